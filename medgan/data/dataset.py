@@ -1,0 +1,156 @@
+"""Prepared slices for training: a torch data set over memory maps, and an endless stream of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from medgan.data.intensity import to_network
+from medgan.data.manifest import Manifest, Patient, Scale, read_manifest
+from medgan.errors import InputError
+from medgan.tasks import Task
+
+
+class PreparedDataset:
+    """A prepared data set on disk; opening reads `dataset.json` only.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what it holds.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> PreparedDataset:
+        """Open a data set folder; raises InputError where it is none or has another schema version."""
+        return cls(folder, read_manifest(folder))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+        return self.manifest.digest
+
+    @property
+    def task(self) -> Task:
+        """The task, with the intensity windows the data set was made for."""
+        return self.manifest.task
+
+    def slices(self, role: str) -> Slices:
+        """The slices of all patients of a role: "train", "validation" or "test"."""
+        patients = [patient for patient in self.manifest.patients if patient.role == role]
+        if not patients:
+            raise InputError(f"role: expected one of train, validation, test; got {role!r}, which no patient has")
+        return Slices(self.folder, patients, self.task)
+
+
+class Slices(Dataset):
+    """Pairs of slices, (source, target), each float32 (1, H, W) in [-1, 1].
+
+    Memory maps are opened on first use and not pickled, so that a data loader's workers get a small object.
+
+    Attributes:
+        patients: the patient hash of each slice.
+        slice_numbers: each slice's place in its target series, from 0.
+        target_window: (low, high) in the target's unit that [-1, 1] stands for.
+    """
+
+    def __init__(self, folder: Path, patients: list[Patient], task: Task) -> None:
+        self.folder = folder
+        self.task = task
+        self.target_window = task.target.window
+        self.patients = [patient.hash for patient in patients for _ in patient.slice_numbers]
+        self.slice_numbers = [number for patient in patients for number in patient.slice_numbers]
+        self._places = [(patient, row) for patient in patients for row in range(patient.slices)]
+        self._maps: dict[tuple[str, str], np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        patient, row = self._places[index]
+        source = _physical(self._map(patient, "source")[row], patient.source)
+        target = _physical(self._map(patient, "target")[row], patient.target)
+        return (
+            torch.from_numpy(to_network(source, self.task.source.window))[None],
+            torch.from_numpy(to_network(target, self.target_window))[None],
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": {}}
+
+    def mask(self, index: int) -> torch.Tensor:
+        """The body in the target of one slice: bool (1, H, W)."""
+        patient, row = self._places[index]
+        return torch.from_numpy(np.array(self._map(patient, "mask")[row]))[None]
+
+    def target(self, index: int) -> np.ndarray:
+        """The target of one slice in its physical unit, not clipped: float32 (H, W)."""
+        patient, row = self._places[index]
+        return _physical(self._map(patient, "target")[row], patient.target)
+
+    def _map(self, patient: Patient, name: str) -> np.ndarray:
+        key = (patient.folder, name)
+        if key not in self._maps:
+            self._maps[key] = np.load(self.folder / patient.folder / f"{name}.npy", mmap_mode="r")
+        return self._maps[key]
+
+
+class Batches(Sampler[list[int]]):
+    """Batches of slice indices without end, the same for every number of ranks and after any restart.
+
+    Epoch k's order is drawn from (seed, k) alone; batch n of the whole run is a fixed set of indices, and rank r
+    takes every size-th of them from the r-th on. An epoch's incomplete tail is dropped.
+
+    Args:
+        num_slices: length of the data set.
+        batch_size: of all ranks together.
+        seed: of the run.
+        rank: this process, from 0.
+        size: number of processes.
+        start: number of the first batch, where a run continues.
+    """
+
+    def __init__(
+        self, num_slices: int, batch_size: int, *, seed: int, rank: int = 0, size: int = 1, start: int = 0
+    ) -> None:
+        if batch_size < 1 or batch_size % size:
+            raise InputError(f"train.batch_size: expected a multiple of the {size} workers, got {batch_size}")
+        if batch_size > num_slices:
+            raise InputError(f"train.batch_size: expected at most the {num_slices} training slices, got {batch_size}")
+        self.num_slices, self.batch_size = num_slices, batch_size
+        self.seed, self.rank, self.size, self.start = seed, rank, size, start
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Complete batches in one pass over the slices."""
+        return self.num_slices // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, first = divmod(self.start, self.batches_per_epoch)
+        while True:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_slices)
+            for batch in range(first, self.batches_per_epoch):
+                chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+                yield chosen[self.rank :: self.size].tolist()
+            epoch, first = epoch + 1, 0
+
+
+def mean_target(slices: Slices) -> np.ndarray:
+    """The mean of all targets, float32 (H, W) in the target's unit: the least a network must beat."""
+    low, high = slices.target_window
+    total = np.zeros(slices.target(0).shape, np.float64)
+    for index in range(len(slices)):
+        total += slices.target(index).clip(low, high)
+    return (total / len(slices)).astype(np.float32)
+
+
+def _physical(stored: np.ndarray, scale: Scale) -> np.ndarray:
+    return stored.astype(np.float32) * np.float32(scale.slope) + np.float32(scale.intercept)

@@ -1,0 +1,97 @@
+"""The place of a stack of DICOM slices in the patient (PS3.3 C.7.6.2.1.1)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from medgan.errors import InputError
+
+SPACING_TOLERANCE = 0.01  # of the slice spacing
+ANGLE_TOLERANCE = 1e-3  # of a direction's component
+
+
+class Plane(NamedTuple):
+    """Where one slice lies.
+
+    Attributes:
+        position: (x, y, z) of the first pixel's center in mm (Image Position (Patient)).
+        orientation: direction of increasing column, then of increasing row (Image Orientation (Patient)).
+        pixel_spacing: mm between rows, then between columns (Pixel Spacing).
+        size: (rows, columns).
+    """
+
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    pixel_spacing: tuple[float, ...]
+    size: tuple[int, int]
+
+    @property
+    def normal(self) -> np.ndarray:
+        """(3,): unit vector perpendicular to the slice."""
+        vector = np.cross(self.orientation[:3], self.orientation[3:])
+        return vector / np.linalg.norm(vector)
+
+    @property
+    def corners(self) -> np.ndarray:
+        """(4, 3): centers of the four corner pixels in mm."""
+        along_columns = np.multiply(self.orientation[:3], self.pixel_spacing[1] * (self.size[1] - 1))
+        along_rows = np.multiply(self.orientation[3:], self.pixel_spacing[0] * (self.size[0] - 1))
+        origin = np.asarray(self.position)
+        return origin + np.stack([0 * along_columns, along_columns, along_rows, along_columns + along_rows])
+
+
+def stack_affine(planes: tuple[Plane, ...], modality: str) -> np.ndarray:
+    """The affine of slices sorted along their normal.
+
+    Returns:
+        float64 (4, 4): voxel index (column, row, slice, 1) to mm, LPS.
+
+    Raises:
+        InputError: the slices differ in size, pixel spacing or orientation, their spacing varies by more than
+            1 %, or they are not stacked along their normal (a tilted gantry).
+    """
+    if len(planes) < 2:
+        raise InputError(f"{modality}: expected at least 2 slices, got {len(planes)}")
+    _check_same(planes, modality)
+    first = planes[0]
+    positions = np.array([plane.position for plane in planes])
+    gaps = np.diff(positions @ first.normal)
+    step = float(np.median(gaps))
+    if np.abs(gaps - step).max() > SPACING_TOLERANCE * step:
+        raise InputError(
+            f"{modality}: slice spacing varies from {gaps.min():.2f} to {gaps.max():.2f} mm; "
+            f"expected one spacing within {SPACING_TOLERANCE:.0%}"
+        )
+    slice_vector = (positions[-1] - positions[0]) / (len(planes) - 1)
+    drift_mm = float(np.linalg.norm(slice_vector - slice_vector @ first.normal * first.normal))
+    if drift_mm > SPACING_TOLERANCE * step:
+        raise InputError(
+            f"{modality}: neighboring slices are shifted in-plane by {drift_mm:.2f} mm; "
+            f"expected slices stacked along their normal (no gantry tilt)"
+        )
+    affine = np.eye(4)
+    affine[:3, 0] = np.multiply(first.orientation[:3], first.pixel_spacing[1])
+    affine[:3, 1] = np.multiply(first.orientation[3:], first.pixel_spacing[0])
+    affine[:3, 2] = slice_vector @ first.normal * first.normal
+    affine[:3, 3] = positions[0]
+    return affine
+
+
+def _check_same(planes: tuple[Plane, ...], modality: str) -> None:
+    first = planes[0]
+    for plane in planes:
+        if plane.size != first.size:
+            raise InputError(
+                f"{modality}: slices of {first.size[0]} x {first.size[1]} and of {plane.size[0]} x {plane.size[1]} "
+                "pixels (rows x columns); expected one size"
+            )
+        if not np.allclose(plane.pixel_spacing, first.pixel_spacing, rtol=1e-3):
+            raise InputError(
+                f"{modality}: pixel spacings {first.pixel_spacing} and {plane.pixel_spacing} mm; expected one spacing"
+            )
+        if not np.allclose(plane.orientation, first.orientation, atol=ANGLE_TOLERANCE):
+            raise InputError(
+                f"{modality}: slice orientations {first.orientation} and {plane.orientation}; expected one orientation"
+            )

@@ -1,0 +1,79 @@
+"""Patients by keyed hash, and the role each keeps for ever: train, validation or test."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from medgan.data.atomic import write_atomically
+from medgan.errors import InputError
+
+ROLES = ("train", "validation", "test")
+
+
+def patient_hash(patient_id: str, key: bytes) -> str:
+    """First 12 hex digits of HMAC-SHA256: without the key nobody can try out patient ids."""
+    return hmac.new(key, patient_id.encode(), hashlib.sha256).hexdigest()[:12]
+
+
+def load_key(datasets: Path) -> bytes:
+    """The key of an output folder, drawn on the first call and kept in `.key` (mode 600).
+
+    Call it while nobody else may create the key: `prepare` holds the folder's lock.
+    """
+    path = datasets / ".key"
+    if not path.exists():
+        write_atomically(path, secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+def load_roles(datasets: Path) -> dict[str, str]:
+    """Roles drawn so far in an output folder: patient hash to role."""
+    path = datasets / "roles.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def store_roles(datasets: Path, roles: dict[str, str]) -> None:
+    """Keep the roles in `roles.json`."""
+    write_atomically(datasets / "roles.json", json.dumps(roles, indent=1, sort_keys=True).encode())
+
+
+def assign_roles(hashes: Iterable[str], known: dict[str, str]) -> dict[str, str]:
+    """A role for every patient: a third test, a sixth validation, at least one of each, the rest train.
+
+    Known roles never change. New patients come in the order of their hashes, which the key makes random, and each
+    takes the role that lacks most.
+
+    Args:
+        hashes: the patients of one data set.
+        known: roles drawn before, of these and perhaps other patients.
+
+    Returns:
+        The role of each of `hashes`.
+
+    Raises:
+        InputError: fewer than 3 patients, or the roles drawn before leave a role empty.
+    """
+    patients = sorted(set(hashes))
+    num = len(patients)
+    if num < 3:
+        raise InputError(f"expected at least 3 patients to split into {', '.join(ROLES)}, got {num}")
+    wanted = {"validation": max(1, round(num / 6)), "test": max(1, round(num / 3))}
+    wanted["train"] = num - sum(wanted.values())
+    roles = {patient: known[patient] for patient in patients if patient in known}
+    for patient in patients:
+        if patient not in roles:
+            have = Counter(roles.values())
+            roles[patient] = max(ROLES, key=lambda role: wanted[role] - have[role])
+    empty = [role for role in ROLES if role not in roles.values()]
+    if empty:
+        raise InputError(
+            f"expected patients in every role, got none for {', '.join(empty)} among {num}: the roles drawn earlier in "
+            "this output folder stay; add patients or choose another output folder"
+        )
+    return roles

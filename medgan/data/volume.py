@@ -1,0 +1,48 @@
+"""The one image type between DICOM and the networks: voxels, their place in the patient, and their unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A scalar image on a regular grid.
+
+    Attributes:
+        array: float32, (slices, rows, columns), in `unit`.
+        affine: float64, (4, 4); maps the voxel index (column, row, slice, 1) to millimetres in DICOM's patient
+            coordinates (LPS: x to the left, y to the back, z to the head; PS3.3 C.7.6.2.1.1).
+        frame_of_reference: the Frame of Reference UID the coordinates belong to.
+        unit: "HU", "SUV" or "a.u.".
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    frame_of_reference: str
+    unit: str
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 3:
+            raise ValueError(f"a volume has three axes (slices, rows, columns); got shape {self.array.shape}")
+        if self.affine.shape != (4, 4):
+            raise ValueError(f"an affine is (4, 4); got shape {self.affine.shape}")
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring (columns, rows, slices) in mm."""
+        column, row, slice_ = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(column), float(row), float(slice_)
+
+    @property
+    def directions(self) -> np.ndarray:
+        """(3, 3): unit vectors of the column, row and slice axes, one a column of the matrix."""
+        return self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    def with_array(self, array: np.ndarray, unit: str | None = None) -> Volume:
+        """The same place in the patient with other voxels of the same shape."""
+        if array.shape != self.array.shape:
+            raise ValueError(f"expected voxels of shape {self.array.shape}, got {array.shape}")
+        return replace(self, array=array, unit=unit or self.unit)

@@ -1,0 +1,91 @@
+"""Joins the Ray cluster at hand, or starts one on this machine; says what it offers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from medgan.distributed.resident import Resources
+from medgan.errors import InputError
+
+QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # do not warn about CUDA_VISIBLE_DEVICES on every start
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that diverged in its first epoch has no metric
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study database is the truth, not Tune's snapshots
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a cluster, or this machine, has in all."""
+
+    cpus: int
+    gpus: int
+    nodes: int = 1
+
+    def groups(self, resources: Resources) -> int:
+        """How many worker groups fit at once."""
+        by_cpu = self.cpus // (resources.workers * resources.cpus)
+        return min(by_cpu, self.gpus // resources.workers) if resources.use_gpu else by_cpu
+
+
+def refuse_what_cannot_fit(resources: Resources, capacity: Capacity) -> None:
+    """Ray waits for ever for what no node can give.
+
+    Raises:
+        InputError: not one group fits.
+    """
+    if capacity.groups(resources) < 1:
+        wanted, came = (("GPU", capacity.gpus) if resources.use_gpu else ("CPU core", capacity.cpus))
+        raise InputError(
+            f"--workers {resources.workers}: one trial needs a {wanted} a worker; this {_whose(capacity)} has {came}"
+        )
+
+
+@contextmanager
+def cluster(capacity: Capacity) -> Iterator[Capacity]:
+    """A connection to the cluster that RAY_ADDRESS or a local `ray start` names, else a new one on this machine.
+
+    Args:
+        capacity: of this machine, for a new cluster.
+
+    Yields:
+        The cluster's capacity.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    logging.getLogger("ray").propagate = False
+    settings = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    try:
+        ray.init(address="auto", **settings)
+    except ConnectionError:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        # Ray's helper actors find the cluster by this address although others may share the host
+        os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+        ray.init(
+            num_cpus=capacity.cpus,
+            num_gpus=capacity.gpus,
+            include_dashboard=True,
+            dashboard_port=port,
+            object_store_memory=256 << 20,  # nothing large passes through it
+            **settings,
+        )
+    try:
+        total = ray.cluster_resources()
+        yield Capacity(int(total.get("CPU", 0)), int(total.get("GPU", 0)), len(ray.nodes()))
+    finally:
+        ray.shutdown()
+
+
+def _whose(capacity: Capacity) -> str:
+    return "machine" if capacity.nodes == 1 else f"cluster of {capacity.nodes} nodes"

@@ -1,0 +1,124 @@
+"""A resident worker group: one Ray Train `TorchTrainer` that is handed trial after trial (about 0.1 s each, not 30)."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from medgan.distributed.mailbox import STOP, Failure, Mailbox, Replies
+from medgan.distributed.worker import serve_trials
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one group takes: `workers` DDP processes, each with `cpus` threads and one GPU or none."""
+
+    workers: int
+    cpus: int = 1
+    device: str = "cpu"
+
+    @property
+    def use_gpu(self) -> bool:
+        return self.device == "gpu"
+
+
+class GroupLost(RuntimeError):
+    """The group died or had to be dismissed; Ray Train starts it again, and the trial must be started again."""
+
+
+class TrialFailed(RuntimeError):
+    """All ranks agree that this trial cannot go on; the group is healthy."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Group:
+    """Keeps the trainer running in a thread and talks to its ranks through a mailbox.
+
+    Args:
+        resources: what to ask Ray for.
+        storage: folder for Ray Train's own bookkeeping, shared by all nodes.
+        limit_s: longest wait for one order's answers.
+        start_s: longest wait for the group to come up, or to come back.
+    """
+
+    def __init__(self, resources: Resources, *, storage: Path, limit_s: float, start_s: float = 300.0) -> None:
+        self.limit_s, self.start_s = limit_s, start_s
+        self.error: BaseException | None = None
+        self.mailbox = ray.remote(num_cpus=0)(Mailbox).remote(resources.workers)
+        trainer = TorchTrainer(
+            serve_trials,
+            train_loop_config={"mailbox": self.mailbox, "threads": resources.cpus},
+            scaling_config=ScalingConfig(
+                num_workers=resources.workers,
+                use_gpu=resources.use_gpu,
+                resources_per_worker={"CPU": resources.cpus} | ({"GPU": 1} if resources.use_gpu else {}),
+            ),
+            run_config=RunConfig(
+                name=f"group-{uuid.uuid4().hex[:12]}",
+                storage_path=str(storage),
+                failure_config=FailureConfig(max_failures=-1),  # restarts are counted per trial, by the caller
+                worker_runtime_env={
+                    "env_vars": {
+                        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+                        "OMP_WAIT_POLICY": "passive",  # spinning threads of neighbours ruin each other
+                    }
+                },
+            ),
+        )
+        self.thread = threading.Thread(target=self._fit, args=(trainer.fit,), daemon=True)
+        self.thread.start()
+
+    def wait_ready(self) -> None:
+        """Returns when every rank is there.
+
+        Raises:
+            TimeoutError: they did not come in time.
+            RuntimeError: Ray Train gave up.
+        """
+        end = time.monotonic() + self.start_s
+        while not ray.get(self.mailbox.complete.remote(1.0)):
+            if not self.thread.is_alive():
+                raise RuntimeError(f"the worker group ended: {self.error}")
+            if time.monotonic() > end:
+                raise TimeoutError(f"the worker group did not start within {self.start_s:.0f} s; are its resources free?")
+
+    def ask(self, order: Any) -> Any:
+        """Gives an order to all ranks; rank 0's answer.
+
+        Raises:
+            TrialFailed: every rank failed.
+            GroupLost: a rank died, hung, or failed alone.
+        """
+        replies: Replies = ray.get(self.mailbox.ask.remote(order, limit_s=self.limit_s, grace_s=5.0))
+        if replies.lost:
+            raise GroupLost(replies.lost)
+        failures = [answer for answer in replies.answers if isinstance(answer, Failure)]
+        if len(failures) == len(replies.answers):
+            raise TrialFailed(failures[0].kind, failures[0].message)
+        if failures:
+            ray.get(self.mailbox.dismiss.remote())
+            raise GroupLost(f"a rank failed alone: {failures[0].message}")
+        return replies.answers[0]
+
+    def close(self, limit_s: float = 8.0) -> None:
+        """Lets the ranks return and Ray Train clean up."""
+        self.mailbox.ask.remote(STOP, limit_s=limit_s, grace_s=limit_s)
+        self.thread.join(limit_s)
+
+    def _fit(self, fit: Callable[[], Any]) -> None:
+        try:
+            fit()
+        except BaseException as error:  # noqa: BLE001 - told to whoever waits for the group
+            self.error = error

@@ -1,0 +1,43 @@
+"""The engine's runtime on Ray Train workers: DDP over gloo (CPU) or NCCL (GPU)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed
+from torch import nn
+
+
+@dataclass(frozen=True)
+class RayRuntime:
+    """One rank of a Ray Train worker group."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @classmethod
+    def current(cls) -> RayRuntime:
+        """The runtime of the worker this is called in."""
+        context = ray.train.get_context()
+        return cls(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+
+    def prepare(self, module: nn.Module) -> nn.Module:
+        # buffers are equal on all ranks by construction, and broadcasting them between the two forwards of a
+        # discriminator update would change what backward needs
+        return ray.train.torch.prepare_model(module, parallel_strategy_kwargs={"broadcast_buffers": False})
+
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        totals = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(totals)
+        return dict(zip(values, (totals / self.size).tolist(), strict=True))
+
+    def gather(self, rows: Sequence[Any]) -> list[Any]:
+        parts: list[list[Any]] = [[] for _ in range(self.size)]
+        torch.distributed.all_gather_object(parts, list(rows))
+        return [row for part in parts for row in part]

@@ -1,0 +1,133 @@
+"""What every Ray Train worker of a resident group runs: trial after trial, order by order."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+import threading
+import time
+import traceback
+import uuid
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train.collective
+import torch
+
+from medgan.build import build_training
+from medgan.config import Config
+from medgan.data.dataset import PreparedDataset
+from medgan.distributed.mailbox import STOP, Failure
+from medgan.distributed.runtime import RayRuntime
+from medgan.engine.loop import Training, save_epoch, train_epoch
+from medgan.errors import Diverged, InputError
+
+
+@dataclass(frozen=True)
+class Start:
+    """Order: build this trial, continue from its folder's checkpoint if there is one."""
+
+    config: Config
+    dataset: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Order: train one epoch, validate, checkpoint."""
+
+
+class Worker:
+    """One rank's trial at hand."""
+
+    def __init__(self, runtime: RayRuntime) -> None:
+        self.runtime = runtime
+        self.training: Training | None = None
+        self.folder = Path()
+        self.idle_since = time.monotonic()
+        self.handover_s = float("nan")
+
+    def obey(self, order: Start | Epoch) -> Any:
+        """Carries an order out; returns the epochs done so far, or the epoch's row of metrics."""
+        try:
+            return self._start(order) if isinstance(order, Start) else self._epoch()
+        except Diverged as error:
+            return Failure("diverged", str(error))
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            return Failure("out_of_memory", str(error))
+        except InputError as error:
+            return Failure("input", str(error))
+        except Exception as error:  # the trial fails by name, the group lives on
+            traceback.print_exc(file=sys.stderr)
+            traceback.clear_frames(error.__traceback__)
+            return Failure("error", f"{type(error).__name__}: {error}")
+
+    def _start(self, order: Start) -> int:
+        self.training = None
+        release_memory()
+        self.folder = Path(order.folder)
+        dataset = opened(order.dataset)
+        self.training = build_training(order.config, dataset, self.runtime, folder=self.folder)
+        self.training.on_first_step = self._first_step
+        return self.training.state.epoch
+
+    def _epoch(self) -> dict[str, float]:
+        assert self.training is not None, "an epoch was ordered before a trial was started"
+        row = train_epoch(self.training)
+        if self.runtime.rank == 0:
+            save_epoch(self.training, self.folder)
+        self.idle_since = time.monotonic()
+        return row | {"time/handover_s": self.handover_s}
+
+    def _first_step(self) -> None:
+        self.handover_s = time.monotonic() - self.idle_since
+
+
+def serve_trials(group: dict[str, Any]) -> None:
+    """Runs on every rank until told to stop, or until the mailbox is gone.
+
+    Args:
+        group: `mailbox`, the actor's handle; `threads`, how many CPU threads this rank may use.
+    """
+    torch.set_num_threads(group["threads"])
+    mailbox, runtime = group["mailbox"], RayRuntime.current()
+    generation = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
+    try:
+        number = ray.get(mailbox.join.remote(generation, runtime.rank))
+        threading.Thread(target=_leave_when_over, args=(mailbox, generation), daemon=True).start()
+        worker = Worker(runtime)
+        while True:
+            number, order = ray.get(mailbox.next_order.remote(generation, number))
+            if order == STOP:
+                return
+            ray.get(mailbox.answer.remote(generation, number, runtime.rank, worker.obey(order)))
+    except ray.exceptions.RayActorError:
+        return
+
+
+def _leave_when_over(mailbox: Any, generation: str) -> None:
+    try:
+        ray.get(mailbox.until_over.remote(generation))
+    except ray.exceptions.RayActorError:
+        time.sleep(5)  # a rank that is not stuck leaves by itself meanwhile
+    os._exit(1)
+
+
+@cache
+def opened(folder: str) -> PreparedDataset:
+    """The data set, opened once a process."""
+    return PreparedDataset.open(Path(folder))
+
+
+def release_memory() -> None:
+    """Frees the last trial before the next is built, so that changing sizes do not add up."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

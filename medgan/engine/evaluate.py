@@ -1,0 +1,85 @@
+"""A validation pass: every slice once, over all ranks, in physical units."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medgan.data.dataset import Slices
+from medgan.data.intensity import from_network
+from medgan.engine.runtime import Runtime
+from medgan.errors import Diverged
+from medgan.metrics.table import Row, slice_metrics
+
+
+@torch.no_grad()
+def evaluate(generator: nn.Module, slices: Slices, runtime: Runtime, *, batch_size: int = 16) -> list[Row]:
+    """The metrics of every slice, the same list on every rank.
+
+    Raises:
+        Diverged: an output is not finite.
+    """
+    mine = range(runtime.rank, len(slices), runtime.size)
+    rows: list[Row] = []
+    finite = 1.0
+    was_training = generator.training
+    generator.eval()
+    for start in range(0, len(mine), batch_size):
+        indices = mine[start : start + batch_size]
+        source, target, mask = _stack(slices, indices, runtime.device)
+        output = generator(source)
+        finite = min(finite, float(output.isfinite().all()))
+        rows += rows_of(slices, indices, output, target, mask)
+    generator.train(was_training)
+    if runtime.mean({"finite": finite})["finite"] < 1:
+        raise Diverged("the generator's output is not finite")
+    return runtime.gather(rows)
+
+
+def evaluate_image(image: Tensor, slices: Slices, *, batch_size: int = 64) -> list[Row]:
+    """The metrics of one constant image, (H, W) in [-1, 1], taken for the output of every slice."""
+    rows = []
+    for start in range(0, len(slices), batch_size):
+        indices = range(start, min(start + batch_size, len(slices)))
+        _, target, mask = _stack(slices, indices, torch.device("cpu"))
+        rows += rows_of(slices, indices, image.expand_as(target), target, mask)
+    return rows
+
+
+def rows_of(slices: Slices, indices: range, output: Tensor, target: Tensor, mask: Tensor) -> list[Row]:
+    """The metrics of a batch as rows, one a slice."""
+    values = slice_metrics(output, target, mask, window=slices.target_window, unit=slices.task.target.unit)
+    columns = {name: column.tolist() for name, column in values.items()}
+    return [
+        Row(slices.patients[index], slices.slice_numbers[index], {name: columns[name][place] for name in columns})
+        for place, index in enumerate(indices)
+    ]
+
+
+@torch.no_grad()
+def fixed_pictures(generator: nn.Module, slices: Slices, device: torch.device, *, count: int = 4) -> dict[str, np.ndarray]:
+    """Source, output and target of `count` slices spread over the set, always the same ones.
+
+    Returns:
+        source (count, H, W) in [-1, 1]; output and target (count, H, W) in the target's unit; titles (count,).
+    """
+    indices = sorted({round(place) for place in np.linspace(0, len(slices) - 1, 2 * count + 1)[1::2]})
+    source, target, _ = _stack(slices, indices, device)
+    was_training = generator.training
+    generator.eval()
+    output = generator(source)
+    generator.train(was_training)
+    return {
+        "source": source[:, 0].cpu().numpy(),
+        "output": from_network(output[:, 0].cpu().numpy(), slices.target_window),
+        "target": from_network(target[:, 0].cpu().numpy(), slices.target_window),
+        "titles": np.array([f"patient {slices.patients[index]} slice {slices.slice_numbers[index]}" for index in indices]),
+    }
+
+
+def _stack(slices: Slices, indices: range | list[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    pairs = [slices[index] for index in indices]
+    source = torch.stack([pair[0] for pair in pairs]).to(device)
+    target = torch.stack([pair[1] for pair in pairs]).to(device)
+    return source, target, torch.stack([slices.mask(index) for index in indices]).to(device)

@@ -1,0 +1,128 @@
+"""Runs a study's missing trials with Ray Tune, every epoch reported to whoever listens."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.trial import Trial
+from ray import tune
+from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
+from ray.tune.schedulers import ASHAScheduler
+
+from medgan.config import Config, with_values
+from medgan.distributed.resident import Resources
+from medgan.search.searcher import StudySearcher
+from medgan.search.space import Space
+from medgan.search.study import root_of
+from medgan.search.trial import Assignment, TuneTrial
+
+
+class Listener(Protocol):
+    """Hears what happens to the trials, in the driver."""
+
+    def started(self, assignment: Assignment) -> None: ...
+
+    def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None: ...
+
+    def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
+        """`result["state"]` is complete, running (stopped by the scheduler), or the kind of failure."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything fixed in a search.
+
+    Attributes:
+        base: the configuration that the moving settings are put into.
+        dataset: folder of the prepared data set.
+        checkpoints: the study's folder; one folder a trial below it.
+        scratch: for the engines' own bookkeeping.
+    """
+
+    space: Space
+    base: Config
+    dataset: Path
+    checkpoints: Path
+    scratch: Path
+    resources: Resources
+    concurrent: int
+    target: int
+
+    def assign(self, trial: Trial) -> Assignment:
+        """What the trial needs to run."""
+        root = root_of(trial)
+        return Assignment(
+            number=trial.number,
+            root=root,
+            config=with_values(self.base, trial.params),
+            dataset=str(self.dataset),
+            folder=str(trial_folder(self.checkpoints, root)),
+            resources=self.resources,
+            storage=str(self.scratch),
+        )
+
+
+def trial_folder(checkpoints: Path, root: int) -> Path:
+    """Where a trial's checkpoints and pictures lie."""
+    return checkpoints / f"{root:04d}"
+
+
+def run_search(job: Job, study: optuna.Study, listeners: Sequence[Listener]) -> None:
+    """Runs trials until the study holds `job.target` finished ones; needs a connection to a cluster."""
+    distributions = job.space.distributions()
+    asha = job.space.scheduler
+    epochs = job.base.train.epochs
+    tune.Tuner(
+        tune.with_resources(TuneTrial, {"memory": 256 << 20}),  # it only waits; its worker group computes
+        tune_config=TuneConfig(
+            search_alg=StudySearcher(
+                study, distributions, target=job.target, assign=lambda trial: {"assignment": job.assign(trial)}
+            ),
+            scheduler=ASHAScheduler(
+                time_attr="epoch",
+                metric="objective",
+                mode="max",
+                max_t=epochs,
+                grace_period=min(asha.grace_epochs, epochs),
+                reduction_factor=asha.reduction_factor,
+            ),
+            num_samples=-1,
+            max_concurrent_trials=job.concurrent,
+            reuse_actors=True,
+        ),
+        run_config=RunConfig(
+            name=f"search-{uuid.uuid4().hex[:12]}",
+            storage_path=str(job.scratch),
+            verbose=0,
+            failure_config=FailureConfig(max_failures=3),
+            callbacks=[_Forward(listeners)],
+        ),
+    ).fit()
+
+
+class _Forward(Callback):
+    """Ray Tune's callbacks as calls of the listeners."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self.listeners = listeners
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._tell(lambda listener: listener.started(trial.config["assignment"]))
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        self._tell(lambda listener: listener.epoch(trial.config["assignment"], result))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._tell(lambda listener: listener.ended(trial.config["assignment"], trial.last_result))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._tell(lambda listener: listener.ended(trial.config["assignment"], {"state": "infrastructure"}))
+
+    def _tell(self, call: Callable[[Listener], None]) -> None:
+        for listener in self.listeners:
+            call(listener)

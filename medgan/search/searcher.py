@@ -1,0 +1,83 @@
+"""Ray Tune's searcher on the study database: asks Optuna for parameters, tells it honestly what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import Trial, TrialState
+from ray.tune.search import Searcher
+
+from medgan.search.study import fail, finished
+
+
+class StudySearcher(Searcher):
+    """Hands out trials until the study holds `target` finished ones.
+
+    Optuna's own states are kept honest: a trial that Tune's scheduler stopped is PRUNED with its intermediate values, a
+    diverged one FAILED with the reason, one lost to the infrastructure FAILED and put back into the queue.
+
+    Args:
+        study: the truth.
+        distributions: the moving settings by dotted path.
+        target: finished trials wanted.
+        assign: an Optuna trial -> what Tune's trial needs to run it.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        distributions: dict[str, BaseDistribution],
+        *,
+        target: int,
+        assign: Callable[[Trial], dict[str, Any]],
+    ) -> None:
+        super().__init__(metric="objective", mode="max")
+        self.study, self.distributions, self.target, self.assign = study, distributions, target, assign
+        self.running: dict[str, Trial] = {}
+        self.reported: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial, nothing for now (one that runs may have to be repeated), or `FINISHED`."""
+        missing = self.target - len(finished(self.study))
+        if missing <= len(self.running):
+            return None if self.running else Searcher.FINISHED
+        trial = self.study.ask(self.distributions)
+        self.running[trial_id], self.reported[trial_id] = trial, 0
+        return self.assign(trial)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Records an epoch's value; epochs that are replayed after a restart are known already."""
+        trial = self.running.get(trial_id)
+        if trial is None or "objective" not in result or result["epoch"] <= self.reported[trial_id]:
+            return
+        trial.report(result["objective"], step=result["epoch"])
+        self.reported[trial_id] = result["epoch"]
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tells Optuna how the trial ended."""
+        trial = self.running.pop(trial_id, None)
+        if trial is None:
+            return
+        if result:
+            self.running[trial_id] = trial
+            self.on_trial_result(trial_id, result)
+            del self.running[trial_id]
+        frozen = self.study.get_trials(deepcopy=False)[trial.number]
+        state = (result or {}).get("state", "")
+        if error or not result:
+            fail(self.study, frozen, "infrastructure", "the trial's actor died more often than Ray Tune restarts it")
+        elif state == "complete":
+            self.study.tell(trial.number, result["objective"])
+        elif state == "running":
+            self.study.tell(trial.number, state=TrialState.PRUNED)
+        else:
+            fail(self.study, frozen, state, result["reason"])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study database is the truth, Tune's snapshots are never restored."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, see `save`."""

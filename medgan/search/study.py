@@ -1,0 +1,121 @@
+"""The study database: the truth about every trial, whatever crashed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from medgan.errors import InputError
+
+FINAL_FAILURES = ("diverged", "out_of_memory", "input", "error", "restarts")
+"""Kinds of failure that finish a trial; any other is the infrastructure's, and the trial is tried again."""
+MAX_RETRIES = 3
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a study is about; the same name with another identity is refused."""
+
+    task: str
+    data_digest: str
+    space_digest: str
+
+    def default_name(self) -> str:
+        """Task and shortened digests."""
+        return f"{self.task}-{self.data_digest[:6]}-{self.space_digest[:6]}"
+
+
+def open_study(uri: str, name: str, identity: Identity, *, seed: int) -> optuna.Study:
+    """The study of that name, created if there is none.
+
+    Raises:
+        InputError: the database cannot be opened, or the name belongs to a study of another task, data or space.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        study = optuna.create_study(
+            storage=RDBStorage(uri),
+            sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=5),
+            study_name=name,
+            direction="maximize",
+            load_if_exists=True,
+        )
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        raise InputError(f"--study-uri {uri}: cannot open the study database: {str(error).splitlines()[0]}") from None
+    for key, value in vars(identity).items():
+        if study.user_attrs.setdefault(key, value) != value:
+            raise InputError(
+                f"--study {name}: exists with another {key.replace('_', ' ')} ({study.user_attrs[key][:12]}, "
+                f"now {value[:12]}); choose another name"
+            )
+        study.set_user_attr(key, value)
+    return study
+
+
+def root_of(trial: FrozenTrial) -> int:
+    """The number of the first trial of a chain of retries: what checkpoints and MLflow runs go by."""
+    return int(trial.user_attrs.get("root", trial.number))
+
+
+def state_of(trial: FrozenTrial) -> str:
+    """complete, pruned, running, waiting, or the kind of failure."""
+    if trial.state == TrialState.FAIL:
+        return trial.user_attrs.get("failure", "infrastructure")
+    return trial.state.name.lower()
+
+
+def is_finished(trial: FrozenTrial) -> bool:
+    """Complete, pruned, or failed by its own fault."""
+    return state_of(trial) in ("complete", "pruned", *FINAL_FAILURES)
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Every finished trial."""
+    return [trial for trial in study.get_trials(deepcopy=False) if is_finished(trial)]
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """The complete trial with the highest value; a pruned one where it did better, since its best epoch was kept."""
+    scored = [trial for trial in finished(study) if trial.value is not None]
+    return max(scored, key=lambda trial: trial.value, default=None)
+
+
+def fail(study: optuna.Study, trial: FrozenTrial, kind: str, reason: str) -> None:
+    """Ends a running trial as failed; one that is not its own fault is put back into the queue, three times at most."""
+    retries = int(trial.user_attrs.get("retries", 0))
+    if kind not in FINAL_FAILURES and retries >= MAX_RETRIES:
+        kind, reason = "error", f"{reason}; given up after {retries} retries"
+    _annotate(study, trial, failure=kind, reason=reason)
+    study.tell(trial.number, state=TrialState.FAIL)
+    if kind not in FINAL_FAILURES:
+        attributes = {"root": root_of(trial), "retry_of": trial.number, "retries": retries + 1}
+        study.enqueue_trial(trial.params, user_attrs=attributes)
+
+
+def recover(study: optuna.Study) -> list[int]:
+    """Puts the trials that a dead driver left running back into the queue; returns their roots."""
+    left = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.RUNNING]
+    for trial in left:
+        fail(study, trial, "infrastructure", "the driver ended while the trial was running")
+    return [root_of(trial) for trial in left]
+
+
+def _annotate(study: optuna.Study, trial: FrozenTrial, **attributes: str) -> None:
+    writable = optuna.trial.Trial(study, trial._trial_id)
+    for key, value in attributes.items():
+        writable.set_user_attr(key, value)
+
+
+def summary(trials: list[FrozenTrial]) -> Mapping[str, int]:
+    """How many trials are in which state."""
+    counts: dict[str, int] = {}
+    for trial in trials:
+        counts[state_of(trial)] = counts.get(state_of(trial), 0) + 1
+    return counts

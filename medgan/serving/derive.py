@@ -1,0 +1,227 @@
+"""Writes a translated volume as a derived DICOM series that says on every slice that it is synthetic."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from pydicom.config import RAISE
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.multival import MultiValue
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import format_number_as_ds, validate_value
+
+from medgan.data.atomic import flush_folder
+from medgan.data.volume import Volume
+from medgan.errors import InputError
+from medgan.serving import modules
+from medgan.serving.modules import ModelFacts
+from medgan.serving.storage import Storage, storage_for, stored_values
+from medgan.tasks import Task
+
+SERIES_NUMBER_OFFSET = 1000
+
+# Patient Module, PS3.3 C.7.1.1, and General Study Module, C.7.2.1: what the derived series is filed under, ...
+FILED_UNDER = ("PatientName", "PatientID", "StudyInstanceUID")
+# ... what is always there, if only empty (Type 2), ...
+PRESENT = (
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+# ... and what is there if the source has it.
+OPTIONAL = (
+    "SpecificCharacterSet",
+    "IssuerOfPatientID",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "IssuerOfAccessionNumberSequence",
+    "StudyDescription",
+)
+# The coordinates that source and result share: Frame of Reference Module, C.7.4.1, and the patient's position in them.
+COORDINATES = ("FrameOfReferenceUID", "PositionReferenceIndicator", "PatientPosition")
+# General Image Module, C.7.6.1.1.5: an image made from lossy compressed ones stays marked as such.
+LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+
+
+def write_derived(
+    volume: Volume, headers: Sequence[Dataset], folder: Path, *, task: Task, model: ModelFacts
+) -> list[Path]:
+    """Writes one file a slice, all or none: the folder appears, by renaming, once its last file is on the disk.
+
+    Patient, study and frame of reference are the source's; series and instances are new.
+
+    Args:
+        volume: (slices, rows, columns) in the unit of the task's target, slices stacked along their normal.
+        headers: the source's slices without pixels, one for each slice of the volume, in its order.
+        folder: where the series goes; must not exist, or be empty.
+        task: names source and target modality.
+        model: what made the volume.
+
+    Returns:
+        The files, in slice order.
+
+    Raises:
+        InputError: the folder is taken, the headers do not belong to the volume, or the values cannot be stored.
+
+    Warns:
+        UserWarning: a patient or study attribute of the source breaks its own format and is left empty.
+
+    DICOM: PS3.3 A.3 (CT Image IOD), C.7.6.1 (General Image), C.7.6.2 (Image Plane), C.12.1 (SOP Common).
+    """
+    storage = storage_for(task.target.modality)
+    refuse_taken(folder)
+    with _tolerant():
+        _check_belongs(volume, headers, storage)
+        copied, lossy = _copied(headers[0]), _lossy(headers)
+        number = SERIES_NUMBER_OFFSET + int(headers[0].get("SeriesNumber") or 0)
+    pixels, slope, intercept = stored_values(volume.array, storage)
+    shared = {
+        **copied,
+        **modules.series(task, series_uid=generate_uid(prefix=None), number=number, now=datetime.now()),
+        **lossy,
+        **modules.equipment(task, model),
+        **modules.pixel_format(pixels, slope=slope, intercept=intercept),
+        **storage.attributes,
+        "SOPClassUID": storage.sop_class,
+        "ImageType": list(storage.image_type),
+    }
+    names = [f"{index + 1:05d}.dcm" for index in range(len(pixels))]
+    with _appearing(folder) as partial:
+        for index, (name, header) in enumerate(zip(names, headers, strict=True)):
+            own = {
+                "SOPInstanceUID": generate_uid(prefix=None),
+                **modules.plane(volume, index),
+                **modules.derivation(task, model, sop_class=header.SOPClassUID, sop_instance=header.SOPInstanceUID),
+                "PixelData": pixels[index].astype("<u2", copy=False).tobytes(),
+            }
+            _write(partial / name, {**shared, **own})
+    return [folder / name for name in names]
+
+
+def refuse_taken(folder: Path) -> None:
+    """Refuses a folder that has something in it, or is a file.
+
+    Raises:
+        InputError: it does, or is.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"output {folder}: expected a new or an empty folder; there is something in that place")
+
+
+def _check_belongs(volume: Volume, headers: Sequence[Dataset], storage: Storage) -> None:
+    if volume.unit != storage.unit:
+        raise InputError(f"derived DICOM series: expected values in {storage.unit}; got {volume.unit}")
+    if len(headers) != len(volume.array):
+        raise InputError(f"derived DICOM series: {len(volume.array)} slices, but {len(headers)} source headers")
+    half_mm = volume.spacing_mm[2] / 2
+    for index, header in enumerate(headers):
+        frame = header.get("FrameOfReferenceUID")
+        if not frame or frame != volume.frame_of_reference:
+            raise InputError(
+                f"slice {index}: expected its source in the volume's frame of reference "
+                f"{volume.frame_of_reference or '(none)'}; got {frame or '(none)'}"
+            )
+        source = np.asarray(header.ImagePositionPatient, dtype=float)
+        off_mm = abs(modules.slice_normal(volume) @ (source - modules.slice_position(volume, index)))
+        if off_mm > half_mm:
+            raise InputError(
+                f"slice {index}: its source lies {off_mm:.2f} mm off its plane; expected at most {half_mm:.2f} mm"
+            )
+
+
+def _copied(header: Dataset) -> dict[str, object]:
+    """What the derived series takes over from its source."""
+    values: dict[str, object] = dict.fromkeys(FILED_UNDER + PRESENT + COORDINATES)
+    for keyword in FILED_UNDER + PRESENT + OPTIONAL + COORDINATES:
+        if keyword not in header:
+            continue
+        fault = _fault(header, keyword)
+        if fault and keyword in FILED_UNDER:
+            raise InputError(f"source series: expected a valid {keyword} to file the result under; {fault}")
+        if fault:
+            warnings.warn(f"{keyword} of the source series is invalid and left empty: {fault}", stacklevel=3)
+        else:
+            values[keyword] = copy.deepcopy(header[keyword].value)
+    if not values["StudyInstanceUID"]:
+        raise InputError("source series: expected a StudyInstanceUID to file the result under; it has none")
+    return values
+
+
+def _lossy(headers: Sequence[Dataset]) -> dict[str, object]:
+    """How a source slice was compressed with loss, or nothing."""
+    for header in headers:
+        if header.get("LossyImageCompression") == "01":
+            return {keyword: header[keyword].value for keyword in LOSSY if keyword in header}
+    return {}
+
+
+def _fault(header: Dataset, keyword: str) -> str:
+    """Why the value breaks its value representation (PS3.5 6.2), or nothing."""
+    element = header[keyword]
+    values = element.value if isinstance(element.value, MultiValue) else [element.value]
+    try:
+        for value in values:
+            validate_value(element.VR, value, RAISE)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def _tolerant() -> Iterator[None]:
+    """Read headers without pydicom's own warnings: what is copied from them is validated here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pydicom")
+        yield
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside it that takes its name at the end, or vanishes when something goes wrong."""
+    folder = folder.resolve()
+    partial = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    flush_folder(folder.parent)
+
+
+def _write(path: Path, attributes: Mapping[str, object]) -> None:
+    dataset = _dataset(attributes)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    with path.open("wb") as file:
+        dataset.save_as(file, enforce_file_format=True)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _dataset(attributes: Mapping[str, object]) -> Dataset:
+    dataset = Dataset()
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, [_element(one) for one in value] if isinstance(value, list) else _element(value))
+    return dataset
+
+
+def _element(value: object) -> object:
+    """A dictionary as a sequence's item, a float as the closest Decimal String of at most 16 characters."""
+    if isinstance(value, Mapping):
+        return _dataset(value)
+    return format_number_as_ds(value + 0.0) if type(value) is float else value  # + 0.0: no negative zero

@@ -1,0 +1,91 @@
+"""How each target modality is stored in DICOM: one row a modality; the rest of a derived series is the same for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from medgan.errors import InputError
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What is particular to the derived images of one modality.
+
+    Attributes:
+        sop_class: SOP Class UID (PS3.4 B.5).
+        image_type: Image Type (0008,0008).
+        unit: the unit that the stored values have after rescaling.
+        stored_type: numpy type of the pixels, `uint16` or `int16`.
+        scaling: the values to (slope, intercept): value = slope * stored + intercept.
+        attributes: further attributes of the modality's own modules, by keyword.
+    """
+
+    sop_class: str
+    image_type: tuple[str, ...]
+    unit: str
+    stored_type: str
+    scaling: Callable[[np.ndarray], tuple[float, float]]
+    attributes: Mapping[str, object]
+
+
+def _ct_scaling(_values: np.ndarray) -> tuple[float, float]:
+    """1/16 HU a step over the customary 12-bit range: whole HU are exact, no error is above 1/32 HU."""
+    return 1 / 16, -1024.0
+
+
+STORAGE = {
+    # CT Image IOD, PS3.3 A.3; CT Image Module, C.8.2.1. Type 2 attributes of a scanner are empty: there was none.
+    "CT": Storage(
+        sop_class="1.2.840.10008.5.1.4.1.1.2",
+        image_type=("DERIVED", "SECONDARY", "AXIAL"),
+        unit="HU",
+        stored_type="uint16",
+        scaling=_ct_scaling,
+        attributes={
+            "RescaleType": "HU",
+            "WindowCenter": 40,
+            "WindowWidth": 400,
+            "KVP": None,
+            "AcquisitionNumber": None,
+        },
+    ),
+}
+
+
+def storage_for(modality: str) -> Storage:
+    """The row of that modality.
+
+    Raises:
+        InputError: there is none.
+    """
+    if modality not in STORAGE:
+        raise InputError(f"derived DICOM series: expected one of {', '.join(sorted(STORAGE))}; got {modality!r}")
+    return STORAGE[modality]
+
+
+def stored_values(values: np.ndarray, storage: Storage) -> tuple[np.ndarray, float, float]:
+    """The pixels to store, with the slope and intercept that turn them back into values.
+
+    Args:
+        values: any shape, in `storage.unit`.
+        storage: the modality's row.
+
+    Raises:
+        InputError: a value is not finite, or outside what the stored type can hold.
+    """
+    if not np.isfinite(values).all():
+        bad = np.count_nonzero(~np.isfinite(values))
+        raise InputError(f"derived DICOM series: expected finite values; {bad} of {values.size} are not")
+    slope, intercept = storage.scaling(values)
+    limits = np.iinfo(storage.stored_type)
+    pixels = np.rint((values.astype(np.float64) - intercept) / slope)
+    if pixels.min() < limits.min or pixels.max() > limits.max:
+        low, high = limits.min * slope + intercept, limits.max * slope + intercept
+        raise InputError(
+            f"derived DICOM series: expected values within [{low:g}, {high:g}] {storage.unit}; "
+            f"got {values.min():g} to {values.max():g}"
+        )
+    return pixels.astype(storage.stored_type), slope, intercept

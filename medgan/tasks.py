@@ -1,0 +1,53 @@
+"""What each task translates: modalities, units, intensity windows and the metrics that name them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medgan.errors import InputError
+
+
+@dataclass(frozen=True)
+class Image:
+    """One side of a task.
+
+    Attributes:
+        modality: DICOM Modality (0008,0060).
+        unit: physical unit of the voxels.
+        window: (low, high) in that unit, mapped linearly to [-1, 1] and clipped.
+        background: the value of nothing, in that unit: what padding is filled with.
+    """
+
+    modality: str
+    unit: str
+    window: tuple[float, float]
+    background: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """A translation from `source` to `target`."""
+
+    name: str
+    source: Image
+    target: Image
+
+
+TASKS = {
+    "pet2ct": Task(
+        name="pet2ct",
+        source=Image(modality="PT", unit="SUV", window=(0.0, 10.0), background=0.0),
+        target=Image(modality="CT", unit="HU", window=(-1000.0, 2000.0), background=-1000.0),
+    ),
+}
+
+
+def task_named(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in TASKS:
+        raise InputError(f"task: expected one of {', '.join(sorted(TASKS))}; got {name!r}")
+    return TASKS[name]

@@ -1,0 +1,143 @@
+import itertools
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from medgan.data.dataset import Batches, PreparedDataset, mean_target
+from medgan.data.intensity import from_network
+from medgan.errors import InputError
+
+
+def first(batches, num):
+    return list(itertools.islice(batches, num))
+
+
+def test_slices_are_pairs_in_the_networks_range(prepared):
+    slices = prepared.slices("train")
+    source, target = slices[0]
+    assert source.shape == target.shape == (1, 32, 32)
+    assert source.dtype == target.dtype == torch.float32
+    stacked = torch.stack([torch.stack(slices[index]) for index in range(len(slices))])
+    assert stacked.min() == -1
+    assert stacked.max() <= 1
+    assert len(slices.patients) == len(slices.slice_numbers) == len(slices)
+    assert slices.target_window == (-1000, 2000)
+
+
+def test_stored_values_are_the_physical_ones(prepared):
+    slices = prepared.slices("test")
+    _, target = slices[1]
+    np.testing.assert_allclose(from_network(target[0].numpy(), slices.target_window), slices.target(1), atol=0.1)
+
+
+def test_the_mask_covers_the_body(prepared):
+    slices = prepared.slices("validation")
+    mask = slices.mask(0)
+    assert mask.dtype == torch.bool
+    assert mask.shape == (1, 32, 32)
+    target = slices.target(0)
+    assert target[mask[0]].mean() > -300
+    assert target[~mask[0]].mean() < -800
+
+
+def test_roles_share_no_patient(prepared):
+    patients = [set(prepared.slices(role).patients) for role in ("train", "validation", "test")]
+    assert len(set.union(*patients)) == sum(map(len, patients)) == 6
+
+
+def test_a_pickle_is_small_and_reads_the_same(prepared):
+    slices = prepared.slices("train")
+    expected = slices[2]
+    packed = pickle.dumps(slices)
+    assert len(packed) < 20_000
+    for one, other in zip(expected, pickle.loads(packed)[2], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_mean_target_is_the_mean_of_the_clipped_targets(prepared):
+    slices = prepared.slices("train")
+    expected = np.mean([slices.target(index).clip(-1000, 2000) for index in range(len(slices))], axis=0)
+    mean = mean_target(slices)
+    assert mean.dtype == np.float32
+    np.testing.assert_allclose(mean, expected, atol=1e-2)
+
+
+def test_a_folder_without_manifest_is_refused(tmp_path):
+    with pytest.raises(InputError, match="expected a prepared data set; there is no dataset.json"):
+        PreparedDataset.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ('{"schema_version": 1}', "damaged"),
+        ('{"schema_version": 99}', "expected schema version 1, got 99"),
+    ],
+)
+def test_a_foreign_manifest_is_refused(tmp_path, content, message):
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        PreparedDataset.open(tmp_path)
+
+
+def test_a_data_set_can_be_moved(prepared, tmp_path):
+    moved = PreparedDataset.open(shutil.copytree(prepared.folder, tmp_path / "moved"))
+    assert moved.digest == prepared.digest
+    assert torch.equal(moved.slices("train")[0][0], prepared.slices("train")[0][0])
+    assert str(prepared.folder) not in json.dumps(moved.manifest.model_dump(mode="json"))
+
+
+def test_an_unknown_role_is_refused(prepared):
+    with pytest.raises(InputError, match="expected one of train, validation, test; got 'training'"):
+        prepared.slices("training")
+
+
+def test_an_epoch_shows_every_slice_once_and_the_next_in_another_order():
+    batches = Batches(12, 4, seed=1)
+    assert batches.batches_per_epoch == 3
+    drawn = first(batches, 6)
+    one, two = [sum(part, []) for part in (drawn[:3], drawn[3:])]
+    assert sorted(one) == sorted(two) == list(range(12))
+    assert one != two
+
+
+def test_an_incomplete_tail_is_dropped():
+    assert Batches(11, 4, seed=0).batches_per_epoch == 2
+
+
+@pytest.mark.parametrize("start", [0, 2, 3, 7])
+def test_a_stream_continues_where_it_stopped(start):
+    assert first(Batches(11, 3, seed=5, start=start), 5) == first(Batches(11, 3, seed=5), start + 5)[start:]
+
+
+def test_ranks_share_out_the_same_global_batches():
+    whole = first(Batches(10, 4, seed=3), 5)
+    ranks = [first(Batches(10, 4, seed=3, rank=rank, size=2), 5) for rank in (0, 1)]
+    for together, *parts in zip(whole, *ranks, strict=True):
+        assert [len(part) for part in parts] == [2, 2]
+        assert together[0::2] == parts[0]
+        assert together[1::2] == parts[1]
+
+
+def test_a_data_loader_takes_the_batches(prepared):
+    slices = prepared.slices("train")
+    loader = torch.utils.data.DataLoader(slices, batch_sampler=Batches(len(slices), 2, seed=0))
+    source, target = next(iter(loader))
+    assert source.shape == target.shape == (2, 1, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "size", "message"),
+    [(3, 2, "train.batch_size: expected a multiple of the 2 workers, got 3"),
+     (0, 1, "train.batch_size: expected a multiple of the 1 workers, got 0"),
+     (12, 1, "train.batch_size: expected at most the 10 training slices, got 12")],
+)  # fmt: skip
+def test_a_batch_size_that_cannot_be_is_refused(batch_size, size, message):
+    with pytest.raises(InputError, match=message):
+        Batches(10, batch_size, seed=0, size=size)

@@ -1,0 +1,23 @@
+import numpy as np
+
+from medgan.data.mask import body_mask
+
+
+def test_the_body_is_filled_and_the_couch_left_out():
+    hu = np.full((3, 20, 20), -1000.0)
+    hu[:, 3:13, 3:13] = 40
+    hu[:, 6:9, 6:9] = -850  # a lung
+    hu[:, 17, 2:18] = 100  # the couch
+    expected = np.zeros(hu.shape, bool)
+    expected[:, 3:13, 3:13] = True
+    np.testing.assert_array_equal(body_mask(hu), expected)
+
+
+def test_nothing_but_air_has_no_body():
+    assert not body_mask(np.full((2, 4, 4), -1000.0)).any()
+
+
+def test_the_threshold_is_minus_300_hu():
+    hu = np.full((1, 3, 3), -300.0)
+    assert not body_mask(hu).any()
+    assert body_mask(hu + 1).all()

@@ -1,0 +1,79 @@
+import pytest
+
+from medgan.data.pairing import overlap_mm, pair
+from medgan.data.series import find_series
+from medgan.errors import InputError
+from medgan.tasks import TASKS
+
+TASK = TASKS["pet2ct"]
+
+
+def stack(first, num):
+    return [(0.0, 0.0, first + 3.0 * index) for index in range(num)]
+
+
+def test_source_and_target_of_a_patient_are_paired(make_series, tmp_path):
+    for patient in ("P1", "P2"):
+        make_series(tmp_path / patient / "a", patient=patient)
+        make_series(tmp_path / patient / "b", patient=patient, modality="PT")
+    pairs, problems = pair(find_series(tmp_path), TASK)
+    assert [(one.source.modality, one.target.modality, one.target.patient_id) for one in pairs] == [
+        ("PT", "CT", "P1"),
+        ("PT", "CT", "P2"),
+    ]
+    assert not problems
+    assert overlap_mm(pairs[0].source, pairs[0].target) == pytest.approx(9)
+
+
+def test_the_largest_overlap_wins_and_the_choice_is_noted(make_series, tmp_path):
+    make_series(tmp_path / "pet", modality="PT", positions=stack(0, 10))
+    make_series(tmp_path / "far", positions=stack(21, 10))
+    make_series(tmp_path / "near", positions=stack(3, 9))
+    (one,), _ = pair(find_series(tmp_path), TASK)
+    assert len(one.target.files) == 9
+    assert one.note == "took 1 of 2 possible pairs in 1 study: 10 PT and 9 CT slices that overlap by 24 mm"
+
+
+def test_attenuation_corrected_pet_wins(make_series, tmp_path):
+    make_series(tmp_path / "ct")
+    make_series(tmp_path / "nac", modality="PT", CorrectedImage=["DECY"], num=5)
+    make_series(tmp_path / "ac", modality="PT", CorrectedImage=["DECY", "ATTN"])
+    (one,), _ = pair(find_series(tmp_path), TASK)
+    assert one.source.attenuation_corrected
+
+
+def test_of_two_studies_the_better_overlap_is_taken(make_series, tmp_path):
+    for study, num in (("1.2.3", 4), ("1.2.4", 7)):
+        make_series(tmp_path / study / "ct", study=study, num=num)
+        make_series(tmp_path / study / "pt", study=study, num=num, modality="PT")
+    (one,), _ = pair(find_series(tmp_path), TASK)
+    assert one.target.study_uid == one.source.study_uid == "1.2.4"
+    assert "in 2 studies" in one.note
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"frame": "1.2.10"}, "no PT and CT share a study and a frame of reference"),
+        ({"study": "1.2.10"}, "no PT and CT share a study and a frame of reference"),
+        ({"positions": stack(50, 3)}, "PT and CT do not overlap along the slice normal"),
+        ({"patient": "P0"}, "expected PT and CT; got only"),
+    ],
+)
+def test_a_patient_without_a_pair_is_a_problem_with_its_reason(make_series, tmp_path, more, reason):
+    make_series(tmp_path / "ct")
+    make_series(tmp_path / "pt", modality="PT", **more)
+    pairs, problems = pair(find_series(tmp_path), TASK)
+    assert not pairs
+    assert reason in problems[0].reason
+
+
+def test_series_without_patient_id_are_a_problem(make_series, tmp_path):
+    make_series(tmp_path / "ct", patient="")
+    make_series(tmp_path / "pt", patient="", modality="PT")
+    assert "expected a Patient ID" in pair(find_series(tmp_path), TASK)[1][0].reason
+
+
+def test_one_modality_alone_is_refused(make_series, tmp_path):
+    with pytest.raises(InputError, match="expected PT and CT series of the same patients; found 1 CT and 0 PT"):
+        pair(find_series(make_series(tmp_path)), TASK)

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from medgan.data.resample import Grid, grid_of, in_plane_grid, resample
+from medgan.data.series import find_series, read_volume
+from medgan.data.volume import Volume
+from medgan.errors import InputError
+
+
+def volume(shape=(4, 9, 11), spacing=(1.0, 1.0, 3.0), frame="1.2", seed=0):
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = (-7, 4, 20)
+    return Volume(np.random.default_rng(seed).normal(size=shape).astype(np.float32), affine, frame, "SUV")
+
+
+def test_the_volumes_own_grid_changes_nothing():
+    image = volume()
+    np.testing.assert_array_equal(resample(image, grid_of(image), 0).array, image.array)
+
+
+def test_a_shift_by_one_pixel_moves_the_voxels_by_one():
+    image = volume()
+    affine = image.affine.copy()
+    affine[0, 3] += 1
+    moved = resample(image, Grid(affine, image.array.shape, "1.2"), -5).array
+    np.testing.assert_allclose(moved[:, :, :-1], image.array[:, :, 1:], atol=1e-5)
+    assert (moved[:, :, -1] == -5).all()
+
+
+def test_a_linear_field_stays_exact_on_a_finer_grid():
+    image = volume()
+    slices, rows, columns = np.indices(image.array.shape)
+    ramp = image.with_array((columns + 10 * rows + 100 * slices).astype(np.float32))
+    grid = in_plane_grid(ramp, spacing_mm=0.5, size=13)
+    fine = resample(ramp, grid, 0).array
+    np.testing.assert_allclose(np.diff(fine, axis=2), 0.5, atol=1e-3)
+    assert fine[0].mean() == pytest.approx(ramp.array[0].mean(), abs=1e-3)
+
+
+def test_the_grid_keeps_slices_and_in_plane_center():
+    image = volume()
+    grid = in_plane_grid(image, spacing_mm=2.0, size=8)
+    np.testing.assert_allclose(grid.affine @ [3.5, 3.5, 2, 1], image.affine @ [5, 4, 2, 1])
+    assert grid.shape == (4, 8, 8)
+
+
+def test_a_coarser_grid_does_not_alias():
+    image = volume(shape=(2, 64, 64))
+    stripes = image.with_array(np.broadcast_to(np.arange(64) % 2, (2, 64, 64)).astype(np.float32))
+    coarse = resample(stripes, in_plane_grid(stripes, spacing_mm=4.0, size=12), 0).array
+    assert np.abs(coarse - 0.5).max() < 0.02  # sigma of 1.5 pixels leaves next to nothing of the stripes
+
+
+def test_a_constant_stays_constant_inside_the_field_of_view():
+    image = volume()
+    flat = image.with_array(np.full(image.array.shape, 7, np.float32))
+    np.testing.assert_allclose(resample(flat, in_plane_grid(flat, spacing_mm=2.5, size=3), 0).array, 7, rtol=1e-6)
+
+
+def test_two_frames_of_reference_are_refused():
+    with pytest.raises(InputError, match="expected images in one DICOM frame of reference, got two"):
+        resample(volume(frame="1.2"), grid_of(volume(frame="1.3")), 0)
+
+
+@pytest.mark.real
+def test_real_pet_on_its_ct_grid_equals_interpolation_point_by_point(real):
+    series = {one.modality: one for one in find_series(real / "STS_019")}
+    pet, ct = read_volume(series["PT"]), read_volume(series["CT"])
+    grid = in_plane_grid(ct, spacing_mm=1.78, size=64)
+    ours = resample(pet, grid, 0).array
+    image = sitk.GetImageFromArray(pet.array)
+    image.SetSpacing(pet.spacing_mm)
+    image.SetOrigin(pet.affine[:3, 3].tolist())
+    for index in np.random.default_rng(0).integers((5, 5, 0), (59, 59, 40), (300, 3)):
+        point = (grid.affine @ [*index, 1])[:3].tolist()
+        if not image.TransformPhysicalPointToContinuousIndex(point)[0] > 0:
+            continue
+        inside = all(0 <= at <= count - 1 for at, count in zip(
+            image.TransformPhysicalPointToContinuousIndex(point), image.GetSize(), strict=True))  # fmt: skip
+        if inside:
+            expected = image.EvaluateAtPhysicalPoint(point, sitk.sitkLinear)
+            assert ours[index[2], index[1], index[0]] == pytest.approx(expected, abs=1e-3)

@@ -1,0 +1,51 @@
+import stat
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medgan.data.split import assign_roles, load_key, patient_hash
+from medgan.errors import InputError
+
+HASHES = [f"{number:012x}" for number in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("num", "train", "validation", "test"), [(3, 1, 1, 1), (6, 3, 1, 2), (12, 6, 2, 4), (18, 9, 3, 6)]
+)
+def test_a_third_tests_and_a_sixth_validates(num, train, validation, test):
+    assert Counter(assign_roles(HASHES[:num], {}).values()) == {"train": train, "validation": validation, "test": test}
+
+
+@given(st.permutations(HASHES[:12]), st.integers(3, 12))
+def test_known_roles_never_change_and_order_does_not_matter(order, num):
+    known = assign_roles(order[:num], {})
+    assert known == assign_roles(sorted(order[:num]), {})
+    later = assign_roles(order, known)
+    assert all(later[patient] == role for patient, role in known.items())
+    assert Counter(later.values()) == {"train": 6, "validation": 2, "test": 4}
+
+
+def test_two_patients_are_too_few():
+    with pytest.raises(InputError, match="expected at least 3 patients to split into train, validation, test, got 2"):
+        assign_roles(HASHES[:2], {})
+
+
+def test_roles_drawn_before_that_leave_no_test_patient_are_refused():
+    with pytest.raises(InputError, match="got none for validation, test among 3: .* choose another output folder"):
+        assign_roles(HASHES[:3], dict.fromkeys(HASHES[:3], "train"))
+
+
+def test_a_hash_is_twelve_hex_digits_and_depends_on_the_key():
+    first, second = patient_hash("P1", b"a"), patient_hash("P1", b"b")
+    assert first != second
+    assert len(first) == 12
+    int(first, 16)
+
+
+def test_the_key_is_drawn_once_and_private(tmp_path):
+    key = load_key(tmp_path)
+    assert load_key(tmp_path) == key
+    assert len(key) == 32
+    assert stat.S_IMODE((tmp_path / ".key").stat().st_mode) == 0o600
