@@ -154,3 +154,14 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return path.strip(), json.loads(value)
     except json.JSONDecodeError:
         return path.strip(), value.strip()
+
+
+def at_least_one(option: str, value: int) -> int:
+    """The value of a counting option.
+
+    Raises:
+        InputError: it is below 1.
+    """
+    if value < 1:
+        raise InputError(f"{option}: expected 1 or more; got {value}")
+    return value

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+import torch
 
+from medgan.config import at_least_one
 from medgan.distributed.resident import Resources
 from medgan.errors import InputError
 
@@ -39,6 +41,11 @@ class Capacity:
         return min(by_cpu, self.gpus // resources.workers) if resources.use_gpu else by_cpu
 
 
+def machine() -> Capacity:
+    """What this machine has."""
+    return Capacity(len(os.sched_getaffinity(0)), torch.cuda.device_count())
+
+
 def refuse_what_cannot_fit(resources: Resources, capacity: Capacity) -> None:
     """Ray waits for ever for what no node can give.
 
@@ -46,18 +53,40 @@ def refuse_what_cannot_fit(resources: Resources, capacity: Capacity) -> None:
         InputError: not one group fits.
     """
     if capacity.groups(resources) < 1:
-        wanted, came = (("GPU", capacity.gpus) if resources.use_gpu else ("CPU core", capacity.cpus))
+        wanted, came = ("GPU", capacity.gpus) if resources.use_gpu else ("CPU core", capacity.cpus)
         raise InputError(
             f"--workers {resources.workers}: one trial needs a {wanted} a worker; this {_whose(capacity)} has {came}"
         )
 
 
-@contextmanager
-def cluster(capacity: Capacity) -> Iterator[Capacity]:
-    """A connection to the cluster that RAY_ADDRESS or a local `ray start` names, else a new one on this machine.
+def resources_for(capacity: Capacity, *, workers: int | None, concurrent: int | None) -> tuple[Resources, int]:
+    """What one group takes, and how many run at once.
 
     Args:
-        capacity: of this machine, for a new cluster.
+        capacity: of the machine or the cluster.
+        workers: DDP processes a trial; None: one on a GPU, two on the CPU.
+        concurrent: trials at once; None: what fits.
+
+    Raises:
+        InputError: more than the machine or the cluster can ever give.
+    """
+    gpu = capacity.gpus > 0
+    workers = min(1 if gpu else 2, capacity.cpus) if workers is None else at_least_one("--workers", workers)
+    resources = Resources(workers, device="gpu" if gpu else "cpu")
+    refuse_what_cannot_fit(resources, capacity)
+    if concurrent is None:
+        return resources, capacity.groups(resources)
+    if at_least_one("--concurrent", concurrent) > capacity.groups(resources):
+        raise InputError(
+            f"--concurrent {concurrent}: {capacity.groups(resources)} groups of {workers} workers fit at once here"
+        )
+    cpus = 1 if capacity.nodes > 1 else max(1, capacity.cpus // (workers * concurrent))
+    return Resources(workers, cpus, resources.device), concurrent
+
+
+@contextmanager
+def cluster() -> Iterator[Capacity]:
+    """A connection to the cluster that RAY_ADDRESS or a local `ray start` names, else a new one on this machine.
 
     Yields:
         The cluster's capacity.
@@ -73,8 +102,8 @@ def cluster(capacity: Capacity) -> Iterator[Capacity]:
         # Ray's helper actors find the cluster by this address although others may share the host
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         ray.init(
-            num_cpus=capacity.cpus,
-            num_gpus=capacity.gpus,
+            num_cpus=machine().cpus,
+            num_gpus=machine().gpus,
             include_dashboard=True,
             dashboard_port=port,
             object_store_memory=256 << 20,  # nothing large passes through it

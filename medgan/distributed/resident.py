@@ -92,7 +92,9 @@ class Group:
             if not self.thread.is_alive():
                 raise RuntimeError(f"the worker group ended: {self.error}")
             if time.monotonic() > end:
-                raise TimeoutError(f"the worker group did not start within {self.start_s:.0f} s; are its resources free?")
+                raise TimeoutError(
+                    f"the worker group did not start within {self.start_s:.0f} s; are its resources free?"
+                )
 
     def ask(self, order: Any) -> Any:
         """Gives an order to all ranks; rank 0's answer.

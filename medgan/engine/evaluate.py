@@ -58,7 +58,9 @@ def rows_of(slices: Slices, indices: range, output: Tensor, target: Tensor, mask
 
 
 @torch.no_grad()
-def fixed_pictures(generator: nn.Module, slices: Slices, device: torch.device, *, count: int = 4) -> dict[str, np.ndarray]:
+def fixed_pictures(
+    generator: nn.Module, slices: Slices, device: torch.device, *, count: int = 4
+) -> dict[str, np.ndarray]:
     """Source, output and target of `count` slices spread over the set, always the same ones.
 
     Returns:
@@ -74,7 +76,9 @@ def fixed_pictures(generator: nn.Module, slices: Slices, device: torch.device, *
         "source": source[:, 0].cpu().numpy(),
         "output": from_network(output[:, 0].cpu().numpy(), slices.target_window),
         "target": from_network(target[:, 0].cpu().numpy(), slices.target_window),
-        "titles": np.array([f"patient {slices.patients[index]} slice {slices.slice_numbers[index]}" for index in indices]),
+        "titles": np.array(
+            [f"patient {slices.patients[index]} slice {slices.slice_numbers[index]}" for index in indices]
+        ),
     }
 
 

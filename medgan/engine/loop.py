@@ -64,7 +64,9 @@ def save_epoch(training: Training, folder: Path) -> None:
     save_state(folder, state)
     values = [row[OBJECTIVE] for row in state.history]
     if values[-1] == max(values):
-        save_tensors(folder / BEST, {key: value.contiguous() for key, value in bare(state.generator).state_dict().items()})
+        save_tensors(
+            folder / BEST, {key: value.contiguous() for key, value in bare(state.generator).state_dict().items()}
+        )
         pictures = fixed_pictures(bare(state.generator), training.validation, training.runtime.device)
         with (folder / "pictures.part").open("wb") as file:
             np.savez(file, **pictures)

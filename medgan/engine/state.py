@@ -64,4 +64,3 @@ def load_tensors(state: State, saved: dict[str, Tensor]) -> None:
 
 def _below(saved: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
-

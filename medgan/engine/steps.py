@@ -13,7 +13,9 @@ from medgan.losses.objective import Objective, Views
 Batch = tuple[Tensor, Tensor]
 
 
-def medgan_step(state: State, objective: Objective, batches: Iterator[Batch], *, generator_steps: int) -> dict[str, Tensor]:
+def medgan_step(
+    state: State, objective: Objective, batches: Iterator[Batch], *, generator_steps: int
+) -> dict[str, Tensor]:
     """Updates the generator on each of `generator_steps` batches, then the discriminator on the last of them.
 
     Args:

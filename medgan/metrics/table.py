@@ -27,7 +27,9 @@ def direction(name: str) -> str:
     return DIRECTIONS[name.rsplit("/", 1)[-1].split("_")[0]]
 
 
-def slice_metrics(output: Tensor, target: Tensor, mask: Tensor, *, window: tuple[float, float], unit: str) -> dict[str, Tensor]:
+def slice_metrics(
+    output: Tensor, target: Tensor, mask: Tensor, *, window: tuple[float, float], unit: str
+) -> dict[str, Tensor]:
     """Every metric of a batch, each (B,); SSIM, PSNR and MSE on values mapped to 0..255.
 
     Args:
@@ -56,7 +58,10 @@ def patient_means(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
         for name, value in row.values.items():
             if value == value:
                 collected.setdefault(row.patient, {}).setdefault(name, []).append(value)
-    return {patient: {name: statistics.fmean(values) for name, values in means.items()} for patient, means in collected.items()}
+    return {
+        patient: {name: statistics.fmean(values) for name, values in means.items()}
+        for patient, means in collected.items()
+    }
 
 
 def overall_means(patients: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -79,7 +79,9 @@ def load_extractor(weights: str, deepest: int) -> Vgg19:
             raise InputError(f"extractor.weights: {weights} lacks {name}, needed for block {deepest} of VGG-19")
         if state[name].shape != parameter.shape:
             came = tuple(state[name].shape)
-            raise InputError(f"extractor.weights: {weights} is no VGG-19: {name} is {came}, not {tuple(parameter.shape)}")
+            raise InputError(
+                f"extractor.weights: {weights} is no VGG-19: {name} is {came}, not {tuple(parameter.shape)}"
+            )
     network.load_state_dict({name: state[name] for name in network.state_dict()})
     return network
 

@@ -1,0 +1,171 @@
+"""The command line; heavy imports wait until a command runs, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medgan.errors import InputError, JobError
+
+app = typer.Typer(
+    help="MedGAN: find, compare, promote and deploy medical image translation networks. For research only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Output = Annotated[Path | None, typer.Option(help="folder for everything [default: $MEDGAN_HOME, else ~/medgan]")]
+TrackingUri = Annotated[
+    str | None, typer.Option(help="MLflow store [default: $MLFLOW_TRACKING_URI, else mlflow.db in --output]")
+]
+Data = Annotated[Path | None, typer.Option(help="folder of DICOM, any layout [default: phantom patients are made]")]
+SpaceName = Annotated[
+    str | None, typer.Option(help="search space, by name or file [default: the task's, with phantoms quick]")
+]
+Study = Annotated[str | None, typer.Option(help="name of the study [default: task, data and space, shortened]")]
+Trials = Annotated[int | None, typer.Option(help="finished trials the study shall have in all [default: the space's]")]
+Workers = Annotated[int | None, typer.Option(help="DDP processes a trial [default: 1 on GPU, 2 on CPU]")]
+Concurrent = Annotated[int | None, typer.Option(help="trials at once [default: what fits]")]
+StudyUri = Annotated[str | None, typer.Option(help="Optuna database [default: study.db in --output]")]
+Settings = Annotated[list[str], typer.Option("--set", help="fix a setting: path=value, such as train.epochs=3")]
+
+
+def tune_task(task: str) -> Callable[..., None]:
+    """The command that searches for one task; `jobs/tune_*.py` and `medgan tune` share it."""
+
+    def command(
+        data: Data = None,
+        space: SpaceName = None,
+        study: Study = None,
+        trials: Trials = None,
+        workers: Workers = None,
+        concurrent: Concurrent = None,
+        output: Output = None,
+        tracking_uri: TrackingUri = None,
+        study_uri: StudyUri = None,
+        settings: Settings = [],  # noqa: B006 - typer's way
+    ) -> None:
+        from rich.console import Console
+
+        from medgan.config import parse_assignment
+        from medgan.pipeline import Request, tune
+        from medgan.place import find_place
+        from medgan.tasks import task_named
+
+        request = Request(
+            task=task_named(task),
+            place=find_place(output, tracking_uri, study_uri),
+            data=data.expanduser().absolute() if data else None,
+            space=space,
+            study=study,
+            trials=trials,
+            workers=workers,
+            concurrent=concurrent,
+            overrides=dict(parse_assignment(text) for text in settings),
+        )
+        try:
+            tune(request, Console(highlight=False))
+        except KeyboardInterrupt:
+            Console(highlight=False).print("\nStopped. What was finished is kept; the same command goes on from there.")
+            raise SystemExit(130) from None
+
+    command.__doc__ = f"""Search the hyper-parameters of {task}, test the best model on held-out patients, register it.
+
+    The same command again goes on where it stopped. Exit codes: 0 done, 1 failed, 2 refused input, 130 stopped.
+    """
+    return command
+
+
+def run(command: Callable[..., Any]) -> None:
+    """Runs a command with the house's exit codes: 0 done, 1 failed, 2 refused input."""
+    try:
+        command()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except JobError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def run_job(task: str) -> None:
+    """What `python jobs/tune_<task>.py` does."""
+    job = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    job.command()(tune_task(task))
+    run(job)
+
+
+tuning = typer.Typer(help="Search the hyper-parameters of a task.", no_args_is_help=True)
+tuning.command("pet2ct")(tune_task("pet2ct"))
+app.add_typer(tuning, name="tune")
+
+
+@app.command()
+def phantoms(
+    out: Annotated[Path, typer.Argument(help="folder to write, new or empty")],
+    patients: Annotated[int, typer.Option(help="number of patients")] = 12,
+    slices: Annotated[int, typer.Option(help="CT slices a patient, 4 mm apart")] = 20,
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+) -> None:
+    """Write PET/CT phantom patients as DICOM series."""
+    from medgan.data.phantoms import write_phantoms
+
+    print(f"wrote {patients} patients to {write_phantoms(out, patients=patients, slices=slices, seed=seed)}")
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="folder of DICOM, any layout")],
+    task: Annotated[str, typer.Option(help="what is translated into what")] = "pet2ct",
+    size: Annotated[int, typer.Option(help="rows and columns of a prepared slice, in pixels")] = 256,
+    output: Output = None,
+) -> None:
+    """Turn DICOM into a de-identified training set, split by patient."""
+    from medgan.data.prepare import prepare as prepare_data
+    from medgan.place import find_place
+    from medgan.tasks import task_named
+
+    dataset = prepare_data(source, task=task_named(task), datasets=find_place(output).datasets, size=size)
+    for note in dataset.manifest.notes:
+        print(note)
+    for role in ("train", "validation", "test"):
+        print(f"{role}: {len(set(dataset.slices(role).patients))} patients, {len(dataset.slices(role))} slices")
+    print(f"{dataset.folder}, {dataset.manifest.spacing_mm:g} mm a pixel, digest {dataset.digest[:12]}")
+
+
+@app.command()
+def translate(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="folder with the source series, DICOM")],
+    out: Annotated[Path, typer.Argument(help="folder to write, new or empty")],
+    model: Annotated[str, typer.Option(help="models:/NAME@ALIAS or models:/NAME/VERSION")],
+    output: Output = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Translate every fitting DICOM series below IN with a registered model; the result says it is synthetic."""
+    import torch
+
+    from medgan.place import find_place
+    from medgan.registry.models import fetched
+    from medgan.serving.derive import ModelFacts
+    from medgan.serving.folder import translate_folder
+    from medgan.serving.model import load_translator, read_manifest
+
+    with fetched(model, uri=find_place(output, tracking_uri).tracking_uri) as (folder, name, version):
+        facts = ModelFacts(name=name, version=version, digest=read_manifest(folder).weights_sha256)
+        translator = load_translator(folder, device="cuda" if torch.cuda.is_available() else "cpu")
+        print(f"{name} version {version}")
+        translate_folder(translator, source, out, facts=facts, progress=print)
+    print("Synthetic images, for research only; not for diagnosis.")
+
+
+def main() -> None:
+    """The entry point `medgan`."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

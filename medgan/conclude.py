@@ -1,0 +1,122 @@
+"""After a search: the best trial tested on held-out patients, registered, and named by the aliases it earned."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import optuna
+from safetensors.torch import load_file
+
+import medgan.serving
+from medgan.config import Config, with_values
+from medgan.data.dataset import PreparedDataset
+from medgan.distributed.testing import measure_on_test
+from medgan.engine.checkpoint import BEST
+from medgan.errors import JobError
+from medgan.metrics.table import overall_means
+from medgan.place import Place
+from medgan.provenance import code_version
+from medgan.registry.gates import beats_mean_image
+from medgan.registry.models import holder, point, register, version_of_run
+from medgan.search.run import Job, trial_folder
+from medgan.search.study import best_trial, finished, root_of
+from medgan.serving.model import ModelManifest, save_model
+from medgan.summary import Outcome
+from medgan.tracking.mlflow import MlflowStudy
+
+
+def conclude(job: Job, study: optuna.Study, tracking: MlflowStudy, dataset: PreparedDataset, place: Place) -> Outcome:
+    """Tests the best trial, registers it, lets the aliases name it, and keeps the outcome with the study."""
+    best = best_trial(study)
+    if best is None:
+        reasons = sorted({trial.user_attrs.get("reason", "") for trial in finished(study)})
+        raise JobError(f"no trial of {study.study_name} reached a result: {'; '.join(reasons)}")
+    config, root = with_values(job.base, best.params), root_of(best)
+    weights = trial_folder(job.checkpoints, root) / BEST
+    ours, mean_image = measure_on_test(config, weights, dataset.folder, job.resources)
+    test, baseline = overall_means(ours), overall_means(mean_image)
+    run = tracking.trial(root)
+    run.metrics({f"test/{name}": value for name, value in test.items()}, step=0)
+    run.metrics({f"test/mean_image_{name}": value for name, value in baseline.items()}, step=0)
+    run.finish("FINISHED")
+    name = f"medgan-{label_of(dataset)}"
+    number = version_of_run(name, run.run_id, uri=place.tracking_uri) or _register(
+        name, config, weights, dataset, run_id=run.run_id, uri=place.tracking_uri, test=test
+    )
+    verdict, aliases = beats_mean_image(ours, mean_image), ["challenger"]
+    point(name, "challenger", number, uri=place.tracking_uri)
+    champion = holder(name, "champion", uri=place.tracking_uri)
+    if champion is None and verdict.passed:
+        point(name, "champion", number, uri=place.tracking_uri)
+    if champion in (None, number) and verdict.passed:
+        aliases.append("champion")
+    outcome = Outcome(
+        root=root,
+        value=best.value,
+        params=best.params,
+        test=test,
+        mean_image=baseline,
+        num_patients=len(ours),
+        model=name,
+        version=number,
+        aliases=aliases,
+        verdict=", ".join(verdict.reasons) if champion in (None, number) else f"version {champion} stays champion",
+    )
+    _describe_study(tracking, outcome)
+    outcome.keep(study)
+    return outcome
+
+
+def _register(
+    name: str,
+    config: Config,
+    weights: Path,
+    dataset: PreparedDataset,
+    *,
+    run_id: str,
+    uri: str,
+    test: Mapping[str, float],
+) -> str:
+    manifest = ModelManifest(
+        name=name,
+        task=dataset.task.name,
+        config=config.model_dump(mode="json"),
+        spacing_mm=dataset.manifest.spacing_mm,
+        size=dataset.manifest.size,
+        source_window=dataset.task.source.window,
+        target_window=dataset.task.target.window,
+        data_digest=dataset.digest,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(Path(folder), generator_state=load_file(weights), manifest=manifest)
+        return register(
+            Path(folder),
+            name=name,
+            run_id=run_id,
+            uri=uri,
+            code=Path(medgan.serving.__file__).parent / "pyfunc.py",
+            tags={**tags_of(dataset), **{f"test/{metric}": f"{value:.5g}" for metric, value in test.items()}},
+            description="Synthetic images for research only; not for diagnosis.",
+        )
+
+
+def _describe_study(tracking: MlflowStudy, outcome: Outcome) -> None:
+    tracking.run.metrics(
+        {f"test/{name}": value for name, value in outcome.test.items()} | {"val/ssim": outcome.value}, step=0
+    )
+    text = f"Best trial: #{outcome.root} (val/ssim {outcome.value:.4f}). Registered as {outcome.model} version {outcome.version}."
+    tracking.run.tags({"mlflow.note.content": text, "medgan.best": outcome.root, "medgan.state": "complete"})
+    tracking.run.finish("FINISHED")
+
+
+def label_of(dataset: PreparedDataset) -> str:
+    """The task, and that it is phantoms where it is: names of experiments and models never mix the two."""
+    return dataset.task.name + ("-phantom" if dataset.manifest.phantom else "")
+
+
+def tags_of(dataset: PreparedDataset) -> dict[str, str]:
+    """What every run and version says of its data and its code."""
+    facts = {"task": dataset.task.name, "data_digest": dataset.digest, **code_version()}
+    return {f"medgan.{key}": value for key, value in facts.items()}

@@ -1,0 +1,225 @@
+"""The whole job, top to bottom: prepare, plan, search, test, register."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+from medgan.build import deepest_block
+from medgan.conclude import conclude, label_of, tags_of
+from medgan.config import Config, at_least_one, flatten, with_values
+from medgan.data.dataset import PreparedDataset
+from medgan.data.phantoms import write_phantoms
+from medgan.data.prepare import prepare
+from medgan.distributed.cluster import cluster, machine, refuse_what_cannot_fit, resources_for
+from medgan.errors import InputError
+from medgan.models.extractor import download_weights, load_extractor
+from medgan.place import Place
+from medgan.search.plan import Forecast, forecast
+from medgan.search.progress import Progress
+from medgan.search.record import STATUS, Recorder, Retention
+from medgan.search.run import Job, run_search, trial_folder
+from medgan.search.space import Space, read_space
+from medgan.search.study import Identity, best_trial, finished, open_study, recover, root_of, state_of
+from medgan.summary import Outcome, show_plan, show_result
+from medgan.tasks import Task
+from medgan.terminal import quiet_engines
+from medgan.tracking.mlflow import MlflowStudy
+
+SETTLE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for; None is the house's default (see `medgan tune --help`)."""
+
+    task: Task
+    place: Place
+    data: Path | None = None
+    space: str | None = None
+    study: str | None = None
+    trials: int | None = None
+    workers: int | None = None
+    concurrent: int | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+def tune(request: Request, console: Console) -> None:
+    """Searches, tests the best trial on held-out patients, registers it; the same request goes on where it stopped.
+
+    Raises:
+        InputError: something asked for cannot be done; nothing was started, and nothing is left behind.
+        JobError: the search ended without a usable trial.
+        KeyboardInterrupt: stopped from outside; what was finished is kept.
+    """
+    space_name = request.space or (request.task.name if request.data else "quick")
+    space = read_space(space_name, request.overrides)
+    target = space.trials if request.trials is None else at_least_one("--trials", request.trials)
+    if "RAY_ADDRESS" not in os.environ:
+        resources_for(machine(), workers=request.workers, concurrent=request.concurrent)
+    with _nothing_left_behind(request.place.output):
+        base = _with_weights(space.base(request.overrides), request.place)
+        dataset = _dataset(request, base, console)
+        _refuse_too_large_batch(base, len(dataset.slices("train")))
+        identity = Identity(request.task.name, dataset.digest, space.digest(request.overrides))
+        name = _checked_name(request.study or identity.default_name())
+        study = open_study(request.place.study_uri, name, identity, seed=base.train.seed)
+    with quiet_engines(request.place.log_file(name)) as terminal:
+        _run(request, study, dataset, space=space, space_name=space_name, base=base, target=target, terminal=terminal)
+
+
+def _run(
+    request: Request,
+    study: optuna.Study,
+    dataset: PreparedDataset,
+    *,
+    space: Space,
+    space_name: str,
+    base: Config,
+    target: int,
+    terminal: Console,
+) -> None:
+    """Plan, search, test, register; each skipped where the study has it already."""
+    place, name = request.place, study.study_name
+    tracking = MlflowStudy(place.tracking_uri, f"medgan/{label_of(dataset)}", artifacts=place.artifacts, study=name)
+    interrupted = recover(study)
+    missing = max(target - len(finished(study)), 0)
+    with ExitStack() as stack:
+        capacity = stack.enter_context(cluster()) if "RAY_ADDRESS" in os.environ else machine()
+        resources, concurrent = resources_for(capacity, workers=request.workers, concurrent=request.concurrent)
+        outlook = forecast(space, base, num_slices=len(dataset.slices("train")), device=resources.device)
+        facts = {
+            "study": f"{name}: {target - missing} of {target} trials done"
+            + (f", {len(interrupted)} interrupted and repeated" if interrupted else ""),
+            "data": _described(dataset),
+            "space": f"{space_name}: {len(space.search)} settings, up to {base.train.epochs} epochs a trial, stopped early by ASHA",
+            "workers": f"{resources.workers} DDP processes a trial on {resources.device}, trials at once: {concurrent}",
+            "features": f"VGG-19, {base.extractor.weights} weights" if deepest_block(base) else "none",
+            "output": f"{place.output} (log: logs/{name}.log)",
+        }
+        show_plan(terminal, facts, trials=missing, seconds=outlook.total_s(missing, concurrent))
+        outcome, handovers = Outcome.of(study), []
+        best = best_trial(study)
+        if missing or outcome is None or best is None or outcome.root != root_of(best):
+            if "RAY_ADDRESS" not in os.environ:
+                terminal.print("starting Ray ...")
+                capacity = stack.enter_context(cluster())
+                refuse_what_cannot_fit(resources, capacity)
+            job = Job(
+                space=space,
+                base=base,
+                dataset=dataset.folder,
+                checkpoints=place.checkpoints(name),
+                scratch=place.output / "ray",
+                resources=resources,
+                concurrent=min(concurrent, capacity.groups(resources)),
+                target=target,
+            )
+            tracking.run.params({"space": space_name, **flatten(base)})
+            handovers = _search(job, study, tracking, dataset, terminal=terminal, outlook=outlook)
+            outcome = conclude(job, study, tracking, dataset, place)
+    show_result(terminal, outcome, place=place, study=study, handovers=handovers)
+
+
+def _search(
+    job: Job,
+    study: optuna.Study,
+    tracking: MlflowStudy,
+    dataset: PreparedDataset,
+    *,
+    terminal: Console,
+    outlook: Forecast,
+) -> list[float]:
+    """Runs what is missing; returns the measured hand-overs in seconds."""
+    done = finished(study)
+    if len(done) >= job.target:
+        return []
+    best = best_trial(study)
+    recorder = Recorder(tracking.trial, task=dataset.task, tags=tags_of(dataset))
+    retention = Retention((best.value, trial_folder(job.checkpoints, root_of(best))) if best else None)
+    progress = Progress(terminal, target=job.target, finished=len(done), forecast=outlook, concurrent=job.concurrent)
+    try:
+        with progress:
+            run_search(job, study, [progress, recorder, retention])
+    finally:
+        recover(study)
+        if not recorder.background.close(SETTLE_S):
+            terminal.print(f"MLflow did not take everything within {SETTLE_S:.0f} s; the log names what is missing")
+        states = {root_of(trial): STATUS.get(state_of(trial), "FAILED") for trial in finished(study)}
+        tracking.close_orphans(states)
+    if len(finished(study)) < job.target:
+        raise KeyboardInterrupt
+    return progress.handovers
+
+
+@contextmanager
+def _nothing_left_behind(output: Path) -> Iterator[None]:
+    """Removes the output folder again when the request is refused and the folder was not there before."""
+    there = output.exists()
+    try:
+        yield
+    except InputError:
+        if not there:
+            shutil.rmtree(output, ignore_errors=True)
+        raise
+
+
+def _with_weights(base: Config, place: Place) -> Config:
+    """The configuration with its extractor's weights at hand, in a file every worker can read."""
+    deepest, weights = deepest_block(base), base.extractor.weights
+    if not deepest or weights == "random":
+        return base
+    path = (
+        download_weights(place.output / "weights") if weights == "download" else Path(weights).expanduser().absolute()
+    )
+    load_extractor(str(path), deepest)
+    return with_values(base, {"extractor.weights": str(path)})
+
+
+def _dataset(request: Request, base: Config, console: Console) -> PreparedDataset:
+    """The request's data set, prepared or opened; phantoms where it names none."""
+    source = request.data
+    if source is None:
+        console.print("No --data: making phantom patients.")
+        source = write_phantoms(request.place.output / "phantoms" / "pet2ct")
+    with Bar(console=console, transient=True) as bar:
+        row = bar.add_task("reading DICOM", total=None)
+        return prepare(
+            source,
+            task=request.task,
+            datasets=request.place.datasets,
+            size=base.data.size,
+            progress=lambda done, total: bar.update(row, completed=done, total=total),
+        )
+
+
+def _refuse_too_large_batch(base: Config, num_slices: int) -> None:
+    if base.train.batch_size > num_slices:
+        raise InputError(
+            f"train.batch_size: expected at most the {num_slices} training slices; got {base.train.batch_size}"
+        )
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise InputError(f"--study: expected letters, digits, dots, dashes and underscores; got {name!r}")
+    return name
+
+
+def _described(dataset: PreparedDataset) -> str:
+    roles = [
+        f"{len(set(dataset.slices(role).patients))} {role} patients ({len(dataset.slices(role))} slices)"
+        for role in ("train", "validation", "test")
+    ]
+    kind = "phantoms: " if dataset.manifest.phantom else ""
+    return f"{kind}{', '.join(roles)}, {dataset.manifest.size} px of {dataset.manifest.spacing_mm:g} mm"

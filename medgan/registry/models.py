@@ -1,0 +1,119 @@
+"""The model registry: MLflow's versions, and the aliases that say what is deployed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+import medgan
+from medgan.errors import InputError
+
+REQUIREMENTS = ("torch", "numpy", "SimpleITK", "safetensors", "pydantic")
+SLICES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))])
+
+
+def register(
+    folder: Path, *, name: str, run_id: str, uri: str, code: Path, tags: Mapping[str, Any], description: str
+) -> str:
+    """Logs a model to a run and registers it under a name.
+
+    Args:
+        folder: what `medgan.serving.model.save_model` wrote.
+        name: of the registered model.
+        run_id: the run that trained it.
+        uri: the tracking store.
+        code: the pyfunc's file ("models from code": nothing is pickled).
+        tags: facts of the version.
+        description: for people.
+
+    Returns:
+        The version's number.
+    """
+    mlflow.set_tracking_uri(uri)
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(code),
+            artifacts={"model": str(folder)},
+            signature=ModelSignature(inputs=SLICES, outputs=SLICES),
+            registered_model_name=name,
+            pip_requirements=[
+                f"medgan=={medgan.__version__}",
+                *(f"{package}=={version(package)}" for package in REQUIREMENTS),
+            ],
+        )
+    client = MlflowClient(tracking_uri=uri)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, logged.registered_model_version, key, str(value))
+    client.update_model_version(name, logged.registered_model_version, description)
+    return str(logged.registered_model_version)
+
+
+def point(name: str, alias: str, number: str, *, uri: str) -> None:
+    """Lets an alias name a version."""
+    MlflowClient(tracking_uri=uri).set_registered_model_alias(name, alias, number)
+
+
+def holder(name: str, alias: str, *, uri: str) -> str | None:
+    """The version an alias names; none if there is no such model or alias."""
+    try:
+        return str(MlflowClient(tracking_uri=uri).get_model_version_by_alias(name, alias).version)
+    except MlflowException:
+        return None
+
+
+def version_of_run(name: str, run_id: str, *, uri: str) -> str | None:
+    """The version that was registered from a run; none if there is none."""
+    found = MlflowClient(tracking_uri=uri).search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    return str(found[0].version) if found else None
+
+
+@contextmanager
+def fetched(model: str, *, uri: str) -> Iterator[tuple[Path, str, str]]:
+    """A copy of a registered model on this machine, removed afterwards.
+
+    Args:
+        model: `models:/<name>@<alias>` or `models:/<name>/<version>`.
+        uri: the tracking store.
+
+    Yields:
+        The folder for `medgan.serving.model.load_translator`, the model's name, and its version.
+
+    Raises:
+        InputError: not such a URI, no store, no such model.
+    """
+    name, number = _resolve(model, uri)
+    mlflow.set_tracking_uri(uri)
+    with tempfile.TemporaryDirectory(prefix="medgan-model-") as target:
+        copied = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}", dst_path=target))
+        yield next(copied.glob("artifacts/*/model.json")).parent, name, number
+
+
+def _resolve(model: str, uri: str) -> tuple[str, str]:
+    path = model.removeprefix("models:/")
+    name, at, alias = path.partition("@")
+    name, number = (name, "") if at else path.rpartition("/")[::2]
+    if not model.startswith("models:/") or not name or not (alias or number):
+        raise InputError(f"--model: expected models:/NAME@ALIAS or models:/NAME/VERSION; got {model!r}")
+    database = uri.removeprefix("sqlite:///")
+    if uri.startswith("sqlite:///") and not Path(database).exists():
+        raise InputError(f"--model {model}: there is no MLflow store {database}; give --output or --tracking-uri")
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        found = client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
+    except MlflowException as error:
+        known = ", ".join(sorted(entry.name for entry in client.search_registered_models())) or "none"
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--model {model}: no such model in {uri} ({reason}); registered: {known}") from None
+    return found.name, str(found.version)

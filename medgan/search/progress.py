@@ -1,0 +1,121 @@
+"""The terminal during a search: a live table where there is a screen, a line an event where there is none."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from medgan.search.plan import Forecast
+from medgan.search.trial import Assignment
+from medgan.terminal import LOG, duration
+
+WORDS = {"running": "stopped early", "infrastructure": "interrupted, will be repeated"}
+"""How a trial's last state reads when it has ended; other states speak for themselves."""
+
+
+@dataclass
+class Line:
+    """One trial in the table."""
+
+    root: int
+    epochs: int
+    state: str = "starting"
+    epoch: int = 0
+    best: float = float("nan")
+    mae: float = float("nan")
+    epoch_s: list[float] = field(default_factory=list)
+
+
+class Progress:
+    """Listens to a search and shows it.
+
+    Args:
+        console: where to.
+        target: finished trials wanted in the whole study.
+        finished: how many there are already.
+        forecast: for the time left, until epochs have been measured.
+        concurrent: trials at once.
+    """
+
+    def __init__(self, console: Console, *, target: int, finished: int, forecast: Forecast, concurrent: int) -> None:
+        self.console, self.target, self.concurrent, self.forecast = console, target, concurrent, forecast
+        self.finished = finished
+        self.lines: dict[int, Line] = {}
+        self.handovers: list[float] = []
+        self.live = Live(console=console, get_renderable=self._table, auto_refresh=console.is_terminal, transient=False)
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def started(self, assignment: Assignment) -> None:
+        self.lines.setdefault(assignment.root, Line(assignment.root, assignment.config.train.epochs)).state = "starting"
+
+    def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None:
+        line = self.lines[assignment.root]
+        for event in result["events"]:
+            self._say(f"trial {line.root}: {event}")
+        if result["epoch"] <= line.epoch or "metrics" not in result:
+            return
+        metrics = result["metrics"]
+        line.state, line.epoch, line.best = "running", result["epoch"], result["objective"]
+        line.mae = metrics.get("val/mae_hu", float("nan"))
+        line.epoch_s.append(metrics["time/epoch_s"])
+        if line.epoch == 1 and metrics["time/handover_s"] == metrics["time/handover_s"] and len(self.lines) > 1:
+            self.handovers.append(metrics["time/handover_s"])
+            LOG.info("trial %d: first step %.2f s after the last trial's end", line.root, self.handovers[-1])
+        self._say(
+            f"trial {line.root}: epoch {line.epoch}/{line.epochs}, val/ssim {metrics['val/ssim']:.3f}, "
+            f"MAE {line.mae:.0f} HU, {line.epoch_s[-1]:.1f} s; {self._outlook()}",
+            shown=not self.console.is_terminal,
+        )
+
+    def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
+        line = self.lines[assignment.root]
+        line.state = WORDS.get(result["state"], result["state"])
+        self.finished += result["state"] != "infrastructure"
+        reason = f" ({result['reason']})" if result.get("reason") else ""
+        self._say(f"trial {line.root}: {line.state}{reason}", shown=not self.console.is_terminal or bool(reason))
+
+    def _say(self, text: str, *, shown: bool = True) -> None:
+        LOG.info(text)
+        if shown:
+            self.console.print(text, markup=False)
+
+    def _outlook(self) -> str:
+        best = max((line for line in self.lines.values() if line.best == line.best), key=lambda line: line.best)
+        left = self.left_s()
+        rest = f", about {duration(left)} left" if left is not None else ""
+        return f"{self.finished} of {self.target} trials done, best {best.best:.3f} (trial {best.root}){rest}"
+
+    def left_s(self) -> float | None:
+        """Seconds until the last trial should end; none before anything was measured."""
+        measured = [seconds for line in self.lines.values() for seconds in line.epoch_s]
+        epoch_s = statistics.fmean(measured) if measured else self.forecast.epoch_s
+        if epoch_s is None:
+            return None
+        running = [line for line in self.lines.values() if line.state in ("running", "starting")]
+        begun = sum(max(self.forecast.epochs - line.epoch, 1) for line in running)
+        waiting = max(self.target - self.finished - len(running), 0)
+        return (begun + waiting * self.forecast.epochs) * epoch_s / self.concurrent
+
+    def _table(self) -> Table:
+        table = Table("trial", "state", "epoch", "best val/ssim", "val MAE (HU)", "epoch (s)", box=None, pad_edge=False)
+        for line in list(self.lines.values()):
+            seconds = f"{statistics.median(line.epoch_s):.1f}" if line.epoch_s else ""
+            number = [f"{line.best:.3f}", f"{line.mae:.0f}"] if line.epoch else ["", ""]
+            table.add_row(str(line.root), line.state, f"{line.epoch}/{line.epochs}", *number, seconds)
+        started = any(line.epoch for line in self.lines.values())
+        table.caption = self._outlook() if started else "starting the worker group (about 20 s)"
+        table.caption_justify = "left"
+        return table

@@ -1,0 +1,107 @@
+"""MLflow: a study's run and its trials' runs, found again after any crash by their tags."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import DatasetInput, Metric, Param, RunTag
+from mlflow.entities import Dataset as LoggedDataset
+from mlflow.exceptions import MlflowException
+
+from medgan.errors import InputError
+
+STUDY_TAG, ROOT_TAG = "medgan.study", "medgan.root"
+
+
+class MlflowRun:
+    """One run; see `medgan.tracking.tracker.Tracker`."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.client, self.run_id = client, run_id
+        known = client.get_run(run_id).data
+        self.known_params = dict(known.params)
+        self.last_step = int(known.metrics.get("epoch", 0))
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        new = [Param(key, str(value)) for key, value in values.items() if key not in self.known_params]
+        self.client.log_batch(self.run_id, params=new)
+        self.known_params |= {param.key: param.value for param in new}
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in values.items()])
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        if 0 < step <= self.last_step:
+            return
+        now = int(time.time() * 1000)
+        counted = {**values, "epoch": step} if step else values
+        self.client.log_batch(self.run_id, [Metric(key, value, now, step) for key, value in counted.items()])
+        self.last_step = max(step, self.last_step)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        self.client.log_artifact(self.run_id, str(path), folder or None)
+
+    def finish(self, status: str) -> None:
+        self.client.set_terminated(self.run_id, status)
+
+
+class MlflowStudy:
+    """The runs of one study.
+
+    Args:
+        uri: the tracking store.
+        experiment: its name, `medgan/<task>`.
+        artifacts: where a new experiment keeps its artifacts when no server does.
+        study: name of the study, and of its run.
+
+    Raises:
+        InputError: the store cannot be reached.
+    """
+
+    def __init__(self, uri: str, experiment: str, *, artifacts: Path, study: str) -> None:
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        try:
+            self.client = MlflowClient(tracking_uri=uri)
+            found = self.client.get_experiment_by_name(experiment)
+        except (MlflowException, OSError, ImportError) as error:
+            raise InputError(f"--tracking-uri {uri}: cannot open: {str(error).splitlines()[0]}") from None
+        location = None if uri.startswith("http") else (artifacts / experiment).as_uri()
+        self.experiment_id = found.experiment_id if found else self.client.create_experiment(experiment, location)
+        self.study = study
+        self.run = self._run(study, root="study", parent=None)
+
+    def trial(self, root: int) -> MlflowRun:
+        """The run of a trial, made if there is none; going again if it had ended."""
+        return self._run(f"{self.study} #{root}", root=str(root), parent=self.run.run_id)
+
+    def close_orphans(self, states: Mapping[int, str]) -> None:
+        """Ends the trial runs that a dead driver left going.
+
+        Args:
+            states: the status each finished trial should have, by root.
+        """
+        going = f"tags.`{STUDY_TAG}` = '{self.study}' and attributes.status = 'RUNNING'"
+        for run in self.client.search_runs([self.experiment_id], going, max_results=1000):
+            root = run.data.tags.get(ROOT_TAG, "")
+            if root.isdigit():
+                self.client.set_terminated(run.info.run_id, states.get(int(root), "KILLED"))
+
+    def dataset(self, name: str, digest: str, *, profile: str) -> None:
+        """Notes the data set of the study by digest; never pixels or identifiers."""
+        entity = LoggedDataset(name=name, digest=digest[:36], source_type="medgan", source=digest, profile=profile)
+        self.client.log_inputs(self.run.run_id, [DatasetInput(entity, [])])
+
+    def _run(self, name: str, *, root: str, parent: str | None) -> MlflowRun:
+        query = f"tags.`{STUDY_TAG}` = '{self.study}' and tags.`{ROOT_TAG}` = '{root}'"
+        found = self.client.search_runs([self.experiment_id], query, max_results=1)
+        if found:
+            self.client.update_run(found[0].info.run_id, status="RUNNING")
+            return MlflowRun(self.client, found[0].info.run_id)
+        tags = {STUDY_TAG: self.study, ROOT_TAG: root} | ({"mlflow.parentRunId": parent} if parent else {})
+        return MlflowRun(self.client, self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id)
