@@ -15,8 +15,8 @@ Blocks = tuple[Literal[1, 2, 3, 4, 5], ...]
 Norm = Literal["instance", "batch", "none"]
 
 
-class Section(BaseModel, frozen=True, extra="forbid"):
-    """Settings that belong together; frozen, and unknown names are refused."""
+class Section(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    """Settings that belong together; frozen; unknown names and numbers that are not finite are refused."""
 
 
 class DataConfig(Section):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,18 +60,22 @@ def train_epoch(training: Training) -> dict[str, float]:
 
 
 def save_epoch(training: Training, folder: Path) -> None:
-    """Checkpoints the state; keeps the generator and its pictures when this epoch is the best so far."""
+    """Checkpoints the state; keeps the generator and its pictures when this epoch is the best so far.
+
+    The state comes last: a crash before it repeats the epoch, so the best generator is never older than the history.
+    """
     state = training.state
-    save_state(folder, state)
+    folder.mkdir(parents=True, exist_ok=True)
     values = [row[OBJECTIVE] for row in state.history]
     if values[-1] == max(values):
         save_tensors(
             folder / BEST, {key: value.contiguous() for key, value in bare(state.generator).state_dict().items()}
         )
-        pictures = fixed_pictures(bare(state.generator), training.validation, training.runtime.device)
+        pictures: dict[str, Any] = fixed_pictures(bare(state.generator), training.validation, training.runtime.device)
         with (folder / "pictures.part").open("wb") as file:
             np.savez(file, **pictures)
         (folder / "pictures.part").replace(folder / PICTURES)
+    save_state(folder, state)
 
 
 def _mean_losses(training: Training, epoch: int) -> dict[str, float]:
@@ -84,11 +89,11 @@ def _mean_losses(training: Training, epoch: int) -> dict[str, float]:
             training.state, training.objective, batches, generator_steps=training.generator_steps
         ).items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value
-    means = {_loss_path(name): float(value) / (last - first) for name, value in sums.items()}
-    means = training.runtime.mean(means)
-    for name, value in means.items():
-        if not np.isfinite(value):
-            raise Diverged(f"{name} is {value} in epoch {epoch + 1}")
+    mine = {_loss_path(name): float(value) / (last - first) for name, value in sums.items()}
+    means = training.runtime.mean(mine)
+    for name, mean in means.items():
+        if not np.isfinite(mean):
+            raise Diverged(f"{name} is {mean} in epoch {epoch + 1}")
     return means
 
 

@@ -1,4 +1,4 @@
-"""The generator's objective: weighted, named terms over views that are computed at most once (Armanious et al., eq. 8)."""
+"""The generator's objective: weighted terms over views that are computed at most once (Armanious et al., eq. 8)."""
 
 from __future__ import annotations
 

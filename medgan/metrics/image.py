@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
@@ -9,7 +11,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 def ssim(output: Tensor, target: Tensor, *, data_range: float) -> Tensor:
     """Structural similarity, Gaussian window of 11 pixels with sigma 1.5 (Wang et al., 2004). Higher is better."""
-    return structural_similarity_index_measure(output, target, data_range=data_range, reduction="none").view(-1)
+    values: Any = structural_similarity_index_measure(output, target, data_range=data_range, reduction="none")
+    return values.view(-1)
 
 
 def mse(output: Tensor, target: Tensor) -> Tensor:

@@ -28,6 +28,9 @@ class Vgg19(nn.Module):
         deepest: how many of the five blocks to build.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, deepest: int = 5) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -90,9 +93,12 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"extractor.weights: expected download, random or a file; there is no file {path}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a file it cannot read
         raise InputError(f"extractor.weights: {path} is no PyTorch weights file: {type(error).__name__}") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"extractor.weights: {path} is no state dict of tensors, such as torchvision's of VGG-19")
+    return state
 
 
 def download_weights(cache: Path, timeout_s: float = 30.0) -> Path:

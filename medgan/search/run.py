@@ -111,6 +111,9 @@ class _Forward(Callback):
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self.listeners = listeners
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune's snapshots are never restored
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._tell(lambda listener: listener.started(trial.config["assignment"]))
 

@@ -39,6 +39,9 @@ class StudySearcher(Searcher):
         self.running: dict[str, Trial] = {}
         self.reported: dict[str, int] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # the study database is the truth, Tune's snapshots are never restored
+
     def suggest(self, trial_id: str) -> Any:
         """The next trial, nothing for now (one that runs may have to be repeated), or `FINISHED`."""
         missing = self.target - len(finished(self.study))
@@ -77,7 +80,7 @@ class StudySearcher(Searcher):
             fail(self.study, frozen, state, result["reason"])
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study database is the truth, Tune's snapshots are never restored."""
+        """Nothing, see `__getstate__`."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, see `save`."""
+        """Nothing, see `__getstate__`."""
