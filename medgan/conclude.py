@@ -33,7 +33,8 @@ def conclude(job: Job, study: optuna.Study, tracking: MlflowStudy, dataset: Prep
     if best is None:
         reasons = sorted({trial.user_attrs.get("reason", "") for trial in finished(study)})
         raise JobError(f"no trial of {study.study_name} reached a result: {'; '.join(reasons)}")
-    config, root = with_values(job.base, best.params), root_of(best)
+    trial, value = best
+    config, root = with_values(job.base, trial.params), root_of(trial)
     weights = trial_folder(job.checkpoints, root) / BEST
     ours, mean_image = measure_on_test(config, weights, dataset.folder, job.resources)
     test, baseline = overall_means(ours), overall_means(mean_image)
@@ -54,8 +55,8 @@ def conclude(job: Job, study: optuna.Study, tracking: MlflowStudy, dataset: Prep
         aliases.append("champion")
     outcome = Outcome(
         root=root,
-        value=best.value,
-        params=best.params,
+        value=value,
+        params=trial.params,
         test=test,
         mean_image=baseline,
         num_patients=len(ours),
@@ -106,7 +107,10 @@ def _describe_study(tracking: MlflowStudy, outcome: Outcome) -> None:
     tracking.run.metrics(
         {f"test/{name}": value for name, value in outcome.test.items()} | {"val/ssim": outcome.value}, step=0
     )
-    text = f"Best trial: #{outcome.root} (val/ssim {outcome.value:.4f}). Registered as {outcome.model} version {outcome.version}."
+    text = (
+        f"Best trial: #{outcome.root} (val/ssim {outcome.value:.4f}). "
+        f"Registered as {outcome.model} version {outcome.version}."
+    )
     tracking.run.tags({"mlflow.note.content": text, "medgan.best": outcome.root, "medgan.state": "complete"})
     tracking.run.finish("FINISHED")
 

@@ -102,7 +102,7 @@ def _run(
             "study": f"{name}: {target - missing} of {target} trials done"
             + (f", {len(interrupted)} interrupted and repeated" if interrupted else ""),
             "data": _described(dataset),
-            "space": f"{space_name}: {len(space.search)} settings, up to {base.train.epochs} epochs a trial, stopped early by ASHA",
+            "space": f"{space_name}: {len(space.search)} settings, {base.train.epochs} epochs a trial, stopped early by ASHA",
             "workers": f"{resources.workers} DDP processes a trial on {resources.device}, trials at once: {concurrent}",
             "features": f"VGG-19, {base.extractor.weights} weights" if deepest_block(base) else "none",
             "output": f"{place.output} (log: logs/{name}.log)",
@@ -110,7 +110,7 @@ def _run(
         show_plan(terminal, facts, trials=missing, seconds=outlook.total_s(missing, concurrent))
         outcome, handovers = Outcome.of(study), []
         best = best_trial(study)
-        if missing or outcome is None or best is None or outcome.root != root_of(best):
+        if missing or outcome is None or best is None or outcome.root != root_of(best[0]):
             if "RAY_ADDRESS" not in os.environ:
                 terminal.print("starting Ray ...")
                 capacity = stack.enter_context(cluster())
@@ -146,7 +146,7 @@ def _search(
         return []
     best = best_trial(study)
     recorder = Recorder(tracking.trial, task=dataset.task, tags=tags_of(dataset))
-    retention = Retention((best.value, trial_folder(job.checkpoints, root_of(best))) if best else None)
+    retention = Retention((best[1], trial_folder(job.checkpoints, root_of(best[0]))) if best else None)
     progress = Progress(terminal, target=job.target, finished=len(done), forecast=outlook, concurrent=job.concurrent)
     try:
         with progress:

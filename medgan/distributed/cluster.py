@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 import torch
@@ -93,7 +94,7 @@ def cluster() -> Iterator[Capacity]:
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     logging.getLogger("ray").propagate = False
-    settings = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     try:
         ray.init(address="auto", **settings)
     except ConnectionError:

@@ -35,7 +35,7 @@ class Mailbox:
         self.changed = asyncio.Condition()
 
     async def join(self, generation: str, rank: int) -> int:
-        """A rank reports for work; the first rank of a new generation ends the old one. Returns the last order's number."""
+        """A rank reports for work, the first of a new generation ends the old one; returns the last order's number."""
         async with self.changed:
             if generation != self.generation:
                 self.generation, self.members, self.answers = generation, set(), {}

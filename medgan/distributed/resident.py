@@ -56,7 +56,7 @@ class Group:
     def __init__(self, resources: Resources, *, storage: Path, limit_s: float, start_s: float = 300.0) -> None:
         self.limit_s, self.start_s = limit_s, start_s
         self.error: BaseException | None = None
-        self.mailbox = ray.remote(num_cpus=0)(Mailbox).remote(resources.workers)
+        self.mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote(resources.workers)
         trainer = TorchTrainer(
             serve_trials,
             train_loop_config={"mailbox": self.mailbox, "threads": resources.cpus},
@@ -65,7 +65,7 @@ class Group:
                 use_gpu=resources.use_gpu,
                 resources_per_worker={"CPU": resources.cpus} | ({"GPU": 1} if resources.use_gpu else {}),
             ),
-            run_config=RunConfig(
+            run_config=RunConfig(  # type: ignore[call-arg]  # Ray's stubs know the old one only
                 name=f"group-{uuid.uuid4().hex[:12]}",
                 storage_path=str(storage),
                 failure_config=FailureConfig(max_failures=-1),  # restarts are counted per trial, by the caller
@@ -122,5 +122,5 @@ class Group:
     def _fit(self, fit: Callable[[], Any]) -> None:
         try:
             fit()
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits for the group
+        except BaseException as error:
             self.error = error

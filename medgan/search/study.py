@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from medgan.errors import InputError
@@ -59,7 +59,7 @@ def open_study(uri: str, name: str, identity: Identity, *, seed: int) -> optuna.
     return study
 
 
-def root_of(trial: FrozenTrial) -> int:
+def root_of(trial: FrozenTrial | Trial) -> int:
     """The number of the first trial of a chain of retries: what checkpoints and MLflow runs go by."""
     return int(trial.user_attrs.get("root", trial.number))
 
@@ -81,10 +81,10 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if is_finished(trial)]
 
 
-def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The complete trial with the highest value; a pruned one where it did better, since its best epoch was kept."""
-    scored = [trial for trial in finished(study) if trial.value is not None]
-    return max(scored, key=lambda trial: trial.value, default=None)
+def best_trial(study: optuna.Study) -> tuple[FrozenTrial, float] | None:
+    """The complete or pruned trial with the highest value, and the value: of its best epoch, which was kept."""
+    scored = [(trial, trial.value) for trial in finished(study) if trial.value is not None]
+    return max(scored, key=lambda pair: pair[1], default=None)
 
 
 def fail(study: optuna.Study, trial: FrozenTrial, kind: str, reason: str) -> None:
@@ -108,7 +108,7 @@ def recover(study: optuna.Study) -> list[int]:
 
 
 def _annotate(study: optuna.Study, trial: FrozenTrial, **attributes: str) -> None:
-    writable = optuna.trial.Trial(study, trial._trial_id)
+    writable = Trial(study, trial._trial_id)
     for key, value in attributes.items():
         writable.set_user_attr(key, value)
 
