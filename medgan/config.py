@@ -81,9 +81,10 @@ class Config(Section):
     @model_validator(mode="after")
     def fits_the_image(self) -> Config:
         """The networks' sizes follow from the image's."""
-        size, depth = self.data.size, generator_depth(self)
-        if size % 2**depth or depth < 2:
-            raise ValueError(f"data.size {size} must be a multiple of {2 ** max(depth, 2)} for generator.depth {depth}")
+        size = self.data.size
+        least = 2 ** (self.generator.depth or 4)
+        if size % least:
+            raise ValueError(f"data.size {size} must be a multiple of {least}, to be halved {self.generator.depth or 4} times")
         if self.discriminator.patch > size:
             raise ValueError(f"discriminator.patch {self.discriminator.patch} is larger than data.size {size}")
         return self

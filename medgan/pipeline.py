@@ -68,8 +68,9 @@ def tune(request: Request, console: Console) -> None:
     if "RAY_ADDRESS" not in os.environ:
         resources_for(machine(), workers=request.workers, concurrent=request.concurrent)
     with _nothing_left_behind(request.place.output):
-        base = _with_weights(space.base(request.overrides), request.place)
+        base = space.base(request.overrides)
         dataset = _dataset(request, base, console)
+        base = _with_weights(base, request.place)
         _refuse_too_large_batch(base, len(dataset.slices("train")))
         identity = Identity(request.task.name, dataset.digest, space.digest(request.overrides))
         name = _checked_name(request.study or identity.default_name())
@@ -102,7 +103,7 @@ def _run(
             "study": f"{name}: {target - missing} of {target} trials done"
             + (f", {len(interrupted)} interrupted and repeated" if interrupted else ""),
             "data": _described(dataset),
-            "space": f"{space_name}: {len(space.search)} settings, {base.train.epochs} epochs a trial, stopped early by ASHA",
+            "space": f"{space_name}: {len(space.search)} settings, up to {base.train.epochs} epochs a trial, ASHA",
             "workers": f"{resources.workers} DDP processes a trial on {resources.device}, trials at once: {concurrent}",
             "features": f"VGG-19, {base.extractor.weights} weights" if deepest_block(base) else "none",
             "output": f"{place.output} (log: logs/{name}.log)",
@@ -126,6 +127,8 @@ def _run(
                 target=target,
             )
             tracking.run.params({"space": space_name, **flatten(base)})
+            tracking.dataset(label_of(dataset), dataset.digest, profile=_described(dataset))
+            tracking.run.tags(tags_of(dataset))
             handovers = _search(job, study, tracking, dataset, terminal=terminal, outlook=outlook)
             outcome = conclude(job, study, tracking, dataset, place)
     show_result(terminal, outcome, place=place, study=study, handovers=handovers)

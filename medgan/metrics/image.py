@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 
 def ssim(output: Tensor, target: Tensor, *, data_range: float) -> Tensor:
-    """Structural similarity, Gaussian window of 11 pixels with sigma 1.5 (Wang et al., 2004). Higher is better."""
-    values: Any = structural_similarity_index_measure(output, target, data_range=data_range, reduction="none")
-    return values.view(-1)
+    """Structural similarity, Gaussian window of 11 pixels with sigma 1.5 (Wang et al., 2004). Higher is better.
+
+    The mean is over the windows that lie wholly inside the image, as in the paper and in scikit-image.
+    """
+    _, full = structural_similarity_index_measure(
+        output, target, data_range=data_range, reduction="none", return_full_image=True
+    )
+    return full[..., 5:-5, 5:-5].mean(dim=(1, 2, 3))
 
 
 def mse(output: Tensor, target: Tensor) -> Tensor:

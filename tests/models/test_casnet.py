@@ -45,7 +45,7 @@ def test_the_paper_generator_is_six_full_blocks():
     assert network.divisor == 256
 
 
-def test_a_fresh_network_is_near_zero_weights_with_zero_biases():
+def test_a_fresh_network_has_weights_near_zero_and_no_bias():
     torch.manual_seed(0)
     network = small(base_channels=16)
     for layer in (network.blocks[0].encoder[2][0], network.blocks[2].decoder[0][0]):

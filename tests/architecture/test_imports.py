@@ -1,0 +1,171 @@
+"""Imports point downwards only, and third parties stay in their rooms (DESIGN, Layout)."""
+
+import ast
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "medgan"
+
+LAYERS = [
+    ["errors"],
+    ["terminal", "place", "provenance"],
+    ["config", "tasks"],
+    ["models", "losses", "metrics", "data"],
+    ["engine"],
+    ["build"],
+    ["tracking", "presets"],
+    ["distributed"],
+    ["search", "registry", "serving"],
+    ["pipeline", "conclude", "summary"],
+    ["cli"],
+]
+"""From the bottom up. Units on one line are siblings and do not import each other, but for the `PIPELINE`."""
+PIPELINE = ["pipeline", "conclude", "summary"]
+LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
+
+ROOMS = {
+    "torch": ["models/*", "losses/*", "metrics/*", "data/dataset.py", "engine/*", "build.py", "distributed/*", "search/plan.py",
+              "search/trial.py", "serving/*", "conclude.py", "pipeline.py", "cli.py"],
+    "torchmetrics": ["metrics/*"],
+    "safetensors": ["engine/checkpoint.py", "distributed/testing.py", "serving/*"],
+    "ray": ["distributed/*", "search/*", "serving/app.py"],
+    "optuna": ["search/*"],
+    "sqlalchemy": ["search/*"],
+    "yaml": ["search/*"],
+    "mlflow": ["tracking/mlflow.py", "registry/models.py", "serving/pyfunc.py", "serving/app.py"],
+    "pydicom": ["data/series.py", "data/phantoms.py", "serving/derive.py", "serving/app.py", "serving/dicom_node.py"],
+    "pynetdicom": ["serving/dicom_node.py"],
+    "SimpleITK": ["data/*"],
+    "torchio": ["data/*"],
+    "skimage": ["data/*", "metrics/*"],
+    "scipy": ["data/*", "metrics/*", "registry/*"],
+    "matplotlib": ["tracking/pictures.py"],
+    "typer": ["cli.py"],
+    "rich": ["terminal.py", "summary.py", "conclude.py", "pipeline.py", "cli.py", "search/progress.py"],
+    "fastapi": ["serving/app.py"],
+    "pydantic": ["config.py", "data/manifest.py", "serving/*", "search/*"],
+    "numpy": ["*"],
+}  # fmt: skip
+"""A third party, and the files that may import it; anything else is not a dependency."""
+
+
+class Import(NamedTuple):
+    """One imported module, where, and whether only when a function runs."""
+
+    file: str
+    module: str
+    lazy: bool
+    line: int
+
+
+def imports_of(source: str, file: str) -> list[Import]:
+    """Every import of a module's source text, `from package import module` included; those in functions are lazy."""
+    found = []
+
+    def visit(node: ast.AST, lazy: bool) -> None:
+        if isinstance(node, ast.Import):
+            found.extend(Import(file, name.name, lazy, node.lineno) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: a relative import"
+            for name in node.names:
+                part = f"{node.module}.{name.name}"
+                is_module = (ROOT / part.replace(".", "/")).with_suffix(".py").exists() or (ROOT / part.replace(".", "/")).is_dir()
+                found.append(Import(file, part if is_module else str(node.module), lazy, node.lineno))
+        inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            visit(child, inside)
+
+    visit(ast.parse(source), False)
+    return found
+
+
+FILES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
+IMPORTS = [one for file in FILES for one in imports_of((PACKAGE / file).read_text(), file)]
+
+
+def unit_of(file: str) -> str:
+    return file.split("/")[0].removesuffix(".py")
+
+
+def upward(one: Import) -> bool:
+    """Does this import of medgan's own point up or sideways?"""
+    importing, imported = unit_of(one.file), (one.module.split(".") + [""])[1]
+    if importing == imported or not imported or importing == "__init__":
+        return bool(imported) and importing == "__init__"
+    if importing in PIPELINE and imported in PIPELINE:
+        return False
+    return LEVEL[imported] >= LEVEL[importing]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_has_its_place(file):
+    assert unit_of(file) == "__init__" or unit_of(file) in LEVEL, f"{file} is in no layer: is it where one would look for it?"
+
+
+def test_imports_point_downwards_only():
+    own = [one for one in IMPORTS if one.module.split(".")[0] == "medgan"]
+    assert len(own) > 50, "the imports are found at all"
+    assert [one for one in own if upward(one)] == []
+
+
+def test_no_two_modules_import_each_other():
+    modules = {"medgan." + file.removesuffix(".py").replace("/", "."): file for file in FILES}
+    edges = {name: {one.module for one in IMPORTS if one.file == file and one.module in modules} for name, file in modules.items()}
+    while leaves := [name for name, reached in edges.items() if not reached]:
+        for leaf in leaves:
+            del edges[leaf]
+        for reached in edges.values():
+            reached.difference_update(leaves)
+    assert not edges, "these import each other in a circle"
+
+
+def test_only_the_command_line_imports_lazily():
+    assert [one for one in IMPORTS if one.lazy and one.file != "cli.py"] == []
+
+
+@pytest.mark.parametrize("library", sorted(ROOMS))
+def test_a_library_stays_in_its_rooms(library):
+    outside = [
+        one
+        for one in IMPORTS
+        if one.module.split(".")[0] == library and not any(fnmatch(one.file, room) for room in ROOMS[library])
+    ]
+    assert outside == []
+
+
+def test_nothing_is_imported_that_has_no_room():
+    allowed = {*ROOMS, *sys.stdlib_module_names, "medgan"}
+    assert [one for one in IMPORTS if one.module.split(".")[0] not in allowed] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "wrong"),
+    [
+        ("losses/new.py", "from medgan.models.unet import UBlock", True),
+        ("losses/new.py", "def f():\n    import medgan.engine.steps", True),
+        ("losses/new.py", "from medgan import engine", True),
+        ("errors.py", "from medgan.config import Config", True),
+        ("search/new.py", "from medgan.registry.gates import Verdict", True),
+        ("search/new.py", "from medgan.search.space import Space", False),
+        ("engine/new.py", "from medgan.losses.style import gram", False),
+        ("provenance.py", "import medgan", False),
+    ],
+)
+def test_the_rule_itself_tells_up_from_down(file, source, wrong):
+    assert any(upward(one) for one in imports_of(source, file)) is wrong
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_file_is_longer_than_300_lines(file):
+    assert len((PACKAGE / file).read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_module_says_what_it_is_for(file):
+    source = (PACKAGE / file).read_text()
+    assert not source.strip() or ast.get_docstring(ast.parse(source)), f"{file} has no docstring"

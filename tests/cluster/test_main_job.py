@@ -1,0 +1,201 @@
+"""The main job on real Ray, MLflow, Optuna and DICOM: it survives a killed worker, Ctrl-C, and trials that diverge."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import optuna
+import pydicom
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+LIMIT_S = 200
+SPACE = """
+set:
+  data.size: 32
+  generator.base_channels: 4
+  discriminator.base_channels: 4
+  extractor.weights: random
+  loss.style_blocks: [1]
+  loss.content_blocks: [1]
+  train.epochs: 4
+  train.batch_size: 8
+search:
+  generator.num_blocks: {int: [1, 2]}
+  optim.generator_lr: {log: [1.0e-3, 2.0e-3]}
+scheduler: {grace_epochs: 4}
+trials: 3
+"""
+DIVERGING = SPACE.replace("{log: [1.0e-3, 2.0e-3]}", "{log: [1.0e+20, 1.0e+22]}").replace("trials: 3", "trials: 2")
+
+
+class Job:
+    """The job as a person starts it, its output line by line."""
+
+    def __init__(self, home: Path, space: str, *arguments: str) -> None:
+        (home.parent / "space.yaml").write_text(space)
+        command = [sys.executable, str(REPOSITORY / "jobs" / "tune_pet2ct.py"), "--space", "space.yaml", *arguments]
+        environment = {**os.environ, "MEDGAN_HOME": str(home)}
+        environment.pop("RAY_ADDRESS", None)
+        self.home, self.lines = home, []
+        self.process = subprocess.Popen(
+            command, cwd=home.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def until(self, pattern: str) -> str:
+        """Reads on until a line matches."""
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if re.search(pattern, line):
+                return line
+        raise AssertionError(f"{pattern!r} never came:\n{self.text}")
+
+    def end(self) -> int:
+        """The exit code."""
+        self.lines += self.process.communicate(timeout=LIMIT_S)[0].splitlines()
+        return self.process.returncode
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+def workers_of(home: Path) -> list[int]:
+    """Process ids of the Ray Train workers that this job's cluster runs."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"RayTrainWorker" in (process / "cmdline").read_bytes():
+                if f"MEDGAN_HOME={home}\0".encode() in (process / "environ").read_bytes():
+                    found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def trials_of(home: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{home / 'study.db'}")
+    (summary,) = optuna.get_all_study_summaries(storage)
+    return optuna.load_study(study_name=summary.study_name, storage=storage).trials
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory):
+    """A finished job, one of whose workers was killed in its first trial."""
+    job = Job(tmp_path_factory.mktemp("disturbed") / "home", SPACE)
+    job.until(r"trial 0: epoch 2/4")
+    pids = workers_of(job.home)
+    assert len(pids) == 2
+    os.kill(pids[-1], signal.SIGKILL)
+    assert job.end() == 0, job.text
+    return job
+
+
+def runs_of(home: Path):
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("medgan/pet2ct-phantom")
+    runs = client.search_runs([experiment.experiment_id])
+    return client, runs
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_all_trials_end_although_a_worker_was_killed_and_the_log_says_what_happened(disturbed):
+    assert [trial.state.name for trial in trials_of(disturbed.home)] == ["COMPLETE"] * 3
+    assert re.search(r"trial 0: .* the worker group restarts", disturbed.text)
+    (went_on,) = re.findall(r"trial 0: goes on after epoch (\d), from its checkpoint", disturbed.text)
+    assert int(went_on) >= 2
+    (log,) = (disturbed.home / "logs").glob("*.log")
+    assert "from its checkpoint" in log.read_text()
+
+
+def test_every_epoch_is_recorded_exactly_once(disturbed):
+    for trial in trials_of(disturbed.home):
+        assert list(trial.intermediate_values) == [1, 2, 3, 4]
+    client, runs = runs_of(disturbed.home)
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(children) == 3
+    for run in children:
+        steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "val/ssim")]
+        assert steps == [1, 2, 3, 4]
+
+
+def test_mlflow_holds_parameters_losses_metrics_pictures_and_provenance(disturbed):
+    client, runs = runs_of(disturbed.home)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        if "mlflow.parentRunId" not in run.data.tags:
+            continue
+        assert {"loss.lambda_perceptual", "generator.num_blocks", "discriminator.patch"} <= run.data.params.keys()
+        for term in ("adversarial", "perceptual", "style", "content"):
+            assert {f"loss/generator/{term}", f"loss/generator/{term}_weighted"} <= run.data.metrics.keys()
+        assert {"val/ssim", "val/psnr", "val/mse", "val/mae_hu", "val/mae_hu_body"} <= run.data.metrics.keys()
+        assert {"medgan.data_digest", "medgan.commit", "medgan.state"} <= run.data.tags.keys()
+        assert [file.path for file in client.list_artifacts(run.info.run_id, "pictures")] == ["pictures/validation.png"]
+
+
+def test_the_best_is_registered_and_asking_again_prints_it_at_once(disturbed):
+    assert re.search(r"Registered medgan-pet2ct-phantom version 1 as challenger", disturbed.text)
+    again = Job(disturbed.home, SPACE)
+    assert again.end() == 0
+    assert "3 of 3 trials done" in again.text
+    assert "Registered medgan-pet2ct-phantom version 1" in again.text
+    assert "starting Ray" not in again.text
+
+
+def test_the_registered_model_translates_a_phantom(disturbed, tmp_path):
+    source = disturbed.home / "phantoms" / "pet2ct" / "PHANTOM-0002" / "PT"
+    subprocess.run(
+        [
+            *[sys.executable, "-m", "medgan.cli", "translate", str(source), str(tmp_path / "out")],
+            *["--model", "models:/medgan-pet2ct-phantom@challenger", "--output", str(disturbed.home)],
+        ],
+        check=True,
+        timeout=100,
+    )
+    written = [pydicom.dcmread(path) for path in (tmp_path / "out").iterdir()]
+    assert len(written) == len(list(source.iterdir()))
+    for image in written:
+        assert (image.Modality, image.SyntheticData, image.PatientID) == ("CT", "YES", "PHANTOM-0002")
+        assert "SYNTHETIC - NOT FOR DIAGNOSIS" in image.SeriesDescription
+
+
+def test_no_patient_is_named_outside_the_dicom_itself(disturbed):
+    for path in disturbed.home.rglob("*"):
+        if path.is_file() and "phantoms" not in path.relative_to(disturbed.home).parts:
+            assert b"PHANTOM-00" not in path.read_bytes(), path
+            assert "PHANTOM-00" not in str(path)
+
+
+@pytest.mark.timeout(2 * LIMIT_S)
+def test_ctrl_c_ends_within_15_s_and_the_same_command_goes_on_with_what_is_left(tmp_path):
+    job = Job(tmp_path / "home", SPACE)
+    job.until(r"trial 0: epoch 2/4")
+    began = time.monotonic()
+    job.process.send_signal(signal.SIGINT)
+    assert job.end() == 130, job.text
+    assert time.monotonic() - began < 15
+    assert "the same command goes on from there" in job.text
+    assert not workers_of(job.home)
+    again = Job(tmp_path / "home", SPACE)
+    assert again.end() == 0, again.text
+    assert re.search(r"trial 0: continues after epoch [23], from its checkpoint", again.text)
+    states = [trial.state.name for trial in trials_of(job.home)]
+    assert states.count("COMPLETE") == 3
+    assert len(runs_of(job.home)[1]) == 4
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_trials_that_diverge_are_failed_with_the_reason_and_the_job_fails(tmp_path):
+    job = Job(tmp_path / "home", DIVERGING)
+    assert job.end() == 1, job.text
+    assert "failed: no trial of" in job.text
+    for trial in trials_of(job.home):
+        assert (trial.state.name, trial.user_attrs["failure"]) == ("FAIL", "diverged")
+        assert "is nan" in trial.user_attrs["reason"] or "not finite" in trial.user_attrs["reason"]
+    statuses = {run.data.tags.get("medgan.state"): run.info.status for run in runs_of(job.home)[1]}
+    assert statuses["diverged"] == "FAILED"

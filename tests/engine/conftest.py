@@ -1,0 +1,96 @@
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from medgan.build import build_objective, build_state
+from medgan.config import Config, with_values
+from medgan.engine.loop import Training
+from medgan.engine.runtime import SingleProcess
+from medgan.tasks import TASKS
+
+SMALL = {
+    "data.size": 16, "generator.base_channels": 2, "discriminator.base_channels": 2, "generator.num_blocks": 2,
+    "loss.lambda_perceptual": 20.0, "train.generator_steps": 3, "train.batch_size": 2, "train.seed": 3,
+}  # fmt: skip
+"""A MedGAN that trains in milliseconds."""
+
+
+class SyntheticSlices(Dataset):
+    """Stands for `data.dataset.Slices`: smooth random pairs; patient "a" has every second slice, "b" and "c" share the rest."""
+
+    def __init__(self, num_slices, *, size=16, seed=0):
+        draw = torch.Generator().manual_seed(seed)
+        coarse = torch.rand(num_slices, 1, 4, 4, generator=draw) * 2 - 1
+        self.sources = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+        self.targets = (self.sources * -0.8).tanh()
+        self.patients = ["a" if index % 2 else "bc"[index // 2 % 2] for index in range(num_slices)]
+        self.slice_numbers = list(range(num_slices))
+        self.target_window = (-1000.0, 2000.0)
+        self.task = TASKS["pet2ct"]
+
+    def __len__(self):
+        return len(self.sources)
+
+    def __getitem__(self, index):
+        return self.sources[index], self.targets[index]
+
+    def mask(self, index):
+        return self.sources[index] > 0
+
+
+@pytest.fixture
+def make_slices():
+    return SyntheticSlices
+
+
+@pytest.fixture
+def small():
+    """A small configuration with some leaves replaced."""
+    return lambda **values: with_values(Config(), SMALL | {name.replace("__", "."): new for name, new in values.items()})
+
+
+@pytest.fixture
+def make_state():
+    """A state on the CPU; `double` for float64, extractor included (a copy: the built one is shared)."""
+
+    def make(config, *, double=False):
+        state = build_state(config, SingleProcess(torch.device("cpu")))
+        if double:
+            state.generator.double()
+            state.discriminator.double()
+        return state
+
+    return make
+
+
+@pytest.fixture
+def make_training(small, make_state):
+    """A training on seven training and five validation slices: 3 batches an epoch, so that steps of 3 or 2 carry over."""
+
+    def make(config=None):
+        config = config or small()
+        return Training(
+            state=make_state(config),
+            objective=build_objective(config),
+            train=SyntheticSlices(7),
+            validation=SyntheticSlices(5, seed=1),
+            runtime=SingleProcess(torch.device("cpu")),
+            batch_size=config.train.batch_size,
+            generator_steps=config.train.generator_steps,
+            seed=config.train.seed,
+        )
+
+    return make
+
+
+@pytest.fixture
+def batches():
+    """Endless different batches, (source, target), each (2, 1, 16, 16)."""
+
+    def make(seed=0, dtype=torch.float32):
+        draw = torch.Generator().manual_seed(seed)
+        while True:
+            source, target = (torch.rand(2, 2, 1, 16, 16, generator=draw) * 2 - 1).to(dtype).unbind()
+            yield source, target
+
+    return make

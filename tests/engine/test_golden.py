@@ -1,0 +1,87 @@
+"""Golden curves: 20 steps of each preset, made small, in float64 on one thread.
+
+A refactor leaves `tests/golden/<preset>.txt` unchanged. A change of numbers is shown before and after, by writing the
+files anew and committing them with the reason:
+
+    MEDGAN_REGENERATE_GOLDEN=1 python -m pytest tests/engine/test_golden.py
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from medgan.build import build_objective, build_state
+from medgan.config import with_values
+from medgan.engine.runtime import SingleProcess
+from medgan.engine.steps import medgan_step
+from medgan.models.extractor import load_extractor
+from medgan.presets.medgan import PRESETS
+
+FOLDER = Path(__file__).parents[1] / "golden"
+STEPS = 20
+SMALL = {
+    "data.size": 32, "generator.base_channels": 4, "generator.num_blocks": 2, "discriminator.base_channels": 4,
+    "train.batch_size": 2, "extractor.weights": "random", "loss.style_blocks": [1, 2], "loss.content_blocks": [1, 2],
+}  # fmt: skip
+
+
+def synthetic_batches(size, batch_size):
+    """Discs of random place, radius and brightness; the target is the source's contrast turned around, and an edge."""
+    draw = torch.Generator().manual_seed(2718)
+    axis = torch.linspace(-1, 1, size, dtype=torch.float64)
+    while True:
+        row, column, radius, level = torch.rand(4, batch_size, 1, 1, generator=draw, dtype=torch.float64).unbind()
+        distance = ((axis[:, None] - row + 0.5) ** 2 + (axis[None, :] - column + 0.5) ** 2).sqrt()
+        disc = torch.sigmoid(20 * (0.2 + radius / 2 - distance))
+        source = 2 * disc * (0.3 + 0.7 * level) - 1
+        target = disc * (1 - level) + 4 * disc * (1 - disc) * 0.5 - 0.8
+        yield source[:, None], target[:, None]
+
+
+def curve(config):
+    """A line a step: every logged loss, by name."""
+    state = build_state(with_values(config, {"loss.lambda_style": 0, "loss.lambda_content": 0}), SingleProcess(torch.device("cpu")))
+    state.generator.double()
+    state.discriminator.double()
+    state = replace(state, extractor=load_extractor("random", 2).double())
+    objective = build_objective(config)
+    batches = synthetic_batches(config.data.size, config.train.batch_size)
+    return [
+        {
+            name: float(value)
+            for name, value in medgan_step(
+                state, objective, batches, generator_steps=config.train.generator_steps
+            ).items()
+        }
+        for _ in range(STEPS)
+    ]
+
+
+def read(path):
+    names, *lines = [line.split() for line in path.read_text().splitlines()]
+    return [dict(zip(names, map(float, line), strict=True)) for line in lines]
+
+
+def write(path, rows):
+    lines = [" ".join(rows[0])] + [" ".join(f"{value:.9e}" for value in row.values()) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_the_first_steps_of_a_preset_have_not_changed(name):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rows = curve(with_values(PRESETS[name](), SMALL))
+    finally:
+        torch.set_num_threads(threads)
+    path = FOLDER / f"{name}.txt"
+    if os.environ.get("MEDGAN_REGENERATE_GOLDEN"):
+        write(path, rows)
+    expected = read(path)
+    assert len(rows) == len(expected) == STEPS
+    for number, (row, golden) in enumerate(zip(rows, expected, strict=True)):
+        assert row == pytest.approx(golden, rel=1e-5, abs=0), f"{name}, step {number}"

@@ -1,0 +1,119 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from medgan.engine import loop
+from medgan.engine.checkpoint import BEST, LAST, PICTURES, read_history
+from medgan.engine.loop import save_epoch, steps_before, train_epoch
+from medgan.errors import Diverged
+
+
+def test_a_row_holds_losses_validation_metrics_and_times(make_training):
+    training = make_training()
+    row = train_epoch(training)
+    terms = ("adversarial", "perceptual")
+    assert set(row) == {
+        "loss/discriminator", *(f"loss/generator/{term}{form}" for term in terms for form in ("", "_weighted")),
+        "val/ssim", "val/psnr", "val/mse", "val/mae_hu", "val/mae_hu_body", "time/train_s", "time/epoch_s",
+    }  # fmt: skip
+    assert all(np.isfinite(value) for value in row.values())
+    assert row["time/train_s"] <= row["time/epoch_s"]
+    assert training.state.history == [row]
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_losses_are_means_over_the_epochs_steps(make_training, small, monkeypatch):
+    values = iter([1.0, 2.0, 6.0])
+
+    def step(state, objective, batches, *, generator_steps):
+        next(batches)
+        return {"discriminator": torch.tensor(next(values))}
+
+    monkeypatch.setattr(loop, "medgan_step", step)
+    assert train_epoch(make_training(small(train__generator_steps=1)))["loss/discriminator"] == 3.0
+
+
+@pytest.mark.parametrize(("generator_steps", "expected"), [(1, [0, 3, 6, 9]), (2, [0, 1, 3, 4]), (3, [0, 1, 2, 3])])
+def test_batches_left_over_are_carried_to_the_next_epoch(make_training, small, generator_steps, expected):
+    training = make_training(small(train__generator_steps=generator_steps))
+    assert [steps_before(training, epoch) for epoch in range(4)] == expected
+
+
+def test_epochs_use_the_stream_of_batches_without_gap_or_repetition(make_training, small, monkeypatch):
+    """Two generator steps, three batches an epoch: epochs take 2, 4, 2, 4 batches of one stream."""
+    seen = []
+
+    def step(state, objective, batches, *, generator_steps):
+        seen.extend(source for source, _ in (next(batches) for _ in range(generator_steps)))
+        return {"discriminator": torch.zeros(())}
+
+    monkeypatch.setattr(loop, "medgan_step", step)
+    training = make_training(small(train__generator_steps=2))
+    counts = []
+    for _ in range(4):
+        train_epoch(training)
+        counts.append(len(seen))
+    assert counts == [2, 6, 8, 12]
+    sampler = iter(loop.Batches(7, 2, seed=training.seed))
+    for source in seen:
+        assert torch.equal(source, training.train.sources[next(sampler)])
+
+
+def test_the_first_batch_is_announced_once_an_epoch(make_training):
+    training = make_training()
+    calls = []
+    training.on_first_step = lambda: calls.append(training.state.epoch)
+    train_epoch(training)
+    assert calls == [0]
+
+
+def test_a_loss_that_is_not_finite_names_itself_and_the_epoch(make_training):
+    training = make_training()
+    train_epoch(training)
+    with torch.no_grad():
+        next(training.state.discriminator.parameters()).fill_(torch.nan)
+    with pytest.raises(Diverged, match=r"loss/\S+ is nan in epoch 2"):
+        train_epoch(training)
+    assert training.state.epoch == 1
+
+
+def test_training_depends_on_the_seed_alone(make_training, small):
+    rows = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(len(rows))
+        rows.append(train_epoch(make_training(small(train__seed=seed)))["loss/generator/perceptual"])
+    assert rows[0] == rows[1] != rows[2]
+
+
+class TestSaving:
+    def test_the_best_generator_and_its_pictures_are_kept(self, make_training, tmp_path):
+        training = make_training()
+        for value, best in [(0.5, True), (0.4, False), (0.6, True), (0.6, True)]:
+            train_epoch(training)["val/ssim"] = value
+            save_epoch(training, tmp_path)
+            stored, now = load_file(tmp_path / BEST), training.state.generator.state_dict()
+            assert all(torch.equal(stored[name], now[name]) for name in now) == best
+        assert len(read_history(tmp_path)) == 4
+        with np.load(tmp_path / PICTURES) as pictures:
+            assert set(pictures) == {"source", "output", "target", "titles"}
+        assert {path.name for path in tmp_path.iterdir()} == {LAST, BEST, PICTURES}
+
+    def test_the_best_generator_is_never_older_than_the_history(self, make_training, tmp_path, monkeypatch):
+        """A crash while saving must not leave a history that names an epoch whose generator was not kept."""
+        training = make_training()
+        train_epoch(training)
+        save_epoch(training, tmp_path)
+        train_epoch(training)["val/ssim"] = 0.999
+
+        def crash(self, target):
+            if target.name in (BEST, PICTURES, LAST):
+                raise OSError("the disk is full")
+
+        monkeypatch.setattr(Path, "replace", crash)
+        with pytest.raises(OSError, match="full"):
+            save_epoch(training, tmp_path)
+        assert len(read_history(tmp_path)) == 1

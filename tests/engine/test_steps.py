@@ -1,0 +1,199 @@
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from medgan.build import build_objective
+from medgan.engine.steps import medgan_step, update_discriminator, update_generator
+
+
+class Recorded(nn.Module):
+    """Remembers what it was called with, and with which mode of its weights."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.calls = []
+
+    def forward(self, *images):
+        frozen = not any(parameter.requires_grad for parameter in self.network.parameters())
+        self.calls.append((images, frozen))
+        return self.network(*images)
+
+
+def copies(network):
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def changed(network, before):
+    return any(not torch.equal(*pair) for pair in zip(network.parameters(), before, strict=True))
+
+
+@pytest.fixture
+def all_losses(small):
+    return small(loss__lambda_style=1e-4, loss__lambda_content=1e-4, loss__lambda_l1=1.0,
+                 loss__style_blocks=[1, 2], loss__content_blocks=[1, 2])  # fmt: skip
+
+
+def test_the_generator_sees_three_batches_and_the_discriminator_the_last_of_them(small, make_state, batches):
+    state, objective = make_state(small()), build_objective(small())
+    state.generator, state.discriminator = Recorded(state.generator), Recorded(state.discriminator)
+    drawn = list(itertools.islice(batches(), 5))
+    rest = iter(drawn)
+    medgan_step(state, objective, rest, generator_steps=3)
+
+    assert [images[0] is source for (images, _), (source, _) in zip(state.generator.calls, drawn, strict=False)] == [True] * 3
+    *_, real, fake = state.discriminator.calls
+    source, target = drawn[2]
+    assert real[0][0] is source
+    assert real[0][1] is target
+    assert fake[0][0] is source
+    assert fake[0][1].shape == target.shape
+    assert len(list(rest)) == 2, "a step takes three batches, not more"
+
+
+def test_the_discriminators_fake_is_the_last_output_from_before_the_update_detached(small, make_state, batches):
+    state, objective = make_state(small()), build_objective(small())
+    outputs = []
+    state.generator.register_forward_hook(lambda module, images, output: outputs.append(output))
+    state.discriminator = Recorded(state.discriminator)
+    medgan_step(state, objective, batches(), generator_steps=3)
+    fake = state.discriminator.calls[-1][0][1]
+    assert len(outputs) == 3
+    assert not fake.requires_grad
+    assert torch.equal(fake, outputs[-1])
+
+
+def test_an_update_of_the_discriminator_leaves_the_generator_alone(small, make_state, batches):
+    state, objective = make_state(small()), build_objective(small())
+    source, target = next(batches())
+    before, judge = copies(state.generator), copies(state.discriminator)
+    update_discriminator(state, objective, source, target, state.generator(source).detach())
+    assert not changed(state.generator, before)
+    assert all(parameter.grad is None for parameter in state.generator.parameters())
+    assert changed(state.discriminator, judge)
+
+
+def test_an_update_of_the_generator_leaves_the_discriminator_and_its_gradients_alone(all_losses, make_state, batches):
+    state, objective = make_state(all_losses), build_objective(all_losses)
+    source, target = next(batches())
+    before, judge = copies(state.generator), copies(state.discriminator)
+    update_generator(state, objective, source, target, state.generator(source))
+    assert changed(state.generator, before)
+    assert not changed(state.discriminator, judge)
+    assert all(parameter.grad is None for parameter in state.discriminator.parameters())
+    assert all(parameter.grad is None for parameter in state.extractor.parameters())
+    assert all(parameter.requires_grad for parameter in state.discriminator.parameters()), "thawed for its own turn"
+
+
+def test_the_discriminators_own_gradients_are_not_touched_by_the_generators_turn(small, make_state, batches):
+    state, objective = make_state(small()), build_objective(small())
+    source, target = next(batches())
+    for parameter in state.discriminator.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    update_generator(state, objective, source, target, state.generator(source))
+    assert all((parameter.grad == 1).all() for parameter in state.discriminator.parameters())
+
+
+@pytest.mark.parametrize("term", ["adversarial", "l1", "perceptual", "style", "content"])
+def test_every_term_alone_reaches_every_weight_of_the_generator(term, all_losses, small, make_state, batches):
+    names = ("adversarial", "l1", "perceptual", "style", "content")
+    alone = {f"loss__lambda_{name}": 1.0 if name == term else 0.0 for name in names}
+    config = small(**alone, loss__style_blocks=[1], loss__content_blocks=[1], generator__norm="none")
+    state, objective = make_state(config), build_objective(config)
+    source, target = next(batches())
+    update_generator(state, objective, source, target, state.generator(source))
+    assert all(parameter.grad.abs().sum() > 0 for parameter in state.generator.parameters())
+
+
+def test_the_perceptual_gradient_flows_through_the_discriminators_features(small, make_state, batches):
+    """Features stored detached would leave the gradient of the pixel level alone."""
+    config = small(loss__lambda_adversarial=0.0, loss__lambda_perceptual=1.0)
+    source, target = next(batches())
+    gradients = []
+    for name in ("perceptual", "l1"):
+        state, objective = make_state(config), build_objective(config)
+        if name == "l1":
+            objective = build_objective(small(loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, loss__lambda_l1=1.0))
+        update_generator(state, objective, source, target, state.generator(source))
+        gradients.append(next(state.generator.parameters()).grad)
+    assert not torch.allclose(*gradients)
+
+
+def test_one_generator_update_asks_the_discriminator_once_of_each_pair(all_losses, make_state, batches):
+    state, objective = make_state(all_losses), build_objective(all_losses)
+    state.discriminator, state.extractor = Recorded(state.discriminator), Recorded(state.extractor)
+    source, target = next(batches())
+    output = state.generator(source)
+    update_generator(state, objective, source, target, output)
+    asked = [(images[0] is source, images[1] is output, images[1] is target, frozen)
+             for images, frozen in state.discriminator.calls]  # fmt: skip
+    assert sorted(asked) == [(True, False, True, True), (True, True, False, True)]
+    seen = [(images[0] is output, images[0] is target) for images, _ in state.extractor.calls]
+    assert sorted(seen) == [(False, True), (True, False)]
+
+
+def test_the_discriminator_is_not_asked_about_the_target_without_a_perceptual_term(small, make_state, batches):
+    config = small(loss__lambda_perceptual=0.0)
+    state, objective = make_state(config), build_objective(config)
+    state.discriminator = Recorded(state.discriminator)
+    source, target = next(batches())
+    output = state.generator(source)
+    update_generator(state, objective, source, target, output)
+    assert [images[1] is output for images, _ in state.discriminator.calls] == [True]
+
+
+def test_without_style_and_content_there_is_no_extractor(small, make_state, batches):
+    state = make_state(small(extractor__weights="/nowhere"))
+    assert state.extractor is None
+    medgan_step(state, build_objective(small()), batches(), generator_steps=1)
+
+
+def test_one_step_changes_both_networks_and_logs_detached_scalars(all_losses, make_state, batches):
+    state, objective = make_state(all_losses), build_objective(all_losses)
+    before, judge = copies(state.generator), copies(state.discriminator)
+    losses = medgan_step(state, objective, batches(), generator_steps=3)
+    assert changed(state.generator, before)
+    assert changed(state.discriminator, judge)
+    assert all(value.shape == () and not value.requires_grad for value in losses.values())
+    raw = {"adversarial": 1.0, "l1": 1.0, "perceptual": 20.0, "style": 1e-4, "content": 1e-4}
+    assert set(losses) == {*raw, *(f"{name}_weighted" for name in raw), "discriminator"}
+    for name, weight in raw.items():
+        torch.testing.assert_close(losses[f"{name}_weighted"], weight * losses[name])
+
+
+def test_gradients_of_one_update_do_not_add_to_the_next(small, make_state, batches):
+    """Two updates on one batch, the first undone: the second computes what it would have computed alone."""
+    config = small()
+    source, target = next(batches())
+    alone, after = make_state(config), make_state(config)
+    objective = build_objective(config)
+    for state in (alone, after):
+        state.generator_optimizer = torch.optim.SGD(state.generator.parameters(), lr=0.0)
+        state.discriminator.eval()  # spectral norm would take a step of its power iteration
+    update_generator(after, objective, source, target, after.generator(source))
+    for state in (alone, after):
+        update_generator(state, objective, source, target, state.generator(source))
+    for one, other in zip(alone.generator.parameters(), after.generator.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_the_generator_descends_on_its_objective(small, make_state, batches):
+    config = small(loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, loss__lambda_l1=1.0, optim__generator_lr=2e-3)
+    state, objective = make_state(config), build_objective(config)
+    batch = next(batches())
+    first, *_, last = (medgan_step(state, objective, itertools.repeat(batch), generator_steps=3)["l1"] for _ in range(15))
+    assert last < 0.9 * first
+
+
+def test_the_discriminator_learns_to_tell_real_from_fake(small, make_state, batches):
+    config = small(optim__discriminator_lr=2e-3)
+    state, objective = make_state(config), build_objective(config)
+    source, target = next(batches())
+    output = copy.deepcopy(state.generator)(source).detach()
+    losses = [update_discriminator(state, objective, source, target, output) for _ in range(30)]
+    assert losses[-1] < 0.5 * losses[0]
+    judged = state.discriminator.eval()
+    assert judged(source, target).logits.mean() > judged(source, output).logits.mean()

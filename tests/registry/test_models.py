@@ -1,0 +1,100 @@
+"""The registry on a real MLflow store: register, name, fetch, predict, refuse."""
+
+import mlflow
+import numpy as np
+import pytest
+
+import medgan.serving
+from medgan.build import build_generator
+from medgan.config import Config, with_values
+from medgan.errors import InputError
+from medgan.registry.models import fetched, holder, point, register, version_of_run
+from medgan.serving.model import ModelManifest, load_translator, save_model
+from medgan.serving.translate import translate_slices
+from medgan.tracking.mlflow import MlflowStudy
+
+NAME = "medgan-pet2ct-phantom"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store with one registered version; (uri, run id, model folder)."""
+    from pathlib import Path
+
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    run = MlflowStudy(uri, "medgan/pet2ct-phantom", artifacts=folder / "artifacts", study="s").trial(0)
+    config = with_values(Config(), {"data.size": 32, "generator.base_channels": 4})
+    manifest = ModelManifest(
+        name=NAME,
+        task="pet2ct",
+        config=config.model_dump(mode="json"),
+        spacing_mm=5.0,
+        size=32,
+        source_window=(0.0, 10.0),
+        target_window=(-1000.0, 2000.0),
+        data_digest="d" * 64,
+    )
+    save_model(folder / "model", generator_state=build_generator(config).state_dict(), manifest=manifest)
+    register(
+        folder / "model",
+        name=NAME,
+        run_id=run.run_id,
+        uri=uri,
+        code=Path(medgan.serving.__file__).parent / "pyfunc.py",
+        tags={"test/ssim": 0.5},
+        description="for research only",
+    )
+    return uri, run.run_id, folder / "model"
+
+
+def test_a_run_is_registered_once_and_found_by_its_run(store):
+    uri, run_id, _ = store
+    assert version_of_run(NAME, run_id, uri=uri) == "1"
+    assert version_of_run(NAME, "0" * 32, uri=uri) is None
+
+
+def test_an_alias_names_a_version(store):
+    uri, _, _ = store
+    assert holder(NAME, "champion", uri=uri) is None
+    point(NAME, "champion", "1", uri=uri)
+    assert holder(NAME, "champion", uri=uri) == "1"
+
+
+def test_what_is_fetched_is_what_was_saved(store):
+    uri, _, folder = store
+    with fetched(f"models:/{NAME}/1", uri=uri) as (copy, name, version):
+        assert (name, version) == (NAME, "1")
+        assert (copy / "generator.safetensors").read_bytes() == (folder / "generator.safetensors").read_bytes()
+    assert not copy.exists()
+
+
+def test_the_registered_pyfunc_predicts_what_the_network_does(store):
+    uri, _, folder = store
+    mlflow.set_tracking_uri(uri)
+    slices = np.random.default_rng(0).uniform(0, 12, (3, 30, 40)).astype(np.float32)
+    predicted = mlflow.pyfunc.load_model(f"models:/{NAME}/1").predict(slices)
+    np.testing.assert_allclose(predicted, translate_slices(load_translator(folder), slices), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("medgan-pet2ct@champion", "expected models:/NAME@ALIAS or models:/NAME/VERSION; got 'medgan-pet2ct@champion'"),
+        ("models:/nothing", "expected models:/NAME@ALIAS"),
+        ("models:/other@champion", "no such model .*registered: medgan-pet2ct-phantom"),
+        (f"models:/{NAME}/7", "no such model"),
+        (f"models:/{NAME}@nobody", "no such model"),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused(store, model, message):
+    with pytest.raises(InputError, match=message), fetched(model, uri=store[0]):
+        pass
+
+
+def test_a_store_that_is_not_there_is_refused_and_not_made(tmp_path):
+    with pytest.raises(InputError, match="there is no MLflow store"), fetched(
+        "models:/a@champion", uri=f"sqlite:///{tmp_path / 'mlflow.db'}"
+    ):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,97 @@
+"""The study database: identity, states, recovery; on a real SQLite file."""
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+
+from medgan.errors import InputError
+from medgan.search.study import Identity, best_trial, fail, finished, open_study, recover, root_of, state_of, summary
+
+SPACE = {"optim.generator_lr": FloatDistribution(1e-4, 1e-2, log=True)}
+IDENTITY = Identity("pet2ct", "a" * 64, "b" * 64)
+
+
+@pytest.fixture
+def study(tmp_path):
+    return open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", IDENTITY, seed=0)
+
+
+def test_the_default_name_is_task_data_and_space_shortened():
+    assert IDENTITY.default_name() == "pet2ct-aaaaaa-bbbbbb"
+
+
+def test_the_same_name_and_identity_open_the_same_study(study, tmp_path):
+    study.tell(study.ask(SPACE).number, 0.5)
+    again = open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", IDENTITY, seed=0)
+    assert len(finished(again)) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (Identity("mr_motion", "a" * 64, "b" * 64), "another task"),
+        (Identity("pet2ct", "c" * 64, "b" * 64), "another data digest"),
+        (Identity("pet2ct", "a" * 64, "c" * 64), "another space digest"),
+    ],
+)
+def test_another_study_under_the_same_name_is_refused(study, tmp_path, other, message):
+    with pytest.raises(InputError, match=f"--study s: exists with {message}"):
+        open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", other, seed=0)
+
+
+def test_an_unreachable_database_is_refused():
+    with pytest.raises(InputError, match="--study-uri .*cannot open the study database"):
+        open_study("sqlite:////no/such/folder/study.db", "s", IDENTITY, seed=0)
+
+
+def test_a_trial_that_diverged_is_finished_and_says_why(study):
+    trial = study.ask(SPACE)
+    fail(study, study.trials[trial.number], "diverged", "loss is nan")
+    (frozen,) = study.trials
+    assert (frozen.state, state_of(frozen), frozen.user_attrs["reason"]) == (TrialState.FAIL, "diverged", "loss is nan")
+    assert len(finished(study)) == 1
+
+
+def test_an_interrupted_trial_is_repeated_with_the_same_parameters_and_root(study):
+    first = study.ask(SPACE)
+    assert recover(study) == [0]
+    assert finished(study) == []
+    again = study.ask(SPACE)
+    assert again.params == first.params
+    assert (root_of(again), again.user_attrs["retry_of"]) == (0, 0)
+
+
+def test_an_interrupted_retry_keeps_the_first_trials_root(study):
+    study.ask(SPACE)
+    recover(study)
+    study.ask(SPACE)
+    assert recover(study) == [0]
+    assert root_of(study.ask(SPACE)) == 0
+
+
+def test_a_trial_the_infrastructure_fails_four_times_is_given_up(study):
+    for _ in range(4):
+        study.ask(SPACE)
+        recover(study)
+    assert summary(study.trials) == {"infrastructure": 3, "error": 1}
+    assert "given up after 3 retries" in study.trials[-1].user_attrs["reason"]
+
+
+def test_the_best_trial_may_be_a_stopped_one(study):
+    study.tell(study.ask(SPACE).number, 0.4)
+    stopped = study.ask(SPACE)
+    stopped.report(0.6, 1)
+    study.tell(stopped.number, state=TrialState.PRUNED)
+    trial, value = best_trial(study)
+    assert (trial.number, value) == (stopped.number, 0.6)
+
+
+def test_a_study_without_results_has_no_best_trial(study):
+    trial = study.ask(SPACE)
+    fail(study, study.trials[trial.number], "diverged", "nan")
+    assert best_trial(study) is None
+
+
+def test_optuna_is_left_silent(study):
+    assert optuna.logging.get_verbosity() == optuna.logging.ERROR

@@ -1,0 +1,97 @@
+"""The command line: fixed names, instant help, and every refusal in one line with exit code 2 and nothing left behind."""
+
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from medgan.cli import main, run_job
+from medgan.data.phantoms import write_phantoms
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    return write_phantoms(tmp_path_factory.mktemp("dicom") / "phantoms", patients=3, slices=4, matrix=32)
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys, tmp_path):
+    """Runs a command that must be refused; gives its message."""
+
+    def message_of(entry, *arguments):
+        output = tmp_path / "output"
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments), "--output", str(output)])
+        with pytest.raises(SystemExit) as stop:
+            entry()
+        error = capsys.readouterr().err.strip()
+        assert stop.value.code == 2
+        assert not output.exists()
+        assert len(error.splitlines()) == 1
+        return error
+
+    return message_of
+
+
+def job():
+    run_job("pet2ct")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "/no/such/folder"], "/no/such/folder: expected a folder of DICOM files; there is no such folder"),
+        (["--trials", "0"], "--trials: expected 1 or more; got 0"),
+        (["--workers", "0"], "--workers: expected 1 or more; got 0"),
+        (["--workers", "999"], "--workers 999: one trial needs a "),
+        (["--concurrent", "999"], "--concurrent 999: "),
+        (["--space", "fast"], "--space: expected a file or one of"),
+        (["--set", "generator.blocks=3"], "unknown setting 'generator.blocks'; did you mean"),
+        (["--set", "train.epochs=0"], "train.epochs: .*got 0"),
+        (["--set", "train.epochs"], "--set: expected path=value"),
+        (["--set", "data.size=100"], "data.size 100"),
+        (["--set", "extractor.weights=/no/file"], "extractor.weights: .*there is no file /no/file"),
+        (["--set", "train.batch_size=4000"], "train.batch_size: expected at most the"),
+        (["--study", "a b"], "--study: expected letters"),
+        (["--study-uri", "sqlite:////no/such/folder/x.db"], "--study-uri .*cannot open the study database"),
+    ],
+)
+def test_the_job_refuses(refused, arguments, message):
+    import re
+
+    assert re.search(message, refused(job, *arguments))
+
+
+def test_a_folder_without_dicom_is_refused(refused, tmp_path):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "notes.txt").write_text("no image")
+    assert "expected DICOM" in refused(job, "--data", tmp_path / "text")
+
+
+def test_one_modality_alone_is_refused(refused, phantoms, tmp_path):
+    copy = shutil.copytree(phantoms, tmp_path / "only-ct")
+    for folder in copy.glob("*/PT"):
+        shutil.rmtree(folder)
+    assert "found 3 CT and 0 PT" in refused(job, "--data", copy)
+
+
+def test_too_few_patients_are_refused(refused, phantoms, tmp_path):
+    copy = shutil.copytree(phantoms, tmp_path / "two")
+    shutil.rmtree(copy / "PHANTOM-0003")
+    assert "at least 3 patients" in refused(job, "--data", copy)
+
+
+@pytest.mark.parametrize("model", ["models:/medgan-pet2ct@champion", "champion"])
+def test_translate_refuses_a_model_that_is_not_there(refused, tmp_path, model):
+    message = refused(main, "translate", tmp_path, tmp_path / "out", "--model", model)
+    assert f"--model" in message and model in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_is_instant_and_names_every_command():
+    began = time.perf_counter()
+    answer = subprocess.run([sys.executable, "-m", "medgan.cli", "--help"], capture_output=True, text=True, timeout=60)
+    assert time.perf_counter() - began < 5
+    for name in ("phantoms", "prepare", "tune", "translate"):
+        assert name in answer.stdout

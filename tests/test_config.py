@@ -1,0 +1,158 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from medgan.config import Config, flatten, generator_depth, parse_assignment, validated, with_values
+from medgan.errors import InputError
+
+
+def test_defaults_are_a_valid_configuration():
+    config = Config()
+    assert config.train.generator_steps == 1
+    assert (config.optim.beta1, config.optim.beta2) == (0.5, 0.999)
+    assert config.loss.lambda_adversarial == 1
+
+
+def test_the_fixed_paths_are_there():
+    """The names DESIGN freezes: additions are fine, removals not."""
+    fixed = (
+        "loss.lambda_perceptual loss.lambda_style loss.lambda_content loss.lambda_l1 generator.num_blocks "
+        "generator.base_channels generator.depth generator.norm discriminator.patch optim.generator_lr "
+        "optim.discriminator_lr train.epochs train.batch_size train.generator_steps train.seed data.size extractor.weights"
+    )
+    assert set(fixed.split()) <= set(flatten(Config()))
+
+
+def test_a_value_is_set_by_its_path_in_a_copy():
+    config = Config()
+    changed = with_values(config, {"generator.num_blocks": 3, "loss.style_blocks": [2, 4], "generator.depth": 5})
+    assert (changed.generator.num_blocks, changed.loss.style_blocks, changed.generator.depth) == (3, (2, 4), 5)
+    assert config == Config()
+    assert with_values(config, {}) == config
+
+
+def test_values_that_only_fit_together_are_set_together():
+    assert with_values(Config(), {"data.size": 256, "discriminator.patch": 142}).discriminator.patch == 142
+
+
+@given(
+    blocks=st.integers(1, 8),
+    style=st.floats(0, 1e6),
+    style_blocks=st.lists(st.integers(1, 5), min_size=1, max_size=5),
+    depth=st.none() | st.integers(2, 6),
+    norm=st.sampled_from(["instance", "batch", "none"]),
+    seed=st.integers(0, 2**31),
+)
+def test_flattening_and_setting_again_changes_nothing(blocks, style, style_blocks, depth, norm, seed):
+    values = {
+        "generator.num_blocks": blocks, "loss.lambda_style": style, "loss.style_blocks": style_blocks,
+        "generator.depth": depth, "generator.norm": norm, "train.seed": seed,
+    }  # fmt: skip
+    config = with_values(Config(), values)
+    flat = flatten(config)
+    assert {path: flat[path] for path in values} == values
+    assert with_values(Config(), flat) == config
+    assert validated(config.model_dump(mode="json")) == config
+    assert hash(config) == hash(with_values(Config(), flat))
+
+
+def test_a_configuration_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().train.epochs = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().train = None
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [("train.epoch", "train.epochs"), ("loss.lambda_perceptal", "loss.lambda_perceptual"), ("num_blocks", "generator.num_blocks")],
+)
+def test_an_unknown_path_is_refused_with_the_nearest(path, near):
+    with pytest.raises(InputError, match=f"unknown setting '{path}'; did you mean {near}\\?"):
+        with_values(Config(), {path: 3})
+
+
+def test_a_path_like_none_is_refused_with_all():
+    with pytest.raises(InputError, match="unknown setting 'zzz'; did you mean one of data.size, .*train.seed"):
+        with_values(Config(), {"zzz": 3})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("generator.num_blocks", 9, "generator.num_blocks: .*less than or equal to 8; got 9"),
+        ("generator.num_blocks", 0, "generator.num_blocks: .*greater than or equal to 1; got 0"),
+        ("train.epochs", 2.5, "train.epochs: .*integer.*; got 2.5"),
+        ("train.epochs", "many", "train.epochs: .*integer.*; got 'many'"),
+        ("optim.generator_lr", 0, "optim.generator_lr: .*greater than 0; got 0"),
+        ("optim.beta1", 1, "optim.beta1: .*less than 1; got 1"),
+        ("loss.lambda_l1", -1, "loss.lambda_l1: .*greater than or equal to 0; got -1"),
+        ("loss.lambda_l1", math.nan, "loss.lambda_l1: .*; got nan"),
+        ("loss.lambda_l1", math.inf, "loss.lambda_l1: .*finite number; got inf"),
+        ("loss.style_blocks", [1, 6], "loss.style_blocks: .*1, 2, 3, 4 or 5; got 6"),
+        ("loss.content_blocks", [], "loss.content_blocks: .*at least 1 item.*; got \\[\\]"),
+        ("discriminator.patch", 64, "discriminator.patch: .*16, 34, 70 or 142; got 64"),
+        ("generator.norm", "layer", "generator.norm: .*'instance', 'batch' or 'none'; got 'layer'"),
+        ("data.size", 8, "data.size: .*greater than or equal to 16; got 8"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_its_path_and_itself(path, value, message):
+    with pytest.raises(InputError, match="setting " + message):
+        with_values(Config(), {path: value})
+
+
+def test_an_unknown_name_in_a_tree_is_refused():
+    with pytest.raises(InputError, match="setting train.epoch: Extra inputs are not permitted; got 3"):
+        validated({"train": {"epoch": 3}})
+
+
+def test_a_patch_larger_than_the_image_is_refused():
+    with pytest.raises(InputError, match="setting discriminator.patch 142 is larger than data.size 64"):
+        with_values(Config(), {"discriminator.patch": 142})
+
+
+@pytest.mark.parametrize(
+    ("size", "depth", "message"),
+    [
+        (64, 7, "data.size 64 must be a multiple of 128 for generator.depth 7"),
+        (72, 4, "data.size 72 must be a multiple of 16 for generator.depth 4"),
+        (65, None, "data.size 65 must be a multiple of 4"),
+        (66, None, "data.size 66 must be a multiple of 4"),
+    ],
+)
+def test_a_size_the_generator_cannot_halve_is_refused(size, depth, message):
+    with pytest.raises(InputError, match=message):
+        with_values(Config(), {"data.size": size, "generator.depth": depth})
+
+
+@pytest.mark.parametrize(("size", "depth"), [(16, 4), (64, 6), (96, 5), (256, 8), (1024, 8), (72, 3)])
+def test_the_depth_follows_the_image_down_to_one_pixel_at_most_eight(size, depth):
+    assert generator_depth(with_values(Config(), {"data.size": size})) == depth
+
+
+def test_a_set_depth_is_kept():
+    assert generator_depth(with_values(Config(), {"generator.depth": 3})) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("train.epochs=3", ("train.epochs", 3)),
+        ("loss.lambda_style=1e-4", ("loss.lambda_style", 1e-4)),
+        ("loss.style_blocks=[1, 5]", ("loss.style_blocks", [1, 5])),
+        ("generator.depth=null", ("generator.depth", None)),
+        ("generator.norm=batch", ("generator.norm", "batch")),
+        (" extractor.weights = /data/a=b.pth ", ("extractor.weights", "/data/a=b.pth")),
+        ("discriminator.spectral_norm=false", ("discriminator.spectral_norm", False)),
+    ],
+)
+def test_an_assignment_is_a_path_and_a_json_value_or_text(text, parsed):
+    assert parse_assignment(text) == parsed
+
+
+def test_an_assignment_without_equals_is_refused():
+    with pytest.raises(InputError, match="expected path=value, such as train.epochs=3; got 'train.epochs'"):
+        parse_assignment("train.epochs")
