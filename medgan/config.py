@@ -82,9 +82,9 @@ class Config(Section):
     def fits_the_image(self) -> Config:
         """The networks' sizes follow from the image's."""
         size = self.data.size
-        least = 2 ** (self.generator.depth or 4)
-        if size % least:
-            raise ValueError(f"data.size {size} must be a multiple of {least}, to be halved {self.generator.depth or 4} times")
+        halvings = self.generator.depth or 4
+        if size % 2**halvings:
+            raise ValueError(f"data.size {size} must be a multiple of {2**halvings}, to be halved {halvings} times")
         if self.discriminator.patch > size:
             raise ValueError(f"discriminator.patch {self.discriminator.patch} is larger than data.size {size}")
         return self

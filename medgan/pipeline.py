@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from medgan.config import Config, at_least_one, flatten, with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.data.phantoms import write_phantoms
 from medgan.data.prepare import prepare
-from medgan.distributed.cluster import cluster, machine, refuse_what_cannot_fit, resources_for
+from medgan.distributed.cluster import cluster, is_given, machine, refuse_what_cannot_fit, resources_for
 from medgan.errors import InputError
 from medgan.models.extractor import download_weights, load_extractor
 from medgan.place import Place
@@ -65,7 +64,7 @@ def tune(request: Request, console: Console) -> None:
     space_name = request.space or (request.task.name if request.data else "quick")
     space = read_space(space_name, request.overrides)
     target = space.trials if request.trials is None else at_least_one("--trials", request.trials)
-    if "RAY_ADDRESS" not in os.environ:
+    if not is_given():
         resources_for(machine(), workers=request.workers, concurrent=request.concurrent)
     with _nothing_left_behind(request.place.output):
         base = space.base(request.overrides)
@@ -96,7 +95,7 @@ def _run(
     interrupted = recover(study)
     missing = max(target - len(finished(study)), 0)
     with ExitStack() as stack:
-        capacity = stack.enter_context(cluster()) if "RAY_ADDRESS" in os.environ else machine()
+        capacity = stack.enter_context(cluster()) if is_given() else machine()
         resources, concurrent = resources_for(capacity, workers=request.workers, concurrent=request.concurrent)
         outlook = forecast(space, base, num_slices=len(dataset.slices("train")), device=resources.device)
         facts = {
@@ -112,7 +111,7 @@ def _run(
         outcome, handovers = Outcome.of(study), []
         best = best_trial(study)
         if missing or outcome is None or best is None or outcome.root != root_of(best[0]):
-            if "RAY_ADDRESS" not in os.environ:
+            if not is_given():
                 terminal.print("starting Ray ...")
                 capacity = stack.enter_context(cluster())
                 refuse_what_cannot_fit(resources, capacity)

@@ -40,7 +40,9 @@ def test_a_network_depends_on_the_seed_alone(builder):
 
 
 def test_the_generator_has_what_is_set():
-    config = configured(generator__num_blocks=3, generator__norm="batch", generator__between_blocks="none", generator__depth=3)
+    config = configured(
+        generator__num_blocks=3, generator__norm="batch", generator__between_blocks="none", generator__depth=3
+    )
     generator = build_generator(config)
     assert len(generator.blocks) == 3
     assert generator.divisor == 8
@@ -56,7 +58,9 @@ def test_the_depth_follows_the_image():
 
 @pytest.mark.parametrize("spectral", [True, False])
 def test_the_discriminator_has_what_is_set(spectral):
-    config = configured(discriminator__patch=34 if spectral else 16, data__size=64, discriminator__spectral_norm=spectral)
+    config = configured(
+        discriminator__patch=34 if spectral else 16, data__size=64, discriminator__spectral_norm=spectral
+    )
     discriminator = build_discriminator(config)
     assert discriminator.patch == (34 if spectral else 16)
     assert any("parametrizations" in name for name in discriminator.state_dict()) is spectral
@@ -75,9 +79,7 @@ def test_each_network_has_its_own_adam_with_beta1_one_half():
         assert {id(one) for one in group["params"]} == {id(one) for one in network.parameters()}
 
 
-@pytest.mark.parametrize(
-    ("style", "content", "deepest"), [(0, 0, 0), (1, 0, 3), (0, 1, 4), (1, 1, 4), (1e-4, 0, 3)]
-)
+@pytest.mark.parametrize(("style", "content", "deepest"), [(0, 0, 0), (1, 0, 3), (0, 1, 4), (1, 1, 4), (1e-4, 0, 3)])
 def test_the_extractor_is_as_deep_as_the_weighted_terms_need(style, content, deepest):
     config = configured(
         loss__lambda_style=style, loss__lambda_content=content, loss__style_blocks=[3, 1], loss__content_blocks=[2, 4]

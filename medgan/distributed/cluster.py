@@ -87,22 +87,32 @@ def resources_for(capacity: Capacity, *, workers: int | None, concurrent: int | 
 
 @contextmanager
 def cluster() -> Iterator[Capacity]:
-    """A connection to the cluster that RAY_ADDRESS or a local `ray start` names, else a new one on this machine.
+    """A connection to the cluster that RAY_ADDRESS names, else a new one on this machine that ends with the job.
+
+    Clusters that happen to run on this machine are left alone: their cores may be taken, and Ray would wait for ever.
 
     Yields:
         The cluster's capacity.
+
+    Raises:
+        InputError: RAY_ADDRESS names no cluster that can be joined.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     logging.getLogger("ray").propagate = False
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    try:
-        ray.init(address="auto", **settings)
-    except ConnectionError:
+    if is_given():
+        try:
+            ray.init(address=os.environ["RAY_ADDRESS"], **settings)
+        except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+            address, reason = os.environ["RAY_ADDRESS"], str(error).splitlines()[0]
+            raise InputError(f"RAY_ADDRESS {address}: no cluster can be joined there: {reason}") from None
+    else:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         # Ray's helper actors find the cluster by this address although others may share the host
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         ray.init(
+            address="local",
             num_cpus=machine().cpus,
             num_gpus=machine().gpus,
             include_dashboard=True,
@@ -115,6 +125,11 @@ def cluster() -> Iterator[Capacity]:
         yield Capacity(int(total.get("CPU", 0)), int(total.get("GPU", 0)), len(ray.nodes()))
     finally:
         ray.shutdown()
+
+
+def is_given() -> bool:
+    """Whether a cluster is named by RAY_ADDRESS, as inside a submitted job."""
+    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def _whose(capacity: Capacity) -> str:

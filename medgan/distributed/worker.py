@@ -49,8 +49,8 @@ class Worker:
         self.runtime = runtime
         self.training: Training | None = None
         self.folder = Path()
-        self.idle_since = time.monotonic()
-        self.handover_s = float("nan")
+        self.idle_since: float | None = None
+        self.handover_s: float | None = None
 
     def obey(self, order: Start | Epoch) -> Any:
         """Carries an order out; returns the epochs done so far, or the epoch's row of metrics."""
@@ -79,13 +79,17 @@ class Worker:
     def _epoch(self) -> dict[str, float]:
         assert self.training is not None, "an epoch was ordered before a trial was started"
         row = train_epoch(self.training)
+        if self.handover_s is not None:
+            row["time/handover_s"], self.handover_s = self.handover_s, None
         if self.runtime.rank == 0:
             save_epoch(self.training, self.folder)
         self.idle_since = time.monotonic()
-        return row | {"time/handover_s": self.handover_s}
+        return row
 
     def _first_step(self) -> None:
-        self.handover_s = time.monotonic() - self.idle_since
+        """From the end of the last trial on this group to the first batch of this one."""
+        if self.idle_since is not None and self.training is not None and not self.training.state.history:
+            self.handover_s = time.monotonic() - self.idle_since
 
 
 def serve_trials(group: dict[str, Any]) -> None:

@@ -26,10 +26,12 @@ class Forecast:
     Attributes:
         epoch_s: one epoch of a trial in the middle of the space, in seconds; none where it was not measured.
         epochs: mean epochs a trial, early stopping counted in.
+        grace: epochs before which no trial is stopped.
     """
 
     epoch_s: float | None
     epochs: float
+    grace: int
 
     def total_s(self, trials: int, concurrent: int) -> float | None:
         """Seconds for so many trials, or none."""
@@ -42,10 +44,10 @@ def forecast(space: Space, base: Config, *, num_slices: int, device: str) -> For
     """Measures one step of the middle of the space on the CPU; on a GPU the first epochs will tell."""
     epochs = expected_epochs(base.train.epochs, space.scheduler)
     if device != "cpu":
-        return Forecast(None, epochs)
+        return Forecast(None, epochs, space.scheduler.grace_epochs)
     middle = with_values(base, {path: middle_of(move) for path, move in space.search.items()})
     steps = num_slices // middle.train.batch_size / middle.train.generator_steps
-    return Forecast(steps * step_s(middle), epochs)
+    return Forecast(steps * step_s(middle), epochs, space.scheduler.grace_epochs)
 
 
 def expected_epochs(epochs: int, asha: Asha) -> float:

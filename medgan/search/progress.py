@@ -71,7 +71,7 @@ class Progress:
         line.state, line.epoch, line.best = "running", result["epoch"], result["objective"]
         line.mae = metrics.get("val/mae_hu", float("nan"))
         line.epoch_s.append(metrics["time/epoch_s"])
-        if line.epoch == 1 and metrics["time/handover_s"] == metrics["time/handover_s"] and len(self.lines) > 1:
+        if "time/handover_s" in metrics:
             self.handovers.append(metrics["time/handover_s"])
             LOG.info("trial %d: first step %.2f s after the last trial's end", line.root, self.handovers[-1])
         self._say(
@@ -105,7 +105,10 @@ class Progress:
         if epoch_s is None:
             return None
         running = [line for line in self.lines.values() if line.state in ("running", "starting")]
-        begun = sum(max(self.forecast.epochs - line.epoch, 1) for line in running)
+        begun = sum(
+            line.epochs - line.epoch if line.epoch >= self.forecast.grace else self.forecast.epochs - line.epoch
+            for line in running
+        )
         waiting = max(self.target - self.finished - len(running), 0)
         return (begun + waiting * self.forecast.epochs) * epoch_s / self.concurrent
 

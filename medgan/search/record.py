@@ -38,10 +38,8 @@ class Recorder:
     def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None:
         if "metrics" not in result:
             return
-        finite = {name: value for name, value in result["metrics"].items() if value == value}
-        self.background.do(
-            self._metrics, assignment.root, {**finite, "val/best_ssim": result["objective"]}, result["epoch"]
-        )
+        values = {**result["metrics"], "val/best_ssim": result["objective"]}
+        self.background.do(self._metrics, assignment.root, values, result["epoch"])
 
     def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
         self.background.do(self._finish, assignment, result["state"], result.get("reason", ""))

@@ -16,7 +16,7 @@ SMALL = {
 
 
 class SyntheticSlices(Dataset):
-    """Stands for `data.dataset.Slices`: smooth random pairs; patient "a" has every second slice, "b" and "c" share the rest."""
+    """Stands for `data.dataset.Slices`: smooth random pairs of three patients, "a" with the most slices."""
 
     def __init__(self, num_slices, *, size=16, seed=0):
         draw = torch.Generator().manual_seed(seed)
@@ -46,26 +46,20 @@ def make_slices():
 @pytest.fixture
 def small():
     """A small configuration with some leaves replaced."""
-    return lambda **values: with_values(Config(), SMALL | {name.replace("__", "."): new for name, new in values.items()})
+    return lambda **values: with_values(
+        Config(), SMALL | {name.replace("__", "."): new for name, new in values.items()}
+    )
 
 
 @pytest.fixture
 def make_state():
-    """A state on the CPU; `double` for float64, extractor included (a copy: the built one is shared)."""
-
-    def make(config, *, double=False):
-        state = build_state(config, SingleProcess(torch.device("cpu")))
-        if double:
-            state.generator.double()
-            state.discriminator.double()
-        return state
-
-    return make
+    """A freshly built state on the CPU."""
+    return lambda config: build_state(config, SingleProcess(torch.device("cpu")))
 
 
 @pytest.fixture
 def make_training(small, make_state):
-    """A training on seven training and five validation slices: 3 batches an epoch, so that steps of 3 or 2 carry over."""
+    """A training on seven training and five validation slices: three batches an epoch, so steps of two carry over."""
 
     def make(config=None):
         config = config or small()

@@ -86,4 +86,6 @@ def test_two_processes_train_like_one_on_the_same_global_batch(tmp_path):
     saved = [torch.load(tmp_path / f"state-{rank}.pt", weights_only=True) for rank in (0, 1)]
     for name, value in state.items():
         assert torch.equal(saved[0][name], saved[1][name]), f"the ranks drifted apart in {name}"
-        torch.testing.assert_close(saved[0][name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            saved[0][name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )

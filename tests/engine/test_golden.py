@@ -43,7 +43,9 @@ def synthetic_batches(size, batch_size):
 
 def curve(config):
     """A line a step: every logged loss, by name."""
-    state = build_state(with_values(config, {"loss.lambda_style": 0, "loss.lambda_content": 0}), SingleProcess(torch.device("cpu")))
+    state = build_state(
+        with_values(config, {"loss.lambda_style": 0, "loss.lambda_content": 0}), SingleProcess(torch.device("cpu"))
+    )
     state.generator.double()
     state.discriminator.double()
     state = replace(state, extractor=load_extractor("random", 2).double())

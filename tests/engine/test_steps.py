@@ -44,7 +44,9 @@ def test_the_generator_sees_three_batches_and_the_discriminator_the_last_of_them
     rest = iter(drawn)
     medgan_step(state, objective, rest, generator_steps=3)
 
-    assert [images[0] is source for (images, _), (source, _) in zip(state.generator.calls, drawn, strict=False)] == [True] * 3
+    assert [images[0] is source for (images, _), (source, _) in zip(state.generator.calls, drawn, strict=False)] == [
+        True
+    ] * 3
     *_, real, fake = state.discriminator.calls
     source, target = drawn[2]
     assert real[0][0] is source
@@ -116,7 +118,9 @@ def test_the_perceptual_gradient_flows_through_the_discriminators_features(small
     for name in ("perceptual", "l1"):
         state, objective = make_state(config), build_objective(config)
         if name == "l1":
-            objective = build_objective(small(loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, loss__lambda_l1=1.0))
+            objective = build_objective(
+                small(loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, loss__lambda_l1=1.0)
+            )
         update_generator(state, objective, source, target, state.generator(source))
         gradients.append(next(state.generator.parameters()).grad)
     assert not torch.allclose(*gradients)
@@ -181,10 +185,14 @@ def test_gradients_of_one_update_do_not_add_to_the_next(small, make_state, batch
 
 
 def test_the_generator_descends_on_its_objective(small, make_state, batches):
-    config = small(loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, loss__lambda_l1=1.0, optim__generator_lr=2e-3)
+    config = small(
+        loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, loss__lambda_l1=1.0, optim__generator_lr=2e-3
+    )
     state, objective = make_state(config), build_objective(config)
     batch = next(batches())
-    first, *_, last = (medgan_step(state, objective, itertools.repeat(batch), generator_steps=3)["l1"] for _ in range(15))
+    first, *_, last = (
+        medgan_step(state, objective, itertools.repeat(batch), generator_steps=3)["l1"] for _ in range(15)
+    )
     assert last < 0.9 * first
 
 

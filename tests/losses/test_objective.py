@@ -73,7 +73,8 @@ def test_nothing_is_computed_that_no_term_looks_at(views):
 
 def test_the_total_is_the_weighted_sum_and_the_log_has_both(views):
     objective = Objective(
-        VANILLA, {"two": (0.5, lambda views: 2 * views.output.mean()), "mean": (20.0, lambda views: views.target.mean())}
+        VANILLA,
+        {"two": (0.5, lambda views: 2 * views.output.mean()), "mean": (20.0, lambda views: views.target.mean())},
     )
     total, logged = objective.generator_loss(views)
     two, mean = 2 * float(views.output.detach().mean()), float(views.target.mean())

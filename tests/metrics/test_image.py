@@ -56,7 +56,10 @@ def test_psnr_and_mse_are_scikit_images(images):
 
 
 def test_values_worked_by_hand():
-    output, target = torch.zeros(2, 1, 2, 2), torch.tensor([[0.0, 0.0, 0.0, 4.0], [1.0, -1.0, 1.0, -1.0]]).view(2, 1, 2, 2)
+    output, target = (
+        torch.zeros(2, 1, 2, 2),
+        torch.tensor([[0.0, 0.0, 0.0, 4.0], [1.0, -1.0, 1.0, -1.0]]).view(2, 1, 2, 2),
+    )
     assert mse(output, target).tolist() == [4.0, 1.0]
     assert mae(output, target).tolist() == [1.0, 1.0]
     assert psnr(output, target, data_range=20.0).tolist() == pytest.approx([20.0, 20 * math.log10(20)])

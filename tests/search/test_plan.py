@@ -26,12 +26,12 @@ def test_the_middle_of_a_range_is_taken_on_its_own_scale(move, middle):
 
 
 def test_trials_at_once_share_the_time():
-    forecast = Forecast(epoch_s=10.0, epochs=5.0)
+    forecast = Forecast(epoch_s=10.0, epochs=5.0, grace=3)
     assert forecast.total_s(8, 1) - forecast.total_s(8, 2) == pytest.approx(4 * 50)
 
 
 def test_an_unmeasured_epoch_gives_no_forecast():
-    assert Forecast(epoch_s=None, epochs=5.0).total_s(8, 1) is None
+    assert Forecast(epoch_s=None, epochs=5.0, grace=3).total_s(8, 1) is None
 
 
 def test_a_step_is_really_made():

@@ -49,7 +49,7 @@ def assignment(tmp_path):
 
 
 def ended(value, state="complete"):
-    return {"state": state, "objective": value, "metrics": {"val/ssim": value, "time/handover_s": float("nan")}, "epoch": 1}
+    return {"state": state, "objective": value, "metrics": {"val/ssim": value}, "epoch": 1}
 
 
 def test_a_trial_is_told_in_order_with_pictures_and_an_honest_state(assignment):
