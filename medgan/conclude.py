@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import optuna
 from safetensors.torch import load_file
 
 import medgan.serving
@@ -21,13 +20,13 @@ from medgan.provenance import code_version
 from medgan.registry.gates import beats_mean_image
 from medgan.registry.models import holder, point, register, version_of_run
 from medgan.search.run import Job, trial_folder
-from medgan.search.study import best_trial, finished, root_of
+from medgan.search.study import Study, best_trial, finished, root_of
 from medgan.serving.model import ModelManifest, save_model
 from medgan.summary import Outcome
 from medgan.tracking.mlflow import MlflowStudy
 
 
-def conclude(job: Job, study: optuna.Study, tracking: MlflowStudy, dataset: PreparedDataset, place: Place) -> Outcome:
+def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDataset, place: Place) -> Outcome:
     """Tests the best trial, registers it, lets the aliases name it, and keeps the outcome with the study."""
     best = best_trial(study)
     if best is None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import optuna
 from rich.console import Console
 from rich.progress import Progress as Bar
 
@@ -29,7 +28,7 @@ from medgan.search.progress import Progress
 from medgan.search.record import STATUS, Recorder, Retention
 from medgan.search.run import Job, run_search, trial_folder
 from medgan.search.space import Space, read_space
-from medgan.search.study import Identity, best_trial, finished, open_study, recover, root_of, state_of
+from medgan.search.study import Identity, Study, best_trial, finished, open_study, recover, root_of, state_of
 from medgan.summary import Outcome, show_plan, show_result
 from medgan.tasks import Task
 from medgan.terminal import quiet_engines
@@ -80,7 +79,7 @@ def tune(request: Request, console: Console) -> None:
 
 def _run(
     request: Request,
-    study: optuna.Study,
+    study: Study,
     dataset: PreparedDataset,
     *,
     space: Space,
@@ -135,7 +134,7 @@ def _run(
 
 def _search(
     job: Job,
-    study: optuna.Study,
+    study: Study,
     tracking: MlflowStudy,
     dataset: PreparedDataset,
     *,

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import optuna
 from rich.console import Console
 from rich.table import Table
 
 from medgan.place import Place
-from medgan.search.study import finished, summary
+from medgan.search.study import Study, finished, summary
 from medgan.terminal import duration
 
 HIDDEN = "outcome"
@@ -46,12 +45,12 @@ class Outcome:
     aliases: list[str]
     verdict: str
 
-    def keep(self, study: optuna.Study) -> None:
+    def keep(self, study: Study) -> None:
         """Writes it into the study database."""
         study.set_user_attr(HIDDEN, json.dumps(asdict(self)))
 
     @classmethod
-    def of(cls, study: optuna.Study) -> Outcome | None:
+    def of(cls, study: Study) -> Outcome | None:
         """What was kept, or none."""
         kept = study.user_attrs.get(HIDDEN)
         return cls(**json.loads(kept)) if kept else None
@@ -69,9 +68,7 @@ def show_plan(console: Console, facts: Mapping[str, str], *, trials: int, second
     console.print()
 
 
-def show_result(
-    console: Console, outcome: Outcome, *, place: Place, study: optuna.Study, handovers: list[float]
-) -> None:
+def show_result(console: Console, outcome: Outcome, *, place: Place, study: Study, handovers: list[float]) -> None:
     """The best trial, its test metrics beside the mean image's, and the next commands."""
     counts = ", ".join(f"{number} {state}" for state, number in summary(finished(study)).items())
     console.print(f"\nStudy {study.study_name}: {counts}.")

@@ -1,4 +1,4 @@
-"""The command line: fixed names, instant help, and every refusal in one line with exit code 2 and nothing left behind."""
+"""The command line: fixed names, instant help, and refusals: one line, exit code 2, nothing left behind."""
 
 import shutil
 import subprocess
@@ -85,7 +85,7 @@ def test_too_few_patients_are_refused(refused, phantoms, tmp_path):
 @pytest.mark.parametrize("model", ["models:/medgan-pet2ct@champion", "champion"])
 def test_translate_refuses_a_model_that_is_not_there(refused, tmp_path, model):
     message = refused(main, "translate", tmp_path, tmp_path / "out", "--model", model)
-    assert f"--model" in message and model in message
+    assert "--model" in message and model in message
     assert not (tmp_path / "out").exists()
 
 

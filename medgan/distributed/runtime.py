@@ -12,6 +12,8 @@ import torch
 import torch.distributed
 from torch import nn
 
+from medgan.errors import InputError
+
 
 @dataclass(frozen=True)
 class RayRuntime:
@@ -28,7 +30,9 @@ class RayRuntime:
         return cls(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
 
     def prepare(self, module: nn.Module) -> nn.Module:
-        # buffers are equal on all ranks by construction, and broadcasting them between the two forwards of a
+        if self.size > 1 and any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()):
+            raise InputError(f"norm: batch needs one worker, its statistics would differ; got {self.size} workers")
+        # other buffers are equal on all ranks by construction, and broadcasting them between the two forwards of a
         # discriminator update would change what backward needs
         return ray.train.torch.prepare_model(module, parallel_strategy_kwargs={"broadcast_buffers": False})
 

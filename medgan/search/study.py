@@ -13,6 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from medgan.errors import InputError
 
+Study = optuna.Study
+"""For whoever only hands a study on."""
+
 FINAL_FAILURES = ("diverged", "out_of_memory", "input", "error", "restarts")
 """Kinds of failure that finish a trial; any other is the infrastructure's, and the trial is tried again."""
 MAX_RETRIES = 3
@@ -31,7 +34,7 @@ class Identity:
         return f"{self.task}-{self.data_digest[:6]}-{self.space_digest[:6]}"
 
 
-def open_study(uri: str, name: str, identity: Identity, *, seed: int) -> optuna.Study:
+def open_study(uri: str, name: str, identity: Identity, *, seed: int) -> Study:
     """The study of that name, created if there is none.
 
     Raises:
@@ -76,18 +79,18 @@ def is_finished(trial: FrozenTrial) -> bool:
     return state_of(trial) in ("complete", "pruned", *FINAL_FAILURES)
 
 
-def finished(study: optuna.Study) -> list[FrozenTrial]:
+def finished(study: Study) -> list[FrozenTrial]:
     """Every finished trial."""
     return [trial for trial in study.get_trials(deepcopy=False) if is_finished(trial)]
 
 
-def best_trial(study: optuna.Study) -> tuple[FrozenTrial, float] | None:
+def best_trial(study: Study) -> tuple[FrozenTrial, float] | None:
     """The complete or pruned trial with the highest value, and the value: of its best epoch, which was kept."""
     scored = [(trial, trial.value) for trial in finished(study) if trial.value is not None]
     return max(scored, key=lambda pair: pair[1], default=None)
 
 
-def fail(study: optuna.Study, trial: FrozenTrial, kind: str, reason: str) -> None:
+def fail(study: Study, trial: FrozenTrial, kind: str, reason: str) -> None:
     """Ends a running trial as failed; one that is not its own fault is put back into the queue, three times at most."""
     retries = int(trial.user_attrs.get("retries", 0))
     if kind not in FINAL_FAILURES and retries >= MAX_RETRIES:
@@ -99,7 +102,7 @@ def fail(study: optuna.Study, trial: FrozenTrial, kind: str, reason: str) -> Non
         study.enqueue_trial(trial.params, user_attrs=attributes)
 
 
-def recover(study: optuna.Study) -> list[int]:
+def recover(study: Study) -> list[int]:
     """Puts the trials that a dead driver left running back into the queue; returns their roots."""
     left = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.RUNNING]
     for trial in left:
@@ -107,7 +110,7 @@ def recover(study: optuna.Study) -> list[int]:
     return [root_of(trial) for trial in left]
 
 
-def _annotate(study: optuna.Study, trial: FrozenTrial, **attributes: str) -> None:
+def _annotate(study: Study, trial: FrozenTrial, **attributes: str) -> None:
     writable = Trial(study, trial._trial_id)
     for key, value in attributes.items():
         writable.set_user_attr(key, value)

@@ -70,9 +70,9 @@ def workers_of(home: Path) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if b"RayTrainWorker" in (process / "cmdline").read_bytes():
-                if f"MEDGAN_HOME={home}\0".encode() in (process / "environ").read_bytes():
-                    found.append(int(process.name))
+            is_worker = b"RayTrainWorker" in (process / "cmdline").read_bytes()
+            if is_worker and f"MEDGAN_HOME={home}\0".encode() in (process / "environ").read_bytes():
+                found.append(int(process.name))
         except OSError:
             continue
     return found

@@ -93,8 +93,9 @@ def test_a_model_that_is_not_there_is_refused(store, model, message):
 
 
 def test_a_store_that_is_not_there_is_refused_and_not_made(tmp_path):
-    with pytest.raises(InputError, match="there is no MLflow store"), fetched(
-        "models:/a@champion", uri=f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with (
+        pytest.raises(InputError, match="there is no MLflow store"),
+        fetched("models:/a@champion", uri=f"sqlite:///{tmp_path / 'mlflow.db'}"),
     ):
         pass
     assert not list(tmp_path.iterdir())

@@ -2,8 +2,8 @@
 
 import pytest
 
-from medgan.presets.medgan import medgan
 from medgan.config import with_values
+from medgan.presets.medgan import medgan
 from medgan.search.plan import Forecast, expected_epochs, middle_of, step_s
 from medgan.search.space import Asha, Move
 
@@ -36,6 +36,7 @@ def test_an_unmeasured_epoch_gives_no_forecast():
 
 def test_a_step_is_really_made():
     config = with_values(
-        medgan(), {"data.size": 32, "generator.base_channels": 4, "generator.num_blocks": 1, "extractor.weights": "random"}
+        medgan(),
+        {"data.size": 32, "generator.base_channels": 4, "generator.num_blocks": 1, "extractor.weights": "random"},
     )
     assert step_s(with_values(config, {"loss.style_blocks": [1], "loss.content_blocks": [1]})) > 0

@@ -17,7 +17,10 @@ def open_study(folder, request):
 
     def opened():
         return MlflowStudy(
-            f"sqlite:///{folder / 'mlflow.db'}", "medgan/pet2ct", artifacts=folder / "artifacts", study=request.node.name
+            f"sqlite:///{folder / 'mlflow.db'}",
+            "medgan/pet2ct",
+            artifacts=folder / "artifacts",
+            study=request.node.name,
         )
 
     return opened

@@ -10,7 +10,9 @@ from medgan.tracking.pictures import draw_slices
 def test_a_panel_is_drawn_for_every_slice(tmp_path):
     def drawn(count):
         arrays = {name: np.zeros((count, 16, 16), np.float32) for name in ("source", "output", "target")}
-        np.savez(tmp_path / "slices.npz", **arrays, titles=np.array([f"patient ab slice {row}" for row in range(count)]))
+        np.savez(
+            tmp_path / "slices.npz", **arrays, titles=np.array([f"patient ab slice {row}" for row in range(count)])
+        )
         task = TASKS["pet2ct"]
         draw_slices(
             tmp_path / "slices.npz", tmp_path / "panel.png", title="trial 0", source=task.source, target=task.target
