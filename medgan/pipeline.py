@@ -154,7 +154,7 @@ def _search(
             run_search(job, study, [progress, recorder, retention])
     finally:
         recover(study)
-        if not recorder.background.close(SETTLE_S):
+        if not recorder.close(SETTLE_S):
             terminal.print(f"MLflow did not take everything within {SETTLE_S:.0f} s; the log names what is missing")
         states = {root_of(trial): STATUS.get(state_of(trial), "FAILED") for trial in finished(study)}
         tracking.close_orphans(states)

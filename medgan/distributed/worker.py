@@ -99,6 +99,7 @@ def serve_trials(group: dict[str, Any]) -> None:
         group: `mailbox`, the actor's handle; `threads`, how many CPU threads this rank may use.
     """
     torch.set_num_threads(group["threads"])
+    gc.freeze()  # what is imported stays; collecting between trials looks at the trial's own objects only
     mailbox, runtime = group["mailbox"], RayRuntime.current()
     generation = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
     try:

@@ -21,6 +21,8 @@ STATUS = {"complete": "FINISHED", "running": "FINISHED", "infrastructure": "KILL
 class Recorder:
     """Listens to a search and tells each trial's run, in the background.
 
+    A trial's end is told when the next epoch comes in, so that drawing does not slow the hand-over to the next trial.
+
     Args:
         open_run: root -> the trial's run.
         task: for the pictures' units.
@@ -31,18 +33,30 @@ class Recorder:
         self.open_run, self.task, self.common = open_run, task, tags
         self.background = Background()
         self.runs: dict[int, Tracker] = {}
+        self.ends: list[tuple[Assignment, str, str]] = []
 
     def started(self, assignment: Assignment) -> None:
         self.background.do(self._open, assignment)
 
     def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None:
+        self._tell_ends()
         if "metrics" not in result:
             return
         values = {**result["metrics"], "val/best_ssim": result["objective"]}
         self.background.do(self._metrics, assignment.root, values, result["epoch"])
 
     def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
-        self.background.do(self._finish, assignment, result["state"], result.get("reason", ""))
+        self.ends.append((assignment, result["state"], result.get("reason", "")))
+
+    def close(self, limit_s: float) -> bool:
+        """Tells what is left; false when it took longer than `limit_s`."""
+        self._tell_ends()
+        return self.background.close(limit_s)
+
+    def _tell_ends(self) -> None:
+        for end in self.ends:
+            self.background.do(self._finish, *end)
+        self.ends = []
 
     def _open(self, assignment: Assignment) -> None:
         run = self.runs[assignment.root] = self.open_run(assignment.root)

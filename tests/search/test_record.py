@@ -60,7 +60,7 @@ def test_a_trial_is_told_in_order_with_pictures_and_an_honest_state(assignment):
     recorder.started(trial)
     recorder.epoch(trial, ended(0.5, "running"))
     recorder.ended(trial, ended(0.5, "running"))
-    assert recorder.background.close(60)
+    assert recorder.close(60)
     assert [entry[0] for entry in tracker.said] == ["params", "tags", "metrics", "artifact", "tags", "finish"]
     assert tracker.said[0][1]["generator.num_blocks"] == 1
     assert tracker.said[2] == ("metrics", {"val/ssim": 0.5, "val/best_ssim": 0.5}, 1)
@@ -74,7 +74,7 @@ def test_a_store_that_is_away_does_not_end_the_search(assignment):
 
     recorder = Recorder(away, task=TASKS["pet2ct"], tags={})
     recorder.started(assignment(0))
-    assert recorder.background.close(60)
+    assert recorder.close(60)
     assert recorder.background.failures == 1
 
 
