@@ -93,7 +93,9 @@ def _run(
     tracking = MlflowStudy(place.tracking_uri, f"medgan/{label_of(dataset)}", artifacts=place.artifacts, study=name)
     interrupted = recover(study)
     missing = max(target - len(finished(study)), 0)
+    scratch = place.output / "ray" / name
     with ExitStack() as stack:
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         capacity = stack.enter_context(cluster()) if is_given() else machine()
         resources, concurrent = resources_for(capacity, workers=request.workers, concurrent=request.concurrent)
         outlook = forecast(space, base, num_slices=len(dataset.slices("train")), device=resources.device)
@@ -119,7 +121,7 @@ def _run(
                 base=base,
                 dataset=dataset.folder,
                 checkpoints=place.checkpoints(name),
-                scratch=place.output / "ray",
+                scratch=scratch,
                 resources=resources,
                 concurrent=min(concurrent, capacity.groups(resources)),
                 target=target,

@@ -94,6 +94,7 @@ def run_search(job: Job, study: optuna.Study, listeners: Sequence[Listener]) -> 
             num_samples=-1,
             max_concurrent_trials=job.concurrent,
             reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=RunConfig(
             name=f"search-{uuid.uuid4().hex[:12]}",
