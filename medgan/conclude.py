@@ -111,7 +111,6 @@ def _describe_study(tracking: MlflowStudy, outcome: Outcome) -> None:
         f"Registered as {outcome.model} version {outcome.version}."
     )
     tracking.run.tags({"mlflow.note.content": text, "medgan.best": outcome.root, "medgan.state": "complete"})
-    tracking.run.finish("FINISHED")
 
 
 def label_of(dataset: PreparedDataset) -> str:

@@ -20,6 +20,7 @@ from medgan.data.dataset import PreparedDataset
 from medgan.data.phantoms import write_phantoms
 from medgan.data.prepare import prepare
 from medgan.distributed.cluster import cluster, is_given, machine, refuse_what_cannot_fit, resources_for
+from medgan.distributed.resident import Resources
 from medgan.errors import InputError
 from medgan.models.extractor import download_weights, load_extractor
 from medgan.place import Place
@@ -52,6 +53,20 @@ class Request:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """A request that was checked, its data prepared and its study opened; no engine runs yet."""
+
+    request: Request
+    space_name: str
+    space: Space
+    base: Config
+    target: int
+    dataset: PreparedDataset
+    study: Study
+    tracking: MlflowStudy
+
+
 def tune(request: Request, console: Console) -> None:
     """Searches, tests the best trial on held-out patients, registers it; the same request goes on where it stopped.
 
@@ -60,78 +75,85 @@ def tune(request: Request, console: Console) -> None:
         JobError: the search ended without a usable trial.
         KeyboardInterrupt: stopped from outside; what was finished is kept.
     """
+    with _nothing_left_behind(request.place.output):
+        accepted = _accept(request, console)
+    with quiet_engines(request.place.log_file(accepted.study.study_name)) as terminal, accepted.tracking:
+        _run(accepted, terminal)
+
+
+def _accept(request: Request, console: Console) -> Accepted:
+    """Everything that can be refused, refused: in the order of what it costs to find out."""
     space_name = request.space or (request.task.name if request.data else "quick")
     space = read_space(space_name, request.overrides)
     target = space.trials if request.trials is None else at_least_one("--trials", request.trials)
     if not is_given():
         resources_for(machine(), workers=request.workers, concurrent=request.concurrent)
-    with _nothing_left_behind(request.place.output):
-        base = space.base(request.overrides)
-        dataset = _dataset(request, base, console)
-        base = _with_weights(base, request.place)
-        _refuse_too_large_batch(base, len(dataset.slices("train")))
-        identity = Identity(request.task.name, dataset.digest, space.digest(request.overrides))
-        name = _checked_name(request.study or identity.default_name())
-        study = open_study(request.place.study_uri, name, identity, seed=base.train.seed)
-    with quiet_engines(request.place.log_file(name)) as terminal:
-        _run(request, study, dataset, space=space, space_name=space_name, base=base, target=target, terminal=terminal)
+    base = space.base(request.overrides)
+    dataset = _dataset(request, base, console)
+    base = _with_weights(base, request.place)
+    _refuse_too_large_batch(base, len(dataset.slices("train")))
+    identity = Identity(request.task.name, dataset.digest, space.digest(request.overrides))
+    name = _checked_name(request.study or identity.default_name())
+    place, experiment = request.place, f"medgan/{label_of(dataset)}"
+    study = open_study(place.study_uri, name, identity, seed=base.train.seed)
+    tracking = MlflowStudy(place.tracking_uri, experiment, artifacts=place.artifacts, study=name)
+    return Accepted(request, space_name, space, base, target, dataset, study, tracking)
 
 
-def _run(
-    request: Request,
-    study: Study,
-    dataset: PreparedDataset,
-    *,
-    space: Space,
-    space_name: str,
-    base: Config,
-    target: int,
-    terminal: Console,
-) -> None:
+def _run(accepted: Accepted, terminal: Console) -> None:
     """Plan, search, test, register; each skipped where the study has it already."""
-    place, name = request.place, study.study_name
-    tracking = MlflowStudy(place.tracking_uri, f"medgan/{label_of(dataset)}", artifacts=place.artifacts, study=name)
-    interrupted = recover(study)
-    missing = max(target - len(finished(study)), 0)
-    scratch = place.output / "ray" / name
+    request, study, dataset, tracking = accepted.request, accepted.study, accepted.dataset, accepted.tracking
+    place, scratch = request.place, request.place.output / "ray" / study.study_name
+    recover(study)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         capacity = stack.enter_context(cluster()) if is_given() else machine()
         resources, concurrent = resources_for(capacity, workers=request.workers, concurrent=request.concurrent)
-        outlook = forecast(space, base, num_slices=len(dataset.slices("train")), device=resources.device)
-        facts = {
-            "study": f"{name}: {target - missing} of {target} trials done"
-            + (f", {len(interrupted)} interrupted and repeated" if interrupted else ""),
-            "data": _described(dataset),
-            "space": f"{space_name}: {len(space.search)} settings, up to {base.train.epochs} epochs a trial, ASHA",
-            "workers": f"{resources.workers} DDP processes a trial on {resources.device}, trials at once: {concurrent}",
-            "features": f"VGG-19, {base.extractor.weights} weights" if deepest_block(base) else "none",
-            "output": f"{place.output} (log: logs/{name}.log)",
-        }
-        show_plan(terminal, facts, trials=missing, seconds=outlook.total_s(missing, concurrent))
+        outlook = _plan(accepted, resources, concurrent, terminal)
         outcome, handovers = Outcome.of(study), []
         best = best_trial(study)
-        if missing or outcome is None or best is None or outcome.root != root_of(best[0]):
+        up_to_date = outcome is not None and best is not None and outcome.root == root_of(best[0])
+        if len(finished(study)) < accepted.target or not up_to_date:
             if not is_given():
                 terminal.print("starting Ray ...")
                 capacity = stack.enter_context(cluster())
                 refuse_what_cannot_fit(resources, capacity)
             job = Job(
-                space=space,
-                base=base,
+                space=accepted.space,
+                base=accepted.base,
                 dataset=dataset.folder,
-                checkpoints=place.checkpoints(name),
+                checkpoints=place.checkpoints(study.study_name),
                 scratch=scratch,
                 resources=resources,
                 concurrent=min(concurrent, capacity.groups(resources)),
-                target=target,
+                target=accepted.target,
             )
-            tracking.run.params({"space": space_name, **flatten(base)})
-            tracking.dataset(label_of(dataset), dataset.digest, profile=_described(dataset))
+            tracking.run.params({"space": accepted.space_name, **flatten(accepted.base)})
             tracking.run.tags(tags_of(dataset))
+            tracking.dataset(label_of(dataset), dataset.digest, profile=_described(dataset))
             handovers = _search(job, study, tracking, dataset, terminal=terminal, outlook=outlook)
             outcome = conclude(job, study, tracking, dataset, place)
+    assert outcome is not None, "a study is concluded before its result is shown"
     show_result(terminal, outcome, place=place, study=study, handovers=handovers)
+
+
+def _plan(accepted: Accepted, resources: Resources, concurrent: int, terminal: Console) -> Forecast:
+    """Prints what will be done, and how long it should take."""
+    base, study, output = accepted.base, accepted.study, accepted.request.place.output
+    outlook = forecast(accepted.space, base, num_slices=len(accepted.dataset.slices("train")), device=resources.device)
+    done = len(finished(study))
+    missing = max(accepted.target - done, 0)
+    moving = f"{len(accepted.space.search)} settings, up to {base.train.epochs} epochs a trial, ASHA"
+    facts = {
+        "study": f"{study.study_name}: {done} of {max(accepted.target, done)} trials done",
+        "data": _described(accepted.dataset),
+        "space": f"{accepted.space_name}: {moving}",
+        "workers": f"{resources.workers} DDP processes a trial on {resources.device}, trials at once: {concurrent}",
+        "features": f"VGG-19, {base.extractor.weights} weights" if deepest_block(base) else "none",
+        "output": f"{output} (log: logs/{study.study_name}.log)",
+    }
+    show_plan(terminal, facts, trials=missing, seconds=outlook.total_s(missing, concurrent))
+    return outlook
 
 
 def _search(

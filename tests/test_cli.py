@@ -54,6 +54,7 @@ def job():
         (["--set", "extractor.weights=/no/file"], "extractor.weights: .*there is no file /no/file"),
         (["--set", "train.batch_size=4000"], "train.batch_size: expected at most the"),
         (["--study", "a b"], "--study: expected letters"),
+        (["--tracking-uri", "nosuch://x"], "--tracking-uri nosuch://x: cannot open"),
         (["--study-uri", "sqlite:////no/such/folder/x.db"], "--study-uri .*cannot open the study database"),
     ],
 )

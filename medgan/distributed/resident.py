@@ -53,7 +53,7 @@ class Group:
         start_s: longest wait for the group to come up, or to come back.
     """
 
-    def __init__(self, resources: Resources, *, storage: Path, limit_s: float, start_s: float = 300.0) -> None:
+    def __init__(self, resources: Resources, *, storage: Path, limit_s: float, start_s: float = 180.0) -> None:
         self.limit_s, self.start_s = limit_s, start_s
         self.error: BaseException | None = None
         self.mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote(resources.workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -95,6 +96,7 @@ def fetched(model: str, *, uri: str) -> Iterator[tuple[Path, str, str]]:
     """
     name, number = _resolve(model, uri)
     mlflow.set_tracking_uri(uri)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with tempfile.TemporaryDirectory(prefix="medgan-model-") as target:
         copied = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}", dst_path=target))
         yield next(copied.glob("artifacts/*/model.json")).parent, name, number

@@ -100,7 +100,7 @@ def run_search(job: Job, study: optuna.Study, listeners: Sequence[Listener]) -> 
             name=f"search-{uuid.uuid4().hex[:12]}",
             storage_path=str(job.scratch),
             verbose=0,
-            failure_config=FailureConfig(max_failures=3),
+            failure_config=FailureConfig(max_failures=1),
             callbacks=[_Forward(listeners)],
         ),
     ).fit()

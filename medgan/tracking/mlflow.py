@@ -76,6 +76,15 @@ class MlflowStudy:
         self.study = study
         self.run = self._run(study, root="study", parent=None)
 
+    def __enter__(self) -> MlflowStudy:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.run.finish("FINISHED")
+        else:
+            self.run.finish("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+
     def trial(self, root: int) -> MlflowRun:
         """The run of a trial, made if there is none; going again if it had ended."""
         return self._run(f"{self.study} #{root}", root=str(root), parent=self.run.run_id)

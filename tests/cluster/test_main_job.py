@@ -145,6 +145,7 @@ def test_the_best_is_registered_and_asking_again_prints_it_at_once(disturbed):
     assert "3 of 3 trials done" in again.text
     assert "Registered medgan-pet2ct-phantom version 1" in again.text
     assert "starting Ray" not in again.text
+    assert {run.info.status for run in runs_of(disturbed.home)[1]} == {"FINISHED"}
 
 
 def test_the_registered_model_translates_a_phantom(disturbed, tmp_path):
