@@ -16,6 +16,8 @@ from mlflow.exceptions import MlflowException
 from medgan.errors import InputError
 
 STUDY_TAG, ROOT_TAG = "medgan.study", "medgan.root"
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""Lets MLflow's pages show runs and curves, not its pages for language models."""
 
 
 class MlflowRun:
@@ -72,7 +74,9 @@ class MlflowStudy:
         except (MlflowException, OSError, ImportError) as error:
             raise InputError(f"--tracking-uri {uri}: cannot open: {str(error).splitlines()[0]}") from None
         location = None if uri.startswith("http") else (artifacts / experiment).as_uri()
-        self.experiment_id = found.experiment_id if found else self.client.create_experiment(experiment, location)
+        self.experiment_id = (
+            found.experiment_id if found else self.client.create_experiment(experiment, location, TRAINING)
+        )
         self.study = study
         self.run = self._run(study, root="study", parent=None)
 
