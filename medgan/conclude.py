@@ -18,9 +18,10 @@ from medgan.metrics.table import overall_means
 from medgan.place import Place
 from medgan.provenance import code_version
 from medgan.registry.gates import beats_mean_image
-from medgan.registry.models import holder, point, register, version_of_run
-from medgan.search.run import Job, trial_folder
+from medgan.registry.models import holder, point, register
+from medgan.search.run import Job
 from medgan.search.study import Study, best_trial, finished, root_of
+from medgan.search.trial import trial_folder
 from medgan.serving.model import ModelManifest, save_model
 from medgan.summary import Outcome
 from medgan.tracking.mlflow import MlflowStudy
@@ -42,9 +43,7 @@ def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDat
     run.metrics({f"test/mean_image_{name}": value for name, value in baseline.items()}, step=0)
     run.finish("FINISHED")
     name = f"medgan-{label_of(dataset)}"
-    number = version_of_run(name, run.run_id, uri=place.tracking_uri) or _register(
-        name, config, weights, dataset, run_id=run.run_id, uri=place.tracking_uri, test=test
-    )
+    number = _register(name, config, weights, dataset, run_id=run.run_id, uri=place.tracking_uri, test=test)
     verdict, aliases = beats_mean_image(ours, mean_image), ["challenger"]
     point(name, "challenger", number, uri=place.tracking_uri)
     champion = holder(name, "champion", uri=place.tracking_uri)

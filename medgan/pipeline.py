@@ -27,12 +27,12 @@ from medgan.place import Place
 from medgan.search.plan import Forecast, forecast
 from medgan.search.progress import Progress
 from medgan.search.record import STATUS, Recorder, Retention
-from medgan.search.run import Job, run_search, trial_folder
+from medgan.search.run import Job, run_search
 from medgan.search.space import Space, read_space
-from medgan.search.study import Identity, Study, best_trial, finished, open_study, recover, root_of, state_of
+from medgan.search.study import KEY, Identity, Study, best_trial, finished, open_study, recover, root_of, state_of
 from medgan.summary import Outcome, show_plan, show_result
 from medgan.tasks import Task
-from medgan.terminal import quiet_engines
+from medgan.terminal import only_driver, quiet_engines
 from medgan.tracking.mlflow import MlflowStudy
 
 SETTLE_S = 120.0
@@ -77,7 +77,12 @@ def tune(request: Request, console: Console) -> None:
     """
     with _nothing_left_behind(request.place.output):
         accepted = _accept(request, console)
-    with quiet_engines(request.place.log_file(accepted.study.study_name)) as terminal, accepted.tracking:
+    name = accepted.study.study_name
+    with (
+        only_driver(request.place.lock_file(name), name),
+        quiet_engines(request.place.log_file(name)) as terminal,
+        accepted.tracking,
+    ):
         _run(accepted, terminal)
 
 
@@ -86,17 +91,21 @@ def _accept(request: Request, console: Console) -> Accepted:
     space_name = request.space or (request.task.name if request.data else "quick")
     space = read_space(space_name, request.overrides)
     target = space.trials if request.trials is None else at_least_one("--trials", request.trials)
-    if not is_given():
-        resources_for(machine(), workers=request.workers, concurrent=request.concurrent)
     base = space.base(request.overrides)
+    if not is_given():
+        resources, _ = resources_for(machine(), workers=request.workers, concurrent=request.concurrent)
+        _refuse_what_cannot_train(space.corner(base), resources)
+    _refuse_unfit_name(request.study)
     dataset = _dataset(request, base, console)
-    base = _with_weights(base, request.place)
-    _refuse_too_large_batch(base, len(dataset.slices("train")))
+    _refuse_too_few_slices(base, len(dataset.slices("train")))
+    base = _with_weights(base, space, request.place)
     identity = Identity(request.task.name, dataset.digest, space.digest(request.overrides))
-    name = _checked_name(request.study or identity.default_name())
+    name = request.study or identity.default_name()
     place, experiment = request.place, f"medgan/{label_of(dataset)}"
     study = open_study(place.study_uri, name, identity, seed=base.train.seed)
-    tracking = MlflowStudy(place.tracking_uri, experiment, artifacts=place.artifacts, study=name)
+    tracking = MlflowStudy(
+        place.tracking_uri, experiment, artifacts=place.artifacts, study=name, key=study.user_attrs[KEY]
+    )
     return Accepted(request, space_name, space, base, target, dataset, study, tracking)
 
 
@@ -105,10 +114,12 @@ def _run(accepted: Accepted, terminal: Console) -> None:
     request, study, dataset, tracking = accepted.request, accepted.study, accepted.dataset, accepted.tracking
     place, scratch = request.place, request.place.output / "ray" / study.study_name
     recover(study)
+    tracking.close_orphans(_statuses(study))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         capacity = stack.enter_context(cluster()) if is_given() else machine()
         resources, concurrent = resources_for(capacity, workers=request.workers, concurrent=request.concurrent)
+        _refuse_what_cannot_train(accepted.space.corner(accepted.base), resources)
         outlook = _plan(accepted, resources, concurrent, terminal)
         outcome, handovers = Outcome.of(study), []
         best = best_trial(study)
@@ -122,7 +133,7 @@ def _run(accepted: Accepted, terminal: Console) -> None:
                 space=accepted.space,
                 base=accepted.base,
                 dataset=dataset.folder,
-                checkpoints=place.checkpoints(study.study_name),
+                checkpoints=place.checkpoints(f"{study.study_name}-{study.user_attrs[KEY]}"),
                 scratch=scratch,
                 resources=resources,
                 concurrent=min(concurrent, capacity.groups(resources)),
@@ -140,9 +151,10 @@ def _run(accepted: Accepted, terminal: Console) -> None:
 def _plan(accepted: Accepted, resources: Resources, concurrent: int, terminal: Console) -> Forecast:
     """Prints what will be done, and how long it should take."""
     base, study, output = accepted.base, accepted.study, accepted.request.place.output
-    outlook = forecast(accepted.space, base, num_slices=len(accepted.dataset.slices("train")), device=resources.device)
     done = len(finished(study))
     missing = max(accepted.target - done, 0)
+    threads = resources.workers * resources.cpus if missing and not resources.use_gpu else 0
+    outlook = forecast(accepted.space, base, num_slices=len(accepted.dataset.slices("train")), threads=threads)
     moving = f"{len(accepted.space.search)} settings, up to {base.train.epochs} epochs a trial, ASHA"
     facts = {
         "study": f"{study.study_name}: {done} of {max(accepted.target, done)} trials done",
@@ -169,19 +181,17 @@ def _search(
     done = finished(study)
     if len(done) >= job.target:
         return []
-    best = best_trial(study)
     recorder = Recorder(tracking.trial, task=dataset.task, tags=tags_of(dataset))
-    retention = Retention((best[1], trial_folder(job.checkpoints, root_of(best[0]))) if best else None)
+    retention = Retention(study, job.checkpoints)
     progress = Progress(terminal, target=job.target, finished=len(done), forecast=outlook, concurrent=job.concurrent)
     try:
         with progress:
             run_search(job, study, [progress, recorder, retention])
     finally:
         recover(study)
+        recorder.finally_do(tracking.close_orphans, _statuses(study))
         if not recorder.close(SETTLE_S):
-            terminal.print(f"MLflow did not take everything within {SETTLE_S:.0f} s; the log names what is missing")
-        states = {root_of(trial): STATUS.get(state_of(trial), "FAILED") for trial in finished(study)}
-        tracking.close_orphans(states)
+            terminal.print("MLflow did not take everything; the log names what it refused")
     if len(finished(study)) < job.target:
         raise KeyboardInterrupt
     return progress.handovers
@@ -199,9 +209,9 @@ def _nothing_left_behind(output: Path) -> Iterator[None]:
         raise
 
 
-def _with_weights(base: Config, place: Place) -> Config:
+def _with_weights(base: Config, space: Space, place: Place) -> Config:
     """The configuration with its extractor's weights at hand, in a file every worker can read."""
-    deepest, weights = deepest_block(base), base.extractor.weights
+    deepest, weights = deepest_block(space.corner(base)), base.extractor.weights
     if not deepest or weights == "random":
         return base
     path = (
@@ -228,17 +238,35 @@ def _dataset(request: Request, base: Config, console: Console) -> PreparedDatase
         )
 
 
-def _refuse_too_large_batch(base: Config, num_slices: int) -> None:
-    if base.train.batch_size > num_slices:
+def _refuse_what_cannot_train(config: Config, resources: Resources) -> None:
+    workers = resources.workers
+    if config.train.batch_size % workers:
         raise InputError(
-            f"train.batch_size: expected at most the {num_slices} training slices; got {base.train.batch_size}"
+            f"train.batch_size: expected a multiple of the {workers} workers; got {config.train.batch_size}"
+        )
+    if workers > 1 and "batch" in (config.generator.norm, config.discriminator.norm):
+        raise InputError(
+            f"norm: batch keeps statistics a worker; expected instance, or --workers 1; got {workers} workers"
         )
 
 
-def _checked_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+def _refuse_too_few_slices(base: Config, num_slices: int) -> None:
+    least = base.train.batch_size * base.train.generator_steps
+    if num_slices < least:
+        raise InputError(
+            f"train.batch_size: {base.train.generator_steps} batches must fit into the {num_slices} training slices, "
+            f"so that an epoch holds a step; got {base.train.batch_size}"
+        )
+
+
+def _refuse_unfit_name(name: str | None) -> None:
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise InputError(f"--study: expected letters, digits, dots, dashes and underscores; got {name!r}")
-    return name
+
+
+def _statuses(study: Study) -> dict[int, str]:
+    """Root -> the status that the run of a finished trial should have."""
+    return {root_of(trial): STATUS.get(state_of(trial), "FAILED") for trial in finished(study)}
 
 
 def _described(dataset: PreparedDataset) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,11 @@ class Place:
     study_uri: str
 
     @property
+    def owns_tracking(self) -> bool:
+        """Whether MLflow's store lies in the output folder."""
+        return self.tracking_uri == f"sqlite:///{self.output / 'mlflow.db'}"
+
+    @property
     def datasets(self) -> Path:
         """Prepared data sets, their key and the patients' roles."""
         return self.output / "datasets"
@@ -34,6 +40,10 @@ class Place:
     def checkpoints(self, study: str) -> Path:
         """A study's checkpoints, one folder a trial below it."""
         return self.output / "checkpoints" / study
+
+    def lock_file(self, study: str) -> Path:
+        """Held by the one driver a study may have."""
+        return self.output / "logs" / f"{study}.lock"
 
     def log_file(self, study: str) -> Path:
         """What the engines say, and every event of a study."""
@@ -54,3 +64,8 @@ def find_place(output: Path | None = None, tracking_uri: str | None = None, stud
         tracking_uri=tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}",
         study_uri=study_uri or f"sqlite:///{folder / 'study.db'}",
     )
+
+
+def shown(uri: str) -> str:
+    """A store's address without its password, for terminals and logs."""
+    return re.sub(r"(://[^/:@]*):[^/@]*@", r"\1:***@", uri)

@@ -13,8 +13,8 @@ import medgan
 def code_version() -> dict[str, str]:
     """`commit` and where it was taken from: git, the variable MEDGAN_COMMIT, or the package's files."""
     package = Path(medgan.__file__).parent
-    commit = _git(package, "rev-parse", "HEAD")
-    if commit:
+    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")  # not some other repository around it
+    if tracked and (commit := _git(package, "rev-parse", "HEAD")):
         dirty = _git(package, "status", "--porcelain", "--", str(package))
         return {"commit": commit + ("-dirty" if dirty else ""), "commit_source": "git"}
     if commit := os.environ.get("MEDGAN_COMMIT", ""):

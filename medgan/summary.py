@@ -11,11 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from medgan.place import Place
+from medgan.place import Place, shown
 from medgan.search.study import Study, finished, summary
 from medgan.terminal import duration
 
-HIDDEN = "outcome"
+OUTCOME = "outcome"
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Outcome:
 
     Attributes:
         root: the best trial.
+        value: its validation SSIM, in its best epoch.
         params: its moving settings.
         test: metric -> mean over the test patients.
         mean_image: the same for the mean image of the training targets.
@@ -47,12 +48,12 @@ class Outcome:
 
     def keep(self, study: Study) -> None:
         """Writes it into the study database."""
-        study.set_user_attr(HIDDEN, json.dumps(asdict(self)))
+        study.set_user_attr(OUTCOME, json.dumps(asdict(self)))
 
     @classmethod
     def of(cls, study: Study) -> Outcome | None:
         """What was kept, or none."""
-        kept = study.user_attrs.get(HIDDEN)
+        kept = study.user_attrs.get(OUTCOME)
         return cls(**json.loads(kept)) if kept else None
 
 
@@ -87,12 +88,14 @@ def show_result(console: Console, outcome: Outcome, *, place: Place, study: Stud
     )
     console.print("For research only; not for diagnosis.")
     alias = "champion" if "champion" in outcome.aliases else "challenger"
-    server = place.tracking_uri.startswith("http")
+    uri = shown(place.tracking_uri)
+    server = uri.startswith("http")
+    store = f"--output {place.output}" if place.owns_tracking else f"--tracking-uri {uri}"
     _commands(
         console,
         {
-            "compare runs": place.tracking_uri if server else f"mlflow ui --backend-store-uri {place.tracking_uri}",
-            "use the model": f"medgan translate --model models:/{outcome.model}@{alias} --output {place.output} IN OUT",
+            "compare runs": uri if server else f"mlflow ui --backend-store-uri {uri}",
+            "use the model": f"medgan translate --model models:/{outcome.model}@{alias} {store} IN OUT",
             "search on": "the same command with a larger --trials",
         },
     )

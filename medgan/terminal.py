@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import socket
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+
+from medgan.errors import InputError
 
 LOG = logging.getLogger("medgan")
 
@@ -44,6 +49,28 @@ def quiet_engines(log_file: Path) -> Iterator[Console]:
                 os.close(original)
             LOG.removeHandler(handler)
             handler.close()
+
+
+@contextmanager
+def only_driver(lock_file: Path, study: str) -> Iterator[None]:
+    """Holds a study against a second driver, until this one ends, however it ends.
+
+    Raises:
+        InputError: another driver holds it.
+    """
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise InputError(
+                f"study {study}: already run by {lock.read().strip() or 'another process'}; wait for it"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        lock.flush()
+        yield
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,9 @@ import pytest
 
 from medgan.cli import main, run_job
 from medgan.data.phantoms import write_phantoms
+from medgan.errors import InputError
+from medgan.place import shown
+from medgan.terminal import only_driver
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,9 @@ def job():
         (["--set", "train.epochs"], "--set: expected path=value"),
         (["--set", "data.size=100"], "data.size 100"),
         (["--set", "extractor.weights=/no/file"], "extractor.weights: .*there is no file /no/file"),
-        (["--set", "train.batch_size=4000"], "train.batch_size: expected at most the"),
+        (["--workers", "1", "--set", "train.batch_size=400"], "train.batch_size: 3 batches must fit into the"),
+        (["--set", "train.batch_size=3"], "train.batch_size: expected a multiple of the 2 workers; got 3"),
+        (["--set", "generator.norm=batch"], "norm: batch keeps statistics a worker; expected instance, or --workers 1"),
         (["--study", "a b"], "--study: expected letters"),
         (["--tracking-uri", "nosuch://x"], "--tracking-uri nosuch://x: cannot open"),
         (["--study-uri", "sqlite:////no/such/folder/x.db"], "--study-uri .*cannot open the study database"),
@@ -81,6 +86,20 @@ def test_too_few_patients_are_refused(refused, phantoms, tmp_path):
     copy = shutil.copytree(phantoms, tmp_path / "two")
     shutil.rmtree(copy / "PHANTOM-0003")
     assert "at least 3 patients" in refused(job, "--data", copy)
+
+
+def test_a_second_driver_of_a_study_is_refused(tmp_path):
+    with (
+        only_driver(tmp_path / "s.lock", "s"),
+        pytest.raises(InputError, match="study s: already run by process .* on .*, since"),
+        only_driver(tmp_path / "s.lock", "s"),
+    ):
+        pass
+
+
+def test_a_password_is_never_shown():
+    assert shown("postgresql://alice:secret@host/db") == "postgresql://alice:***@host/db"
+    assert shown("sqlite:////home/a/mlflow.db") == "sqlite:////home/a/mlflow.db"
 
 
 @pytest.mark.parametrize("model", ["models:/medgan-pet2ct@champion", "champion"])

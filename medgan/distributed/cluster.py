@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,9 +18,8 @@ from medgan.config import at_least_one
 from medgan.distributed.resident import Resources
 from medgan.errors import InputError
 
-QUIET = {
+SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # do not warn about CUDA_VISIBLE_DEVICES on every start
-    "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that diverged in its first epoch has no metric
@@ -44,7 +44,11 @@ class Capacity:
 
 def machine() -> Capacity:
     """What this machine has."""
-    return Capacity(len(os.sched_getaffinity(0)), torch.cuda.device_count())
+    cpus = float(len(os.sched_getaffinity(0)))
+    quota = Path("/sys/fs/cgroup/cpu.max")  # a container's share, which the affinity does not show
+    if quota.exists() and (limits := quota.read_text().split())[0] != "max":
+        cpus = min(cpus, int(limits[0]) / int(limits[1]))
+    return Capacity(max(1, int(cpus)), torch.cuda.device_count())
 
 
 def refuse_what_cannot_fit(resources: Resources, capacity: Capacity) -> None:
@@ -75,12 +79,10 @@ def resources_for(capacity: Capacity, *, workers: int | None, concurrent: int | 
     workers = min(1 if gpu else 2, capacity.cpus) if workers is None else at_least_one("--workers", workers)
     resources = Resources(workers, device="gpu" if gpu else "cpu")
     refuse_what_cannot_fit(resources, capacity)
-    if concurrent is None:
-        return resources, capacity.groups(resources)
-    if at_least_one("--concurrent", concurrent) > capacity.groups(resources):
-        raise InputError(
-            f"--concurrent {concurrent}: {capacity.groups(resources)} groups of {workers} workers fit at once here"
-        )
+    fits = capacity.groups(resources)
+    concurrent = fits if concurrent is None else at_least_one("--concurrent", concurrent)
+    if concurrent > fits:
+        raise InputError(f"--concurrent {concurrent}: {fits} groups of {workers} workers fit at once here")
     cpus = 1 if capacity.nodes > 1 else max(1, capacity.cpus // (workers * concurrent))
     return Resources(workers, cpus, resources.device), concurrent
 
@@ -97,13 +99,13 @@ def cluster() -> Iterator[Capacity]:
     Raises:
         InputError: RAY_ADDRESS names no cluster that can be joined.
     """
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
     logging.getLogger("ray").propagate = False
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     if is_given():
         try:
             ray.init(address=os.environ["RAY_ADDRESS"], **settings)
-        except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             address, reason = os.environ["RAY_ADDRESS"], str(error).splitlines()[0]
             raise InputError(f"RAY_ADDRESS {address}: no cluster can be joined there: {reason}") from None
     else:
@@ -122,7 +124,7 @@ def cluster() -> Iterator[Capacity]:
         )
     try:
         total = ray.cluster_resources()
-        yield Capacity(int(total.get("CPU", 0)), int(total.get("GPU", 0)), len(ray.nodes()))
+        yield Capacity(int(total.get("CPU", 0)), int(total.get("GPU", 0)), sum(node["Alive"] for node in ray.nodes()))
     finally:
         ray.shutdown()
 

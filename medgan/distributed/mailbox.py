@@ -61,20 +61,23 @@ class Mailbox:
         async with self.changed:
             await self.changed.wait_for(lambda: self._over(generation))
 
-    async def complete(self, limit_s: float) -> bool:
-        """Whether every rank of a generation is there, waiting up to `limit_s` for it."""
-        return await self._wait(lambda: len(self.members) == self.size and not self._over(self.generation), limit_s)
+    async def complete(self, limit_s: float) -> str:
+        """The generation whose ranks are all there, waiting up to `limit_s` for it; else nothing."""
+        there = await self._wait(lambda: len(self.members) == self.size and not self._over(self.generation), limit_s)
+        return self.generation if there else ""
 
-    async def ask(self, order: Any, *, limit_s: float, grace_s: float) -> Replies:
+    async def ask(self, generation: str, order: Any, *, limit_s: float, grace_s: float) -> Replies:
         """Gives all ranks an order and waits for all answers.
 
         Args:
+            generation: whom it is meant for; a group that has restarted meanwhile never sees it.
             order: what every rank receives.
             limit_s: longest wait for all answers.
             grace_s: longest wait for the others once one rank has answered with a `Failure`.
         """
-        generation = self.generation
         async with self.changed:
+            if self._over(generation):
+                return Replies(lost="a worker died")
             self.number, self.order, self.answers = self.number + 1, order, {}
             self.changed.notify_all()
 
@@ -84,13 +87,14 @@ class Mailbox:
         def failing() -> bool:
             return settled() or any(isinstance(answer, Failure) for answer in self.answers.values())
 
-        in_time = await self._wait(failing, limit_s) and await self._wait(settled, limit_s if settled() else grace_s)
+        in_time = await self._wait(failing, limit_s) and await self._wait(settled, grace_s)
         if generation != self.generation:
             return Replies(lost="a worker died")
         if not in_time or self._over(generation):
             silent = sorted(set(range(self.size)) - set(self.answers))
             await self.dismiss()
-            return Replies(lost=f"no answer from rank {', '.join(map(str, silent))}")
+            said = [f"; {answer.message}" for answer in self.answers.values() if isinstance(answer, Failure)]
+            return Replies(lost=f"no answer from rank {', '.join(map(str, silent))}{''.join(said)}")
         return Replies(answers=tuple(self.answers[rank] for rank in range(self.size)))
 
     async def dismiss(self) -> None:

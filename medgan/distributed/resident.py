@@ -56,6 +56,7 @@ class Group:
     def __init__(self, resources: Resources, *, storage: Path, limit_s: float, start_s: float = 180.0) -> None:
         self.limit_s, self.start_s = limit_s, start_s
         self.error: BaseException | None = None
+        self.generation = ""
         self.mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote(resources.workers)
         trainer = TorchTrainer(
             serve_trials,
@@ -88,36 +89,44 @@ class Group:
             RuntimeError: Ray Train gave up.
         """
         end = time.monotonic() + self.start_s
-        while not ray.get(self.mailbox.complete.remote(1.0)):
-            if not self.thread.is_alive():
-                raise RuntimeError(f"the worker group ended: {self.error}")
+        while not (generation := ray.get(self.mailbox.complete.remote(1.0))):
+            self._check()
             if time.monotonic() > end:
                 raise TimeoutError(
                     f"the worker group did not start within {self.start_s:.0f} s; are its resources free?"
                 )
+        self.generation = generation
 
     def ask(self, order: Any) -> Any:
-        """Gives an order to all ranks; rank 0's answer.
+        """Gives an order to the ranks that `wait_ready` found; rank 0's answer.
 
         Raises:
-            TrialFailed: every rank failed.
-            GroupLost: a rank died, hung, or failed alone.
+            TrialFailed: every rank failed in a way that is the trial's own.
+            GroupLost: a rank died, hung, failed alone, or in a way that leaves its process in doubt.
+            RuntimeError: Ray Train gave up.
         """
-        replies: Replies = ray.get(self.mailbox.ask.remote(order, limit_s=self.limit_s, grace_s=5.0))
+        asked = self.mailbox.ask.remote(self.generation, order, limit_s=self.limit_s, grace_s=5.0)
+        while not ray.wait([asked], timeout=1.0)[0]:
+            self._check()
+        replies: Replies = ray.get(asked)
         if replies.lost:
             raise GroupLost(replies.lost)
         failures = [answer for answer in replies.answers if isinstance(answer, Failure)]
-        if len(failures) == len(replies.answers):
+        if not failures:
+            return replies.answers[0]
+        if len(failures) == len(replies.answers) and failures[0].kind != "error":
             raise TrialFailed(failures[0].kind, failures[0].message)
-        if failures:
-            ray.get(self.mailbox.dismiss.remote())
-            raise GroupLost(f"a rank failed alone: {failures[0].message}")
-        return replies.answers[0]
+        ray.get(self.mailbox.dismiss.remote())
+        raise GroupLost(failures[0].message)
 
     def close(self, limit_s: float = 8.0) -> None:
         """Lets the ranks return and Ray Train clean up."""
-        self.mailbox.ask.remote(STOP, limit_s=limit_s, grace_s=limit_s)
+        self.mailbox.ask.remote(self.generation, STOP, limit_s=limit_s, grace_s=limit_s)
         self.thread.join(limit_s)
+
+    def _check(self) -> None:
+        if not self.thread.is_alive():
+            raise RuntimeError(f"the worker group ended: {self.error}")
 
     def _fit(self, fit: Callable[[], Any]) -> None:
         try:

@@ -63,9 +63,12 @@ class Worker:
         except InputError as error:
             return Failure("input", str(error))
         except Exception as error:  # the trial fails by name, the group lives on
-            traceback.print_exc(file=sys.stderr)
+            traceback.print_exc()
             traceback.clear_frames(error.__traceback__)
             return Failure("error", f"{type(error).__name__}: {error}")
+        finally:
+            if isinstance(order, Epoch):
+                self.idle_since = time.monotonic()
 
     def _start(self, order: Start) -> int:
         self.training = None
@@ -73,6 +76,9 @@ class Worker:
         self.folder = Path(order.folder)
         dataset = opened(order.dataset)
         self.training = build_training(order.config, dataset, self.runtime, folder=self.folder)
+        epoch = self.training.state.epoch
+        if self.runtime.mean({"epoch": epoch})["epoch"] != epoch:
+            raise RuntimeError(f"the ranks read different checkpoints; rank {self.runtime.rank} that of epoch {epoch}")
         self.training.on_first_step = self._first_step
         return self.training.state.epoch
 
@@ -83,7 +89,6 @@ class Worker:
             row["time/handover_s"], self.handover_s = self.handover_s, None
         if self.runtime.rank == 0:
             save_epoch(self.training, self.folder)
-        self.idle_since = time.monotonic()
         return row
 
     def _first_step(self) -> None:

@@ -19,6 +19,7 @@ from mlflow.types import Schema, TensorSpec
 
 import medgan
 from medgan.errors import InputError
+from medgan.place import shown
 
 REQUIREMENTS = ("torch", "numpy", "SimpleITK", "safetensors", "pydantic")
 SLICES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))])
@@ -27,7 +28,7 @@ SLICES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))])
 def register(
     folder: Path, *, name: str, run_id: str, uri: str, code: Path, tags: Mapping[str, Any], description: str
 ) -> str:
-    """Logs a model to a run and registers it under a name.
+    """Logs a model to a run and registers it under a name, unless that was done before.
 
     Args:
         folder: what `medgan.serving.model.save_model` wrote.
@@ -41,6 +42,15 @@ def register(
     Returns:
         The version's number.
     """
+    number = version_of_run(name, run_id, uri=uri) or _log(folder, name=name, run_id=run_id, uri=uri, code=code)
+    client = MlflowClient(tracking_uri=uri)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, number, key, str(value))
+    client.update_model_version(name, number, description)
+    return number
+
+
+def _log(folder: Path, *, name: str, run_id: str, uri: str, code: Path) -> str:
     mlflow.set_tracking_uri(uri)
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
@@ -54,10 +64,6 @@ def register(
                 *(f"{package}=={version(package)}" for package in REQUIREMENTS),
             ],
         )
-    client = MlflowClient(tracking_uri=uri)
-    for key, value in tags.items():
-        client.set_model_version_tag(name, logged.registered_model_version, key, str(value))
-    client.update_model_version(name, logged.registered_model_version, description)
     return str(logged.registered_model_version)
 
 
@@ -70,8 +76,10 @@ def holder(name: str, alias: str, *, uri: str) -> str | None:
     """The version an alias names; none if there is no such model or alias."""
     try:
         return str(MlflowClient(tracking_uri=uri).get_model_version_by_alias(name, alias).version)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such model, no such alias
+            return None
+        raise
 
 
 def version_of_run(name: str, run_id: str, *, uri: str) -> str | None:
@@ -117,5 +125,5 @@ def _resolve(model: str, uri: str) -> tuple[str, str]:
     except MlflowException as error:
         known = ", ".join(sorted(entry.name for entry in client.search_registered_models())) or "none"
         reason = str(error).splitlines()[0]
-        raise InputError(f"--model {model}: no such model in {uri} ({reason}); registered: {known}") from None
+        raise InputError(f"--model {model}: no such model in {shown(uri)} ({reason}); registered: {known}") from None
     return found.name, str(found.version)

@@ -40,12 +40,13 @@ class Forecast:
         return GROUP_START_S + math.ceil(trials / concurrent) * self.epochs * self.epoch_s
 
 
-def forecast(space: Space, base: Config, *, num_slices: int, device: str) -> Forecast:
-    """Measures one step of the middle of the space on the CPU; on a GPU the first epochs will tell."""
+def forecast(space: Space, base: Config, *, num_slices: int, threads: int) -> Forecast:
+    """Measures one step of the middle of the space with so many CPU threads; with 0 the first epochs will tell."""
     epochs = expected_epochs(base.train.epochs, space.scheduler)
-    if device != "cpu":
+    if not threads:
         return Forecast(None, epochs, space.scheduler.grace_epochs)
     middle = with_values(base, {path: middle_of(move) for path, move in space.search.items()})
+    torch.set_num_threads(threads)
     steps = num_slices // middle.train.batch_size / middle.train.generator_steps
     return Forecast(steps * step_s(middle), epochs, space.scheduler.grace_epochs)
 
@@ -70,7 +71,7 @@ def middle_of(move: Move) -> Any:
 
 
 def step_s(config: Config) -> float:
-    """Seconds of one training step on all CPU cores: of the second, or, where the first is slow, of that one."""
+    """Seconds of one training step on the CPU: of the second, or, where the first is slow, of that one."""
     runtime = SingleProcess(torch.device("cpu"))
     state, objective = build_state(config, runtime), build_objective(config)
     elapsed = 0.0

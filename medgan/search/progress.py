@@ -47,7 +47,13 @@ class Progress:
         self.finished = finished
         self.lines: dict[int, Line] = {}
         self.handovers: list[float] = []
-        self.live = Live(console=console, get_renderable=self._table, auto_refresh=console.is_terminal, transient=False)
+        self.live = Live(
+            console=console,
+            get_renderable=self._table,
+            auto_refresh=console.is_terminal,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
@@ -93,18 +99,18 @@ class Progress:
             self.console.print(text, markup=False)
 
     def _outlook(self) -> str:
-        best = max((line for line in self.lines.values() if line.best == line.best), key=lambda line: line.best)
+        best = max((line for line in list(self.lines.values()) if line.best == line.best), key=lambda line: line.best)
         left = self.left_s()
         rest = f", about {duration(left)} left" if left is not None else ""
         return f"{self.finished} of {self.target} trials done, best {best.best:.3f} (trial {best.root}){rest}"
 
     def left_s(self) -> float | None:
         """Seconds until the last trial should end; none before anything was measured."""
-        measured = [seconds for line in self.lines.values() for seconds in line.epoch_s]
+        measured = [seconds for line in list(self.lines.values()) for seconds in line.epoch_s]
         epoch_s = statistics.fmean(measured) if measured else self.forecast.epoch_s
         if epoch_s is None:
             return None
-        running = [line for line in self.lines.values() if line.state in ("running", "starting")]
+        running = [line for line in list(self.lines.values()) if line.state in ("running", "starting")]
         begun = sum(
             line.epochs - line.epoch if line.epoch >= self.forecast.grace else self.forecast.epochs - line.epoch
             for line in running
@@ -118,7 +124,7 @@ class Progress:
             seconds = f"{statistics.median(line.epoch_s):.1f}" if line.epoch_s else ""
             number = [f"{line.best:.3f}", f"{line.mae:.0f}"] if line.epoch else ["", ""]
             table.add_row(str(line.root), line.state, f"{line.epoch}/{line.epochs}", *number, seconds)
-        started = any(line.epoch for line in self.lines.values())
+        started = any(line.epoch for line in list(self.lines.values()))
         table.caption = self._outlook() if started else "starting the worker group (about 20 s)"
         table.caption_justify = "left"
         return table

@@ -9,12 +9,14 @@ from typing import Any
 
 from medgan.config import flatten
 from medgan.engine.checkpoint import BEST, LAST, PICTURES
-from medgan.search.trial import Assignment
+from medgan.search.study import Study, best_trial, finished, root_of
+from medgan.search.trial import Assignment, trial_folder
 from medgan.tasks import Task
+from medgan.terminal import LOG
 from medgan.tracking.pictures import draw_slices
 from medgan.tracking.tracker import Background, Tracker
 
-STATUS = {"complete": "FINISHED", "running": "FINISHED", "infrastructure": "KILLED"}
+STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "running": "FINISHED", "infrastructure": "KILLED"}
 """A trial's last state -> MLflow's status; every other state is FAILED."""
 
 
@@ -36,20 +38,27 @@ class Recorder:
         self.ends: list[tuple[Assignment, str, str]] = []
 
     def started(self, assignment: Assignment) -> None:
-        self.background.do(self._open, assignment)
+        if any(end[0].root == assignment.root for end in self.ends):
+            self._tell_ends()
+        self.background.do(self._run_of, assignment)
 
     def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None:
         self._tell_ends()
         if "metrics" not in result:
             return
         values = {**result["metrics"], "val/best_ssim": result["objective"]}
-        self.background.do(self._metrics, assignment.root, values, result["epoch"])
+        self.background.do(self._metrics, assignment, values, result["epoch"])
 
     def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
         self.ends.append((assignment, result["state"], result.get("reason", "")))
 
+    def finally_do(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Queues a call behind everything that was heard."""
+        self._tell_ends()
+        self.background.do(call, *arguments)
+
     def close(self, limit_s: float) -> bool:
-        """Tells what is left; false when it took longer than `limit_s`."""
+        """Tells what is left; false when it took longer than `limit_s`, or when anything was not taken."""
         self._tell_ends()
         return self.background.close(limit_s)
 
@@ -58,17 +67,20 @@ class Recorder:
             self.background.do(self._finish, *end)
         self.ends = []
 
-    def _open(self, assignment: Assignment) -> None:
-        run = self.runs[assignment.root] = self.open_run(assignment.root)
-        run.params(flatten(assignment.config))
-        attempt = {"medgan.trial": assignment.number, "medgan.state": "running"}
-        run.tags({**self.common, **attempt})
+    def _run_of(self, assignment: Assignment) -> Tracker:
+        """The trial's run, opened on first use."""
+        if assignment.number not in self.runs:
+            run = self.open_run(assignment.root)
+            run.params(flatten(assignment.config))
+            run.tags({**self.common, "medgan.trial": assignment.number, "medgan.state": "running"})
+            self.runs[assignment.number] = run
+        return self.runs[assignment.number]
 
-    def _metrics(self, root: int, values: Mapping[str, float], step: int) -> None:
-        self.runs[root].metrics(values, step)
+    def _metrics(self, assignment: Assignment, values: Mapping[str, float], step: int) -> None:
+        self._run_of(assignment).metrics(values, step)
 
     def _finish(self, assignment: Assignment, state: str, reason: str) -> None:
-        run = self.runs[assignment.root]
+        run = self._run_of(assignment)
         arrays = Path(assignment.folder) / PICTURES
         if arrays.exists():
             with tempfile.TemporaryDirectory() as folder:
@@ -81,28 +93,27 @@ class Recorder:
 
 
 class Retention:
-    """Listens to a search and deletes what no one needs any more: only the best trial keeps its generator.
+    """Listens to a search and deletes what no one needs any more: of finished trials the best keeps its generator.
 
     Args:
-        best: the value and folder of the study's best trial so far, none at first.
+        study: says which trials are finished, and which is best.
+        checkpoints: the study's folder.
     """
 
-    def __init__(self, best: tuple[float, Path] | None) -> None:
-        self.best = best
+    def __init__(self, study: Study, checkpoints: Path) -> None:
+        self.study, self.checkpoints = study, checkpoints
 
     def started(self, assignment: Assignment) -> None: ...
 
     def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None: ...
 
     def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
-        if result["state"] == "infrastructure":
-            return
-        folder = Path(assignment.folder)
-        (folder / LAST).unlink(missing_ok=True)
-        value = result.get("objective", float("-inf")) if result["state"] in ("complete", "running") else float("-inf")
-        if self.best is None or value > self.best[0]:
-            worse, self.best = self.best[1] if self.best else None, (value, folder)
-        else:
-            worse = folder
-        if worse is not None:
-            (worse / BEST).unlink(missing_ok=True)
+        best = best_trial(self.study)
+        kept = root_of(best[0]) if best else None
+        for root in {root_of(trial) for trial in finished(self.study)}:
+            folder = trial_folder(self.checkpoints, root)
+            for name in (LAST,) if root == kept else (LAST, BEST):
+                try:
+                    (folder / name).unlink(missing_ok=True)
+                except OSError as error:  # storage that is away must not end a search
+                    LOG.warning("trial %d: %s not deleted: %s", root, name, error)

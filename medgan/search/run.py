@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from medgan.distributed.resident import Resources
 from medgan.search.searcher import StudySearcher
 from medgan.search.space import Space
 from medgan.search.study import root_of
-from medgan.search.trial import Assignment, TuneTrial
+from medgan.search.trial import Assignment, TuneTrial, trial_folder
 
 
 class Listener(Protocol):
@@ -67,17 +68,12 @@ class Job:
         )
 
 
-def trial_folder(checkpoints: Path, root: int) -> Path:
-    """Where a trial's checkpoints and pictures lie."""
-    return checkpoints / f"{root:04d}"
-
-
 def run_search(job: Job, study: optuna.Study, listeners: Sequence[Listener]) -> None:
     """Runs trials until the study holds `job.target` finished ones; needs a connection to a cluster."""
     distributions = job.space.distributions()
     asha = job.space.scheduler
     epochs = job.base.train.epochs
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(TuneTrial, {"memory": 256 << 20}),  # it only waits; its worker group computes
         tune_config=TuneConfig(
             search_alg=StudySearcher(
@@ -103,7 +99,12 @@ def run_search(job: Job, study: optuna.Study, listeners: Sequence[Listener]) -> 
             failure_config=FailureConfig(max_failures=1),
             callbacks=[_Forward(listeners)],
         ),
-    ).fit()
+    )
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        tuner.fit()
+    finally:
+        signal.signal(signal.SIGINT, interrupt)  # Tune leaves its own behind, which ignores the first Ctrl-C
 
 
 class _Forward(Callback):

@@ -61,23 +61,22 @@ class StudySearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells Optuna how the trial ended."""
-        trial = self.running.pop(trial_id, None)
+        trial = self.running.get(trial_id)
         if trial is None:
             return
         if result:
-            self.running[trial_id] = trial
             self.on_trial_result(trial_id, result)
-            del self.running[trial_id]
         frozen = self.study.get_trials(deepcopy=False)[trial.number]
         state = (result or {}).get("state", "")
         if error or not result:
-            fail(self.study, frozen, "infrastructure", "the trial's actor died more often than Ray Tune restarts it")
+            fail(self.study, frozen, "infrastructure", "the trial's actor died or could not start its workers, twice")
         elif state == "complete":
             self.study.tell(trial.number, result["objective"])
         elif state == "running":
             self.study.tell(trial.number, state=TrialState.PRUNED)
         else:
             fail(self.study, frozen, state, result["reason"])
+        del self.running[trial_id]
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing, see `__getstate__`."""

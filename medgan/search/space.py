@@ -17,6 +17,9 @@ from medgan.config import Config, with_values
 from medgan.errors import InputError
 from medgan.presets.medgan import PRESETS
 
+FIXED = ("data.size", "extractor.weights", "train.batch_size", "train.epochs")
+"""Settings that cannot move: the data set, the weights at hand and the early stopping hang on them."""
+
 
 class Move(BaseModel, frozen=True, extra="forbid"):
     """How one setting moves; exactly one of the four."""
@@ -75,6 +78,10 @@ class Space(BaseModel, frozen=True, extra="forbid"):
         """The preset with the space's fixed settings and the user's `--set` on top."""
         return with_values(PRESETS[self.preset](), {**self.set, **overrides})
 
+    def corner(self, base: Config) -> Config:
+        """The configuration with every moving setting at its last value: what the largest trial needs."""
+        return with_values(base, {path: move.ends[-1] for path, move in self.search.items()})
+
     def distributions(self) -> dict[str, BaseDistribution]:
         """The moving settings for Optuna, by dotted path."""
         return {path: move.distribution() for path, move in self.search.items()}
@@ -112,6 +119,8 @@ def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
     for setting, move in space.search.items():
         if setting in overrides:
             raise InputError(f"--set {setting}: the search space {path} moves it; take it out there, or do not set it")
+        if setting in FIXED:
+            raise InputError(f"search space {path}: {setting} is one for all trials of a study; put it under set")
         for end in move.ends:
             _try(base, setting, end, path)
     return space

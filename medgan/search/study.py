@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from medgan.errors import InputError
+from medgan.place import shown
 
 Study = optuna.Study
 """For whoever only hands a study on."""
@@ -19,6 +21,8 @@ Study = optuna.Study
 FINAL_FAILURES = ("diverged", "out_of_memory", "input", "error", "restarts")
 """Kinds of failure that finish a trial; any other is the infrastructure's, and the trial is tried again."""
 MAX_RETRIES = 3
+KEY = "key"
+"""Attribute of a study: tells it from any other of the same name, in MLflow and on disk."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,18 @@ def open_study(uri: str, name: str, identity: Identity, *, seed: int) -> Study:
     try:
         study = optuna.create_study(
             storage=RDBStorage(uri),
-            sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=5),
             study_name=name,
             direction="maximize",
             load_if_exists=True,
         )
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        raise InputError(f"--study-uri {uri}: cannot open the study database: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"--study-uri {shown(uri)}: cannot open the study database: {str(error).splitlines()[0]}"
+        ) from None
+    # a resumed study must not draw its first random trials again
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)), n_startup_trials=5)
+    if KEY not in study.user_attrs:
+        study.set_user_attr(KEY, uuid.uuid4().hex[:8])
     for key, value in vars(identity).items():
         if study.user_attrs.setdefault(key, value) != value:
             raise InputError(
@@ -93,27 +102,36 @@ def best_trial(study: Study) -> tuple[FrozenTrial, float] | None:
 def fail(study: Study, trial: FrozenTrial, kind: str, reason: str) -> None:
     """Ends a running trial as failed; one that is not its own fault is put back into the queue, three times at most."""
     retries = int(trial.user_attrs.get("retries", 0))
-    if kind not in FINAL_FAILURES and retries >= MAX_RETRIES:
-        kind, reason = "error", f"{reason}; given up after {retries} retries"
-    _annotate(study, trial, failure=kind, reason=reason)
-    study.tell(trial.number, state=TrialState.FAIL)
-    if kind not in FINAL_FAILURES:
-        attributes = {"root": root_of(trial), "retry_of": trial.number, "retries": retries + 1}
-        study.enqueue_trial(trial.params, user_attrs=attributes)
+    if kind in FINAL_FAILURES:
+        _end(study, trial, kind, reason)
+    elif retries < MAX_RETRIES:
+        _repeat(study, trial, kind, reason, retries=retries + 1)
+    else:
+        _end(study, trial, "error", f"{reason}; given up after {retries} retries")
 
 
 def recover(study: Study) -> list[int]:
     """Puts the trials that a dead driver left running back into the queue; returns their roots."""
     left = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.RUNNING]
     for trial in left:
-        fail(study, trial, "infrastructure", "the driver ended while the trial was running")
+        reason = "the driver ended while the trial was running"
+        _repeat(study, trial, "infrastructure", reason, retries=int(trial.user_attrs.get("retries", 0)))
     return [root_of(trial) for trial in left]
 
 
-def _annotate(study: Study, trial: FrozenTrial, **attributes: str) -> None:
+def _repeat(study: Study, trial: FrozenTrial, kind: str, reason: str, *, retries: int) -> None:
+    """Queued before it is ended: whatever happens in between, the trial is not lost."""
+    if all(other.user_attrs.get("retry_of") != trial.number for other in study.get_trials(deepcopy=False)):
+        attributes = {"root": root_of(trial), "retry_of": trial.number, "retries": retries}
+        study.enqueue_trial(trial.params, user_attrs=attributes)
+    _end(study, trial, kind, reason)
+
+
+def _end(study: Study, trial: FrozenTrial, kind: str, reason: str) -> None:
     writable = Trial(study, trial._trial_id)
-    for key, value in attributes.items():
-        writable.set_user_attr(key, value)
+    writable.set_user_attr("failure", kind)
+    writable.set_user_attr("reason", reason)
+    study.tell(trial.number, state=TrialState.FAIL)
 
 
 def summary(trials: list[FrozenTrial]) -> Mapping[str, int]:

@@ -31,6 +31,11 @@ class Assignment:
     storage: str
 
 
+def trial_folder(checkpoints: Path, root: int) -> Path:
+    """Where a trial's checkpoints and pictures lie."""
+    return checkpoints / f"{root:04d}"
+
+
 class TuneTrial(tune.Trainable):
     """One step is one epoch; epochs that the trial's folder already holds are replayed, not trained again."""
 
@@ -52,7 +57,7 @@ class TuneTrial(tune.Trainable):
         """One epoch's metrics; a trial that failed by its own fault ends with the reason, its actor lives on."""
         try:
             if self.epoch == len(self.history):
-                self.history.append(self._train_epoch())
+                self._train_epoch()
         except TrialFailed as failure:
             return self._result(failure.kind, str(failure))
         self.epoch += 1
@@ -68,11 +73,13 @@ class TuneTrial(tune.Trainable):
         """The actor ends: its group too."""
         self.group.close()
 
-    def _train_epoch(self) -> dict[str, float]:
-        while True:
+    def _train_epoch(self) -> None:
+        """Adds the next epoch's row to the history, however often the group is lost on the way."""
+        while self.epoch == len(self.history):
             try:
                 self._begin()
-                return self.history[self.epoch] if self.epoch < len(self.history) else self.group.ask(Epoch())
+                if self.epoch == len(self.history):
+                    self.history.append(self.group.ask(Epoch()))
             except GroupLost as lost:
                 self.begun, self.restarts = False, self.restarts + 1
                 if self.restarts > MAX_RESTARTS:

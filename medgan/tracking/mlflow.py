@@ -14,8 +14,10 @@ from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from medgan.errors import InputError
+from medgan.place import shown
+from medgan.terminal import LOG
 
-STUDY_TAG, ROOT_TAG = "medgan.study", "medgan.root"
+STUDY_TAG, KEY_TAG, ROOT_TAG = "medgan.study", "medgan.study_key", "medgan.root"
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Lets MLflow's pages show runs and curves, not its pages for language models."""
 
@@ -60,34 +62,36 @@ class MlflowStudy:
         experiment: its name, `medgan/<task>`.
         artifacts: where a new experiment keeps its artifacts when no server does.
         study: name of the study, and of its run.
+        key: tells the study from others of the same name.
 
     Raises:
         InputError: the store cannot be reached.
     """
 
-    def __init__(self, uri: str, experiment: str, *, artifacts: Path, study: str) -> None:
+    def __init__(self, uri: str, experiment: str, *, artifacts: Path, study: str, key: str) -> None:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         try:
             self.client = MlflowClient(tracking_uri=uri)
             found = self.client.get_experiment_by_name(experiment)
         except (MlflowException, OSError, ImportError) as error:
-            raise InputError(f"--tracking-uri {uri}: cannot open: {str(error).splitlines()[0]}") from None
+            raise InputError(f"--tracking-uri {shown(uri)}: cannot open: {str(error).splitlines()[0]}") from None
         location = None if uri.startswith("http") else (artifacts / experiment).as_uri()
         self.experiment_id = (
             found.experiment_id if found else self.client.create_experiment(experiment, location, TRAINING)
         )
-        self.study = study
+        self.study, self.key = study, key
         self.run = self._run(study, root="study", parent=None)
 
     def __enter__(self) -> MlflowStudy:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.run.finish("FINISHED")
-        else:
-            self.run.finish("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+        failed = "KILLED" if kind and issubclass(kind, KeyboardInterrupt) else "FAILED"
+        try:
+            self.run.finish(failed if kind else "FINISHED")
+        except MlflowException:  # how the job ended matters more than that a store is away
+            LOG.exception("tracking: the study's run was not closed")
 
     def trial(self, root: int) -> MlflowRun:
         """The run of a trial, made if there is none; going again if it had ended."""
@@ -99,7 +103,7 @@ class MlflowStudy:
         Args:
             states: the status each finished trial should have, by root.
         """
-        going = f"tags.`{STUDY_TAG}` = '{self.study}' and attributes.status = 'RUNNING'"
+        going = f"tags.`{KEY_TAG}` = '{self.key}' and attributes.status = 'RUNNING'"
         for run in self.client.search_runs([self.experiment_id], going, max_results=1000):
             root = run.data.tags.get(ROOT_TAG, "")
             if root.isdigit():
@@ -111,10 +115,12 @@ class MlflowStudy:
         self.client.log_inputs(self.run.run_id, [DatasetInput(entity, [])])
 
     def _run(self, name: str, *, root: str, parent: str | None) -> MlflowRun:
-        query = f"tags.`{STUDY_TAG}` = '{self.study}' and tags.`{ROOT_TAG}` = '{root}'"
+        query = f"tags.`{KEY_TAG}` = '{self.key}' and tags.`{ROOT_TAG}` = '{root}'"
         found = self.client.search_runs([self.experiment_id], query, max_results=1)
         if found:
             self.client.update_run(found[0].info.run_id, status="RUNNING")
             return MlflowRun(self.client, found[0].info.run_id)
-        tags = {STUDY_TAG: self.study, ROOT_TAG: root} | ({"mlflow.parentRunId": parent} if parent else {})
+        tags = {STUDY_TAG: self.study, KEY_TAG: self.key, ROOT_TAG: root} | (
+            {"mlflow.parentRunId": parent} if parent else {}
+        )
         return MlflowRun(self.client, self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id)

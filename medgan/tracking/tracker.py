@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Protocol
+
+from medgan.terminal import LOG
 
 
 class Tracker(Protocol):
@@ -56,14 +57,16 @@ class Background:
         self.pending.append(self.pool.submit(self._guarded, call, *arguments))
 
     def close(self, limit_s: float) -> bool:
-        """Waits for what is queued; false when it took longer than `limit_s`."""
+        """Waits for what is queued; false when it took longer than `limit_s`, or when anything failed."""
         _, left = wait(self.pending, limit_s)
+        if left:
+            LOG.error("tracking: %d calls not made within %.0f s", len(left), limit_s)
         self.pool.shutdown(wait=not left, cancel_futures=True)
-        return not left
+        return not left and not self.failures
 
     def _guarded(self, call: Any, *arguments: Any) -> None:
         try:
             call(*arguments)
         except Exception:  # a store that is away must not end a search
             self.failures += 1
-            logging.getLogger("medgan").exception("tracking: not recorded")
+            LOG.exception("tracking: not recorded")

@@ -22,8 +22,8 @@ async def obey(mailbox, generation, rank, answers):
     return None
 
 
-def ask(mailbox, limit_s=5.0, grace_s=0.05):
-    return mailbox.ask("order", limit_s=limit_s, grace_s=grace_s)
+def ask(mailbox, generation="g", limit_s=5.0, grace_s=0.05):
+    return mailbox.ask(generation, "order", limit_s=limit_s, grace_s=grace_s)
 
 
 def test_every_rank_gets_the_order_and_every_answer_comes_back_in_rank_order():
@@ -55,10 +55,22 @@ def test_a_new_generation_loses_the_order_under_way():
         mailbox = Mailbox(1)
         asyncio.create_task(obey(mailbox, "old", 0, [None]))
         await mailbox.complete(5.0)
-        asked = asyncio.create_task(ask(mailbox))
+        asked = asyncio.create_task(ask(mailbox, "old"))
         await asyncio.sleep(0.05)
         await mailbox.join("new", 0)
         assert (await asked).lost == "a worker died"
+
+    run(scenario())
+
+
+def test_an_order_meant_for_a_group_that_restarted_reaches_nobody():
+    async def scenario():
+        mailbox = Mailbox(1)
+        await mailbox.join("old", 0)
+        number = await mailbox.join("new", 0)
+        assert (await ask(mailbox, "old")).lost == "a worker died"
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(mailbox.next_order("new", number), 0.05)
 
     run(scenario())
 
@@ -68,7 +80,7 @@ def test_echoes_of_an_earlier_generation_are_dropped():
         mailbox = Mailbox(1)
         await mailbox.join("old", 0)
         await mailbox.join("new", 0)
-        asked = asyncio.create_task(ask(mailbox, limit_s=0.1))
+        asked = asyncio.create_task(ask(mailbox, "new", limit_s=0.1))
         await asyncio.sleep(0.02)
         await mailbox.answer("old", 1, 0, "an echo")
         assert (await asked).lost
@@ -83,7 +95,7 @@ def test_a_rank_that_fails_alone_while_another_hangs_dismisses_the_group_after_t
         asyncio.create_task(obey(mailbox, "g", 1, [None]))
         await mailbox.complete(5.0)
         replies = await ask(mailbox)
-        assert replies.lost == "no answer from rank 1"
+        assert replies.lost == "no answer from rank 1; alone"
         await asyncio.wait_for(mailbox.until_over("g"), 1)
 
     run(scenario())
@@ -103,7 +115,7 @@ def test_a_rank_never_sees_an_order_given_before_it_joined():
     async def scenario():
         mailbox = Mailbox(1)
         await mailbox.join("old", 0)
-        await ask(mailbox, limit_s=0.05)
+        await ask(mailbox, "old", limit_s=0.05)
         number = await mailbox.join("new", 0)
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(mailbox.next_order("new", number), 0.05)

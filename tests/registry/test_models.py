@@ -23,7 +23,7 @@ def store(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("registry")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    run = MlflowStudy(uri, "medgan/pet2ct-phantom", artifacts=folder / "artifacts", study="s").trial(0)
+    run = MlflowStudy(uri, "medgan/pet2ct-phantom", artifacts=folder / "artifacts", study="s", key="k").trial(0)
     config = with_values(Config(), {"data.size": 32, "generator.base_channels": 4})
     manifest = ModelManifest(
         name=NAME,

@@ -1,5 +1,6 @@
 """What a search writes down, and which checkpoints it keeps."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from medgan.config import Config
 from medgan.distributed.resident import Resources
 from medgan.engine.checkpoint import BEST, LAST, PICTURES
 from medgan.search.record import Recorder, Retention
+from medgan.search.study import Identity, fail, open_study, recover
 from medgan.search.trial import Assignment
 from medgan.tasks import TASKS
 
@@ -68,33 +70,56 @@ def test_a_trial_is_told_in_order_with_pictures_and_an_honest_state(assignment):
     assert tracker.said[5] == ("finish", "FINISHED")
 
 
-def test_a_store_that_is_away_does_not_end_the_search(assignment):
+def test_a_store_that_is_away_does_not_end_the_search_but_is_told(assignment):
     def away(root):
         raise OSError("the server is away")
 
     recorder = Recorder(away, task=TASKS["pet2ct"], tags={})
     recorder.started(assignment(0))
+    assert not recorder.close(60)
+
+
+def test_a_retry_of_a_trial_is_not_ended_by_its_first_attempt(assignment):
+    tracker, trial = Memory(), assignment(0)
+    recorder = Recorder(lambda root: tracker, task=TASKS["pet2ct"], tags={})
+    recorder.started(trial)
+    recorder.ended(trial, {"state": "infrastructure"})
+    recorder.started(replace(trial, number=1))
     assert recorder.close(60)
-    assert recorder.background.failures == 1
+    said = [entry for entry in tracker.said if entry[0] == "finish" or "medgan.trial" in entry[1]]
+    assert [entry[0] for entry in said] == ["tags", "finish", "tags"]
 
 
-def test_only_the_best_trial_keeps_its_generator(assignment):
-    retention, trials = Retention(None), [assignment(root) for root in range(3)]
-    for trial, value in zip(trials, (0.4, 0.6, 0.5), strict=True):
+@pytest.fixture
+def study(tmp_path):
+    return open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", Identity("pet2ct", "a", "b"), seed=0)
+
+
+def left(trials, name):
+    return [(Path(trial.folder) / name).exists() for trial in trials]
+
+
+def test_only_the_best_trial_keeps_its_generator(assignment, study, tmp_path):
+    retention, trials = Retention(study, tmp_path), [assignment(root) for root in range(4)]
+    for trial, value in zip(trials[:3], (0.4, 0.6, 0.5), strict=True):
+        study.tell(study.ask({}).number, value)
         retention.ended(trial, ended(value))
-    assert [(Path(trial.folder) / BEST).exists() for trial in trials] == [False, True, False]
-    assert not any((Path(trial.folder) / LAST).exists() for trial in trials)
+    assert left(trials, BEST) == [False, True, False, True]
+    assert left(trials, LAST) == [False, False, False, True]
 
 
-def test_an_interrupted_trial_keeps_its_checkpoint(assignment):
+def test_an_interrupted_trial_keeps_its_checkpoint(assignment, study, tmp_path):
+    study.ask({})
+    recover(study)
     trial = assignment(0)
-    Retention(None).ended(trial, {"state": "infrastructure"})
-    assert (Path(trial.folder) / LAST).exists()
+    Retention(study, tmp_path).ended(trial, {"state": "infrastructure"})
+    assert left([trial], LAST) == [True]
 
 
-def test_a_diverged_trial_never_becomes_the_one_that_is_kept(assignment):
-    retention, good, bad = Retention(None), assignment(0), assignment(1)
-    retention.ended(good, ended(0.4))
-    retention.ended(bad, ended(0.9, "diverged"))
-    assert (Path(good.folder) / BEST).exists()
-    assert not (Path(bad.folder) / BEST).exists()
+def test_a_diverged_trial_never_becomes_the_one_that_is_kept(assignment, study, tmp_path):
+    trials = [assignment(0), assignment(1)]
+    study.tell(study.ask({}).number, 0.4)
+    number = study.ask({}).number
+    fail(study, study.trials[number], "diverged", "nan")
+    Retention(study, tmp_path).ended(trials[1], ended(0.9, "diverged"))
+    assert left(trials, BEST) == [True, False]

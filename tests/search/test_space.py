@@ -65,6 +65,8 @@ def test_the_digest_changes_with_what_is_searched_but_not_with_the_number_of_tri
         ("search: {generator.num_blocks: {int: [1, 30]}}", "generator.num_blocks: .*got 30"),
         ("search: {discriminator.patch: {choice: [16, 17]}}", "discriminator.patch: .*got 17"),
         ("preset: other\nsearch: {generator.num_blocks: {int: [1, 3]}}", "preset: expected one of medgan"),
+        ("search: {data.size: {choice: [32, 64]}}", "data.size is one for all trials of a study"),
+        ("search: {train.epochs: {int: [4, 12]}}", "train.epochs is one for all trials"),
         ("turns: 3\nsearch: {generator.num_blocks: {int: [1, 3]}}", "turns"),
     ],
 )

@@ -70,12 +70,33 @@ def test_an_interrupted_retry_keeps_the_first_trials_root(study):
     assert root_of(study.ask(SPACE)) == 0
 
 
-def test_a_trial_the_infrastructure_fails_four_times_is_given_up(study):
+def test_a_trial_whose_actor_is_lost_four_times_is_given_up(study):
     for _ in range(4):
-        study.ask(SPACE)
-        recover(study)
+        trial = study.ask(SPACE)
+        fail(study, study.trials[trial.number], "infrastructure", "lost")
     assert summary(study.trials) == {"infrastructure": 3, "error": 1}
     assert "given up after 3 retries" in study.trials[-1].user_attrs["reason"]
+
+
+def test_interrupting_the_driver_is_never_held_against_a_trial(study):
+    for _ in range(6):
+        study.ask(SPACE)
+        recover(study)
+    assert summary(study.trials) == {"infrastructure": 6, "waiting": 1}
+
+
+def test_a_driver_that_dies_while_recovering_neither_loses_nor_doubles_the_trial(study):
+    trial = study.ask(SPACE)
+    study.enqueue_trial(trial.params, user_attrs={"root": 0, "retry_of": 0})
+    recover(study)
+    assert summary(study.trials) == {"infrastructure": 1, "waiting": 1}
+
+
+def test_a_resumed_study_does_not_draw_its_first_trials_again(study, tmp_path):
+    first = study.ask(SPACE)
+    study.tell(first.number, 0.5)
+    again = open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", IDENTITY, seed=0)
+    assert again.ask(SPACE).params != first.params
 
 
 def test_the_best_trial_may_be_a_stopped_one(study):

@@ -20,7 +20,8 @@ def open_study(folder, request):
             f"sqlite:///{folder / 'mlflow.db'}",
             "medgan/pet2ct",
             artifacts=folder / "artifacts",
-            study=request.node.name,
+            study="s",
+            key=request.node.name,
         )
 
     return opened
@@ -80,4 +81,4 @@ def test_a_data_set_is_noted_by_its_digest(open_study):
 
 def test_a_store_that_cannot_be_opened_is_refused(tmp_path):
     with pytest.raises(InputError, match="--tracking-uri nosuch://.*: cannot open"):
-        MlflowStudy("nosuch://x", "medgan/pet2ct", artifacts=tmp_path, study="s")
+        MlflowStudy("nosuch://x", "medgan/pet2ct", artifacts=tmp_path, study="s", key="k")
