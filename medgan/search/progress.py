@@ -96,7 +96,7 @@ class Progress:
     def _say(self, text: str, *, shown: bool = True) -> None:
         LOG.info(text)
         if shown:
-            self.console.print(text, markup=False)
+            self.console.print(text, markup=False, soft_wrap=True)
 
     def _outlook(self) -> str:
         best = max((line for line in list(self.lines.values()) if line.best == line.best), key=lambda line: line.best)
