@@ -146,6 +146,8 @@ def translate(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Translate every fitting DICOM series below IN with a registered model; the result says it is synthetic."""
+    import warnings
+
     import torch
 
     from medgan.place import find_place
@@ -158,7 +160,10 @@ def translate(
         facts = ModelFacts(name=name, version=version, digest=read_manifest(folder).weights_sha256)
         translator = load_translator(folder, device="cuda" if torch.cuda.is_available() else "cpu")
         print(f"{name} version {version}")
-        translate_folder(translator, source, out, facts=facts, progress=print)
+        with warnings.catch_warnings(record=True) as noted:
+            translate_folder(translator, source, out, facts=facts, progress=print)
+        for note in dict.fromkeys(str(warning.message) for warning in noted):
+            print(f"note: {note}")
     print("Synthetic images, for research only; not for diagnosis.")
 
 
