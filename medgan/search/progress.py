@@ -119,11 +119,23 @@ class Progress:
         return (begun + waiting * self.forecast.epochs) * epoch_s / self.concurrent
 
     def _table(self) -> Table:
-        table = Table("trial", "state", "epoch", "best val/ssim", "val MAE (HU)", "epoch (s)", box=None, pad_edge=False)
+        table = Table(
+            "trial",
+            "state",
+            "epoch",
+            "best val/ssim",
+            "val MAE (HU)",
+            "epoch (s)",
+            "time left",
+            box=None,
+            pad_edge=False,
+        )
         for line in list(self.lines.values()):
             seconds = f"{statistics.median(line.epoch_s):.1f}" if line.epoch_s else ""
             number = [f"{line.best:.3f}", f"{line.mae:.0f}"] if line.epoch else ["", ""]
-            table.add_row(str(line.root), line.state, f"{line.epoch}/{line.epochs}", *number, seconds)
+            going = line.state == "running" and line.epoch_s
+            left = duration((line.epochs - line.epoch) * statistics.median(line.epoch_s)) if going else ""
+            table.add_row(str(line.root), line.state, f"{line.epoch}/{line.epochs}", *number, seconds, left)
         started = any(line.epoch for line in list(self.lines.values()))
         table.caption = self._outlook() if started else "starting the worker group (about 20 s)"
         table.caption_justify = "left"
