@@ -101,7 +101,7 @@ class Progress:
     def _outlook(self) -> str:
         best = max((line for line in list(self.lines.values()) if line.best == line.best), key=lambda line: line.best)
         left = self.left_s()
-        rest = f", about {duration(left)} left" if left is not None else ""
+        rest = f", about {duration(left)} left" if left else ""
         return f"{self.finished} of {self.target} trials done, best {best.best:.3f} (trial {best.root}){rest}"
 
     def left_s(self) -> float | None:
