@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -65,7 +66,7 @@ class Worker:
         except Exception as error:  # the trial fails by name, the group lives on
             traceback.print_exc()
             traceback.clear_frames(error.__traceback__)
-            return Failure("error", f"{type(error).__name__}: {error}")
+            return Failure("error", textwrap.shorten(f"{type(error).__name__}: {error}", 160))
         finally:
             if isinstance(order, Epoch):
                 self.idle_since = time.monotonic()
