@@ -119,8 +119,10 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     known = flatten(config)
     for path, value in values.items():
         if path not in known:
-            near = difflib.get_close_matches(path, known, n=1) or ["one of " + ", ".join(known)]
-            raise InputError(f"unknown setting {path!r}; did you mean {near[0]}?")
+            near = difflib.get_close_matches(path, known, n=1)
+            sections = ", ".join(f"{name}.*" for name in tree)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {sections} (see medgan/config.py)"
+            raise InputError(f"unknown setting {path!r}; {hint}")
         section, name = path.split(".")
         tree[section][name] = value
     return validated(tree)

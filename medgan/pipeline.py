@@ -164,6 +164,8 @@ def _plan(accepted: Accepted, resources: Resources, concurrent: int, terminal: C
         "features": f"VGG-19, {base.extractor.weights} weights" if deepest_block(base) else "none",
         "output": f"{output} (log: logs/{study.study_name}.log)",
     }
+    for note in accepted.dataset.manifest.notes:
+        terminal.print(note, markup=False, soft_wrap=True)
     show_plan(terminal, facts, trials=missing, seconds=outlook.total_s(missing, concurrent))
     return outlook
 
@@ -227,7 +229,7 @@ def _dataset(request: Request, base: Config, console: Console) -> PreparedDatase
     if source is None:
         console.print("No --data: making phantom patients.")
         source = write_phantoms(request.place.output / "phantoms" / "pet2ct")
-    with Bar(console=console, transient=True) as bar:
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
         row = bar.add_task("reading DICOM", total=None)
         return prepare(
             source,
@@ -274,5 +276,7 @@ def _described(dataset: PreparedDataset) -> str:
         f"{len(set(dataset.slices(role).patients))} {role} patients ({len(dataset.slices(role))} slices)"
         for role in ("train", "validation", "test")
     ]
+    dropped = sum(patient.dropped for patient in dataset.manifest.patients)
     kind = "phantoms: " if dataset.manifest.phantom else ""
-    return f"{kind}{', '.join(roles)}, {dataset.manifest.size} px of {dataset.manifest.spacing_mm:g} mm"
+    grid = f"{dataset.manifest.size} px of {dataset.manifest.spacing_mm:g} mm"
+    return f"{kind}{', '.join(roles)}, {grid}; {dropped} slices without PET dropped"

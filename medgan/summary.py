@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from medgan.place import Place, shown
@@ -16,6 +17,7 @@ from medgan.search.study import Study, finished, summary
 from medgan.terminal import duration
 
 OUTCOME = "outcome"
+UNITS = {"psnr": " (dB)", "mse": " (of 0..255)"}
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,12 @@ class Outcome:
 
 def show_plan(console: Console, facts: Mapping[str, str], *, trials: int, seconds: float | None) -> None:
     """The plan: what, on what, where to, how long."""
-    table = Table.grid(padding=(0, 2))
-    for name, fact in facts.items():
-        table.add_row(f"[bold]{name}[/bold]", fact)
+    lines = dict(facts)
     if trials:
         expected = f"about {duration(seconds)}" if seconds is not None else "known after the first epochs"
-        table.add_row("[bold]expected[/bold]", f"{expected} for {trials} trials, early stopping counted in")
-    console.print(table, soft_wrap=True)
+        lines["expected"] = f"{expected} for {trials} trials, early stopping counted in"
+    for name, fact in lines.items():
+        console.print(f"[bold]{name:<10}[/bold]{escape(fact)}", soft_wrap=True)
     console.print()
 
 
@@ -79,7 +80,7 @@ def show_result(console: Console, outcome: Outcome, *, place: Place, study: Stud
     table = Table("test metric", "medgan", "mean image", box=None, pad_edge=False, title_justify="left")
     table.title = f"\n{outcome.num_patients} held-out test patients"
     for name, value in outcome.test.items():
-        table.add_row(name, f"{value:.4g}", f"{outcome.mean_image[name]:.4g}")
+        table.add_row(name + UNITS.get(name, ""), f"{value:.4g}", f"{outcome.mean_image[name]:.4g}")
     console.print(table)
     if handovers:
         console.print(f"\nHand-over from trial to trial: {statistics.median(handovers):.2f} s (median)")
@@ -95,7 +96,7 @@ def show_result(console: Console, outcome: Outcome, *, place: Place, study: Stud
         console,
         {
             "compare runs": uri if server else f"mlflow ui --backend-store-uri {uri}",
-            "use the model": f"medgan translate --model models:/{outcome.model}@{alias} {store} IN OUT",
+            "use the model": f"medgan translate --model models:/{outcome.model}@{alias} {store} PET_FOLDER OUT_FOLDER",
             "search on": "the same command with a larger --trials",
         },
     )

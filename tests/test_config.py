@@ -81,8 +81,8 @@ def test_an_unknown_path_is_refused_with_the_nearest(path, near):
         with_values(Config(), {path: 3})
 
 
-def test_a_path_like_none_is_refused_with_all():
-    with pytest.raises(InputError, match="unknown setting 'zzz'; did you mean one of data.size, .*train.seed"):
+def test_a_path_like_none_is_refused_with_the_sections():
+    with pytest.raises(InputError, match="unknown setting 'zzz'; expected one of data.*, .*train"):
         with_values(Config(), {"zzz": 3})
 
 

@@ -78,7 +78,7 @@ def prepare(
             settings = Settings(task, size, spacing_mm or _spacing_with_room(pairs, size))
             with _whole_or_nothing(folder) as part:
                 results = _convert_all(pairs, part, settings, progress=progress, processes=processes)
-                manifest = _manifest(pairs, results, notes, settings=settings, datasets=datasets)
+                manifest = _manifest(pairs, results, notes, settings=settings, datasets=datasets, source=source)
                 write_atomically(part / FILE_NAME, manifest.model_dump_json(indent=1).encode())
     return PreparedDataset.open(folder)
 
@@ -111,7 +111,7 @@ def _usable_pairs(source: Path, key: bytes, task: Task) -> tuple[dict[str, Pair]
         pairs[patient] = one
         if one.note:
             notes.append(f"patient {patient}: {one.note}")
-    _refuse_too_few(len(pairs), notes)
+    _refuse_too_few(source, len(pairs), notes)
     return dict(sorted(pairs.items())), notes
 
 
@@ -163,12 +163,13 @@ def _manifest(
     *,
     settings: Settings,
     datasets: Path,
+    source: Path,
 ) -> Manifest:
     by_patient = dict(zip(pairs, results, strict=True))
     usable = {patient: result for patient, result in by_patient.items() if isinstance(result, Converted)}
     reasons = [_set_aside(patient, result) for patient, result in by_patient.items() if isinstance(result, str)]
     notes = [*notes, *reasons]
-    _refuse_too_few(len(usable), notes)
+    _refuse_too_few(source, len(usable), notes)
     known = load_roles(datasets)
     roles = assign_roles(usable, known)
     store_roles(datasets, known | roles)
@@ -201,10 +202,12 @@ def _set_aside(patient: str, reason: str) -> str:
     return f"patient {patient} set aside: {reason}"
 
 
-def _refuse_too_few(num_patients: int, notes: Sequence[str]) -> None:
+def _refuse_too_few(source: Path, num_patients: int, notes: Sequence[str]) -> None:
     if num_patients < 3:
         reasons = "".join(f"\n  {note}" for note in notes)
-        raise InputError(f"expected at least 3 patients to split, got {num_patients} that can be used{reasons}")
+        raise InputError(
+            f"{source}: expected at least 3 patients to split, got {num_patients} that can be used{reasons}"
+        )
 
 
 @contextmanager
