@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from medgan.data.atomic import flush_folder
 from medgan.engine.state import State, load_tensors, tensors
 
 LAST, BEST, PICTURES = "last.safetensors", "best.safetensors", "pictures.npz"
@@ -24,6 +25,7 @@ def save_tensors(path: Path, values: Mapping[str, Tensor], metadata: Mapping[str
     with part.open("rb+") as file:
         os.fsync(file.fileno())
     part.replace(path)
+    flush_folder(path.parent)
 
 
 def save_state(folder: Path, state: State) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from medgan.data.atomic import write_atomically
 from medgan.data.dataset import Batches, Slices
 from medgan.engine.checkpoint import BEST, PICTURES, save_state, save_tensors
 from medgan.engine.evaluate import evaluate, fixed_pictures
@@ -72,9 +74,9 @@ def save_epoch(training: Training, folder: Path) -> None:
             folder / BEST, {key: value.contiguous() for key, value in bare(state.generator).state_dict().items()}
         )
         pictures: dict[str, Any] = fixed_pictures(bare(state.generator), training.validation, training.runtime.device)
-        with (folder / "pictures.part").open("wb") as file:
-            np.savez(file, **pictures)
-        (folder / "pictures.part").replace(folder / PICTURES)
+        content = io.BytesIO()
+        np.savez(content, **pictures)
+        write_atomically(folder / PICTURES, content.getvalue())
     save_state(folder, state)
 
 
