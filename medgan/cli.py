@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,17 +68,24 @@ def tune_task(task: str) -> Callable[..., None]:
             concurrent=concurrent,
             overrides=dict(parse_assignment(text) for text in settings),
         )
-        try:
+        with stoppable():
             tune(request, Console(highlight=False))
-        except KeyboardInterrupt:
-            Console(highlight=False).print("\nStopped. What was finished is kept; the same command goes on from there.")
-            raise SystemExit(130) from None
 
     command.__doc__ = f"""Search the hyper-parameters of {task}, test the best model on held-out patients, register it.
 
     The same command again goes on where it stopped. Exit codes: 0 done, 1 failed, 2 refused input, 130 stopped.
     """
     return command
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Ctrl-C ends a job in a sentence, exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nStopped. What was finished is kept; the same command goes on from there.")
+        raise SystemExit(130) from None
 
 
 def run(command: Callable[..., Any]) -> None:
@@ -135,6 +143,44 @@ def prepare(
     for role in ("train", "validation", "test"):
         print(f"{role}: {len(set(dataset.slices(role).patients))} patients, {len(dataset.slices(role))} slices")
     print(f"{dataset.folder}, {dataset.manifest.spacing_mm:g} mm a pixel, digest {dataset.digest[:12]}")
+
+
+@app.command()
+def train(
+    preset: Annotated[str, typer.Option(help="published method, such as medgan, pix2pix, unet_l1")] = "medgan",
+    data: Data = None,
+    task: Annotated[str, typer.Option(help="what is translated into what")] = "pet2ct",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="the method made small: 64 px, minutes [no --data: always]")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="DDP processes; 1: this process, without Ray")] = 1,
+    output: Output = None,
+    tracking_uri: TrackingUri = None,
+    settings: Settings = [],  # noqa: B006 - typer's way
+) -> None:
+    """Train one published method, test it on held-out patients, register it; the same command goes on from there.
+
+    Settings by dotted path, such as --set train.minutes=5 --set generator.base_channels=32; see `medgan inspect`.
+    """
+    from rich.console import Console
+
+    from medgan.config import at_least_one, parse_assignment
+    from medgan.place import find_place
+    from medgan.tasks import task_named
+    from medgan.train import TrainRequest
+    from medgan.train import train as train_one
+
+    request = TrainRequest(
+        task=task_named(task),
+        place=find_place(output, tracking_uri),
+        preset=preset,
+        data=data.expanduser().absolute() if data else None,
+        quick=quick,
+        workers=at_least_one("--workers", workers),
+        overrides=dict(parse_assignment(text) for text in settings),
+    )
+    with stoppable():
+        train_one(request, Console(highlight=False))
 
 
 @app.command()

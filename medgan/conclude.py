@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import medgan.serving
 from medgan.config import Config, with_values
 from medgan.data.dataset import PreparedDataset
-from medgan.distributed.testing import measure_on_test
+from medgan.distributed.testing import measure_on_worker
 from medgan.engine.checkpoint import BEST
 from medgan.errors import JobError
 from medgan.metrics.table import overall_means
@@ -36,14 +36,14 @@ def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDat
     trial, value = best
     config, root = with_values(job.base, trial.params), root_of(trial)
     weights = trial_folder(job.checkpoints, root) / BEST
-    ours, mean_image = measure_on_test(config, weights, dataset.folder, job.resources)
+    ours, mean_image = measure_on_worker(config, weights, dataset.folder, job.resources)
     test, baseline = overall_means(ours), overall_means(mean_image)
     run = tracking.trial(root)
     run.metrics({f"test/{name}": value for name, value in test.items()}, step=0)
     run.metrics({f"test/mean_image_{name}": value for name, value in baseline.items()}, step=0)
     run.finish("FINISHED")
     name = f"medgan-{label_of(dataset)}"
-    number = _register(name, config, weights, dataset, run_id=run.run_id, uri=place.tracking_uri, test=test)
+    number = register_generator(name, config, weights, dataset, run_id=run.run_id, uri=place.tracking_uri, test=test)
     verdict, aliases = beats_mean_image(ours, mean_image), ["challenger"]
     point(name, "challenger", number, uri=place.tracking_uri)
     champion = holder(name, "champion", uri=place.tracking_uri)
@@ -68,7 +68,7 @@ def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDat
     return outcome
 
 
-def _register(
+def register_generator(
     name: str,
     config: Config,
     weights: Path,
@@ -78,6 +78,7 @@ def _register(
     uri: str,
     test: Mapping[str, float],
 ) -> str:
+    """Registers a trained generator with all that is needed to use it; the version's number."""
     manifest = ModelManifest(
         name=name,
         task=dataset.task.name,

@@ -5,13 +5,20 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from medgan.errors import InputError
 
-Blocks = tuple[Literal[1, 2, 3, 4, 5], ...]
+EXTRACTOR_BLOCKS = {"vgg19": 5, "squeezenet": 7, "alexnet": 5, "in_domain": 4}
+"""How many blocks each feature extractor has."""
+
+JUDGED = ("lambda_discriminator", "lambda_margin", "lambda_gradient_penalty")
+"""Weights of the discriminator's terms; every other lambda is the generator's."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Blocks = tuple[Annotated[int, Field(ge=1, le=7)], ...]
 Norm = Literal["instance", "batch", "none"]
 
 
@@ -24,32 +31,57 @@ class DataConfig(Section):
 
 
 class GeneratorConfig(Section):
-    num_blocks: int = Field(1, ge=1, le=8, description="U-blocks in the chain")
-    base_channels: PositiveInt = Field(64, description="channels of the first encoder layer")
-    depth: int | None = Field(None, ge=2, le=8, description="encoder layers a block; none: from data.size")
+    network: Literal["casnet", "resnet", "shallow", "filament", "discogan", "autoencoder"] = "casnet"
+    block: Literal["u", "residual"] = Field("u", description="what casnet chains: U-blocks, or residual ones")
+    num_blocks: int = Field(1, ge=1, le=9, description="blocks of casnet (1..8), residual blocks of resnet")
+    base_channels: PositiveInt = Field(64, description="channels of the first layer")
+    depth: int | None = Field(None, ge=2, le=8, description="encoder layers a block of casnet; none: from data.size")
     norm: Norm = "instance"
+    dropout: float = Field(0.0, ge=0, lt=1, description="on the first three decoder layers")
     between_blocks: Literal["tanh", "none"] = "tanh"
+    block_input: Literal["previous", "previous_and_source"] = "previous"
 
 
 class DiscriminatorConfig(Section):
-    patch: Literal[16, 34, 70, 142] = Field(16, description="receptive field in pixels")
+    network: Literal["patch", "residual", "filament", "discogan"] = "patch"
+    patch: Literal[1, 16, 34, 70, 142, 286] = Field(16, description="receptive field of patch, in pixels")
+    sees: Literal["source_and_image", "image"] = Field("source_and_image", description="conditional, or not")
     base_channels: PositiveInt = 64
     norm: Norm = "instance"
     spectral_norm: bool = True
 
 
 class LossConfig(Section):
-    adversarial: Literal["vanilla", "lsgan"] = "vanilla"
+    adversarial: Literal["vanilla", "lsgan", "hinge", "wasserstein"] = "vanilla"
     lambda_adversarial: NonNegativeFloat = 1.0
     lambda_l1: NonNegativeFloat = 0.0
+    lambda_l2: NonNegativeFloat = 0.0
+    lambda_tv: NonNegativeFloat = Field(0.0, description="total variation of the output")
+    lambda_stages: NonNegativeFloat = Field(0.0, description="L1 of every block's output but the last, casnet only")
     lambda_perceptual: NonNegativeFloat = 0.0
+    lambda_feature_matching: NonNegativeFloat = 0.0
     lambda_style: NonNegativeFloat = 0.0
     lambda_content: NonNegativeFloat = 0.0
+    lambda_cycle: NonNegativeFloat = Field(0.0, description="above 0, a second generator translates back")
+    lambda_identity: NonNegativeFloat = Field(0.0, description="a target translated shall stay; needs the cycle")
+    lambda_mmd: NonNegativeFloat = Field(0.0, description="maximum mean discrepancy of the batches' pixels")
+    perceptual_weights: tuple[NonNegativeFloat, ...] | None = Field(
+        None, description="a weight for the pixel level and one for each discriminator layer; none: all 1"
+    )
     style_blocks: Blocks = Field((1, 5), min_length=1, description="extractor blocks compared by Gram matrix")
     content_blocks: Blocks = Field((1, 2, 3, 4), min_length=1, description="extractor blocks compared directly")
+    cycle_distance: Literal["l1", "l2"] = "l1"
+    cycle_share: tuple[Share, Share] | None = Field(
+        None, description="first and last r of (1 - r) x other terms + r x cycle; none: plain weights"
+    )
+    lambda_discriminator: PositiveFloat = Field(1.0, description="of the discriminator's adversarial loss")
+    lambda_margin: NonNegativeFloat = Field(0.0, description="the discriminator keeps the perceptual loss above margin")
+    margin: PositiveFloat = 50.0
+    lambda_gradient_penalty: NonNegativeFloat = 0.0
 
 
 class ExtractorConfig(Section):
+    network: Literal["vgg19", "squeezenet", "alexnet", "in_domain"] = "vgg19"
     weights: str = Field("random", description="download, a weights file, or random (demos)")
 
 
@@ -58,17 +90,30 @@ class OptimConfig(Section):
     discriminator_lr: PositiveFloat = 2e-4
     beta1: float = Field(0.5, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="linear: to 0, second half")
+    clip_norm: PositiveFloat | None = Field(None, description="largest norm of a network's gradient")
+    clip_weights: PositiveFloat | None = Field(None, description="largest weight of the discriminator (WGAN: 0.01)")
 
 
 class TrainConfig(Section):
     epochs: PositiveInt = 200
+    minutes: PositiveFloat | None = Field(None, description="ends earlier, with the epoch that reaches it")
     batch_size: PositiveInt = Field(1, description="slices a generator update, over all workers together")
-    generator_steps: PositiveInt = Field(1, description="generator updates for each discriminator update")
+    generator_steps: PositiveInt = Field(1, description="generator updates a step")
+    discriminator_steps: PositiveInt = Field(1, description="discriminator updates a step, after the generator's")
+    pool_size: int = Field(0, ge=0, description="past outputs that the discriminator is shown again")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="of the averaged generator, which is evaluated; 0: none")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the networks' arithmetic")
     seed: int = 0
 
 
+class MetricsConfig(Section):
+    lpips: Literal["none", "alex", "squeeze"] = "none"
+    lpips_weights: str = Field("", description="folder with the network's and LPIPS v0.1's weights")
+
+
 class Config(Section):
-    """Everything that decides what a training computes, given a data set."""
+    """Everything that decides what a training computes and reports, given a data set."""
 
     data: DataConfig = DataConfig()
     generator: GeneratorConfig = GeneratorConfig()
@@ -77,17 +122,51 @@ class Config(Section):
     extractor: ExtractorConfig = ExtractorConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
     @model_validator(mode="after")
     def fits_the_image(self) -> Config:
         """The networks' sizes follow from the image's."""
-        size = self.data.size
-        halvings = self.generator.depth or 4
-        if size % 2**halvings:
-            raise ValueError(f"data.size {size} must be a multiple of {2**halvings}, to be halved {halvings} times")
-        if self.discriminator.patch > size:
+        size, generator = self.data.size, self.generator
+        if generator.network == "casnet":
+            halvings = generator.depth or 4
+            if size % 2**halvings:
+                raise ValueError(f"data.size {size} must be a multiple of {2**halvings}, to be halved {halvings} times")
+            if generator.num_blocks > 8:
+                raise ValueError(f"generator.num_blocks: casnet chains 1 to 8 blocks; got {generator.num_blocks}")
+        if uses_discriminator(self) and self.discriminator.network == "patch" and self.discriminator.patch > size:
             raise ValueError(f"discriminator.patch {self.discriminator.patch} is larger than data.size {size}")
         return self
+
+    @model_validator(mode="after")
+    def has_what_its_terms_need(self) -> Config:
+        """A term without the network it looks at is refused, not left out."""
+        loss, network = self.loss, self.extractor.network
+        if not any(value for name, value in loss if name.startswith("lambda_") and name not in JUDGED):
+            raise ValueError("loss: every lambda of the generator is 0, there is nothing to minimize")
+        for kind in ("style", "content"):
+            deepest = max(getattr(loss, f"{kind}_blocks"))
+            if getattr(loss, f"lambda_{kind}") and deepest > EXTRACTOR_BLOCKS[network]:
+                raise ValueError(f"loss.{kind}_blocks: {network} has {EXTRACTOR_BLOCKS[network]} blocks; got {deepest}")
+        if loss.lambda_identity and not loss.lambda_cycle:
+            raise ValueError("loss.lambda_identity: needs loss.lambda_cycle above 0, whose generator translates back")
+        if loss.cycle_share and not loss.lambda_cycle:
+            raise ValueError("loss.cycle_share: needs loss.lambda_cycle above 0")
+        if loss.lambda_stages and (self.generator.network, self.generator.num_blocks > 1) != ("casnet", True):
+            raise ValueError("loss.lambda_stages: needs generator.network casnet and generator.num_blocks above 1")
+        if loss.lambda_mmd and self.train.batch_size < 2:
+            raise ValueError("loss.lambda_mmd: compares batches; needs train.batch_size of 2 or more")
+        if self.metrics.lpips != "none" and not self.metrics.lpips_weights:
+            raise ValueError(
+                f"metrics.lpips {self.metrics.lpips}: needs its weights; give the folder: metrics.lpips_weights"
+            )
+        return self
+
+
+def uses_discriminator(config: Config) -> bool:
+    """Whether any weighted term looks at a discriminator; where none does, none is built."""
+    loss = config.loss
+    return any((loss.lambda_adversarial, loss.lambda_perceptual, loss.lambda_feature_matching))
 
 
 def generator_depth(config: Config) -> int:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress as Bar
 
-from medgan.build import deepest_block
+from medgan.accept import (
+    dataset_for,
+    described,
+    features_of,
+    nothing_left_behind,
+    refuse_too_few_slices,
+    refuse_what_cannot_train,
+    with_weights,
+)
+from medgan.build.networks import deepest_block
 from medgan.conclude import conclude, label_of, tags_of
-from medgan.config import Config, at_least_one, flatten, with_values
+from medgan.config import Config, at_least_one, flatten
 from medgan.data.dataset import PreparedDataset
-from medgan.data.phantoms import write_phantoms
-from medgan.data.prepare import prepare
 from medgan.distributed.cluster import cluster, is_given, machine, refuse_what_cannot_fit, resources_for
 from medgan.distributed.resident import Resources
 from medgan.errors import InputError
-from medgan.models.extractor import download_weights, load_extractor
 from medgan.place import Place
 from medgan.search.plan import Forecast, forecast
 from medgan.search.progress import Progress
@@ -75,7 +80,7 @@ def tune(request: Request, console: Console) -> None:
         JobError: the search ended without a usable trial.
         KeyboardInterrupt: stopped from outside; what was finished is kept.
     """
-    with _nothing_left_behind(request.place.output):
+    with nothing_left_behind(request.place.output):
         accepted = _accept(request, console)
     name = accepted.study.study_name
     with (
@@ -94,11 +99,11 @@ def _accept(request: Request, console: Console) -> Accepted:
     base = space.base(request.overrides)
     if not is_given():
         resources, _ = resources_for(machine(), workers=request.workers, concurrent=request.concurrent)
-        _refuse_what_cannot_train(space.corner(base), resources)
+        refuse_what_cannot_train(space.corner(base), resources.workers)
     _refuse_unfit_name(request.study)
-    dataset = _dataset(request, base, console)
-    _refuse_too_few_slices(base, len(dataset.slices("train")))
-    base = _with_weights(base, space, request.place)
+    dataset = dataset_for(request.data, request.task, size=base.data.size, place=request.place, console=console)
+    refuse_too_few_slices(base, len(dataset.slices("train")))
+    base = with_weights(base, deepest_block(space.corner(base)), request.place)
     identity = Identity(request.task.name, dataset.digest, space.digest(request.overrides))
     name = request.study or identity.default_name()
     place, experiment = request.place, f"medgan/{label_of(dataset)}"
@@ -119,7 +124,7 @@ def _run(accepted: Accepted, terminal: Console) -> None:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         capacity = stack.enter_context(cluster()) if is_given() else machine()
         resources, concurrent = resources_for(capacity, workers=request.workers, concurrent=request.concurrent)
-        _refuse_what_cannot_train(accepted.space.corner(accepted.base), resources)
+        refuse_what_cannot_train(accepted.space.corner(accepted.base), resources.workers)
         outlook = _plan(accepted, resources, concurrent, terminal)
         outcome, handovers = Outcome.of(study), []
         best = best_trial(study)
@@ -141,7 +146,7 @@ def _run(accepted: Accepted, terminal: Console) -> None:
             )
             tracking.run.params({"space": accepted.space_name, **flatten(accepted.base)})
             tracking.run.tags(tags_of(dataset))
-            tracking.dataset(label_of(dataset), dataset.digest, profile=_described(dataset))
+            tracking.dataset(label_of(dataset), dataset.digest, profile=described(dataset))
             handovers = _search(job, study, tracking, dataset, terminal=terminal, outlook=outlook)
             outcome = conclude(job, study, tracking, dataset, place)
     assert outcome is not None, "a study is concluded before its result is shown"
@@ -158,10 +163,10 @@ def _plan(accepted: Accepted, resources: Resources, concurrent: int, terminal: C
     moving = f"{len(accepted.space.search)} settings, up to {base.train.epochs} epochs a trial, ASHA"
     facts = {
         "study": f"{study.study_name}: {done} of {max(accepted.target, done)} trials done",
-        "data": _described(accepted.dataset),
+        "data": described(accepted.dataset),
         "space": f"{accepted.space_name}: {moving}",
         "workers": f"{resources.workers} DDP processes a trial on {resources.device}, trials at once: {concurrent}",
-        "features": f"VGG-19, {base.extractor.weights} weights" if deepest_block(base) else "none",
+        "features": features_of(base),
         "output": f"{output} (log: logs/{study.study_name}.log)",
     }
     for note in accepted.dataset.manifest.notes:
@@ -199,68 +204,6 @@ def _search(
     return progress.handovers
 
 
-@contextmanager
-def _nothing_left_behind(output: Path) -> Iterator[None]:
-    """Removes the output folder again when the request is refused and the folder was not there before."""
-    there = output.exists()
-    try:
-        yield
-    except InputError:
-        if not there:
-            shutil.rmtree(output, ignore_errors=True)
-        raise
-
-
-def _with_weights(base: Config, space: Space, place: Place) -> Config:
-    """The configuration with its extractor's weights at hand, in a file every worker can read."""
-    deepest, weights = deepest_block(space.corner(base)), base.extractor.weights
-    if not deepest or weights == "random":
-        return base
-    path = (
-        download_weights(place.output / "weights") if weights == "download" else Path(weights).expanduser().absolute()
-    )
-    load_extractor(str(path), deepest)
-    return with_values(base, {"extractor.weights": str(path)})
-
-
-def _dataset(request: Request, base: Config, console: Console) -> PreparedDataset:
-    """The request's data set, prepared or opened; phantoms where it names none."""
-    source = request.data
-    if source is None:
-        console.print("No --data: making phantom patients.")
-        source = write_phantoms(request.place.output / "phantoms" / "pet2ct")
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        row = bar.add_task("reading DICOM", total=None)
-        return prepare(
-            source,
-            task=request.task,
-            datasets=request.place.datasets,
-            size=base.data.size,
-            progress=lambda done, total: bar.update(row, completed=done, total=total),
-        )
-
-
-def _refuse_what_cannot_train(config: Config, resources: Resources) -> None:
-    workers = resources.workers
-    if config.train.batch_size % workers:
-        raise InputError(
-            f"train.batch_size: expected a multiple of the {workers} workers; got {config.train.batch_size}"
-        )
-    if workers > 1 and "batch" in (config.generator.norm, config.discriminator.norm):
-        raise InputError(
-            f"norm: batch keeps statistics a worker; expected instance, or --workers 1; got {workers} workers"
-        )
-
-
-def _refuse_too_few_slices(base: Config, num_slices: int) -> None:
-    least = base.train.batch_size * base.train.generator_steps
-    if num_slices < least:
-        raise InputError(
-            f"train.batch_size: {base.train.generator_steps} batches must fit into the {num_slices} training slices, "
-            f"so that an epoch holds a step; got {base.train.batch_size}"
-        )
-
-
 def _refuse_unfit_name(name: str | None) -> None:
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise InputError(f"--study: expected letters, digits, dots, dashes and underscores; got {name!r}")
@@ -269,14 +212,3 @@ def _refuse_unfit_name(name: str | None) -> None:
 def _statuses(study: Study) -> dict[int, str]:
     """Root -> the status that the run of a finished trial should have."""
     return {root_of(trial): STATUS.get(state_of(trial), "FAILED") for trial in finished(study)}
-
-
-def _described(dataset: PreparedDataset) -> str:
-    roles = [
-        f"{len(set(dataset.slices(role).patients))} {role} patients ({len(dataset.slices(role))} slices)"
-        for role in ("train", "validation", "test")
-    ]
-    dropped = sum(patient.dropped for patient in dataset.manifest.patients)
-    kind = "phantoms: " if dataset.manifest.phantom else ""
-    grid = f"{dataset.manifest.size} px of {dataset.manifest.spacing_mm:g} mm"
-    return f"{kind}{', '.join(roles)}, {grid}; {dropped} slices without PET dropped"

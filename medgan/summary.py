@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from medgan.metrics.table import Patients, overall_means, overall_spread
 from medgan.place import Place, shown
 from medgan.search.study import Study, finished, summary
-from medgan.terminal import duration
+from medgan.terminal import LOG, duration
 
 OUTCOME = "outcome"
 UNITS = {"psnr": " (dB)", "mse": " (of 0..255)"}
+MAES = {"val/mae_hu": "HU", "val/mae_suv": "SUV"}
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,117 @@ class Outcome:
         return cls(**json.loads(kept)) if kept else None
 
 
+@dataclass(frozen=True)
+class Trained:
+    """How a training ended.
+
+    Attributes:
+        test: test patient -> metric -> value, of the generator.
+        mean_image: the same for the mean image of the training targets.
+        epoch: the best one on the validation patients, whose generator was kept.
+        model: name of the registered model.
+        version: of the model.
+        folder: with the checkpoints and the pictures.
+    """
+
+    test: Patients
+    mean_image: Patients
+    epoch: int
+    model: str
+    version: str
+    folder: Path
+
+
+def show_facts(console: Console, facts: Mapping[str, str]) -> None:
+    """What is about to be done, a line a fact."""
+    for name, fact in facts.items():
+        console.print(f"[bold]{name:<10}[/bold]{escape(fact)}", soft_wrap=True)
+    console.print()
+
+
 def show_plan(console: Console, facts: Mapping[str, str], *, trials: int, seconds: float | None) -> None:
     """The plan: what, on what, where to, how long."""
     lines = dict(facts)
     if trials:
         expected = f"about {duration(seconds)}" if seconds is not None else "known after the first epochs"
         lines["expected"] = f"{expected} for {trials} trials, early stopping counted in"
-    for name, fact in lines.items():
-        console.print(f"[bold]{name:<10}[/bold]{escape(fact)}", soft_wrap=True)
-    console.print()
+    show_facts(console, lines)
+
+
+class Lines:
+    """A training's epochs on the terminal: one line that changes where there is a screen, else a line each.
+
+    Args:
+        console: where to.
+        epochs: at most.
+        minutes: at most, or none.
+    """
+
+    def __init__(self, console: Console, *, epochs: int, minutes: float | None) -> None:
+        self.console, self.epochs, self.minutes = console, epochs, minutes
+        self.status = console.status("first epoch ...")
+
+    def __enter__(self) -> Lines:
+        if self.console.is_terminal:
+            self.status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.status.stop()
+
+    def say(self, text: str) -> None:
+        """An event, on a line of its own."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def epoch(self, history: Sequence[Mapping[str, float]], progress: float) -> None:
+        """The last epoch of the history, and the time left."""
+        row, number = history[-1], len(history)
+        spent = sum(one["time/epoch_s"] for one in history)
+        mae = next((f", MAE {row[name]:.4g} {unit}" for name, unit in MAES.items() if name in row), "")
+        left = f"about {duration(spent / progress - spent)} left" if progress < 1 else "done"
+        text = (
+            f"epoch {number}/{self.epochs}: val/ssim {row['val/ssim']:.3f}{mae}, {row['time/epoch_s']:.1f} s; "
+            f"best {max(one['val/ssim'] for one in history):.3f}, {left}"
+        )
+        LOG.info(text)
+        if self.console.is_terminal:
+            self.status.update(text)
+        else:
+            self.say(text)
+
+
+def show_trained(console: Console, trained: Trained, *, place: Place) -> None:
+    """The test metrics, mean and spread over patients, and the next commands."""
+    table = Table("test metric", "mean", "spread", "mean image", box=None, pad_edge=False, title_justify="left")
+    table.title = f"\n{len(trained.test)} held-out test patients, generator of epoch {trained.epoch}"
+    means, spread, baseline = (
+        overall_means(trained.test),
+        overall_spread(trained.test),
+        overall_means(trained.mean_image),
+    )
+    for name, value in means.items():
+        table.add_row(name + UNITS.get(name, ""), f"{value:.4g}", f"{spread[name]:.2g}", f"{baseline[name]:.4g}")
+    console.print(table)
+    console.print(f"\nRegistered {trained.model} version {trained.version}. For research only; not for diagnosis.")
+    console.print(f"Pictures: {trained.folder / 'validation.png'}", soft_wrap=True)
+    _commands(
+        console,
+        {
+            "compare runs": _compare(place),
+            "use the model": f"medgan translate --model models:/{trained.model}/{trained.version} {_store(place)} "
+            "SOURCE_FOLDER OUT_FOLDER",
+            "train on": "the same command with a larger --set train.epochs=N",
+        },
+    )
+
+
+def _compare(place: Place) -> str:
+    uri = shown(place.tracking_uri)
+    return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+
+
+def _store(place: Place) -> str:
+    return f"--output {place.output}" if place.owns_tracking else f"--tracking-uri {shown(place.tracking_uri)}"
 
 
 def show_result(console: Console, outcome: Outcome, *, place: Place, study: Study, handovers: list[float]) -> None:
@@ -89,14 +194,12 @@ def show_result(console: Console, outcome: Outcome, *, place: Place, study: Stud
     )
     console.print("For research only; not for diagnosis.")
     alias = "champion" if "champion" in outcome.aliases else "challenger"
-    uri = shown(place.tracking_uri)
-    server = uri.startswith("http")
-    store = f"--output {place.output}" if place.owns_tracking else f"--tracking-uri {uri}"
     _commands(
         console,
         {
-            "compare runs": uri if server else f"mlflow ui --backend-store-uri {uri}",
-            "use the model": f"medgan translate --model models:/{outcome.model}@{alias} {store} PET_FOLDER OUT_FOLDER",
+            "compare runs": _compare(place),
+            "use the model": f"medgan translate --model models:/{outcome.model}@{alias} {_store(place)} "
+            "PET_FOLDER OUT_FOLDER",
             "search on": "the same command with a larger --trials",
         },
     )

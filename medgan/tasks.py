@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from medgan.errors import InputError
+
+ARBITRARY_UNIT = "a.u."
+"""The unit of images without a physical one, such as MR."""
+CT_TISSUES = {"air": (-32768.0, -300.0), "soft": (-300.0, 150.0), "bone": (150.0, 32768.0)}
+"""HU, the lower end included; in the body mask, air is that of lungs, bowel and sinuses.
+
+The outer ends are int16's, not infinite: `dataset.json` keeps the task, and JSON knows no infinity."""
 
 
 @dataclass(frozen=True)
@@ -16,12 +24,14 @@ class Image:
         unit: physical unit of the voxels.
         window: (low, high) in that unit, mapped linearly to [-1, 1] and clipped.
         background: the value of nothing, in that unit: what padding is filled with.
+        tissues: name -> [low, high) in that unit, whose errors are also told apart; by the target's own value.
     """
 
     modality: str
     unit: str
     window: tuple[float, float]
     background: float
+    tissues: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ TASKS = {
     "pet2ct": Task(
         name="pet2ct",
         source=Image(modality="PT", unit="SUV", window=(0.0, 10.0), background=0.0),
-        target=Image(modality="CT", unit="HU", window=(-1000.0, 2000.0), background=-1000.0),
+        target=Image(modality="CT", unit="HU", window=(-1000.0, 2000.0), background=-1000.0, tissues=CT_TISSUES),
     ),
 }
 

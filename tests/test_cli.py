@@ -57,7 +57,10 @@ def job():
         (["--set", "extractor.weights=/no/file"], "extractor.weights: .*there is no file /no/file"),
         (["--workers", "1", "--set", "train.batch_size=400"], "train.batch_size: 3 batches must fit into the"),
         (["--set", "train.batch_size=3"], "train.batch_size: expected a multiple of the 2 workers; got 3"),
-        (["--set", "generator.norm=batch"], "norm: batch keeps statistics a worker; expected instance, or --workers 1"),
+        (
+            ["--set", "generator.network=discogan", "--set", "data.size=20"],
+            "discogan at data.size 20: generator: expected sides that are multiples of 16; got 20 x 20",
+        ),
         (["--study", "a b"], "--study: expected letters"),
         (["--tracking-uri", "nosuch://x"], "--tracking-uri nosuch://x: cannot open"),
         (["--study-uri", "sqlite:////no/such/folder/x.db"], "--study-uri .*cannot open the study database"),

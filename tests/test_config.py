@@ -1,11 +1,12 @@
 import math
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from medgan.config import Config, flatten, generator_depth, parse_assignment, validated, with_values
+from medgan.config import Config, flatten, generator_depth, parse_assignment, uses_discriminator, validated, with_values
 from medgan.errors import InputError
 
 
@@ -89,7 +90,7 @@ def test_a_path_like_none_is_refused_with_the_sections():
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("generator.num_blocks", 9, "generator.num_blocks: .*less than or equal to 8; got 9"),
+        ("generator.num_blocks", 9, "generator.num_blocks: casnet chains 1 to 8 blocks; got 9"),
         ("generator.num_blocks", 0, "generator.num_blocks: .*greater than or equal to 1; got 0"),
         ("train.epochs", 2.5, "train.epochs: .*integer.*; got 2.5"),
         ("train.epochs", "many", "train.epochs: .*integer.*; got 'many'"),
@@ -98,9 +99,9 @@ def test_a_path_like_none_is_refused_with_the_sections():
         ("loss.lambda_l1", -1, "loss.lambda_l1: .*greater than or equal to 0; got -1"),
         ("loss.lambda_l1", math.nan, "loss.lambda_l1: .*; got nan"),
         ("loss.lambda_l1", math.inf, "loss.lambda_l1: .*finite number; got inf"),
-        ("loss.style_blocks", [1, 6], "loss.style_blocks: .*1, 2, 3, 4 or 5; got 6"),
+        ("loss.style_blocks", [1, 8], "loss.style_blocks: .*less than or equal to 7; got 8"),
         ("loss.content_blocks", [], "loss.content_blocks: .*at least 1 item.*; got \\[\\]"),
-        ("discriminator.patch", 64, "discriminator.patch: .*16, 34, 70 or 142; got 64"),
+        ("discriminator.patch", 64, "discriminator.patch: .*1, 16, 34, 70, 142 or 286; got 64"),
         ("generator.norm", "layer", "generator.norm: .*'instance', 'batch' or 'none'; got 'layer'"),
         ("data.size", 8, "data.size: .*greater than or equal to 16; got 8"),
     ],
@@ -108,6 +109,48 @@ def test_a_path_like_none_is_refused_with_the_sections():
 def test_a_value_out_of_range_is_refused_with_its_path_and_itself(path, value, message):
     with pytest.raises(InputError, match="setting " + message):
         with_values(Config(), {path: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"loss.lambda_style": 1.0, "loss.style_blocks": [1, 6]},
+            "setting loss.style_blocks: vgg19 has 5 blocks; got 6",
+        ),
+        (
+            {"loss.lambda_content": 1.0, "extractor.network": "in_domain", "loss.content_blocks": [5]},
+            "setting loss.content_blocks: in_domain has 4 blocks; got 5",
+        ),
+        ({"loss.lambda_adversarial": 0}, "setting loss: every lambda of the generator is 0, there is nothing to min"),
+        ({"loss.lambda_identity": 1}, "setting loss.lambda_identity: needs loss.lambda_cycle above 0"),
+        ({"loss.cycle_share": [0, 1]}, "setting loss.cycle_share: needs loss.lambda_cycle above 0"),
+        ({"loss.lambda_stages": 1}, "setting loss.lambda_stages: needs generator.network casnet and generator.num_bl"),
+        ({"loss.lambda_mmd": 1}, "setting loss.lambda_mmd: compares batches; needs train.batch_size of 2 or more"),
+        ({"metrics.lpips": "alex"}, "setting metrics.lpips alex: needs its weights; give the folder"),
+    ],
+)
+def test_a_term_without_what_it_looks_at_is_refused(values, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        with_values(Config(), values)
+
+
+@pytest.mark.parametrize(
+    ("values", "uses"),
+    [
+        ({}, True),
+        ({"loss.lambda_adversarial": 0, "loss.lambda_l1": 1}, False),
+        ({"loss.lambda_adversarial": 0, "loss.lambda_perceptual": 1}, True),
+        ({"loss.lambda_adversarial": 0, "loss.lambda_feature_matching": 1}, True),
+        ({"loss.lambda_adversarial": 0, "loss.lambda_style": 1, "loss.lambda_content": 1}, False),
+    ],
+)
+def test_a_discriminator_is_there_for_the_terms_that_look_at_it(values, uses):
+    assert uses_discriminator(with_values(Config(), values)) is uses
+
+
+def test_without_a_discriminator_its_patch_may_be_larger_than_the_image():
+    with_values(Config(), {"discriminator.patch": 142, "loss.lambda_adversarial": 0, "loss.lambda_l1": 1})
 
 
 def test_an_unknown_name_in_a_tree_is_refused():

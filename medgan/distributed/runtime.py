@@ -12,8 +12,6 @@ import torch
 import torch.distributed
 from torch import nn
 
-from medgan.errors import InputError
-
 
 @dataclass(frozen=True)
 class RayRuntime:
@@ -30,16 +28,21 @@ class RayRuntime:
         return cls(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
 
     def prepare(self, module: nn.Module) -> nn.Module:
-        if self.size > 1 and any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()):
-            raise InputError(f"norm: batch needs one worker, its statistics would differ; got {self.size} workers")
-        # other buffers are equal on all ranks by construction, and broadcasting them between the two forwards of a
-        # discriminator update would change what backward needs
+        # buffers are equal on all ranks by construction, but for batch normalization's (see `agree`), and broadcasting
+        # them between the two forwards of a discriminator update would change what backward needs
         return ray.train.torch.prepare_model(module, parallel_strategy_kwargs={"broadcast_buffers": False})
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         totals = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(totals)
         return dict(zip(values, (totals / self.size).tolist(), strict=True))
+
+    def agree(self, module: nn.Module) -> None:
+        for layer in module.modules():
+            if self.size > 1 and isinstance(layer, nn.BatchNorm2d):
+                for statistic in filter(torch.is_tensor, (layer.running_mean, layer.running_var)):
+                    torch.distributed.all_reduce(statistic)
+                    statistic.div_(self.size)
 
     def gather(self, rows: Sequence[Any]) -> list[Any]:
         parts: list[list[Any]] = [[] for _ in range(self.size)]

@@ -20,7 +20,7 @@ import ray
 import ray.train.collective
 import torch
 
-from medgan.build import build_training
+from medgan.build.training import build_training
 from medgan.config import Config
 from medgan.data.dataset import PreparedDataset
 from medgan.distributed.mailbox import STOP, Failure

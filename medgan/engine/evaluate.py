@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,10 +15,20 @@ from medgan.engine.runtime import Runtime
 from medgan.errors import Diverged
 from medgan.metrics.table import Row, slice_metrics
 
+Perceptual = Callable[[Tensor, Tensor], Tensor]
+"""(output, target), each (B, 1, H, W) in [-1, 1] -> LPIPS (B,)."""
+
 
 @torch.no_grad()
-def evaluate(generator: nn.Module, slices: Slices, runtime: Runtime, *, batch_size: int = 16) -> list[Row]:
-    """The metrics of every slice, the same list on every rank.
+def evaluate(
+    generator: nn.Module,
+    slices: Slices,
+    runtime: Runtime,
+    *,
+    perceptual: Perceptual | None = None,
+    batch_size: int = 16,
+) -> list[Row]:
+    """The metrics of every slice, the same list on every rank; with LPIPS where `perceptual` computes it.
 
     Raises:
         Diverged: an output is not finite.
@@ -30,26 +43,36 @@ def evaluate(generator: nn.Module, slices: Slices, runtime: Runtime, *, batch_si
         source, target, mask = _stack(slices, indices, runtime.device)
         output = generator(source)
         finite = min(finite, float(output.isfinite().all()))
-        rows += rows_of(slices, indices, output, target, mask)
+        rows += rows_of(slices, indices, output, target, mask, perceptual)
     generator.train(was_training)
     if runtime.mean({"finite": finite})["finite"] < 1:
         raise Diverged("the generator's output is not finite")
     return runtime.gather(rows)
 
 
-def evaluate_image(image: Tensor, slices: Slices, *, batch_size: int = 64) -> list[Row]:
+def evaluate_image(
+    image: Tensor, slices: Slices, *, perceptual: Perceptual | None = None, batch_size: int = 64
+) -> list[Row]:
     """The metrics of one constant image, (H, W) in [-1, 1], taken for the output of every slice."""
     rows = []
     for start in range(0, len(slices), batch_size):
         indices = range(start, min(start + batch_size, len(slices)))
         _, target, mask = _stack(slices, indices, torch.device("cpu"))
-        rows += rows_of(slices, indices, image.expand_as(target), target, mask)
+        rows += rows_of(slices, indices, image.expand_as(target), target, mask, perceptual)
     return rows
 
 
-def rows_of(slices: Slices, indices: range, output: Tensor, target: Tensor, mask: Tensor) -> list[Row]:
+def rows_of(
+    slices: Slices,
+    indices: range,
+    output: Tensor,
+    target: Tensor,
+    mask: Tensor,
+    perceptual: Perceptual | None = None,
+) -> list[Row]:
     """The metrics of a batch as rows, one a slice."""
-    values = slice_metrics(output, target, mask, window=slices.target_window, unit=slices.task.target.unit)
+    image = replace(slices.task.target, window=slices.target_window)
+    values = slice_metrics(output, target, mask, image=image, perceptual=perceptual)
     columns = {name: column.tolist() for name, column in values.items()}
     return [
         Row(slices.patients[index], slices.slice_numbers[index], {name: columns[name][place] for name in columns})

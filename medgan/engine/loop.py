@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,15 +18,36 @@ from torch.utils.data import DataLoader
 from medgan.data.atomic import write_atomically
 from medgan.data.dataset import Batches, Slices
 from medgan.engine.checkpoint import BEST, PICTURES, save_state, save_tensors
-from medgan.engine.evaluate import evaluate, fixed_pictures
+from medgan.engine.evaluate import Perceptual, evaluate, fixed_pictures
 from medgan.engine.runtime import Runtime
-from medgan.engine.state import State, bare
-from medgan.engine.steps import Batch, medgan_step
+from medgan.engine.state import State
+from medgan.engine.steps import Batch, Updates, train_step
 from medgan.errors import Diverged
 from medgan.losses.objective import Objective
 from medgan.metrics.table import overall_means, patient_means
 
 OBJECTIVE = "val/ssim"
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: min(1.0, 2 * (1 - progress)),
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+}
+"""Share of the training done -> factor of the learning rates; linear: to 0 over the second half (Isola et al.)."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """When a training is over: after so many epochs, or with the epoch that reaches so many minutes."""
+
+    epochs: int
+    minutes: float | None = None
+
+    def progress(self, history: list[dict[str, float]]) -> float:
+        """Share of the training that is done, between 0 and 1; it depends on the history alone."""
+        done = len(history) / self.epochs
+        if self.minutes is not None:
+            done = max(done, sum(row["time/epoch_s"] for row in history) / (60 * self.minutes))
+        return min(done, 1.0)
 
 
 @dataclass
@@ -38,8 +60,11 @@ class Training:
     validation: Slices
     runtime: Runtime
     batch_size: int
-    generator_steps: int
     seed: int
+    length: Length
+    updates: Updates = Updates()
+    schedule: str = "constant"
+    perceptual: Perceptual | None = None
     on_first_step: Callable[[], None] = lambda: None
 
 
@@ -51,13 +76,18 @@ def train_epoch(training: Training) -> dict[str, float]:
     Raises:
         Diverged: a loss or an output is not finite, on any rank.
     """
+    state, runtime = training.state, training.runtime
     began = time.perf_counter()
-    losses = _mean_losses(training, training.state.epoch)
+    progress = training.length.progress(state.history)
+    _set_learning_rates(state, SCHEDULES[training.schedule](progress))
+    losses = _mean_losses(training, training.objective.at(progress))
     trained = time.perf_counter()
-    rows = evaluate(bare(training.state.generator), training.validation, training.runtime)
+    runtime.agree(state.best_generator)
+    rows = evaluate(state.best_generator, training.validation, runtime, perceptual=training.perceptual)
     metrics = {f"val/{name}": value for name, value in overall_means(patient_means(rows)).items()}
-    row = losses | metrics | {"time/train_s": trained - began, "time/epoch_s": time.perf_counter() - began}
-    training.state.history.append(row)
+    times = runtime.mean({"time/train_s": trained - began, "time/epoch_s": time.perf_counter() - began})
+    row = losses | metrics | times
+    state.history.append(row)
     return row
 
 
@@ -70,26 +100,24 @@ def save_epoch(training: Training, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     values = [row[OBJECTIVE] for row in state.history]
     if values[-1] == max(values):
-        save_tensors(
-            folder / BEST, {key: value.contiguous() for key, value in bare(state.generator).state_dict().items()}
-        )
-        pictures: dict[str, Any] = fixed_pictures(bare(state.generator), training.validation, training.runtime.device)
+        weights = state.best_generator.state_dict()
+        save_tensors(folder / BEST, {key: value.contiguous() for key, value in weights.items()})
+        pictures: dict[str, Any] = fixed_pictures(state.best_generator, training.validation, training.runtime.device)
         content = io.BytesIO()
         np.savez(content, **pictures)
         write_atomically(folder / PICTURES, content.getvalue())
     save_state(folder, state)
 
 
-def _mean_losses(training: Training, epoch: int) -> dict[str, float]:
+def _mean_losses(training: Training, objective: Objective) -> dict[str, float]:
     """Runs the epoch's steps; returns `loss/...` means over steps and ranks."""
+    epoch = training.state.epoch
     first, last = (steps_before(training, number) for number in (epoch, epoch + 1))
     torch.manual_seed(hash((training.seed, epoch, training.runtime.rank)))
-    batches = _batches(training, first * training.generator_steps)
+    batches = _batches(training, first * training.updates.batches)
     sums: dict[str, Tensor] = {}
     for _ in range(first, last):
-        for name, value in medgan_step(
-            training.state, training.objective, batches, generator_steps=training.generator_steps
-        ).items():
+        for name, value in train_step(training.state, objective, batches, training.updates).items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value
     mine = {_loss_path(name): float(value) / (last - first) for name, value in sums.items()}
     means = training.runtime.mean(mine)
@@ -99,10 +127,16 @@ def _mean_losses(training: Training, epoch: int) -> dict[str, float]:
     return means
 
 
+def _set_learning_rates(state: State, factor: float) -> None:
+    for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
+        for group in optimizer.param_groups if optimizer is not None else ():
+            group["lr"] = factor * group["initial_lr"]
+
+
 def steps_before(training: Training, epoch: int) -> int:
     """Whole steps in the first `epoch` epochs."""
     per_epoch = len(training.train) // training.batch_size
-    return epoch * per_epoch // training.generator_steps
+    return epoch * per_epoch // training.updates.batches
 
 
 def _batches(training: Training, start: int) -> Iterator[Batch]:
@@ -118,4 +152,4 @@ def _batches(training: Training, start: int) -> Iterator[Batch]:
 
 
 def _loss_path(name: str) -> str:
-    return "loss/discriminator" if name == "discriminator" else f"loss/generator/{name}"
+    return f"loss/{name}" if name.startswith("discriminator") else f"loss/generator/{name}"

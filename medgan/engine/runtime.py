@@ -28,6 +28,9 @@ class Runtime(Protocol):
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """The mean over the ranks, the same on every rank, NaN included."""
 
+    def agree(self, module: nn.Module) -> None:
+        """Averages what batch normalization has seen over the ranks: each normalizes its own share of a batch."""
+
     def gather(self, rows: Sequence[Any]) -> list[Any]:
         """The rows of every rank, on every rank, in rank order."""
 
@@ -45,6 +48,9 @@ class SingleProcess:
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         return dict(values)
+
+    def agree(self, module: nn.Module) -> None:
+        """One process agrees with itself."""
 
     def gather(self, rows: Sequence[Any]) -> list[Any]:
         return list(rows)

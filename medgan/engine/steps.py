@@ -1,58 +1,145 @@
-"""One training step, as the paper's algorithm: generator updates, then one of the discriminator (section 3.3)."""
+"""One training step, as the paper's algorithm: generator updates, then the discriminator's (section 3.3)."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from itertools import islice
+from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from medgan.engine.state import State, bare
-from medgan.losses.objective import Objective, Views
+from medgan.losses.objective import Judgement, Objective, Views, weighted_sum
 
 Batch = tuple[Tensor, Tensor]
 
 
-def medgan_step(
-    state: State, objective: Objective, batches: Iterator[Batch], *, generator_steps: int
-) -> dict[str, Tensor]:
-    """Updates the generator on each of `generator_steps` batches, then the discriminator on the last of them.
+@dataclass(frozen=True)
+class Updates:
+    """How a step updates.
+
+    Attributes:
+        generator: updates of the generator a step, each on its own batch; three in the paper.
+        discriminator: updates of the discriminator a step; the first on the generator's last batch, each other on its
+            own; 0 where there is none.
+        clip_norm: largest norm of a network's gradient.
+        clip_weights: largest weight of the discriminator (Arjovsky et al., 2017, algorithm 1).
+        ema_decay: of the averaged generator.
+    """
+
+    generator: int = 1
+    discriminator: int = 1
+    clip_norm: float | None = None
+    clip_weights: float | None = None
+    ema_decay: float = 0.0
+
+    @property
+    def batches(self) -> int:
+        """How many batches a step takes."""
+        return self.generator + max(self.discriminator - 1, 0)
+
+
+def train_step(state: State, objective: Objective, batches: Iterator[Batch], updates: Updates) -> dict[str, Tensor]:
+    """Updates the generator on each of its batches, then the discriminator on the last of them.
 
     Args:
         state: changed in place.
         objective: what both networks minimize.
         batches: (source, target) pairs, each (B, C, H, W) in [-1, 1] on the state's device.
-        generator_steps: generator updates for one discriminator update; three in the paper.
+        updates: how many, and how.
 
     Returns:
-        Detached scalars: the generator's terms of its last update, and `discriminator`.
+        Detached scalars: the generator's terms of its last update, `discriminator`, and its terms beside the
+        adversarial one as `discriminator_<term>`. Two ways of translation are added up.
     """
-    for source, target in islice(batches, generator_steps):
-        output = state.generator(source)
-        losses = update_generator(state, objective, source, target, output)
-    losses["discriminator"] = update_discriminator(state, objective, source, target, output.detach())
+    for source, target in itertools.islice(batches, updates.generator):
+        views = look(state, objective, source, target)
+        losses = update_generator(state, objective, views, updates)
+    for number in range(updates.discriminator):
+        if number:
+            with torch.no_grad():
+                views = look(state, objective, *next(batches))
+        losses |= update_discriminator(state, objective, views, updates)
     return losses
 
 
-def update_generator(
-    state: State, objective: Objective, source: Tensor, target: Tensor, output: Tensor
-) -> dict[str, Tensor]:
-    """One step of the generator; the discriminator judges, frozen, and keeps no gradient of it."""
-    state.discriminator.requires_grad_(False)
-    views = Views(source, target, output, bare(state.discriminator), state.extractor)
-    total, losses = objective.generator_loss(views)
-    state.generator_optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    state.generator_optimizer.step()
-    state.discriminator.requires_grad_(True)
-    return losses
+def look(state: State, objective: Objective, source: Tensor, target: Tensor) -> list[Views]:
+    """Translates a batch: from source to target and, where there is a way back, from target to source."""
+    every_block = bool(objective.generator.get("stages", (0.0,))[0])
+    pairs = [(source, target), (target, source)][: len(state.ways)]
+    generators = [way.generator for way in state.ways]
+    seen = []
+    for way, inverse, (given, wanted) in zip(state.ways, reversed(generators), pairs, strict=True):
+        *stages, output = way.generator(given, every_block=True) if every_block else [way.generator(given)]
+        seen.append(
+            Views(
+                source=given,
+                target=wanted,
+                output=output,
+                generator=way.generator,
+                discriminator=bare(way.discriminator) if way.discriminator is not None else None,
+                extractor=state.extractor,
+                inverse=inverse if len(generators) > 1 else None,
+                stages=tuple(stages),
+            )
+        )
+    return seen
 
 
-def update_discriminator(state: State, objective: Objective, source: Tensor, target: Tensor, output: Tensor) -> Tensor:
-    """One step of the discriminator on the real pair and the detached fake one."""
-    real, fake = state.discriminator(source, target), state.discriminator(source, output)
-    loss = objective.discriminator_loss(real.logits, fake.logits)
-    state.discriminator_optimizer.zero_grad(set_to_none=True)
+def update_generator(state: State, objective: Objective, views: list[Views], updates: Updates) -> dict[str, Tensor]:
+    """One step of the generators; the discriminators judge, frozen, and keep no gradient of it."""
+    judges = [way.discriminator for way in state.ways if way.discriminator is not None]
+    for judge in judges:
+        judge.requires_grad_(False)
+    totals, logged = zip(*(weighted_sum(objective.generator, view) for view in views), strict=True)
+    _descend(state.generator_optimizer, torch.stack(totals).sum(), [way.generator for way in state.ways], updates)
+    for judge in judges:
+        judge.requires_grad_(True)
+    if state.average is not None:
+        follow(state.average, bare(state.generator), updates.ema_decay)
+    return added(logged)
+
+
+def update_discriminator(state: State, objective: Objective, views: list[Views], updates: Updates) -> dict[str, Tensor]:
+    """One step of the discriminators on the real pairs and the detached fake ones."""
+    assert state.discriminator_optimizer is not None, "there is no discriminator to update"
+    totals, logged = [], []
+    for way, view in zip(state.ways, views, strict=True):
+        assert way.discriminator is not None, "both ways are judged, or none"
+        source, output = way.pool.exchange(view.source, view.output.detach())
+        real, fake = way.discriminator(view.source, view.target), way.discriminator(source, output)
+        judgement = Judgement(view.source, view.target, output, bare(way.discriminator), real, fake)
+        total, terms = weighted_sum(objective.discriminator, judgement)
+        totals.append(total)
+        named = {f"discriminator_{name}": value for name, value in terms.items() if not name.startswith("adversarial")}
+        logged.append({"discriminator": total.detach(), **named})
+    networks = [way.discriminator for way in state.ways if way.discriminator is not None]
+    _descend(state.discriminator_optimizer, torch.stack(totals).sum(), networks, updates)
+    if updates.clip_weights is not None:
+        for weight in itertools.chain.from_iterable(network.parameters() for network in networks):
+            weight.data.clamp_(-updates.clip_weights, updates.clip_weights)
+    return added(logged)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """average <- decay x average + (1 - decay) x network; statistics of normalization are copied."""
+    for mine, theirs in zip(average.parameters(), network.parameters(), strict=True):
+        mine.lerp_(theirs, 1 - decay)
+    for kept, seen in zip(average.buffers(), network.buffers(), strict=True):
+        kept.copy_(seen)
+
+
+def added(logged: list[dict[str, Tensor]] | tuple[dict[str, Tensor], ...]) -> dict[str, Tensor]:
+    """Name -> sum over the ways."""
+    return {name: torch.stack([terms[name] for terms in logged]).sum() for name in logged[0]}
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, networks: list[nn.Module], updates: Updates) -> None:
+    optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    state.discriminator_optimizer.step()
-    return loss.detach()
+    if updates.clip_norm is not None:
+        for network in networks:
+            nn.utils.clip_grad_norm_(network.parameters(), updates.clip_norm)
+    optimizer.step()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
 
 class Adversarial(NamedTuple):
@@ -31,4 +32,33 @@ LSGAN = Adversarial(
 )
 """Mao et al. (2017): least squares, labels 1 and 0."""
 
-ADVERSARIAL = {"vanilla": VANILLA, "lsgan": LSGAN}
+HINGE = Adversarial(
+    real=lambda logits: relu(1 - logits).mean(),
+    fake=lambda logits: relu(1 + logits).mean(),
+    fool=lambda logits: -logits.mean(),
+)
+"""Lim & Ye (2017), Miyato et al. (2018): a margin of 1."""
+
+WASSERSTEIN = Adversarial(
+    real=lambda logits: -logits.mean(),
+    fake=lambda logits: logits.mean(),
+    fool=lambda logits: -logits.mean(),
+)
+"""Arjovsky et al. (2017): a critic, to be kept Lipschitz by `optim.clip_weights` or by `gradient_penalty`."""
+
+ADVERSARIAL = {"vanilla": VANILLA, "lsgan": LSGAN, "hinge": HINGE, "wasserstein": WASSERSTEIN}
+
+
+def gradient_penalty(judge: Callable[[Tensor], Tensor], target: Tensor, output: Tensor) -> Tensor:
+    """E[(|grad of the judgement| - 1)^2] at random points between target and output (Gulrajani et al., 2017, eq. 3).
+
+    Args:
+        judge: (B, C, H, W) -> logits; differentiable twice.
+        target: (B, C, H, W).
+        output: the same shape, detached.
+    """
+    share = torch.rand(len(target), 1, 1, 1, device=target.device, dtype=target.dtype)
+    between = torch.lerp(output, target, share).requires_grad_()
+    logits = judge(between).mean(dim=(1, 2, 3))  # one judgement an image, however many patches
+    (gradient,) = torch.autograd.grad(logits.sum(), between, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()

@@ -1,40 +1,44 @@
-"""The generator's objective: weighted terms over views that are computed at most once (Armanious et al., eq. 8)."""
+"""What both networks minimize: weighted terms over views that are computed at most once (Armanious et al., eq. 8)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from medgan.losses.adversarial import Adversarial
-
 
 @dataclass
 class Views:
-    """What the terms look at, computed on demand and shared.
+    """What the generator's terms look at in one way of translation, computed on demand and shared.
 
     Attributes:
-        source, target, output: (B, C, H, W) in [-1, 1].
-        discriminator: frozen during the generator's update.
-        extractor: frozen always.
+        source, target, output: (B, C, H, W) in [-1, 1]; `output` is the generator's, of `source`.
+        generator: source -> target.
+        discriminator: frozen during the generator's update; none where no term looks at it.
+        extractor: frozen always; none where no term looks at it.
+        inverse: target -> source; none where the method translates one way only.
+        stages: what the generator's blocks but the last gave, where a term looks at them.
     """
 
     source: Tensor
     target: Tensor
     output: Tensor
-    discriminator: nn.Module
-    extractor: nn.Module | None
+    generator: nn.Module
+    discriminator: nn.Module | None = None
+    extractor: nn.Module | None = None
+    inverse: nn.Module | None = None
+    stages: tuple[Tensor, ...] = ()
 
     @cached_property
     def logits(self) -> Tensor:
         """The discriminator's judgement of the output."""
         return self._judged.logits
 
-    @cached_property
+    @property
     def output_levels(self) -> tuple[Tensor, ...]:
         """The output and the discriminator's features of it."""
         return (self.output, *self._judged.features)
@@ -43,7 +47,7 @@ class Views:
     @torch.no_grad()
     def target_levels(self) -> tuple[Tensor, ...]:
         """The target and the discriminator's features of it, without gradient."""
-        return (self.target, *self.discriminator(self.source, self.target).features)
+        return (self.target, *self._judge(self.target).features)
 
     @cached_property
     def output_features(self) -> tuple[Tensor, ...]:
@@ -57,37 +61,88 @@ class Views:
         return self._extract(self.target)
 
     @cached_property
+    def cycled(self) -> Tensor:
+        """The output translated back: the source, if all is well (Zhu et al., 2017, eq. 2)."""
+        assert self.inverse is not None, "a term asked for the way back, but no inverse was built"
+        return self.inverse(self.output)
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """The target, translated as if it were a source: itself, if all is well (Zhu et al., 2017, 5.2)."""
+        return self.generator(self.target)
+
+    @cached_property
     def _judged(self) -> Any:
-        return self.discriminator(self.source, self.output)
+        return self._judge(self.output)
+
+    def _judge(self, image: Tensor) -> Any:
+        assert self.discriminator is not None, "a term asked for a judgement, but no discriminator was built"
+        return self.discriminator(self.source, image)
 
     def _extract(self, image: Tensor) -> tuple[Tensor, ...]:
         assert self.extractor is not None, "a term asked for features, but no extractor was built"
         return self.extractor(image)
 
 
-@dataclass(frozen=True)
-class Objective:
-    """L = sum of weight x term for the generator; `adversarial` judges for the discriminator.
+@dataclass
+class Judgement:
+    """What the discriminator's terms look at.
 
-    A term of weight 0 is never evaluated.
+    Attributes:
+        source, target, output: (B, C, H, W); the output detached.
+        discriminator: itself, for whoever must ask it once more.
+        real, fake: its logits and features of target and output.
     """
 
-    adversarial: Adversarial
-    terms: dict[str, tuple[float, Callable[[Views], Tensor]]]
+    source: Tensor
+    target: Tensor
+    output: Tensor
+    discriminator: nn.Module
+    real: Any
+    fake: Any
 
-    def generator_loss(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and every evaluated term, detached: raw under its name, and `<name>_weighted`."""
-        total = views.output.new_zeros(())
-        logged = {}
-        for name, (weight, term) in self.terms.items():
-            if weight == 0:
-                continue
-            value = term(views)
-            total = total + weight * value
-            logged[name] = value.detach()
-            logged[f"{name}_weighted"] = weight * value.detach()
-        return total, logged
 
-    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """What the discriminator minimizes: -E[log D(x,y)] - E[log(1 - D(G(y),y))] for the vanilla objective."""
-        return self.adversarial.real(real_logits) + self.adversarial.fake(fake_logits)
+GeneratorTerms = dict[str, tuple[float, Callable[[Views], Tensor]]]
+DiscriminatorTerms = dict[str, tuple[float, Callable[[Judgement], Tensor]]]
+Seen = TypeVar("Seen")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Name -> (weight, term) for each of the two networks; a term of weight 0 is never evaluated.
+
+    Attributes:
+        generator: terms over `Views`.
+        discriminator: terms over a `Judgement`.
+        cycle_share: first and last r of (1 - r) x other terms + r x cycle (Kim et al., DiscoGAN); none: plain weights.
+    """
+
+    generator: GeneratorTerms
+    discriminator: DiscriminatorTerms
+    cycle_share: tuple[float, float] | None = None
+
+    def at(self, progress: float) -> Objective:
+        """The objective at a share of the training between 0 and 1."""
+        if self.cycle_share is None:
+            return self
+        first, last = self.cycle_share
+        share = first + (last - first) * progress
+        weighted = {
+            name: (weight * (share if name == "cycle" else 1 - share), term)
+            for name, (weight, term) in self.generator.items()
+        }
+        return replace(self, generator=weighted, cycle_share=None)
+
+
+def weighted_sum(
+    terms: Mapping[str, tuple[float, Callable[[Seen], Tensor]]], seen: Seen
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """sum of weight x term, and every evaluated term, detached: raw under its name, and as `<name>_weighted`."""
+    weighted, logged = [], {}
+    for name, (weight, term) in terms.items():
+        if weight == 0:
+            continue
+        value = term(seen)
+        weighted.append(weight * value)
+        logged[name], logged[f"{name}_weighted"] = value.detach(), weighted[-1].detach()
+    return torch.stack(weighted).sum(), logged

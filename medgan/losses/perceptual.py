@@ -9,11 +9,25 @@ from torch import Tensor
 from torch.nn.functional import l1_loss
 
 
-def perceptual_loss(output: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
-    """sum_i 1/(h w d) ||D_i(output) - D_i(target)||_1, every level with weight 1, mean over the batch.
+def perceptual_loss(
+    output: Sequence[Tensor], target: Sequence[Tensor], weights: Sequence[float] | None = None
+) -> Tensor:
+    """sum_i lambda_i 1/(h w d) ||D_i(output) - D_i(target)||_1, mean over the batch.
 
     Args:
         output: levels, each (B, C, h, w): the image itself (i = 0, the pixel level), then the discriminator's features.
         target: the same levels of the target.
+        weights: lambda_i, one a level; None: every level counts 1.
+
+    Raises:
+        ValueError: another number of weights than of levels.
     """
-    return torch.stack([l1_loss(mine, theirs) for mine, theirs in zip(output, target, strict=True)]).sum()
+    if weights is None:
+        weights = [1.0] * len(output)
+    if len(weights) != len(output):
+        raise ValueError(
+            f"loss.perceptual_weights: expected {len(output)}, one for the pixels and one for each discriminator "
+            f"layer; got {len(weights)}"
+        )
+    levels = zip(weights, output, target, strict=True)
+    return torch.stack([weight * l1_loss(mine, theirs) for weight, mine, theirs in levels]).sum()

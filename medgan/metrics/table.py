@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from torch import Tensor
 
-from medgan.metrics.image import mae, mse, psnr, ssim
+from medgan.errors import InputError
+from medgan.metrics.image import average, bias, mae, mse, psnr
+from medgan.metrics.structure import MS_SSIM_SIZE, ms_ssim, ssim_map, uqi_map
+from medgan.metrics.vif import VIF_SIZE, vif
+from medgan.tasks import ARBITRARY_UNIT, Image
 
-DIRECTIONS = {"ssim": "max", "psnr": "max", "mse": "min", "mae": "min"}
-"""First part of a metric's name -> which way is better."""
+DIRECTIONS = {
+    "ssim": "max", "psnr": "max", "vif": "max", "uqi": "max", "ms_ssim": "max",
+    "mse": "min", "lpips": "min", "mae": "min", "bias": "min",
+}  # fmt: skip
+"""First part of a metric's name -> which way is better; a bias is signed, its absolute value is meant."""
+GREY = 255.0
+
+Patients = dict[str, dict[str, float]]
 
 
 class Row(NamedTuple):
@@ -23,35 +33,81 @@ class Row(NamedTuple):
 
 
 def direction(name: str) -> str:
-    """ "max" or "min" for a metric such as `val/mae_hu_body`."""
-    return DIRECTIONS[name.rsplit("/", 1)[-1].split("_")[0]]
+    """ "max" or "min" for a metric such as `val/mae_hu_body`.
+
+    Raises:
+        InputError: no metric is called so.
+    """
+    metric = name.rsplit("/", 1)[-1]
+    for first, better in DIRECTIONS.items():
+        if f"{metric}_".startswith(f"{first}_"):
+            return better
+    raise InputError(f"metric: expected a name that begins with one of {', '.join(DIRECTIONS)}; got {name!r}")
 
 
 def slice_metrics(
-    output: Tensor, target: Tensor, mask: Tensor, *, window: tuple[float, float], unit: str
+    output: Tensor,
+    target: Tensor,
+    mask: Tensor,
+    *,
+    image: Image,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Every metric of a batch, each (B,); SSIM, PSNR and MSE on values mapped to 0..255.
+    """Every metric of a batch, each (B,), over the whole slice and, as `<name>_body`, in the mask.
+
+    Structural metrics and MSE are taken on values mapped to 0..255, errors in the target's unit (not where that is
+    arbitrary), by tissue where it has tissues. Left out are vif below 41 pixels and ms_ssim below 176.
 
     Args:
         output: (B, 1, H, W) in [-1, 1].
         target: (B, 1, H, W) in [-1, 1].
-        mask: (B, 1, H, W), true in the body.
-        window: the physical values of -1 and 1.
-        unit: their unit, lower case in the names: "HU" gives `mae_hu` and `mae_hu_body`.
+        mask: bool, (B, 1, H, W), true in the body; an empty one gives NaN.
+        image: what the target is; its window holds the physical values of -1 and 1.
+        perceptual: `lpips`: (output, target) in [-1, 1] -> (B,); left out where None.
     """
-    grey, grey_target = (output + 1) * 127.5, (target + 1) * 127.5
-    scale = (window[1] - window[0]) / 2
-    name = f"mae_{unit.lower()}"
-    return {
-        "ssim": ssim(grey, grey_target, data_range=255.0),
-        "psnr": psnr(grey, grey_target, data_range=255.0),
-        "mse": mse(grey, grey_target),
-        name: scale * mae(output, target),
-        f"{name}_body": scale * mae(output, target, mask=mask),
-    }
+    values = _grey_metrics((output.double() + 1) * GREY / 2, (target.double() + 1) * GREY / 2, mask)
+    if perceptual is not None:
+        values["lpips"] = perceptual(output, target)
+    if image.unit != ARBITRARY_UNIT:
+        values |= _physical_metrics(_physical(output, image), _physical(target, image), mask, image)
+    return values
 
 
-def patient_means(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
+def _grey_metrics(output: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    similarity = ssim_map(output, target, data_range=GREY)
+    # On whole grey levels: UQI has no constants that damp noise, and black but for 0.001 is not black to it.
+    quality = uqi_map(output.round(), target.round())
+    side = min(target.shape[-2:])
+    values = {}
+    for suffix, region in (("", None), ("_body", mask)):
+        values[f"ssim{suffix}"] = average(similarity, region)
+        values[f"psnr{suffix}"] = psnr(output, target, data_range=GREY, mask=region)
+        values[f"mse{suffix}"] = mse(output, target, mask=region)
+        values[f"uqi{suffix}"] = average(quality, region)
+        if side >= VIF_SIZE:
+            values[f"vif{suffix}"] = vif(output, target, data_range=GREY, mask=region)
+        if side >= MS_SSIM_SIZE:
+            values[f"ms_ssim{suffix}"] = ms_ssim(output, target, data_range=GREY, mask=region)
+    return values
+
+
+def _physical_metrics(output: Tensor, target: Tensor, mask: Tensor, image: Image) -> dict[str, Tensor]:
+    unit, values = image.unit.lower(), {}
+    for suffix, region in (("", None), ("_body", mask)):
+        values[f"mae_{unit}{suffix}"] = mae(output, target, mask=region)
+        values[f"bias_{unit}{suffix}"] = bias(output, target, mask=region)
+    for tissue, (low, high) in image.tissues.items():
+        inside = mask & (target >= low) & (target < high)
+        values[f"mae_{unit}_{tissue}"] = mae(output, target, mask=inside)
+    return values
+
+
+def _physical(values: Tensor, image: Image) -> Tensor:
+    low, high = image.window
+    return low + (values.double() + 1) * (high - low) / 2
+
+
+def patient_means(rows: Iterable[Row]) -> Patients:
     """Patient -> metric -> mean over the patient's slices; NaN (an empty mask) is left out."""
     collected: dict[str, dict[str, list[float]]] = {}
     for row in sorted(rows):
@@ -64,7 +120,19 @@ def patient_means(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
     }
 
 
-def overall_means(patients: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Metric -> mean over patients."""
-    names = {name: None for means in patients.values() for name in means}
-    return {name: statistics.fmean(means[name] for means in patients.values() if name in means) for name in names}
+def overall_means(patients: Patients) -> dict[str, float]:
+    """Metric -> mean over the patients that have it."""
+    return {name: statistics.fmean(values) for name, values in _by_metric(patients).items()}
+
+
+def overall_spread(patients: Patients) -> dict[str, float]:
+    """Metric -> sample standard deviation over the patients that have it; 0 for a single one."""
+    return {name: statistics.stdev(values) if len(values) > 1 else 0.0 for name, values in _by_metric(patients).items()}
+
+
+def _by_metric(patients: Patients) -> dict[str, list[float]]:
+    collected: dict[str, list[float]] = {}
+    for means in patients.values():
+        for name, value in means.items():
+            collected.setdefault(name, []).append(value)
+    return collected

@@ -1,8 +1,12 @@
-"""Pieces the networks share: normalization by name and the pix2pix initialization."""
+"""Pieces the networks share: layers by name, initialization, what a discriminator sees, and the refusals of sizes."""
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 
 def normalization(kind: str, channels: int) -> nn.Module:
@@ -21,9 +25,106 @@ def normalization(kind: str, channels: int) -> nn.Module:
     raise ValueError(f"norm: expected instance, batch or none; got {kind!r}")
 
 
+def doubled_widths(base_channels: int, num_levels: int) -> list[int]:
+    """The width of each level: doubled from level to level, up to eight times the base."""
+    return [base_channels * min(2**level, 8) for level in range(num_levels)]
+
+
+def down(in_channels: int, out_channels: int, *, norm: str) -> nn.Sequential:
+    """4x4 convolution with stride 2 - norm - LeakyReLU(0.2): (B, C, H, W) -> (B, C', H / 2, W / 2)."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 4, 2, 1), normalization(norm, out_channels), nn.LeakyReLU(0.2)
+    )
+
+
+def up(in_channels: int, out_channels: int, *, norm: str, dropout: float = 0.0) -> nn.Sequential:
+    """4x4 transposed convolution with stride 2 - norm - ReLU - dropout: (B, C, H, W) -> (B, C', 2 H, 2 W)."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1),
+        normalization(norm, out_channels),
+        nn.ReLU(),
+        *([nn.Dropout(dropout)] if dropout else []),
+    )
+
+
+class ResidualBlock(nn.Module):
+    """The input, plus 3x3 convolution - norm - ReLU - dropout - 3x3 convolution - norm of it (Johnson et al., 2016).
+
+    Args:
+        channels: C, kept.
+        norm: "instance", "batch" or "none".
+        dropout: probability; 0 for none.
+        padding: "zeros" or "reflect", which needs sides of at least 2.
+    """
+
+    def __init__(
+        self, channels: int, *, norm: str, dropout: float = 0.0, padding: Literal["zeros", "reflect"] = "zeros"
+    ) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding),
+            normalization(norm, channels),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding),
+            normalization(norm, channels),
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return hidden + self.residual(hidden)
+
+
 def initialize(module: nn.Module) -> None:
-    """Convolutions from N(0, 0.02), biases zero (Isola et al., pix2pix, 6.2); apply with `network.apply`."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    """Weights from N(0, 0.02), biases zero (Isola et al., pix2pix, 6.2); apply with `network.apply`."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def normalize_spectrally(network: nn.Module) -> None:
+    """Divide every kernel of the network by its largest singular value, from now on (Miyato et al., 2018)."""
+    for module in list(network.modules()):
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            spectral_norm(module)
+
+
+def seen_channels(sees: str, source_channels: int, image_channels: int) -> int:
+    """Channels of what a discriminator looks at.
+
+    Args:
+        sees: "source_and_image" (conditional) or "image".
+        source_channels: C of the source.
+        image_channels: C' of the image that is judged.
+    """
+    if sees == "source_and_image":
+        return source_channels + image_channels
+    if sees == "image":
+        return image_channels
+    raise ValueError(f"sees: expected source_and_image or image; got {sees!r}")
+
+
+def seen(sees: str, source: Tensor, image: Tensor, *, least: int) -> Tensor:
+    """What a discriminator looks at: (B, C + C', H, W) or the image alone, (B, C', H, W).
+
+    Raises:
+        ValueError: a side of the image is smaller than `least`.
+    """
+    rows, columns = image.shape[-2:]
+    if min(rows, columns) < least:
+        raise ValueError(f"discriminator: expected an image of at least {least} x {least}; got {rows} x {columns}")
+    return torch.cat([source, image], dim=1) if sees == "source_and_image" else image
+
+
+def require_sides(source: Tensor, divisor: int, least: int = 1) -> None:
+    """Refuse a source that a generator cannot halve often enough.
+
+    Raises:
+        ValueError: H or W is not a multiple of `divisor`, or smaller than `least`.
+    """
+    rows, columns = source.shape[-2:]
+    if rows % divisor or columns % divisor:
+        raise ValueError(f"generator: expected sides that are multiples of {divisor}; got {rows} x {columns}")
+    if min(rows, columns) < least:
+        raise ValueError(f"generator: expected sides of at least {least}; got {rows} x {columns}")

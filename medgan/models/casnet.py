@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from medgan.models.blocks import initialize
+from medgan.models.blocks import initialize, require_sides
+from medgan.models.residual import ResidualUBlock
 from medgan.models.unet import UBlock
+
+BLOCKS = {"u": UBlock, "residual": ResidualUBlock}
+MOST_BLOCKS = 8
 
 
 class CasNet(nn.Module):
-    """U-blocks in a chain: the output image of one is the input of the next.
+    """Blocks in a chain: the output image of one is the input of the next.
 
     Args:
-        num_blocks: N; six in the paper.
+        num_blocks: N, 1 to 8; six in the paper.
         base_channels: width of each block's first encoder layer; 64 in the paper.
         depth: encoder layers a block; eight in the paper, at 256 x 256.
         norm: "instance", "batch" or "none".
         between_blocks: "tanh" or "none", what follows each block but the last, whose output is always tanh.
+        block: "u", the paper's, or "residual", RefineGAN's.
+        dropout: probability, in each block's first three decoder layers, in training; 0 for none.
+        block_input: "previous", or "previous_and_source": each block but the first sees the source beside the
+            previous output.
         in_channels: C of the source.
         out_channels: C' of the output.
     """
@@ -29,33 +38,54 @@ class CasNet(nn.Module):
         depth: int,
         norm: str = "instance",
         between_blocks: str = "tanh",
+        block: str = "u",
+        dropout: float = 0.0,
+        block_input: str = "previous",
         in_channels: int = 1,
         out_channels: int = 1,
     ) -> None:
         super().__init__()
+        if not 1 <= num_blocks <= MOST_BLOCKS:
+            raise ValueError(f"num_blocks: expected 1 to {MOST_BLOCKS}; got {num_blocks}")
+        if block not in BLOCKS:
+            raise ValueError(f"block: expected {' or '.join(BLOCKS)}; got {block!r}")
+        if block_input not in ("previous", "previous_and_source"):
+            raise ValueError(f"block_input: expected previous or previous_and_source; got {block_input!r}")
         self.divisor = 2**depth
-        self.blocks = nn.Sequential(
-            *(
-                UBlock(
-                    out_channels if index else in_channels,
-                    out_channels,
-                    base_channels=base_channels,
-                    depth=depth,
-                    norm=norm,
-                    output="tanh" if index == num_blocks - 1 else between_blocks,
-                )
-                for index in range(num_blocks)
+        self.block_input = block_input
+        later_channels = out_channels + (in_channels if block_input == "previous_and_source" else 0)
+        self.blocks = nn.ModuleList(
+            BLOCKS[block](
+                later_channels if index else in_channels,
+                out_channels,
+                base_channels=base_channels,
+                depth=depth,
+                norm=norm,
+                dropout=dropout,
+                output="tanh" if index == num_blocks - 1 else between_blocks,
             )
+            for index in range(num_blocks)
         )
         self.apply(initialize)
 
-    def forward(self, source: Tensor) -> Tensor:
+    def forward(self, source: Tensor, every_block: bool = False) -> Tensor | tuple[Tensor, ...]:
         """(B, C, H, W) -> (B, C', H, W), both in [-1, 1].
+
+        Args:
+            source: (B, C, H, W).
+            every_block: give the tuple of every block's output instead; its last is the network's output.
 
         Raises:
             ValueError: H or W is not a multiple of `divisor`.
         """
-        rows, columns = source.shape[-2:]
-        if rows % self.divisor or columns % self.divisor:
-            raise ValueError(f"generator: expected sides that are multiples of {self.divisor}; got {rows} x {columns}")
-        return self.blocks(source)
+        require_sides(source, self.divisor)
+        outputs: list[Tensor] = []
+        for block in self.blocks:
+            if not outputs:
+                image = source
+            elif self.block_input == "previous_and_source":
+                image = torch.cat([outputs[-1], source], dim=1)
+            else:
+                image = outputs[-1]
+            outputs.append(block(image))
+        return tuple(outputs) if every_block else outputs[-1]

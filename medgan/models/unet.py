@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from medgan.models.blocks import normalization
+from medgan.models.blocks import doubled_widths, down, up
+
+NUM_DROPPED = 3
+"""Decoder layers that dropout follows, from the bottleneck up (Isola et al., pix2pix, 6.1.1)."""
 
 
 class UBlock(nn.Module):
@@ -17,27 +20,33 @@ class UBlock(nn.Module):
         base_channels: width of the first encoder layer; the widths double up to eight times that.
         depth: encoder layers; the input's sides must be multiples of 2**depth.
         norm: "instance", "batch" or "none"; never on the first layer, nor at the bottleneck.
+        dropout: probability, on the first three decoder layers, in training; 0.5 in pix2pix, 0 for none.
         output: "tanh" or "none", what follows the last layer.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, base_channels: int, depth: int, norm: str, output: str = "tanh"
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        base_channels: int,
+        depth: int,
+        norm: str,
+        dropout: float = 0.0,
+        output: str = "tanh",
     ) -> None:
         super().__init__()
-        widths = [base_channels * min(2**level, 8) for level in range(depth)]
+        widths = doubled_widths(base_channels, depth)
         self.encoder = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(widths[level - 1] if level else in_channels, width, 4, 2, 1),
-                normalization(norm if 0 < level < depth - 1 else "none", width),
-                nn.LeakyReLU(0.2),
-            )
+            down(widths[level - 1] if level else in_channels, width, norm=norm if 0 < level < depth - 1 else "none")
             for level, width in enumerate(widths)
         )
         self.decoder = nn.ModuleList(
-            nn.Sequential(
-                nn.ConvTranspose2d(widths[level] * (1 if level == depth - 1 else 2), widths[level - 1], 4, 2, 1),
-                normalization(norm, widths[level - 1]),
-                nn.ReLU(),
+            up(
+                widths[level] * (1 if level == depth - 1 else 2),
+                widths[level - 1],
+                norm=norm,
+                dropout=dropout if level >= depth - NUM_DROPPED else 0.0,
             )
             for level in reversed(range(1, depth))
         )

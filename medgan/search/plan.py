@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from medgan.build import build_objective, build_state
+from medgan.build.objective import build_objective
+from medgan.build.training import build_state, updates_of
 from medgan.config import Config, with_values
 from medgan.engine.runtime import SingleProcess
-from medgan.engine.steps import Batch, medgan_step
+from medgan.engine.steps import Batch, train_step
 from medgan.search.space import Asha, Move, Space
 
 GROUP_START_S = 20.0
@@ -47,7 +48,7 @@ def forecast(space: Space, base: Config, *, num_slices: int, threads: int) -> Fo
         return Forecast(None, epochs, space.scheduler.grace_epochs)
     middle = with_values(base, {path: middle_of(move) for path, move in space.search.items()})
     torch.set_num_threads(threads)
-    steps = num_slices // middle.train.batch_size / middle.train.generator_steps
+    steps = num_slices // middle.train.batch_size / updates_of(middle).batches
     return Forecast(steps * step_s(middle), epochs, space.scheduler.grace_epochs)
 
 
@@ -77,7 +78,7 @@ def step_s(config: Config) -> float:
     elapsed = 0.0
     for _ in range(2):
         began = time.perf_counter()
-        medgan_step(state, objective, _noise(config), generator_steps=config.train.generator_steps)
+        train_step(state, objective, _noise(config), updates_of(config))
         elapsed = time.perf_counter() - began
         if elapsed > 5:
             break

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_valid
 import medgan
 from medgan.config import Config, with_values
 from medgan.errors import InputError
-from medgan.presets.medgan import PRESETS
+from medgan.presets.table import PRESETS
 
 FIXED = ("data.size", "extractor.weights", "train.batch_size", "train.epochs")
 """Settings that cannot move: the data set, the weights at hand and the early stopping hang on them."""

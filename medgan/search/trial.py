@@ -8,13 +8,13 @@ from typing import Any
 
 from ray import tune
 
+from medgan.build.training import length_of
 from medgan.config import Config
-from medgan.distributed.resident import Group, GroupLost, Resources, TrialFailed
-from medgan.distributed.worker import Epoch, Start
-from medgan.engine.checkpoint import read_history
+from medgan.distributed.attempts import Attempts
+from medgan.distributed.resident import Group, Resources, TrialFailed
+from medgan.distributed.worker import Start
 from medgan.engine.loop import OBJECTIVE
 
-MAX_RESTARTS = 3
 EPOCH_LIMIT_S = 4 * 3600.0
 
 
@@ -47,21 +47,21 @@ class TuneTrial(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The next trial on the same group."""
-        self.assignment: Assignment = new_config["assignment"]
-        self.history = read_history(Path(self.assignment.folder))
-        self.epoch, self.restarts, self.begun = 0, 0, False
-        self.events = [f"continues after epoch {len(self.history)}, from its checkpoint"] if self.history else []
+        assignment: Assignment = new_config["assignment"]
+        self.attempts = Attempts(self.group, Start(assignment.config, assignment.dataset, assignment.folder))
+        self.length, self.epoch = length_of(assignment.config), 0
         return True
 
     def step(self) -> dict[str, Any]:
         """One epoch's metrics; a trial that failed by its own fault ends with the reason, its actor lives on."""
         try:
-            if self.epoch == len(self.history):
-                self._train_epoch()
+            if self.epoch == len(self.attempts.history):
+                self.attempts.advance()
         except TrialFailed as failure:
             return self._result(failure.kind, str(failure))
         self.epoch += 1
-        return self._result("complete" if self.epoch >= self.assignment.config.train.epochs else "running")
+        progress = self.length.progress(self.attempts.history[: self.epoch])
+        return self._result("complete" if progress >= 1 else "running")
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the workers write to the trial's own folder after every epoch."""
@@ -73,35 +73,10 @@ class TuneTrial(tune.Trainable):
         """The actor ends: its group too."""
         self.group.close()
 
-    def _train_epoch(self) -> None:
-        """Adds the next epoch's row to the history, however often the group is lost on the way."""
-        while self.epoch == len(self.history):
-            try:
-                self._begin()
-                if self.epoch == len(self.history):
-                    self.history.append(self.group.ask(Epoch()))
-            except GroupLost as lost:
-                self.begun, self.restarts = False, self.restarts + 1
-                if self.restarts > MAX_RESTARTS:
-                    raise TrialFailed("restarts", f"the worker group was lost {self.restarts} times: {lost}") from lost
-                self.events.append(f"{lost} in epoch {self.epoch + 1}; the worker group restarts")
-
-    def _begin(self) -> None:
-        """Has the group build the trial, unless it has it already; after a restart it goes on from the checkpoint."""
-        if self.begun:
-            return
-        self.group.wait_ready()
-        done = self.group.ask(Start(self.assignment.config, self.assignment.dataset, self.assignment.folder))
-        self.begun = True
-        if self.restarts:
-            self.events.append(f"goes on after epoch {done}, from its checkpoint")
-        if done > self.epoch:
-            self.history = read_history(Path(self.assignment.folder))
-
     def _result(self, state: str, reason: str = "") -> dict[str, Any]:
-        events, self.events = self.events, []
+        events = self.attempts.events_so_far()
         result = {"state": state, "reason": reason, "epoch": self.epoch, "events": events, "done": state != "running"}
-        seen = self.history[: self.epoch]
+        seen = self.attempts.history[: self.epoch]
         if seen:
             result |= {"objective": max(row[OBJECTIVE] for row in seen), "metrics": seen[-1]}
         return result

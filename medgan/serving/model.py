@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationErr
 from safetensors import SafetensorError
 from torch import Tensor
 
-from medgan.build import build_generator
+from medgan.build.networks import build_generator
 from medgan.config import validated
 from medgan.errors import InputError
 from medgan.serving.translate import Translator

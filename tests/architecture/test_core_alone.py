@@ -18,10 +18,11 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 
 import torch
-from medgan.build import build_objective, build_state
+from medgan.build.objective import build_objective
+from medgan.build.training import build_state
 from medgan.config import Config, with_values
 from medgan.engine.runtime import SingleProcess
-from medgan.engine.steps import medgan_step
+from medgan.engine.steps import Updates, train_step
 
 torch.set_num_threads(1)
 config = with_values(Config(), {
@@ -30,7 +31,7 @@ config = with_values(Config(), {
 state, objective = build_state(config, SingleProcess(torch.device("cpu"))), build_objective(config)
 batches = iter([(torch.rand(1, 1, 16, 16), torch.rand(1, 1, 16, 16)) for _ in range(6)])
 for _ in range(2):
-    losses = medgan_step(state, objective, batches, generator_steps=config.train.generator_steps)
+    losses = train_step(state, objective, batches, updates=Updates(generator=config.train.generator_steps))
 assert all(value.isfinite() for value in losses.values()), losses
 assert not Blocked.names & {name.split(".")[0] for name in sys.modules}
 print("trained", len(losses))

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from medgan.build import build_objective, build_state
+from medgan.build.objective import build_objective
+from medgan.build.training import build_state, length_of, updates_of
 from medgan.config import Config, with_values
 from medgan.engine.loop import Training
 from medgan.engine.runtime import SingleProcess
@@ -70,8 +71,10 @@ def make_training(small, make_state):
             validation=SyntheticSlices(5, seed=1),
             runtime=SingleProcess(torch.device("cpu")),
             batch_size=config.train.batch_size,
-            generator_steps=config.train.generator_steps,
             seed=config.train.seed,
+            length=length_of(config),
+            updates=updates_of(config),
+            schedule=config.optim.schedule,
         )
 
     return make

@@ -10,10 +10,11 @@ import torch.distributed
 import torch.multiprocessing
 from torch import nn
 
-from medgan.build import build_objective, build_state
+from medgan.build.objective import build_objective
+from medgan.build.training import build_state
 from medgan.config import Config, with_values
 from medgan.engine.state import tensors
-from medgan.engine.steps import medgan_step
+from medgan.engine.steps import Updates, train_step
 from medgan.models.extractor import load_extractor
 
 STEPS, GENERATOR_STEPS, BATCH = 5, 3, 4
@@ -46,7 +47,7 @@ class GlooRuntime:
 def train(runtime):
     """Losses of each step on this rank's share, and every tensor of the state at the end."""
     state = build_state(CONFIG, runtime)
-    state = replace(state, extractor=load_extractor("random", 2).double())
+    state = replace(state, extractor=load_extractor("vgg19", "random", 2).double())
     objective = build_objective(CONFIG)
 
     def batches():
@@ -56,7 +57,7 @@ def train(runtime):
             yield tuple(pair[:, runtime.rank :: runtime.size].unbind())
 
     stream = batches()
-    rows = [medgan_step(state, objective, stream, generator_steps=GENERATOR_STEPS) for _ in range(STEPS)]
+    rows = [train_step(state, objective, stream, updates=Updates(generator=GENERATOR_STEPS)) for _ in range(STEPS)]
     return [{name: float(value) for name, value in row.items()} for row in rows], tensors(state)
 
 

@@ -1,16 +1,16 @@
 import torch
 from torch import nn
 
-from medgan.build import build_objective
+from medgan.build.objective import build_objective
 from medgan.engine.runtime import SingleProcess
 from medgan.engine.state import bare, load_tensors, tensors
-from medgan.engine.steps import medgan_step
+from medgan.engine.steps import Updates, train_step
 
 
 def test_loading_is_the_inverse_of_flattening(small, make_state, batches):
     config = small()
     trained, fresh = make_state(config), make_state(small(train__seed=99))
-    medgan_step(trained, build_objective(config), batches(), generator_steps=3)
+    train_step(trained, build_objective(config), batches(), updates=Updates(generator=3))
     saved = tensors(trained)
     load_tensors(fresh, saved)
     assert tensors(fresh).keys() == saved.keys()
@@ -20,10 +20,10 @@ def test_loading_is_the_inverse_of_flattening(small, make_state, batches):
 def test_networks_and_both_optimizers_moments_are_in_it(small, make_state, batches):
     state = make_state(small())
     assert not any("optimizer" in name for name in tensors(state))
-    medgan_step(state, build_objective(small()), batches(), generator_steps=3)
+    train_step(state, build_objective(small()), batches(), updates=Updates(generator=3))
     saved = tensors(state)
     for name in ("generator", "discriminator"):
-        count = len(list(getattr(state, name).parameters()))
+        count = len(list(getattr(state.ways[0], name).parameters()))
         moments = [key for key in saved if key.startswith(f"{name}_optimizer.")]
         assert len(moments) == 3 * count, "step, first and second moment of every parameter"
     assert float(saved["generator_optimizer.0.step"]) == 3
@@ -32,7 +32,7 @@ def test_networks_and_both_optimizers_moments_are_in_it(small, make_state, batch
 
 def test_learning_rates_stay_those_a_state_was_built_with(small, make_state, batches):
     old, new = make_state(small()), make_state(small(optim__generator_lr=0.01))
-    medgan_step(old, build_objective(small()), batches(), generator_steps=1)
+    train_step(old, build_objective(small()), batches(), updates=Updates(generator=1))
     load_tensors(new, tensors(old))
     assert new.generator_optimizer.param_groups[0]["lr"] == 0.01
 

@@ -1,12 +1,12 @@
-import copy
 import itertools
 
 import pytest
 import torch
 from torch import nn
 
-from medgan.build import build_objective
-from medgan.engine.steps import medgan_step, update_discriminator, update_generator
+from medgan.build.objective import build_objective
+from medgan.build.training import updates_of
+from medgan.engine.steps import Updates, look, train_step, update_discriminator, update_generator
 
 
 class Recorded(nn.Module):
@@ -39,15 +39,16 @@ def all_losses(small):
 
 def test_the_generator_sees_three_batches_and_the_discriminator_the_last_of_them(small, make_state, batches):
     state, objective = make_state(small()), build_objective(small())
-    state.generator, state.discriminator = Recorded(state.generator), Recorded(state.discriminator)
+    way = state.ways[0]
+    way.generator, way.discriminator = Recorded(way.generator), Recorded(way.discriminator)
     drawn = list(itertools.islice(batches(), 5))
     rest = iter(drawn)
-    medgan_step(state, objective, rest, generator_steps=3)
+    train_step(state, objective, rest, updates=Updates(generator=3))
 
     assert [images[0] is source for (images, _), (source, _) in zip(state.generator.calls, drawn, strict=False)] == [
         True
     ] * 3
-    *_, real, fake = state.discriminator.calls
+    *_, real, fake = state.ways[0].discriminator.calls
     source, target = drawn[2]
     assert real[0][0] is source
     assert real[0][1] is target
@@ -60,9 +61,9 @@ def test_the_discriminators_fake_is_the_last_output_from_before_the_update_detac
     state, objective = make_state(small()), build_objective(small())
     outputs = []
     state.generator.register_forward_hook(lambda module, images, output: outputs.append(output))
-    state.discriminator = Recorded(state.discriminator)
-    medgan_step(state, objective, batches(), generator_steps=3)
-    fake = state.discriminator.calls[-1][0][1]
+    state.ways[0].discriminator = Recorded(state.ways[0].discriminator)
+    train_step(state, objective, batches(), updates=Updates(generator=3))
+    fake = state.ways[0].discriminator.calls[-1][0][1]
     assert len(outputs) == 3
     assert not fake.requires_grad
     assert torch.equal(fake, outputs[-1])
@@ -71,32 +72,34 @@ def test_the_discriminators_fake_is_the_last_output_from_before_the_update_detac
 def test_an_update_of_the_discriminator_leaves_the_generator_alone(small, make_state, batches):
     state, objective = make_state(small()), build_objective(small())
     source, target = next(batches())
-    before, judge = copies(state.generator), copies(state.discriminator)
-    update_discriminator(state, objective, source, target, state.generator(source).detach())
+    before, judge = copies(state.generator), copies(state.ways[0].discriminator)
+    update_discriminator(state, objective, look(state, objective, source, target), Updates())
     assert not changed(state.generator, before)
     assert all(parameter.grad is None for parameter in state.generator.parameters())
-    assert changed(state.discriminator, judge)
+    assert changed(state.ways[0].discriminator, judge)
 
 
 def test_an_update_of_the_generator_leaves_the_discriminator_and_its_gradients_alone(all_losses, make_state, batches):
     state, objective = make_state(all_losses), build_objective(all_losses)
     source, target = next(batches())
-    before, judge = copies(state.generator), copies(state.discriminator)
-    update_generator(state, objective, source, target, state.generator(source))
+    before, judge = copies(state.generator), copies(state.ways[0].discriminator)
+    update_generator(state, objective, look(state, objective, source, target), Updates())
     assert changed(state.generator, before)
-    assert not changed(state.discriminator, judge)
-    assert all(parameter.grad is None for parameter in state.discriminator.parameters())
+    assert not changed(state.ways[0].discriminator, judge)
+    assert all(parameter.grad is None for parameter in state.ways[0].discriminator.parameters())
     assert all(parameter.grad is None for parameter in state.extractor.parameters())
-    assert all(parameter.requires_grad for parameter in state.discriminator.parameters()), "thawed for its own turn"
+    assert all(parameter.requires_grad for parameter in state.ways[0].discriminator.parameters()), (
+        "thawed for its own turn"
+    )
 
 
 def test_the_discriminators_own_gradients_are_not_touched_by_the_generators_turn(small, make_state, batches):
     state, objective = make_state(small()), build_objective(small())
     source, target = next(batches())
-    for parameter in state.discriminator.parameters():
+    for parameter in state.ways[0].discriminator.parameters():
         parameter.grad = torch.ones_like(parameter)
-    update_generator(state, objective, source, target, state.generator(source))
-    assert all((parameter.grad == 1).all() for parameter in state.discriminator.parameters())
+    update_generator(state, objective, look(state, objective, source, target), Updates())
+    assert all((parameter.grad == 1).all() for parameter in state.ways[0].discriminator.parameters())
 
 
 @pytest.mark.parametrize("term", ["adversarial", "l1", "perceptual", "style", "content"])
@@ -106,7 +109,7 @@ def test_every_term_alone_reaches_every_weight_of_the_generator(term, all_losses
     config = small(**alone, loss__style_blocks=[1], loss__content_blocks=[1], generator__norm="none")
     state, objective = make_state(config), build_objective(config)
     source, target = next(batches())
-    update_generator(state, objective, source, target, state.generator(source))
+    update_generator(state, objective, look(state, objective, source, target), Updates())
     assert all(parameter.grad.abs().sum() > 0 for parameter in state.generator.parameters())
 
 
@@ -121,19 +124,21 @@ def test_the_perceptual_gradient_flows_through_the_discriminators_features(small
             objective = build_objective(
                 small(loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, loss__lambda_l1=1.0)
             )
-        update_generator(state, objective, source, target, state.generator(source))
+        update_generator(state, objective, look(state, objective, source, target), Updates())
         gradients.append(next(state.generator.parameters()).grad)
     assert not torch.allclose(*gradients)
 
 
 def test_one_generator_update_asks_the_discriminator_once_of_each_pair(all_losses, make_state, batches):
     state, objective = make_state(all_losses), build_objective(all_losses)
-    state.discriminator, state.extractor = Recorded(state.discriminator), Recorded(state.extractor)
+    way = state.ways[0]
+    way.discriminator, state.extractor = Recorded(way.discriminator), Recorded(state.extractor)
     source, target = next(batches())
-    output = state.generator(source)
-    update_generator(state, objective, source, target, output)
+    (views,) = look(state, objective, source, target)
+    update_generator(state, objective, [views], Updates())
+    output = views.output
     asked = [(images[0] is source, images[1] is output, images[1] is target, frozen)
-             for images, frozen in state.discriminator.calls]  # fmt: skip
+             for images, frozen in state.ways[0].discriminator.calls]  # fmt: skip
     assert sorted(asked) == [(True, False, True, True), (True, True, False, True)]
     seen = [(images[0] is output, images[0] is target) for images, _ in state.extractor.calls]
     assert sorted(seen) == [(False, True), (True, False)]
@@ -142,25 +147,26 @@ def test_one_generator_update_asks_the_discriminator_once_of_each_pair(all_losse
 def test_the_discriminator_is_not_asked_about_the_target_without_a_perceptual_term(small, make_state, batches):
     config = small(loss__lambda_perceptual=0.0)
     state, objective = make_state(config), build_objective(config)
-    state.discriminator = Recorded(state.discriminator)
+    state.ways[0].discriminator = Recorded(state.ways[0].discriminator)
     source, target = next(batches())
-    output = state.generator(source)
-    update_generator(state, objective, source, target, output)
-    assert [images[1] is output for images, _ in state.discriminator.calls] == [True]
+    (views,) = look(state, objective, source, target)
+    update_generator(state, objective, [views], Updates())
+    output = views.output
+    assert [images[1] is output for images, _ in state.ways[0].discriminator.calls] == [True]
 
 
 def test_without_style_and_content_there_is_no_extractor(small, make_state, batches):
     state = make_state(small(extractor__weights="/nowhere"))
     assert state.extractor is None
-    medgan_step(state, build_objective(small()), batches(), generator_steps=1)
+    train_step(state, build_objective(small()), batches(), updates=Updates(generator=1))
 
 
 def test_one_step_changes_both_networks_and_logs_detached_scalars(all_losses, make_state, batches):
     state, objective = make_state(all_losses), build_objective(all_losses)
-    before, judge = copies(state.generator), copies(state.discriminator)
-    losses = medgan_step(state, objective, batches(), generator_steps=3)
+    before, judge = copies(state.generator), copies(state.ways[0].discriminator)
+    losses = train_step(state, objective, batches(), updates=Updates(generator=3))
     assert changed(state.generator, before)
-    assert changed(state.discriminator, judge)
+    assert changed(state.ways[0].discriminator, judge)
     assert all(value.shape == () and not value.requires_grad for value in losses.values())
     raw = {"adversarial": 1.0, "l1": 1.0, "perceptual": 20.0, "style": 1e-4, "content": 1e-4}
     assert set(losses) == {*raw, *(f"{name}_weighted" for name in raw), "discriminator"}
@@ -176,10 +182,10 @@ def test_gradients_of_one_update_do_not_add_to_the_next(small, make_state, batch
     objective = build_objective(config)
     for state in (alone, after):
         state.generator_optimizer = torch.optim.SGD(state.generator.parameters(), lr=0.0)
-        state.discriminator.eval()  # spectral norm would take a step of its power iteration
-    update_generator(after, objective, source, target, after.generator(source))
+        state.ways[0].discriminator.eval()  # spectral norm would take a step of its power iteration
+    update_generator(after, objective, look(after, objective, source, target), Updates())
     for state in (alone, after):
-        update_generator(state, objective, source, target, state.generator(source))
+        update_generator(state, objective, look(state, objective, source, target), Updates())
     for one, other in zip(alone.generator.parameters(), after.generator.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
 
@@ -191,7 +197,7 @@ def test_the_generator_descends_on_its_objective(small, make_state, batches):
     state, objective = make_state(config), build_objective(config)
     batch = next(batches())
     first, *_, last = (
-        medgan_step(state, objective, itertools.repeat(batch), generator_steps=3)["l1"] for _ in range(15)
+        train_step(state, objective, itertools.repeat(batch), updates_of(config))["l1"] for _ in range(15)
     )
     assert last < 0.9 * first
 
@@ -200,8 +206,9 @@ def test_the_discriminator_learns_to_tell_real_from_fake(small, make_state, batc
     config = small(optim__discriminator_lr=2e-3)
     state, objective = make_state(config), build_objective(config)
     source, target = next(batches())
-    output = copy.deepcopy(state.generator)(source).detach()
-    losses = [update_discriminator(state, objective, source, target, output) for _ in range(30)]
+    views = look(state, objective, source, target)
+    losses = [update_discriminator(state, objective, views, Updates())["discriminator"] for _ in range(30)]
+    output = views[0].output
     assert losses[-1] < 0.5 * losses[0]
-    judged = state.discriminator.eval()
+    judged = state.ways[0].discriminator.eval()
     assert judged(source, target).logits.mean() > judged(source, output).logits.mean()

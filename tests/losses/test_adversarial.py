@@ -27,7 +27,7 @@ class TestEveryObjective:
             torch.testing.assert_close(function(LOGITS), function(LOGITS.repeat(3, 1, 2, 1)))
 
     def test_rewards_the_discriminator_for_being_right(self, name):
-        high, low = torch.ones(4), torch.zeros(4)
+        high, low = torch.full((4,), 0.9), torch.full((4,), 0.1)
         assert ADVERSARIAL[name].real(high) < ADVERSARIAL[name].real(low)
         assert ADVERSARIAL[name].fake(low) < ADVERSARIAL[name].fake(high)
 

@@ -2,9 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from medgan.losses.adversarial import LSGAN, VANILLA
-from medgan.losses.objective import Objective, Views
-from medgan.models.patch import PatchDiscriminator, PatchOutput
+from medgan.losses.objective import Objective, Views, weighted_sum
+from medgan.models.patch import PatchDiscriminator
 
 
 class Recorded(nn.Module):
@@ -30,7 +29,8 @@ def views():
     torch.manual_seed(0)
     source, target, output = torch.rand(3, 2, 1, 16, 16).unbind()
     discriminator = Recorded(PatchDiscriminator(patch=16, base_channels=2)).requires_grad_(False)
-    return Views(source, target, output.requires_grad_(), discriminator, Recorded(TwoBlocks()))
+    there, back = Recorded(nn.Conv2d(1, 1, 3, padding=1)), Recorded(nn.Conv2d(1, 1, 3, padding=1))
+    return Views(source, target, output.requires_grad_(), there, discriminator, Recorded(TwoBlocks()), back)
 
 
 def test_levels_begin_with_the_pixels(views):
@@ -66,17 +66,21 @@ def test_everything_is_computed_once_however_often_it_is_looked_at(views):
     assert [image is views.output for (image,) in views.extractor.calls] == [True, False]
 
 
+def test_the_way_back_starts_from_the_output_and_identity_from_the_target(views):
+    assert torch.equal(views.cycled, views.inverse.network(views.output))
+    assert torch.equal(views.kept, views.generator.network(views.target))
+    views.cycled, views.kept  # noqa: B018
+    assert len(views.inverse.calls) == len(views.generator.calls) == 1
+
+
 def test_nothing_is_computed_that_no_term_looks_at(views):
-    Objective(VANILLA, {"l1": (1.0, lambda views: (views.output - views.target).abs().mean())}).generator_loss(views)
-    assert views.discriminator.calls == views.extractor.calls == []
+    weighted_sum({"l1": (1.0, lambda views: (views.output - views.target).abs().mean())}, views)
+    assert views.discriminator.calls == views.extractor.calls == views.generator.calls == views.inverse.calls == []
 
 
 def test_the_total_is_the_weighted_sum_and_the_log_has_both(views):
-    objective = Objective(
-        VANILLA,
-        {"two": (0.5, lambda views: 2 * views.output.mean()), "mean": (20.0, lambda views: views.target.mean())},
-    )
-    total, logged = objective.generator_loss(views)
+    terms = {"two": (0.5, lambda views: 2 * views.output.mean()), "mean": (20.0, lambda views: views.target.mean())}
+    total, logged = weighted_sum(terms, views)
     two, mean = 2 * float(views.output.detach().mean()), float(views.target.mean())
     assert float(total.detach()) == pytest.approx(0.5 * two + 20 * mean)
     assert {name: float(value) for name, value in logged.items()} == pytest.approx(
@@ -87,26 +91,24 @@ def test_the_total_is_the_weighted_sum_and_the_log_has_both(views):
 
 
 def test_a_term_of_weight_zero_is_never_evaluated(views):
-    objective = Objective(VANILLA, {"never": (0.0, pytest.fail), "mean": (1.0, lambda views: views.output.mean())})
-    assert list(objective.generator_loss(views)[1]) == ["mean", "mean_weighted"]
+    terms = {"never": (0.0, pytest.fail), "mean": (1.0, lambda views: views.output.mean())}
+    assert list(weighted_sum(terms, views)[1]) == ["mean", "mean_weighted"]
 
 
-def test_no_terms_at_all_give_zero(views):
-    total, logged = Objective(VANILLA, {}).generator_loss(views)
-    assert total == 0
-    assert logged == {}
+def test_without_a_share_the_weights_are_the_same_throughout():
+    objective = Objective({"cycle": (2.0, pytest.fail)}, {})
+    assert objective.at(0.0) is objective.at(1.0) is objective
 
 
-@pytest.mark.parametrize("adversarial", [VANILLA, LSGAN])
-def test_the_discriminator_minimizes_both_halves_the_right_way_round(adversarial):
-    real, fake = torch.tensor([2.0, 1.0]), torch.tensor([-1.0, 0.5])
-    loss = Objective(adversarial, {}).discriminator_loss(real, fake)
-    torch.testing.assert_close(loss, adversarial.real(real) + adversarial.fake(fake))
-    assert loss < Objective(adversarial, {}).discriminator_loss(fake, real)
+def test_with_a_share_the_cycle_grows_at_the_cost_of_the_others():
+    objective = Objective({"cycle": (2.0, len), "l1": (1.0, len)}, {}, cycle_share=(0.0, 0.5))
+    weights = [{name: term[0] for name, term in objective.at(done).generator.items()} for done in (0.0, 0.5, 1.0)]
+    assert weights == [{"cycle": 0, "l1": 1}, {"cycle": 0.5, "l1": 0.75}, {"cycle": 1, "l1": 0.5}]
 
 
-def test_features_without_an_extractor_are_a_defect():
+def test_a_view_of_a_network_that_was_not_built_is_a_defect():
     image = torch.zeros(1, 1, 2, 2)
-    views = Views(image, image, image, lambda *_: PatchOutput(image, ()), None)
-    with pytest.raises(AssertionError, match="no extractor was built"):
-        views.output_features  # noqa: B018
+    views = Views(image, image, image, nn.Identity())
+    for name, missing in (("output_features", "extractor"), ("logits", "discriminator"), ("cycled", "inverse")):
+        with pytest.raises(AssertionError, match=f"no {missing} was built"):
+            getattr(views, name)

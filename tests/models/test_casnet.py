@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from medgan.models.casnet import CasNet
+from medgan.models.residual import ResidualUBlock
+from medgan.models.unet import UBlock
 
 
 def small(**settings):
@@ -57,3 +59,60 @@ def test_a_fresh_network_has_weights_near_zero_and_no_bias():
 def test_sides_that_are_no_multiple_of_the_divisor_are_refused(rows, columns):
     with pytest.raises(ValueError, match=f"expected sides that are multiples of 8; got {rows} x {columns}"):
         small()(torch.zeros(1, 1, rows, columns))
+
+
+def test_every_blocks_output_is_given_when_asked_for():
+    torch.manual_seed(0)
+    network = small()
+    image = torch.rand(1, 1, 16, 16) * 2 - 1
+    outputs = network(image, every_block=True)
+    assert isinstance(outputs, tuple)
+    assert len(outputs) == 3
+    assert torch.equal(outputs[-1], network(image))
+    assert torch.equal(outputs[1], network.blocks[1](outputs[0]))
+    assert torch.equal(outputs[0], network.blocks[0](image))
+
+
+@pytest.mark.parametrize(("block", "kind"), [("u", UBlock), ("residual", ResidualUBlock)])
+def test_the_kind_of_block_is_chosen_by_name(block, kind):
+    network = small(block=block)
+    assert [type(one) for one in network.blocks] == [kind] * 3
+    assert network(torch.zeros(1, 1, 16, 8)).shape == (1, 1, 16, 8)
+
+
+def test_every_later_block_may_see_the_source_beside_the_previous_output():
+    torch.manual_seed(0)
+    network = small(block_input="previous_and_source", in_channels=2)
+    assert [block.encoder[0][0].in_channels for block in network.blocks] == [2, 3, 3]
+    image = torch.rand(1, 2, 16, 16) * 2 - 1
+    first, second, third = network.blocks
+    one = first(image)
+    two = second(torch.cat([one, image], dim=1))
+    assert torch.equal(network(image), third(torch.cat([two, image], dim=1)))
+
+
+def test_names_of_the_weights_are_those_of_a_plain_chain():
+    names = [name for name in small().state_dict() if name.startswith("blocks.1")]
+    assert names[:2] == ["blocks.1.encoder.0.0.weight", "blocks.1.encoder.0.0.bias"]
+    assert list(small(dropout=0.5).state_dict()) == list(small().state_dict())
+
+
+def test_dropout_acts_in_training_and_not_in_evaluation():
+    torch.manual_seed(0)
+    network, image = small(dropout=0.5), torch.randn(1, 1, 16, 16)
+    assert not torch.equal(network.train()(image), network(image))
+    assert torch.equal(network.eval()(image), network(image))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_blocks": 0}, "num_blocks: expected 1 to 8; got 0"),
+        ({"num_blocks": 9}, "num_blocks: expected 1 to 8; got 9"),
+        ({"block": "dense"}, "block: expected u or residual; got 'dense'"),
+        ({"block_input": "source"}, "block_input: expected previous or previous_and_source; got 'source'"),
+    ],
+)
+def test_a_chain_that_cannot_be_built_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        small(**settings)

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from medgan.build import build_discriminator, build_generator, deepest_block
+from medgan.build.networks import build_discriminator, build_generator, deepest_block
 from medgan.config import flatten, validated, with_values
-from medgan.presets.medgan import PRESETS
+from medgan.presets.table import PRESETS
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -19,7 +19,7 @@ class TestEveryPreset:
         assert deepest_block(config) == 0 or config.extractor.weights == "download"
 
     def test_translates_a_slice(self, name):
-        config = with_values(PRESETS[name](), {"generator.base_channels": 1, "discriminator.base_channels": 1})
+        config = with_values(PRESETS[name](), {"generator.base_channels": 2, "discriminator.base_channels": 2})
         image = torch.zeros(1, 1, config.data.size, config.data.size)
         with torch.no_grad():
             output = build_generator(config)(image)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import medgan.serving
-from medgan.build import build_generator
+from medgan.build.networks import build_generator
 from medgan.config import Config, with_values
 from medgan.errors import InputError
 from medgan.registry.models import fetched, holder, point, register, version_of_run

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage, generate_uid
 from torch import nn
 
-from medgan.build import build_generator
+from medgan.build.networks import build_generator
 from medgan.config import Config, with_values
 from medgan.data.volume import Volume
 from medgan.serving.derive import ModelFacts

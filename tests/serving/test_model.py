@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from medgan.build import build_generator
+from medgan.build.networks import build_generator
 from medgan.config import Config, with_values
 from medgan.errors import InputError
 from medgan.serving.model import MANIFEST, WEIGHTS, ModelManifest, load_translator, read_manifest, save_model

@@ -1,15 +1,10 @@
 import pytest
 import torch
 
-from medgan import build
-from medgan.build import (
-    build_discriminator,
-    build_generator,
-    build_objective,
-    build_state,
-    deepest_block,
-    frozen_extractor,
-)
+from medgan.build import networks
+from medgan.build.networks import build_discriminator, build_generator, deepest_block, frozen_extractor
+from medgan.build.objective import build_objective
+from medgan.build.training import build_state
 from medgan.config import Config, with_values
 from medgan.engine.runtime import SingleProcess
 from medgan.losses.adversarial import ADVERSARIAL
@@ -70,8 +65,8 @@ def test_the_discriminator_has_what_is_set(spectral):
 def test_each_network_has_its_own_adam_with_beta1_one_half():
     state = build_state(configured(optim__generator_lr=1e-3, optim__discriminator_lr=2e-3), CPU)
     for network, optimizer, rate in [
-        (state.generator, state.generator_optimizer, 1e-3),
-        (state.discriminator, state.discriminator_optimizer, 2e-3),
+        (state.ways[0].generator, state.generator_optimizer, 1e-3),
+        (state.ways[0].discriminator, state.discriminator_optimizer, 2e-3),
     ]:
         assert isinstance(optimizer, torch.optim.Adam)
         (group,) = optimizer.param_groups
@@ -88,7 +83,7 @@ def test_the_extractor_is_as_deep_as_the_weighted_terms_need(style, content, dee
 
 
 def test_without_style_and_content_no_extractor_is_loaded(monkeypatch):
-    monkeypatch.setattr(build, "load_extractor", lambda *arguments: pytest.fail("loaded"))
+    monkeypatch.setattr(networks, "load_extractor", lambda *arguments: pytest.fail("loaded"))
     frozen_extractor.cache_clear()
     assert build_state(configured(extractor__weights="some file"), CPU).extractor is None
 
@@ -96,41 +91,3 @@ def test_without_style_and_content_no_extractor_is_loaded(monkeypatch):
 def test_an_extractor_is_built_once_a_process():
     config = configured(loss__lambda_style=1.0, loss__style_blocks=[1])
     assert build_state(config, CPU).extractor is build_state(config, CPU).extractor
-
-
-@pytest.fixture
-def views():
-    torch.manual_seed(0)
-    source, target, output = (torch.rand(3, 2, 1, 32, 32) * 2 - 1).unbind()
-    discriminator = build_discriminator(configured()).eval()
-    return Views(source, target, output, discriminator, load_extractor("random", 3))
-
-
-EXPECTED = {
-    "adversarial": lambda views: ADVERSARIAL["vanilla"].fool(views.discriminator(views.source, views.output).logits),
-    "l1": lambda views: (views.output - views.target).abs().mean(),
-    "perceptual": lambda views: perceptual_loss(
-        (views.output, *views.discriminator(views.source, views.output).features),
-        (views.target, *views.discriminator(views.source, views.target).features),
-    ),
-    "style": lambda views: style_loss([views.extractor(views.output)[2]], [views.extractor(views.target)[2]]),
-    "content": lambda views: content_loss(views.extractor(views.output)[:2], views.extractor(views.target)[:2]),
-}
-
-
-@pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_each_weight_is_of_its_own_term(name, views):
-    weights = {f"loss__lambda_{term}": 2.5 if term == name else 0.0 for term in EXPECTED}
-    config = configured(**weights, loss__style_blocks=[3], loss__content_blocks=[1, 2])
-    total, logged = build_objective(config).generator_loss(views)
-    expected = EXPECTED[name](views)
-    torch.testing.assert_close(logged[name], expected.detach())
-    torch.testing.assert_close(total, 2.5 * expected)
-    assert set(logged) == {name, f"{name}_weighted"}
-
-
-@pytest.mark.parametrize("name", sorted(ADVERSARIAL))
-def test_the_adversarial_objective_is_chosen_by_name(name, views):
-    objective = build_objective(configured(loss__adversarial=name))
-    assert objective.adversarial is ADVERSARIAL[name]
-    torch.testing.assert_close(objective.generator_loss(views)[1]["adversarial"], ADVERSARIAL[name].fool(views.logits))

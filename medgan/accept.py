@@ -1,0 +1,109 @@
+"""What a job checks and gets ready before any engine starts; what cannot be done is refused here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+from medgan.build.networks import deepest_block, refuse_misfit
+from medgan.build.training import updates_of
+from medgan.config import Config, with_values
+from medgan.data.dataset import PreparedDataset
+from medgan.data.phantoms import write_phantoms
+from medgan.data.prepare import prepare
+from medgan.errors import InputError
+from medgan.models.extractor import load_extractor
+from medgan.models.weights import download_weights
+from medgan.place import Place
+from medgan.tasks import Task
+
+
+@contextmanager
+def nothing_left_behind(output: Path) -> Iterator[None]:
+    """Removes the output folder again when the request is refused and the folder was not there before."""
+    there = output.exists()
+    try:
+        yield
+    except InputError:
+        if not there:
+            shutil.rmtree(output, ignore_errors=True)
+        raise
+
+
+def dataset_for(source: Path | None, task: Task, *, size: int, place: Place, console: Console) -> PreparedDataset:
+    """The data set of a DICOM folder, prepared or opened; of phantoms where there is no folder."""
+    if source is None:
+        console.print("No --data: making phantom patients.")
+        source = write_phantoms(place.output / "phantoms" / "pet2ct")
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+        row = bar.add_task("reading DICOM", total=None)
+        return prepare(
+            source,
+            task=task,
+            datasets=place.datasets,
+            size=size,
+            progress=lambda done, total: bar.update(row, completed=done, total=total),
+        )
+
+
+def with_weights(config: Config, deepest: int, place: Place) -> Config:
+    """The configuration with its extractor's weights at hand, in a file every worker can read.
+
+    Args:
+        config: what is asked for.
+        deepest: the extractor block that is needed; 0: none is.
+        place: where a download is kept.
+
+    Raises:
+        InputError: the weights cannot be had, or are not these.
+    """
+    network, weights = config.extractor.network, config.extractor.weights
+    if not deepest or weights == "random":
+        return config
+    if weights == "download":
+        path = download_weights(place.output / "weights", network=network)
+    else:
+        path = Path(weights).expanduser().absolute()
+    load_extractor(network, str(path), deepest)
+    return with_values(config, {"extractor.weights": str(path)})
+
+
+def refuse_what_cannot_train(config: Config, workers: int) -> None:
+    """Refuses a batch that the workers cannot share, and networks that the images do not fit."""
+    if config.train.batch_size % workers:
+        raise InputError(
+            f"train.batch_size: expected a multiple of the {workers} workers; got {config.train.batch_size}"
+        )
+    refuse_misfit(config, slices=config.train.batch_size // workers)
+
+
+def refuse_too_few_slices(config: Config, num_slices: int) -> None:
+    """Refuses a data set in which an epoch would hold no step."""
+    batches = updates_of(config).batches
+    if num_slices < config.train.batch_size * batches:
+        raise InputError(
+            f"train.batch_size: {batches} batches must fit into the {num_slices} training slices, so that an epoch "
+            f"holds a step; got {config.train.batch_size}"
+        )
+
+
+def features_of(config: Config) -> str:
+    """Which feature extractor the losses use, for a person."""
+    return f"{config.extractor.network}, {config.extractor.weights} weights" if deepest_block(config) else "none"
+
+
+def described(dataset: PreparedDataset) -> str:
+    """A data set in one line: patients and slices of each role, the grid, what was dropped."""
+    roles = [
+        f"{len(set(dataset.slices(role).patients))} {role} patients ({len(dataset.slices(role))} slices)"
+        for role in ("train", "validation", "test")
+    ]
+    dropped = sum(patient.dropped for patient in dataset.manifest.patients)
+    kind = "phantoms: " if dataset.manifest.phantom else ""
+    grid = f"{dataset.manifest.size} px of {dataset.manifest.spacing_mm:g} mm"
+    return f"{kind}{', '.join(roles)}, {grid}; {dropped} slices without PET dropped"

@@ -1,0 +1,45 @@
+"""Losses that compare batches, not images one by one: feature matching and maximum mean discrepancy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Of the kernels, as multiples of the batches' mean squared distance."""
+
+
+def feature_matching_loss(output: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+    """sum_i mean (E_b D_i(output) - E_b D_i(target))^2, E_b the mean over the batch (Salimans et al., 2016).
+
+    Args:
+        output: the discriminator's features, each (B, C, h, w).
+        target: the same features of the target; it need not be the outputs' own.
+    """
+    pairs = zip(output, target, strict=True)
+    return torch.stack([(mine.mean(dim=0) - theirs.mean(dim=0)).square().mean() for mine, theirs in pairs]).sum()
+
+
+def mmd_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Unbiased squared maximum mean discrepancy under a sum of Gaussian kernels (Gretton et al., 2012, eq. 3).
+
+    Args:
+        output: (B, C, H, W), B of 2 or more.
+        target: the same shape.
+
+    Raises:
+        ValueError: a batch of one has no pairs to compare.
+    """
+    number = output.shape[0]
+    if number < 2:
+        raise ValueError(f"mmd: expected a batch of 2 or more; got {number}")
+    points = torch.cat([output, target]).flatten(1)
+    distances = (points[:, None] - points[None]).square().mean(dim=2)
+    scale = distances.detach().sum() / (2 * number * (2 * number - 1))
+    kernel = torch.stack([torch.exp(-distances / (2 * width * scale + 1e-12)) for width in BANDWIDTHS]).sum(dim=0)
+    within = kernel - torch.diag(kernel.diagonal())
+    pairs = number * (number - 1)
+    own, theirs = within[:number, :number].sum() / pairs, within[number:, number:].sum() / pairs
+    return own + theirs - 2 * kernel[:number, number:].mean()

@@ -1,0 +1,38 @@
+"""AlexNet's convolutions (Krizhevsky, 2014, "one weird trick"), the smallest network LPIPS has heads for."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from medgan.models.imagenet import ImageNetInput, features_at
+
+ENDS = (2, 5, 8, 10, 12)
+"""Layers up to each of the five activations: the slices of LPIPS (Zhang et al., 2018)."""
+
+LEAST = (7, 15, 31, 31, 31)
+"""The shortest side each block takes, pixels."""
+
+
+class AlexNet(nn.Module):
+    """AlexNet's five convolutions, with torchvision's parameter names.
+
+    Args:
+        deepest: how many of the five blocks, one convolution each, to build.
+    """
+
+    def __init__(self, deepest: int = 5) -> None:
+        super().__init__()
+        layers = [
+            *(nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
+            *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
+            *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()),
+        ]
+        self.ends = ENDS[:deepest]
+        self.features = nn.Sequential(*layers[: self.ends[-1]])
+        self.input = ImageNetInput("alexnet", LEAST[deepest - 1])
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(B, 1, H, W) in [-1, 1] -> the activation after each convolution, shallow to deep."""
+        return features_at(self.ends, self.features, self.input(image))

@@ -1,0 +1,104 @@
+"""DiscoGAN's networks (Kim et al., 2017, arXiv 1703.05192, section 3.1 and the published code)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from medgan.models.blocks import (
+    doubled_widths,
+    down,
+    initialize,
+    normalize_spectrally,
+    require_sides,
+    seen,
+    seen_channels,
+    up,
+)
+from medgan.models.patch import PatchOutput
+
+NUM_LEVELS = 4
+
+
+class DiscoGenerator(nn.Module):
+    """Encoder-decoder of four 4x4 convolutions and four transposed ones, stride 2, without skips.
+
+    Args:
+        base_channels: width of the first layer, doubled from level to level; 64 in the paper.
+        norm: "instance", "batch", the paper's, or "none"; not on the first layer, nor, unlike the paper's, at the
+            bottleneck, which is one pixel at 16 x 16.
+        in_channels: C of the source.
+        out_channels: C' of the output.
+    """
+
+    def __init__(
+        self, *, base_channels: int = 64, norm: str = "instance", in_channels: int = 1, out_channels: int = 1
+    ) -> None:
+        super().__init__()
+        self.divisor = 2**NUM_LEVELS
+        one, two, four, eight = doubled_widths(base_channels, NUM_LEVELS)
+        self.encoder = nn.Sequential(
+            down(in_channels, one, norm="none"),
+            down(one, two, norm=norm),
+            down(two, four, norm=norm),
+            down(four, eight, norm="none"),
+        )
+        self.decoder = nn.Sequential(up(eight, four, norm=norm), up(four, two, norm=norm), up(two, one, norm=norm))
+        self.last = nn.Sequential(nn.ConvTranspose2d(one, out_channels, 4, 2, 1), nn.Tanh())
+        self.apply(initialize)
+
+    def forward(self, source: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W), both in [-1, 1].
+
+        Raises:
+            ValueError: H or W is not a multiple of 16.
+        """
+        require_sides(source, self.divisor)
+        return self.last(self.decoder(self.encoder(source)))
+
+
+class DiscoDiscriminator(nn.Module):
+    """Four 4x4 convolutions with stride 2 and an unpadded one to one channel: one judgement at 64 x 64.
+
+    Args:
+        base_channels: width of the first layer, doubled from level to level; 64 in the paper.
+        norm: "instance", "batch", the paper's, or "none"; not on the first layer.
+        spectral_norm: divide every kernel by its largest singular value.
+        sees: "source_and_image", or "image", the paper's.
+        source_channels: C of the source.
+        image_channels: C' of the image.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_channels: int = 64,
+        norm: str = "instance",
+        spectral_norm: bool = False,
+        sees: str = "source_and_image",
+        source_channels: int = 1,
+        image_channels: int = 1,
+    ) -> None:
+        super().__init__()
+        self.sees = sees
+        self.least = 64
+        widths = [seen_channels(sees, source_channels, image_channels), *doubled_widths(base_channels, NUM_LEVELS)]
+        self.hidden = nn.ModuleList(
+            down(widths[level], widths[level + 1], norm=norm if level else "none") for level in range(NUM_LEVELS)
+        )
+        self.last = nn.Conv2d(widths[-1], 1, 4)
+        self.apply(initialize)
+        if spectral_norm:
+            normalize_spectrally(self)
+
+    def forward(self, source: Tensor, image: Tensor) -> PatchOutput:
+        """(B, C, H, W) and (B, C', H, W) -> logits, and the activations of layers two, three and four.
+
+        Raises:
+            ValueError: a side of the image is smaller than 64.
+        """
+        hidden = seen(self.sees, source, image, least=self.least)
+        activations = []
+        for layer in self.hidden:
+            hidden = layer(hidden)
+            activations.append(hidden)
+        return PatchOutput(self.last(hidden), tuple(activations[1:]))

@@ -1,0 +1,105 @@
+"""The in-domain feature extractor: an encoder that learns the user's own images by restoring them.
+
+Features of a network that knows the target images, as in the loss of SynthRAD 2025's winner, but self-supervised:
+context restoration (Chen et al., Medical Image Analysis 2019) and denoising (Vincent et al., 2008).
+"""
+
+from __future__ import annotations
+
+from math import gcd
+
+import torch
+from torch import Tensor, nn
+
+NUM_STAGES = 4
+NOISE = 0.1
+NUM_SQUARES, SHARE = 4, 6
+"""What training blanks: so many squares, each of a side SHARE times shorter than the image's."""
+
+
+def _normalized(channels: int) -> nn.Module:
+    """Up to eight groups of two channels or more: single ones (instance norm) would hide shifts of intensity."""
+    return nn.GroupNorm(gcd(8, channels // 2), channels)
+
+
+class Encoder(nn.Module):
+    """Four stages, each a 3x3 convolution with stride 2 and one with stride 1; no norm in the first.
+
+    Args:
+        deepest: how many of the four stages to build.
+        base_channels: width of the first; the widths double.
+    """
+
+    def __init__(self, deepest: int = NUM_STAGES, base_channels: int = 32) -> None:
+        super().__init__()
+        self.base_channels = base_channels
+        stages, channels = [], 1
+        for stage in range(deepest):
+            width = base_channels * 2**stage
+            stages.append(
+                nn.Sequential(
+                    nn.Conv2d(channels, width, 3, stride=2, padding=1),
+                    _normalized(width) if stage else nn.Identity(),
+                    nn.LeakyReLU(0.2),
+                    nn.Conv2d(width, width, 3, padding=1),
+                    _normalized(width) if stage else nn.Identity(),
+                    nn.LeakyReLU(0.2),
+                )
+            )
+            channels = width
+        self.features = nn.Sequential(*stages)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(B, 1, H, W) in [-1, 1] -> each stage's output (B, base_channels * 2**j, H / 2**(j+1), W / 2**(j+1))."""
+        outputs = []
+        for stage in self.features:
+            image = stage(image)
+            outputs.append(image)
+        return tuple(outputs)
+
+
+class Autoencoder(nn.Module):
+    """Restores its input through an encoder and, without skips, a mirrored decoder; in training it corrupts it first.
+
+    Train it as a generator whose source and target are the same image; then keep its `encoder`.
+
+    Args:
+        base_channels: of the encoder.
+    """
+
+    def __init__(self, base_channels: int = 32) -> None:
+        super().__init__()
+        self.divisor = 2**NUM_STAGES
+        self.encoder = Encoder(NUM_STAGES, base_channels)
+        layers: list[nn.Module] = []
+        for stage in reversed(range(1, NUM_STAGES)):
+            width = base_channels * 2 ** (stage - 1)
+            norm = _normalized(width) if width > base_channels else nn.Identity()
+            layers += [nn.ConvTranspose2d(2 * width, width, 4, 2, 1), norm, nn.ReLU()]
+        self.decoder = nn.Sequential(*layers, nn.ConvTranspose2d(base_channels, 1, 4, 2, 1), nn.Tanh())
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 1, H, W) -> (B, 1, H, W), both in [-1, 1].
+
+        Raises:
+            ValueError: H or W is not a multiple of `divisor`.
+        """
+        rows, columns = image.shape[-2:]
+        if rows % self.divisor or columns % self.divisor:
+            raise ValueError(
+                f"autoencoder: expected sides that are multiples of {self.divisor}; got {rows} x {columns}"
+            )
+        return self.decoder(self.encoder(corrupted(image) if self.training else image)[-1])
+
+
+def corrupted(image: Tensor) -> Tensor:
+    """The image (B, 1, H, W) with Gaussian noise and, each image its own, a few squares blanked to -1."""
+    batch, _, rows, columns = image.shape
+    side = max(1, min(rows, columns) // SHARE)
+    places = torch.rand(2, batch, NUM_SQUARES, 1, device=image.device)
+    top, left = (places[0] * (rows - side + 1)).floor(), (places[1] * (columns - side + 1)).floor()
+    row, column = torch.arange(rows, device=image.device), torch.arange(columns, device=image.device)
+    inside_rows = ((row >= top) & (row < top + side)).unsqueeze(-1)
+    inside_columns = ((column >= left) & (column < left + side)).unsqueeze(-2)
+    blank = (inside_rows & inside_columns).any(dim=1, keepdim=True)
+    return (image + NOISE * torch.randn_like(image)).masked_fill(blank, -1.0)

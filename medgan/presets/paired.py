@@ -1,0 +1,96 @@
+"""The methods that MedGAN is compared with and that learn from pairs, as published (table II)."""
+
+from __future__ import annotations
+
+from medgan.config import (
+    Config,
+    DataConfig,
+    DiscriminatorConfig,
+    ExtractorConfig,
+    GeneratorConfig,
+    LossConfig,
+    OptimConfig,
+    TrainConfig,
+)
+
+DATA = DataConfig(size=256)
+TRAIN = TrainConfig(epochs=200, batch_size=1)
+U_NET = GeneratorConfig(norm="batch", dropout=0.5)
+PATCH_70 = DiscriminatorConfig(patch=70, norm="batch", spectral_norm=False)
+
+
+def pix2pix() -> Config:
+    """U-Net with batch norm and dropout, 70 x 70 patches, 100 L1 (Isola et al., 2017).
+
+    With a batch of one, batch norm is instance norm in training; `generator.norm=instance` makes it so in evaluation.
+    """
+    return Config(
+        data=DATA,
+        generator=U_NET,
+        discriminator=PATCH_70,
+        loss=LossConfig(lambda_l1=100.0, lambda_discriminator=0.5),
+        optim=OptimConfig(schedule="linear"),
+        train=TRAIN,
+    )
+
+
+def pan() -> Config:
+    """The discriminator's features, weighted by level, in place of L1, kept apart by a margin (Wang et al., 2018)."""
+    return Config(
+        data=DATA,
+        generator=U_NET,
+        discriminator=PATCH_70,
+        loss=LossConfig(
+            lambda_perceptual=1.0,
+            perceptual_weights=(5.0, 1.0, 1.0, 1.0, 5.0),
+            lambda_discriminator=0.5,
+            lambda_margin=1.0,
+            margin=50.0,
+        ),
+        train=TRAIN,
+    )
+
+
+def id_cgan() -> Config:
+    """A network that keeps the resolution, 150 content on VGG relu2_2 and 150 L2 (Zhang et al., 2017)."""
+    return Config(
+        data=DATA,
+        generator=GeneratorConfig(network="shallow", norm="batch"),
+        discriminator=DiscriminatorConfig(patch=70, base_channels=48, norm="batch", spectral_norm=False),
+        loss=LossConfig(lambda_content=150.0, content_blocks=(2,), lambda_l2=150.0),
+        extractor=ExtractorConfig(weights="download"),
+        train=TRAIN,
+    )
+
+
+def fila_sgan() -> Config:
+    """A noise-fed U-shape, 10 style, 1 content, 100 total variation (Zhao et al., 2018, after its public port)."""
+    return Config(
+        data=DATA,
+        generator=GeneratorConfig(network="filament", norm="batch"),
+        discriminator=DiscriminatorConfig(network="filament", base_channels=32, norm="batch", spectral_norm=False),
+        loss=LossConfig(
+            lambda_style=10.0,
+            style_blocks=(1, 2, 3, 4, 5),
+            lambda_content=1.0,
+            content_blocks=(4,),
+            lambda_tv=100.0,
+        ),
+        extractor=ExtractorConfig(weights="download"),
+        train=TRAIN,
+    )
+
+
+def refinegan() -> Config:
+    """Two residual encoder-decoders in a chain, L1 after each, a Wasserstein critic (Quan et al., 2018).
+
+    The image-domain form: the published one also compares undersampled k-space. Its weights are pix2pix's.
+    """
+    return Config(
+        data=DATA,
+        generator=GeneratorConfig(block="residual", num_blocks=2),
+        discriminator=DiscriminatorConfig(network="residual", spectral_norm=False),
+        loss=LossConfig(adversarial="wasserstein", lambda_l1=100.0, lambda_stages=100.0),
+        optim=OptimConfig(clip_weights=0.01),
+        train=TRAIN,
+    )

@@ -1,0 +1,237 @@
+"""One training, top to bottom: prepare, train, test, register; `medgan train` calls it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from medgan.accept import (
+    dataset_for,
+    described,
+    features_of,
+    nothing_left_behind,
+    refuse_too_few_slices,
+    refuse_what_cannot_train,
+    with_weights,
+)
+from medgan.build.networks import deepest_block, without_effect
+from medgan.build.testing import measure_on_test
+from medgan.build.training import build_training, length_of
+from medgan.conclude import label_of, register_generator, tags_of
+from medgan.config import Config, flatten, with_values
+from medgan.data.dataset import PreparedDataset
+from medgan.distributed.attempts import Attempts
+from medgan.distributed.cluster import cluster, is_given, machine, refuse_what_cannot_fit, resources_for
+from medgan.distributed.resident import Group, TrialFailed
+from medgan.distributed.worker import Start
+from medgan.engine.checkpoint import BEST, PICTURES
+from medgan.engine.loop import OBJECTIVE, save_epoch, train_epoch
+from medgan.engine.runtime import SingleProcess
+from medgan.errors import Diverged, JobError
+from medgan.metrics.table import overall_means
+from medgan.place import Place
+from medgan.presets.table import preset_named, quick
+from medgan.summary import Lines, Trained, show_facts, show_trained
+from medgan.tasks import Task
+from medgan.terminal import only_driver, quiet_engines
+from medgan.tracking.mlflow import MlflowStudy
+from medgan.tracking.pictures import draw_slices
+
+EPOCH_LIMIT_S = 4 * 3600.0
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What the command line asks for (see `medgan train --help`)."""
+
+    task: Task
+    place: Place
+    preset: str = "medgan"
+    data: Path | None = None
+    quick: bool = False
+    workers: int = 1
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Trainee(Protocol):
+    """A training that goes on epoch by epoch, here or on workers."""
+
+    history: list[dict[str, float]]
+
+    def advance(self) -> None:
+        """Adds at least one epoch to the history."""
+
+    def events_so_far(self) -> list[str]:
+        """What a person should know, each once."""
+
+
+class Here:
+    """A training in this process."""
+
+    def __init__(self, config: Config, dataset: PreparedDataset, folder: Path) -> None:
+        self.folder = folder
+        self.training = build_training(config, dataset, SingleProcess(), folder=folder)
+        self.history = self.training.state.history
+        self.events = [f"continues after epoch {len(self.history)}, from its checkpoint"] if self.history else []
+
+    def advance(self) -> None:
+        """Trains, validates and saves an epoch."""
+        train_epoch(self.training)
+        save_epoch(self.training, self.folder)
+
+    def events_so_far(self) -> list[str]:
+        """Where it went on, once."""
+        events, self.events = self.events, []
+        return events
+
+
+def train(request: TrainRequest, console: Console) -> None:
+    """Trains one configuration, tests it on held-out patients and registers it; the same request goes on.
+
+    Raises:
+        InputError: something asked for cannot be done; nothing was started, and nothing is left behind.
+        JobError: the training failed.
+        KeyboardInterrupt: stopped from outside; whole epochs are kept.
+    """
+    with nothing_left_behind(request.place.output):
+        config = _configured(request)
+        dataset = dataset_for(request.data, request.task, size=config.data.size, place=request.place, console=console)
+        refuse_too_few_slices(config, len(dataset.slices("train")))
+        config = with_weights(config, deepest_block(config), request.place)
+    name = f"{request.preset}-{dataset.digest[:6]}-{_digest(config)[:8]}"
+    place = request.place
+    with only_driver(place.lock_file(name), name), quiet_engines(place.log_file(name)) as terminal:
+        experiment = f"medgan/{label_of(dataset)}"
+        with MlflowStudy(place.tracking_uri, experiment, artifacts=place.artifacts, study=name, key=name) as tracking:
+            _run(request, config, dataset, tracking, terminal)
+
+
+def _configured(request: TrainRequest) -> Config:
+    """Preset, made small where asked for, and the user's settings on top; what cannot be trained is refused."""
+    config = preset_named(request.preset)
+    if request.quick or request.data is None:
+        config = quick(config)
+    config = with_values(config, request.overrides)
+    refuse_what_cannot_train(config, request.workers)
+    if not is_given():
+        resources_for(machine(), workers=request.workers, concurrent=None)
+    return config
+
+
+def _digest(config: Config) -> str:
+    """Of all that decides the result but the length, so that a longer training goes on from a shorter one."""
+    content = {path: value for path, value in flatten(config).items() if path not in ("train.epochs", "train.minutes")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _run(
+    request: TrainRequest, config: Config, dataset: PreparedDataset, tracking: MlflowStudy, terminal: Console
+) -> None:
+    folder = request.place.checkpoints(tracking.study)
+    unused = [path for path in without_effect(config) if path in request.overrides]
+    show_facts(
+        terminal,
+        {
+            "training": f"{tracking.study}, up to {_length(config)}",
+            "data": described(dataset),
+            "features": features_of(config),
+            "workers": "one process" if request.workers == 1 else f"{request.workers} DDP processes",
+            "output": f"{folder} (log: logs/{tracking.study}.log)",
+            **({"no effect": f"{', '.join(unused)} on these networks"} if unused else {}),
+        },
+    )
+    tracking.run.params({"preset": request.preset, **flatten(config)})
+    tracking.run.tags({**tags_of(dataset), "medgan.preset": request.preset, "medgan.state": "running"})
+    tracking.dataset(label_of(dataset), dataset.digest, profile=described(dataset))
+    try:
+        with _trainee(request, config, dataset, folder, terminal) as trainee:
+            _epochs(trainee, config, tracking, terminal)
+    except (Diverged, TrialFailed) as error:
+        kind = getattr(error, "kind", "diverged")
+        tracking.run.tags({"medgan.state": kind, "medgan.reason": str(error)})
+        raise JobError(f"{tracking.study} {kind}: {error}") from None
+    show_trained(terminal, _concluded(config, dataset, folder, trainee, tracking, request.place), place=request.place)
+
+
+def _length(config: Config) -> str:
+    minutes = f" or {config.train.minutes:g} min" if config.train.minutes else ""
+    return f"{config.train.epochs} epochs{minutes}"
+
+
+@contextmanager
+def _trainee(
+    request: TrainRequest, config: Config, dataset: PreparedDataset, folder: Path, terminal: Console
+) -> Iterator[Trainee]:
+    """The training, in this process, or on a worker group of its own."""
+    if request.workers == 1 and not is_given():
+        yield Here(config, dataset, folder)
+        return
+    scratch = request.place.output / "ray" / folder.name
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        terminal.print("starting Ray ...")
+        capacity = stack.enter_context(cluster())
+        resources, _ = resources_for(capacity, workers=request.workers, concurrent=1)
+        refuse_what_cannot_fit(resources, capacity)
+        group = Group(resources, storage=scratch, limit_s=EPOCH_LIMIT_S)
+        stack.callback(group.close)
+        yield Attempts(group, Start(config, str(dataset.folder), str(folder)))
+
+
+def _epochs(trainee: Trainee, config: Config, tracking: MlflowStudy, terminal: Console) -> None:
+    """Epoch after epoch until the length is reached; each is shown and recorded."""
+    length = length_of(config)
+    with Lines(terminal, epochs=config.train.epochs, minutes=config.train.minutes) as lines:
+        for number, row in enumerate(trainee.history, start=1):
+            tracking.run.metrics(row, step=number)
+        while length.progress(trainee.history) < 1:
+            trainee.advance()
+            for event in trainee.events_so_far():
+                lines.say(event)
+            tracking.run.metrics(trainee.history[-1], step=len(trainee.history))
+            lines.epoch(trainee.history, length.progress(trainee.history))
+
+
+def _concluded(
+    config: Config,
+    dataset: PreparedDataset,
+    folder: Path,
+    trainee: Trainee,
+    tracking: MlflowStudy,
+    place: Place,
+) -> Trained:
+    """Tests the best epoch's generator on held-out patients, and registers it as a version without an alias."""
+    ours, mean_image = measure_on_test(config, folder / BEST, dataset, SingleProcess())
+    run, means = tracking.run, overall_means(ours)
+    run.metrics({f"test/{name}": value for name, value in means.items()}, step=0)
+    picture = folder / "validation.png"
+    draw_slices(
+        folder / PICTURES,
+        picture,
+        title="fixed validation slices",
+        source=dataset.task.source,
+        target=dataset.task.target,
+    )
+    run.artifact(picture, "pictures")
+    run.tags({"medgan.state": "complete"})
+    name = f"medgan-{label_of(dataset)}"
+    version = register_generator(
+        name, config, folder / BEST, dataset, run_id=run.run_id, uri=place.tracking_uri, test=means
+    )
+    values = [row[OBJECTIVE] for row in trainee.history]
+    return Trained(
+        test=ours,
+        mean_image=mean_image,
+        epoch=values.index(max(values)) + 1,
+        model=name,
+        version=version,
+        folder=folder,
+    )

@@ -1,0 +1,166 @@
+"""What every discriminator keeps to, whatever its layers are."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from medgan.models.discogan import DiscoDiscriminator
+from medgan.models.filament import FilamentDiscriminator
+from medgan.models.patch import PatchDiscriminator, PatchOutput
+from medgan.models.residual import ResidualDiscriminator
+
+DISCRIMINATORS = {
+    "patch-1": (PatchDiscriminator, {"patch": 1}, 2),
+    "patch-16": (PatchDiscriminator, {"patch": 16}, 16),
+    "patch-34": (PatchDiscriminator, {"patch": 34}, 34),
+    "patch-70": (PatchDiscriminator, {"patch": 70}, 70),
+    "residual": (ResidualDiscriminator, {}, 32),
+    "filament": (FilamentDiscriminator, {}, 32),
+    "discogan": (DiscoDiscriminator, {}, 64),
+}
+"""Name -> class, settings, smallest side."""
+
+
+@pytest.fixture(params=DISCRIMINATORS)
+def discriminator(request):
+    """The class with its settings, made small, and the smallest side it takes."""
+    kind, settings, smallest = DISCRIMINATORS[request.param]
+    torch.manual_seed(0)
+    return lambda **more: kind(**{"base_channels": 4} | settings | more), smallest
+
+
+def widely_drawn(network):
+    """Weights that neither shrink nor blow up a signal, so that every layer matters in the judgement."""
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=(2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.2)
+    return network
+
+
+def pair(side, channels=(1, 1), batch=1):
+    return tuple(torch.randn(batch, number, side, side + 5) for number in channels)
+
+
+@pytest.mark.parametrize("sees", ["source_and_image", "image"])
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_one_image_of_the_smallest_size_is_judged_in_training_mode(discriminator, sees, norm, spectral_norm):
+    build, smallest = discriminator
+    network = build(sees=sees, norm=norm, spectral_norm=spectral_norm).train()
+    assert network.least == smallest
+    output = network(*pair(smallest))
+    assert isinstance(output, PatchOutput)
+    assert output.logits.shape[:2] == (1, 1)
+    assert output.logits.ndim == 4
+    assert output.logits.isfinite().all()
+    assert isinstance(output.features, tuple)
+    assert output.features
+    assert all(level.ndim == 4 and level.isfinite().all() for level in output.features)
+
+
+@pytest.mark.parametrize(("sees", "source_channels", "entering"), [("source_and_image", 3, 5), ("image", 3, 2)])
+def test_channels_of_source_and_image_are_chosen(discriminator, sees, source_channels, entering):
+    build, smallest = discriminator
+    network = build(sees=sees, source_channels=source_channels, image_channels=2)
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    assert first.in_channels == entering
+    assert network(*pair(smallest, (3, 2), batch=2)).logits.shape[:2] == (2, 1)
+
+
+def test_a_conditional_one_judges_source_and_image_together_and_in_order(discriminator):
+    build, smallest = discriminator
+    network = widely_drawn(build(sees="source_and_image")).eval()
+    source, image = pair(2 * smallest)
+    other = torch.randn_like(source)
+    with torch.no_grad():
+        judged = network(source, image)
+        for changed in (network(other, image), network(source, other), network(image, source)):
+            assert not torch.allclose(judged.logits, changed.logits, atol=1e-4)
+            assert all(
+                not torch.allclose(one, two, atol=1e-4)
+                for one, two in zip(judged.features, changed.features, strict=True)
+            )
+
+
+def test_one_that_sees_the_image_alone_ignores_the_source(discriminator):
+    build, smallest = discriminator
+    network = widely_drawn(build(sees="image")).eval()
+    source, image = pair(2 * smallest)
+    other = torch.randn_like(source)
+    with torch.no_grad():
+        assert torch.equal(network(source, image).logits, network(other, image).logits)
+        assert not torch.allclose(network(source, image).logits, network(source, other).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("sees", ["source_and_image", "image"])
+def test_every_feature_and_the_logits_carry_gradient_to_the_image(discriminator, sees):
+    build, smallest = discriminator
+    network = widely_drawn(build(sees=sees))
+    source, image = pair(2 * smallest)
+    image.requires_grad_(True)
+    output = network(source, image)
+    for level in (*output.features, output.logits):
+        (gradient,) = torch.autograd.grad((level * torch.randn_like(level)).sum(), image, retain_graph=True)
+        assert gradient.abs().sum() > 0
+
+
+def test_gradients_reach_every_parameter(discriminator):
+    build, smallest = discriminator
+    network = widely_drawn(build(norm="none")).double()
+    logits = network(*(image.double() for image in pair(2 * smallest, batch=2))).logits
+    (logits * torch.randn_like(logits)).sum().backward()
+    assert [name for name, weight in network.named_parameters() if not weight.grad.any()] == []
+
+
+def test_a_gradient_penalty_can_be_trained_on(discriminator):
+    build, smallest = discriminator
+    network = widely_drawn(build(norm="instance"))
+    source, image = pair(2 * smallest)
+    logits = network(source, image.requires_grad_(True)).logits
+    (gradient,) = torch.autograd.grad(logits.sum(), image, create_graph=True)
+    (gradient.norm() - 1).square().backward()
+    first = next(network.parameters())
+    assert first.grad.isfinite().all()
+    assert first.grad.any()
+
+
+def test_spectral_norm_parametrizes_every_kernel_when_on_and_none_when_off(discriminator):
+    build, _ = discriminator
+    for spectral_norm in (True, False):
+        kernels = [
+            one for one in build(spectral_norm=spectral_norm).modules() if isinstance(one, nn.Conv2d | nn.Linear)
+        ]
+        assert len(kernels) >= 3
+        assert all(parametrize.is_parametrized(kernel, "weight") is spectral_norm for kernel in kernels)
+
+
+def test_evaluation_is_deterministic(discriminator):
+    build, smallest = discriminator
+    network = build(spectral_norm=True).eval()
+    source, image = pair(smallest)
+    with torch.no_grad():
+        assert torch.equal(network(source, image).logits, network(source, image).logits)
+
+
+def test_weights_are_float32_and_each_its_own(discriminator):
+    build, _ = discriminator
+    weights = list(build().parameters())
+    assert all(weight.dtype == torch.float32 for weight in weights)
+    assert len({weight.untyped_storage().data_ptr() for weight in weights}) == len(weights)
+
+
+def test_an_image_that_is_too_small_is_refused_by_the_least_size(discriminator):
+    build, smallest = discriminator
+    network, less = build(), smallest - 1
+    for rows, columns in ((less, 2 * smallest), (2 * smallest, less)):
+        with pytest.raises(
+            ValueError,
+            match=f"^discriminator: expected an image of at least {smallest} x {smallest}; got {rows} x {columns}$",
+        ):
+            network(torch.zeros(1, 1, rows, columns), torch.zeros(1, 1, rows, columns))
+
+
+def test_an_unknown_view_is_refused(discriminator):
+    build, _ = discriminator
+    with pytest.raises(ValueError, match="sees: expected source_and_image or image; got 'source'"):
+        build(sees="source")

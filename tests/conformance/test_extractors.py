@@ -1,0 +1,133 @@
+"""What every frozen extractor keeps to."""
+
+import pytest
+import torch
+
+from medgan.models.extractor import BLOCKS, load_extractor
+from medgan.models.weights import save_encoder
+
+EVERY = pytest.mark.parametrize("network", sorted(BLOCKS))
+LEAST = {"vgg19": 16, "alexnet": 31, "squeezenet": 17, "in_domain": 1}
+
+
+def images(count, side=40):
+    return torch.rand(count, 1, side, side, generator=torch.Generator().manual_seed(3)) * 2 - 1
+
+
+def written(network, folder, *, drop=""):
+    """A file of the whole network, named as its makers name it."""
+    module = load_extractor(network, "random", BLOCKS[network])
+    path = folder / f"{network}.weights"
+    if network == "in_domain":
+        save_encoder(path, module)
+    else:
+        torch.save({name.removeprefix(drop): value for name, value in module.state_dict().items()}, path)
+    return str(path)
+
+
+@EVERY
+@pytest.mark.parametrize("source", ["random", "file"])
+def test_it_is_frozen_and_in_evaluation_mode(network, source, tmp_path):
+    module = load_extractor(network, written(network, tmp_path) if source == "file" else "random", 2)
+    assert not module.training
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+@EVERY
+def test_gradient_reaches_the_image_and_not_the_weights(network):
+    module = load_extractor(network, "random", BLOCKS[network])
+    for block in range(BLOCKS[network]):
+        image = images(1).requires_grad_()
+        module(image)[block].square().sum().backward()
+        assert image.grad.abs().sum() > 0, f"block {block + 1}"
+    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+@EVERY
+def test_it_gives_as_many_features_as_blocks_were_asked_for(network):
+    for deepest in range(1, BLOCKS[network] + 1):
+        features = load_extractor(network, "random", deepest)(images(1))
+        assert isinstance(features, tuple) and len(features) == deepest
+
+
+@EVERY
+def test_cut_short_it_gives_the_first_features_of_the_whole(network, tmp_path):
+    weights = written(network, tmp_path)
+    whole = load_extractor(network, weights, BLOCKS[network])(images(2))
+    for deepest in range(1, BLOCKS[network]):
+        short = load_extractor(network, weights, deepest)
+        assert all(torch.equal(one, other) for one, other in zip(short(images(2)), whole, strict=False))
+
+
+@EVERY
+def test_each_image_of_a_batch_gets_its_own_features(network):
+    """Public code expands sample 0 for the whole batch (PAPER, section 6)."""
+    module, batch = load_extractor(network, "random", BLOCKS[network]).double(), images(3).double()
+    alone = [module(batch[row : row + 1]) for row in range(3)]
+    for together, *rows in zip(module(batch), *alone, strict=True):
+        torch.testing.assert_close(together, torch.cat(rows))
+        assert not torch.allclose(rows[0], rows[1], rtol=1e-3), "different images, different features"
+
+
+@EVERY
+def test_it_is_deterministic_and_leaves_its_image_alone(network):
+    module, image = load_extractor(network, "random", BLOCKS[network]), images(1)
+    first = module(image)
+    assert all(torch.equal(one, other) for one, other in zip(first, module(image), strict=True))
+    assert torch.equal(image, images(1))
+
+
+@EVERY
+@pytest.mark.parametrize("source", ["random", "file"])
+def test_loading_is_the_same_every_time_and_draws_nothing_from_the_callers_generator(network, source, tmp_path):
+    weights = written(network, tmp_path) if source == "file" else "random"
+    torch.manual_seed(7)
+    first = load_extractor(network, weights, 2)
+    drawn = torch.rand(3)
+    torch.manual_seed(7)
+    assert torch.equal(drawn, torch.rand(3))
+    second = load_extractor(network, weights, 2)
+    for one, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+@EVERY
+def test_it_takes_sides_from_the_least_on_and_refuses_shorter_ones(network):
+    module, least = load_extractor(network, "random", BLOCKS[network]), LEAST[network]
+    assert all(features.isfinite().all() for features in module(images(1, least)))
+    if least > 1:
+        with pytest.raises(ValueError, match=rf"{network}: expected sides of at least {least} pixels .*got 40 x"):
+            module(torch.zeros(1, 1, 40, least - 1))
+
+
+@pytest.mark.parametrize("network", ["vgg19", "squeezenet", "alexnet"])
+def test_each_block_alone_works_from_its_own_least_side_on(network):
+    for deepest in range(1, BLOCKS[network] + 1):
+        module = load_extractor(network, "random", deepest)
+        least = module.input.least
+        assert module(images(1, least))[-1].numel() > 0
+        module.input.least = 0
+        if least > 1:
+            with pytest.raises(RuntimeError):  # torch's own
+                module(images(1, least - 1))
+
+
+@pytest.mark.parametrize("network", ["vgg19", "squeezenet", "alexnet"])
+def test_names_with_and_without_torchvisions_prefix_are_read_and_a_classifier_is_left_out(network, tmp_path):
+    weights = written(network, tmp_path, drop="features.")
+    bare = torch.load(weights, weights_only=True)
+    assert all(name[0].isdigit() for name in bare)
+    module = load_extractor(network, weights, 2)
+    full = {f"features.{name}": value for name, value in bare.items()} | {"classifier.1.weight": torch.zeros(3)}
+    torch.save(full, tmp_path / "full.pth")
+    for one, other in zip(
+        module(images(1)), load_extractor(network, str(tmp_path / "full.pth"), 2)(images(1)), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+@EVERY
+@pytest.mark.parametrize("deepest", [0, 8])
+def test_a_block_that_does_not_exist_is_refused(network, deepest):
+    with pytest.raises(ValueError, match=rf"{network} has blocks 1 to {BLOCKS[network]}; got {deepest}"):
+        load_extractor(network, "random", deepest)
