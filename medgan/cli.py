@@ -23,7 +23,9 @@ Output = Annotated[Path | None, typer.Option(help="folder for everything [defaul
 TrackingUri = Annotated[
     str | None, typer.Option(help="MLflow store [default: $MLFLOW_TRACKING_URI, else mlflow.db in --output]")
 ]
-Data = Annotated[Path | None, typer.Option(help="folder of DICOM, any layout [default: phantom patients are made]")]
+Data = Annotated[
+    Path | None, typer.Option(help="folder of DICOM, any layout [default: phantom patients are made, small]")
+]
 SpaceName = Annotated[
     str | None, typer.Option(help="search space, by name or file [default: the task's, with phantoms quick]")
 ]
@@ -32,6 +34,10 @@ Trials = Annotated[int | None, typer.Option(help="finished trials the study shal
 Workers = Annotated[int | None, typer.Option(help="DDP processes a trial [default: 1 on GPU, 2 on CPU]")]
 Concurrent = Annotated[int | None, typer.Option(help="trials at once [default: what fits]")]
 StudyUri = Annotated[str | None, typer.Option(help="Optuna database [default: study.db in --output]")]
+Preset = Annotated[str, typer.Option(help="published method, such as medgan, pix2pix, unet_l1")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="the method made small: 64 px, narrow, random features, 10 epochs")
+]
 Settings = Annotated[list[str], typer.Option("--set", help="fix a setting: path=value, such as train.epochs=3")]
 
 
@@ -146,13 +152,65 @@ def prepare(
 
 
 @app.command()
+def features(
+    data: Annotated[Path, typer.Option(help="folder of DICOM, any layout")],
+    task: Annotated[str, typer.Option(help="whose targets")] = "pet2ct",
+    size: Annotated[int, typer.Option(help="rows and columns of a slice, in pixels")] = 256,
+    out: Annotated[Path | None, typer.Option(help="weights file to write [default: weights/ in --output]")] = None,
+    output: Output = None,
+    settings: Settings = [],  # noqa: B006 - typer's way
+) -> None:
+    """Teach a feature extractor on your own target images, for style and content losses in your own domain."""
+    from rich.console import Console
+
+    from medgan.config import parse_assignment
+    from medgan.features import FeaturesRequest, learn_features
+    from medgan.place import find_place
+    from medgan.tasks import task_named
+
+    request = FeaturesRequest(
+        task=task_named(task),
+        place=find_place(output),
+        data=data.expanduser().absolute(),
+        size=size,
+        out=out.expanduser().absolute() if out else None,
+        overrides=dict(parse_assignment(text) for text in settings),
+    )
+    with stoppable():
+        learn_features(request, Console(highlight=False, width=None if sys.stdout.isatty() else 120))
+
+
+@app.command()
+def inspect(
+    preset: Preset = "medgan",
+    quick: Quick = False,
+    every_setting: Annotated[bool, typer.Option("--settings", help="also print every setting and its value")] = False,
+    settings: Settings = [],  # noqa: B006 - typer's way
+) -> None:
+    """Print a method's networks (shapes, parameters, FLOPs, receptive field) and its objective, term by term."""
+    from rich.console import Console
+
+    from medgan.accept import refuse_what_cannot_train
+    from medgan.config import flatten, parse_assignment
+    from medgan.inspect import show_networks
+    from medgan.presets.table import configured
+
+    config = configured(preset, dict(parse_assignment(text) for text in settings), small=quick)
+    refuse_what_cannot_train(config, 1)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    show_networks(console, config)
+    if every_setting:
+        console.print("\n[bold]settings[/bold]")
+        for path, value in flatten(config).items():
+            console.print(f"{path:<32} {value}", markup=False)
+
+
+@app.command()
 def train(
-    preset: Annotated[str, typer.Option(help="published method, such as medgan, pix2pix, unet_l1")] = "medgan",
+    preset: Preset = "medgan",
     data: Data = None,
     task: Annotated[str, typer.Option(help="what is translated into what")] = "pet2ct",
-    quick: Annotated[
-        bool, typer.Option("--quick", help="the method made small: 64 px, minutes [no --data: always]")
-    ] = False,
+    quick: Quick = False,
     workers: Annotated[int, typer.Option(help="DDP processes; 1: this process, without Ray")] = 1,
     output: Output = None,
     tracking_uri: TrackingUri = None,

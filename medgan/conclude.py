@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 import medgan.serving
-from medgan.config import Config, with_values
+from medgan.config import Config
 from medgan.data.dataset import PreparedDataset
 from medgan.distributed.testing import measure_on_worker
 from medgan.engine.checkpoint import BEST
@@ -34,7 +34,7 @@ def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDat
         reasons = sorted({trial.user_attrs.get("reason", "") for trial in finished(study)})
         raise JobError(f"no trial of {study.study_name} reached a result: {'; '.join(reasons)}")
     trial, value = best
-    config, root = with_values(job.base, trial.params), root_of(trial)
+    config, root = job.space.configured(trial.params, job.base), root_of(trial)
     weights = trial_folder(job.checkpoints, root) / BEST
     ours, mean_image = measure_on_worker(config, weights, dataset.folder, job.resources)
     test, baseline = overall_means(ours), overall_means(mean_image)

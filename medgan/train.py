@@ -26,7 +26,7 @@ from medgan.build.networks import deepest_block, without_effect
 from medgan.build.testing import measure_on_test
 from medgan.build.training import build_training, length_of
 from medgan.conclude import label_of, register_generator, tags_of
-from medgan.config import Config, flatten, with_values
+from medgan.config import Config, flatten
 from medgan.data.dataset import PreparedDataset
 from medgan.distributed.attempts import Attempts
 from medgan.distributed.cluster import cluster, is_given, machine, refuse_what_cannot_fit, resources_for
@@ -38,7 +38,7 @@ from medgan.engine.runtime import SingleProcess
 from medgan.errors import Diverged, JobError
 from medgan.metrics.table import overall_means
 from medgan.place import Place
-from medgan.presets.table import preset_named, quick
+from medgan.presets.table import configured
 from medgan.summary import Lines, Trained, show_facts, show_trained
 from medgan.tasks import Task
 from medgan.terminal import only_driver, quiet_engines
@@ -116,10 +116,7 @@ def train(request: TrainRequest, console: Console) -> None:
 
 def _configured(request: TrainRequest) -> Config:
     """Preset, made small where asked for, and the user's settings on top; what cannot be trained is refused."""
-    config = preset_named(request.preset)
-    if request.quick or request.data is None:
-        config = quick(config)
-    config = with_values(config, request.overrides)
+    config = configured(request.preset, request.overrides, small=request.quick or request.data is None)
     refuse_what_cannot_train(config, request.workers)
     if not is_given():
         resources_for(machine(), workers=request.workers, concurrent=None)

@@ -58,8 +58,8 @@ def job():
         (["--workers", "1", "--set", "train.batch_size=400"], "train.batch_size: 3 batches must fit into the"),
         (["--set", "train.batch_size=3"], "train.batch_size: expected a multiple of the 2 workers; got 3"),
         (
-            ["--set", "generator.network=discogan", "--set", "data.size=20"],
-            "discogan at data.size 20: generator: expected sides that are multiples of 16; got 20 x 20",
+            ["--set", "generator.network=discogan", "--set", "data.size=40"],
+            "discogan at data.size 40: generator: expected sides that are multiples of 16; got 40 x 40",
         ),
         (["--study", "a b"], "--study: expected letters"),
         (["--tracking-uri", "nosuch://x"], "--tracking-uri nosuch://x: cannot open"),

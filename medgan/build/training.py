@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache, partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -79,15 +80,22 @@ def length_of(config: Config) -> Length:
     return Length(config.train.epochs, config.train.minutes)
 
 
-def build_training(config: Config, dataset: PreparedDataset, runtime: Runtime, *, folder: Path) -> Training:
+def build_training(
+    config: Config,
+    dataset: PreparedDataset,
+    runtime: Runtime,
+    *,
+    folder: Path,
+    given: Literal["source", "target"] = "source",
+) -> Training:
     """A training on a prepared data set, brought to where `folder`'s last checkpoint was, if it has one."""
     state = build_state(config, runtime)
     restore(folder, state)
     return Training(
         state=state,
         objective=build_objective(config),
-        train=dataset.slices("train"),
-        validation=dataset.slices("validation"),
+        train=dataset.slices("train", given=given),
+        validation=dataset.slices("validation", given=given),
         runtime=runtime,
         batch_size=config.train.batch_size,
         seed=config.train.seed,

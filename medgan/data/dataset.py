@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -43,12 +43,17 @@ class PreparedDataset:
         """The task, with the intensity windows the data set was made for."""
         return self.manifest.task
 
-    def slices(self, role: str) -> Slices:
-        """The slices of all patients of a role: "train", "validation" or "test"."""
+    def slices(self, role: str, *, given: Literal["source", "target"] = "source") -> Slices:
+        """The slices of all patients of a role: "train", "validation" or "test".
+
+        Args:
+            role: whose.
+            given: what a network is given to make the target from; the target itself to learn features of it.
+        """
         patients = [patient for patient in self.manifest.patients if patient.role == role]
         if not patients:
             raise InputError(f"role: expected one of train, validation, test; got {role!r}, which no patient has")
-        return Slices(self.folder, patients, self.task)
+        return Slices(self.folder, patients, self.task, given=given)
 
 
 class Slices(Dataset):
@@ -62,9 +67,12 @@ class Slices(Dataset):
         target_window: (low, high) in the target's unit that [-1, 1] stands for.
     """
 
-    def __init__(self, folder: Path, patients: list[Patient], task: Task) -> None:
+    def __init__(
+        self, folder: Path, patients: list[Patient], task: Task, *, given: Literal["source", "target"] = "source"
+    ) -> None:
         self.folder = folder
         self.task = task
+        self.given = given
         self.target_window = task.target.window
         self.patients = [patient.hash for patient in patients for _ in patient.slice_numbers]
         self.slice_numbers = [number for patient in patients for number in patient.slice_numbers]
@@ -76,12 +84,11 @@ class Slices(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         patient, row = self._places[index]
+        target = torch.from_numpy(to_network(self.target(index), self.target_window))[None]
+        if self.given == "target":
+            return target, target
         source = _physical(self._map(patient, "source")[row], patient.source)
-        target = _physical(self._map(patient, "target")[row], patient.target)
-        return (
-            torch.from_numpy(to_network(source, self.task.source.window))[None],
-            torch.from_numpy(to_network(target, self.target_window))[None],
-        )
+        return torch.from_numpy(to_network(source, self.task.source.window))[None], target
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": {}}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from medgan.errors import InputError
+
 
 def average(image: Tensor, mask: Tensor | None = None) -> Tensor:
     """The mean of each image, over the pixels of its mask where one is given.
@@ -21,6 +23,17 @@ def average(image: Tensor, mask: Tensor | None = None) -> Tensor:
     top, left = ((whole - part) // 2 for whole, part in zip(mask.shape[-2:], image.shape[-2:], strict=True))
     mask = mask[..., top : top + image.shape[-2], left : left + image.shape[-1]]
     return (image * mask).sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3))
+
+
+def require_size(image: Tensor, least: int, metric: str) -> None:
+    """Refuses images too small for a metric.
+
+    Raises:
+        InputError: a side is shorter than `least` pixels.
+    """
+    height, width = image.shape[-2:]
+    if min(height, width) < least:
+        raise InputError(f"{metric}: needs sides of at least {least} pixels; got {height} x {width}")
 
 
 def mse(output: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:

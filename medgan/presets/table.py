@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from medgan.config import Config, with_values
@@ -45,6 +45,12 @@ def preset_named(name: str) -> Config:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise InputError(f"preset: expected one of {', '.join(PRESETS)}; got {name!r}{hint}")
     return PRESETS[name]()
+
+
+def configured(name: str, overrides: Mapping[str, Any], *, small: bool = False) -> Config:
+    """The preset of that name, made small where asked for, with a user's settings on top."""
+    config = preset_named(name)
+    return with_values(quick(config) if small else config, overrides)
 
 
 def quick(config: Config) -> Config:

@@ -15,7 +15,8 @@ from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
 from ray.tune.schedulers import ASHAScheduler
 
-from medgan.config import Config, with_values
+from medgan.build.networks import refuse_misfit
+from medgan.config import Config
 from medgan.distributed.resident import Resources
 from medgan.search.searcher import StudySearcher
 from medgan.search.space import Space
@@ -55,12 +56,17 @@ class Job:
     target: int
 
     def assign(self, trial: Trial) -> Assignment:
-        """What the trial needs to run."""
-        root = root_of(trial)
+        """What the trial needs to run; its parameters are drawn here.
+
+        Raises:
+            InputError: they do not go together.
+        """
+        root, config = root_of(trial), self.space.draw(trial, self.base)
+        refuse_misfit(config, slices=config.train.batch_size // self.resources.workers)
         return Assignment(
             number=trial.number,
             root=root,
-            config=with_values(self.base, trial.params),
+            config=config,
             dataset=str(self.dataset),
             folder=str(trial_folder(self.checkpoints, root)),
             resources=self.resources,
@@ -70,15 +76,12 @@ class Job:
 
 def run_search(job: Job, study: optuna.Study, listeners: Sequence[Listener]) -> None:
     """Runs trials until the study holds `job.target` finished ones; needs a connection to a cluster."""
-    distributions = job.space.distributions()
     asha = job.space.scheduler
     epochs = job.base.train.epochs
     tuner = tune.Tuner(
         tune.with_resources(TuneTrial, {"memory": 256 << 20}),  # it only waits; its worker group computes
         tune_config=TuneConfig(
-            search_alg=StudySearcher(
-                study, distributions, target=job.target, assign=lambda trial: {"assignment": job.assign(trial)}
-            ),
+            search_alg=StudySearcher(study, target=job.target, assign=lambda trial: {"assignment": job.assign(trial)}),
             scheduler=ASHAScheduler(
                 time_attr="epoch",
                 metric="objective",

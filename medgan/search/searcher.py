@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
+from medgan.errors import InputError
 from medgan.search.study import fail, finished
 
 
@@ -21,21 +21,19 @@ class StudySearcher(Searcher):
 
     Args:
         study: the truth.
-        distributions: the moving settings by dotted path.
         target: finished trials wanted.
-        assign: an Optuna trial -> what Tune's trial needs to run it.
+        assign: an Optuna trial -> what Tune's trial needs to run it; it draws the trial's parameters.
     """
 
     def __init__(
         self,
         study: optuna.Study,
-        distributions: dict[str, BaseDistribution],
         *,
         target: int,
         assign: Callable[[Trial], dict[str, Any]],
     ) -> None:
         super().__init__(metric="objective", mode="max")
-        self.study, self.distributions, self.target, self.assign = study, distributions, target, assign
+        self.study, self.target, self.assign = study, target, assign
         self.running: dict[str, Trial] = {}
         self.reported: dict[str, int] = {}
 
@@ -47,9 +45,14 @@ class StudySearcher(Searcher):
         missing = self.target - len(finished(self.study))
         if missing <= len(self.running):
             return None if self.running else Searcher.FINISHED
-        trial = self.study.ask(self.distributions)
+        trial = self.study.ask()
+        try:
+            assigned = self.assign(trial)
+        except InputError as error:  # settings that do not go together
+            fail(self.study, self.study.get_trials(deepcopy=False)[trial.number], "input", str(error))
+            return self.suggest(trial_id)
         self.running[trial_id], self.reported[trial_id] = trial, 0
-        return self.assign(trial)
+        return assigned
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Records an epoch's value; epochs that are replayed after a restart are known already."""

@@ -4,35 +4,71 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
 from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_validator
 
 import medgan
-from medgan.config import Config, with_values
+from medgan.config import Config, flatten, with_values
 from medgan.errors import InputError
 from medgan.presets.table import PRESETS
 
-FIXED = ("data.size", "extractor.weights", "train.batch_size", "train.epochs")
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+FIXED = ("data.size", "extractor.network", "extractor.weights", "train.batch_size", "train.epochs", "train.minutes")
 """Settings that cannot move: the data set, the weights at hand and the early stopping hang on them."""
 
 
+@dataclass(frozen=True)
+class Condition:
+    """`SETTING OPERATOR VALUE`, such as `loss.lambda_style > 0`."""
+
+    setting: str
+    holds: Callable[[Any, Any], bool]
+    value: Any
+
+    @classmethod
+    def read(cls, text: str) -> Condition:
+        """The condition a text states; raises ValueError where it states none."""
+        found = re.fullmatch(r"\s*(\S+)\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*", text)
+        if not found:
+            raise ValueError(f"when: expected SETTING OPERATOR VALUE, such as loss.lambda_style > 0; got {text!r}")
+        setting, sign, value = found.groups()
+        return cls(setting, OPERATORS[sign], yaml.safe_load(value))
+
+    def holds_in(self, values: Mapping[str, Any]) -> bool:
+        """Whether it holds where every setting has the given value, by dotted path."""
+        return self.holds(values[self.setting], self.value)
+
+
 class Move(BaseModel, frozen=True, extra="forbid"):
-    """How one setting moves; exactly one of the four."""
+    """How one setting moves: exactly one of the four ranges, and when; elsewhere it keeps the base's value."""
 
     integer: tuple[int, int] | None = Field(None, alias="int")
     linear: tuple[float, float] | None = Field(None, alias="float")
     log: tuple[float, float] | None = None
     choice: tuple[Any, ...] | None = Field(None, min_length=1)
+    when: str | None = Field(None, description="condition on a setting that moves above this one")
 
     @model_validator(mode="after")
     def is_one_range(self) -> Move:
-        """Exactly one kind, its ends in order."""
-        kinds = [(kind, value) for kind, value in self if value is not None]
+        """Exactly one kind, its ends in order; a condition that can be read."""
+        if self.when is not None:
+            Condition.read(self.when)
+        kinds = [(kind, value) for kind, value in self if value is not None and kind != "when"]
         if len(kinds) != 1:
             raise ValueError("expected exactly one of int, float, log, choice")
         kind, value = kinds[0]
@@ -47,15 +83,24 @@ class Move(BaseModel, frozen=True, extra="forbid"):
         """The values to try when the space is read: both ends, or every choice."""
         return self.integer or self.linear or self.log or self.choice or ()
 
-    def distribution(self) -> BaseDistribution:
-        """The same for Optuna."""
+    def suggest(self, trial: Trial, setting: str) -> Any:
+        """The trial's value; a choice of lists goes through the database as JSON."""
         if self.integer:
-            return IntDistribution(*self.integer)
+            return trial.suggest_int(setting, *self.integer)
         if self.linear:
-            return FloatDistribution(*self.linear)
+            return trial.suggest_float(setting, *self.linear)
         if self.log:
-            return FloatDistribution(*self.log, log=True)
-        return CategoricalDistribution(self.choice or ())
+            return trial.suggest_float(setting, *self.log, log=True)
+        return decoded(trial.suggest_categorical(setting, [_encoded(one) for one in self.choice or ()]))
+
+
+def _encoded(choice: Any) -> Any:
+    return json.dumps(choice) if isinstance(choice, list) else choice
+
+
+def decoded(choice: Any) -> Any:
+    """A choice as the study database holds it -> as the configuration does."""
+    return json.loads(choice) if isinstance(choice, str) and choice.startswith("[") else choice
 
 
 class Asha(BaseModel, frozen=True, extra="forbid"):
@@ -82,9 +127,40 @@ class Space(BaseModel, frozen=True, extra="forbid"):
         """The configuration with every moving setting at its last value: what the largest trial needs."""
         return with_values(base, {path: move.ends[-1] for path, move in self.search.items()})
 
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """The moving settings for Optuna, by dotted path."""
-        return {path: move.distribution() for path, move in self.search.items()}
+    def draw(self, trial: Trial, base: Config) -> Config:
+        """The trial's configuration; settings whose condition does not hold are not drawn."""
+        values: dict[str, Any] = {}
+        for setting, move in self.search.items():
+            if move.when is None or Condition.read(move.when).holds_in({**flatten(base), **values}):
+                values[setting] = move.suggest(trial, setting)
+        return with_values(base, values)
+
+    def configured(self, params: Mapping[str, Any], base: Config) -> Config:
+        """The configuration of a trial, from its parameters as the study database holds them."""
+        return with_values(base, {setting: decoded(value) for setting, value in params.items()})
+
+    def needed_for(self, setting: str, base: Config) -> dict[str, Any]:
+        """Values of other moving settings under which this one moves.
+
+        Raises:
+            InputError: its condition names no setting that is fixed or moves above it, or can never hold.
+        """
+        when = self.search[setting].when
+        if when is None:
+            return {}
+        condition = Condition.read(when)
+        above = list(self.search)[: list(self.search).index(setting)]
+        if condition.setting in above:
+            values = self.search[condition.setting].ends
+        elif condition.setting in self.search or condition.setting not in flatten(base):
+            raise InputError(f"{setting}: when: expected a setting that moves above it, or is fixed; got {when!r}")
+        else:
+            values = (flatten(base)[condition.setting],)
+        for value in values:
+            if condition.holds(value, condition.value):
+                moves = condition.setting in above
+                return {**self.needed_for(condition.setting, base), condition.setting: value} if moves else {}
+        raise InputError(f"{setting}: when: {when!r} holds for none of {list(values)}")
 
     def digest(self, overrides: Mapping[str, Any]) -> str:
         """SHA-256 of what is searched, the number of trials left out: more trials extend the same study."""
@@ -121,16 +197,13 @@ def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
             raise InputError(f"--set {setting}: the search space {path} moves it; take it out there, or do not set it")
         if setting in FIXED:
             raise InputError(f"search space {path}: {setting} is one for all trials of a study; put it under set")
-        for end in move.ends:
-            _try(base, setting, end, path)
+        try:
+            needed = space.needed_for(setting, base)
+            for end in move.ends:
+                with_values(base, {**needed, setting: end})
+        except InputError as error:
+            raise InputError(f"search space {path}: {error}") from None
     return space
-
-
-def _try(base: Config, setting: str, value: Any, path: Path) -> None:
-    try:
-        with_values(base, {setting: value})
-    except InputError as error:
-        raise InputError(f"search space {path}: {error}") from None
 
 
 def _find(name: str) -> Path:

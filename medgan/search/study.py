@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -57,8 +58,14 @@ def open_study(uri: str, name: str, identity: Identity, *, seed: int) -> Study:
         raise InputError(
             f"--study-uri {shown(uri)}: cannot open the study database: {str(error).splitlines()[0]}"
         ) from None
-    # a resumed study must not draw its first random trials again
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)), n_startup_trials=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group: settings that move at times
+        study.sampler = optuna.samplers.TPESampler(
+            seed=seed + len(study.get_trials(deepcopy=False)),  # a resumed study must not draw its first trials again
+            n_startup_trials=5,
+            multivariate=True,
+            group=True,
+        )
     if KEY not in study.user_attrs:
         study.set_user_attr(KEY, uuid.uuid4().hex[:8])
     for key, value in vars(identity).items():

@@ -21,18 +21,19 @@ LAYERS = [
     ["tracking", "presets"],
     ["distributed"],
     ["search", "registry", "serving"],
-    ["pipeline", "train", "inspect", "accept", "conclude", "summary"],
+    ["pipeline", "train", "features", "inspect", "accept", "conclude", "summary"],
     ["cli"],
 ]
 """From the bottom up. Units on one line are siblings and do not import each other, but for the `PIPELINE`."""
-PIPELINE = ["pipeline", "train", "inspect", "accept", "conclude", "summary"]
+PIPELINE = ["pipeline", "train", "features", "inspect", "accept", "conclude", "summary"]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 
 ROOMS = {
     "torch": ["models/*", "losses/*", "metrics/*", "data/dataset.py", "engine/*", "build/*", "distributed/*",
               "search/plan.py", "search/trial.py", "serving/*", "conclude.py", "inspect.py", "cli.py"],
     "torchmetrics": ["metrics/*"],
-    "safetensors": ["engine/checkpoint.py", "models/weights.py", "build/testing.py", "conclude.py", "serving/*"],
+    "safetensors": ["engine/checkpoint.py", "models/weights.py", "build/testing.py", "conclude.py", "features.py",
+                    "serving/*"],
     "ray": ["distributed/*", "search/*", "serving/app.py"],
     "optuna": ["search/*"],
     "sqlalchemy": ["search/*"],
@@ -46,7 +47,7 @@ ROOMS = {
     "scipy": ["data/*", "metrics/*", "registry/*"],
     "matplotlib": ["tracking/pictures.py"],
     "typer": ["cli.py"],
-    "rich": ["terminal.py", "summary.py", "accept.py", "train.py", "inspect.py", "pipeline.py", "cli.py",
+    "rich": ["terminal.py", "summary.py", "accept.py", "train.py", "features.py", "inspect.py", "pipeline.py", "cli.py",
              "search/progress.py"],
     "fastapi": ["serving/app.py"],
     "pydantic": ["config.py", "data/manifest.py", "serving/*", "search/*"],

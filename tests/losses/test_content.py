@@ -28,3 +28,10 @@ def test_a_different_number_of_blocks_is_refused():
     block = torch.zeros(1, 1, 2, 2)
     with pytest.raises(ValueError, match="argument 2 is longer"):
         content_loss([block], [block, block])
+
+
+def test_every_block_counts_not_the_last_alone():
+    blocks = [torch.zeros(1, 2, 3, 3) for _ in range(3)]
+    for changed in range(3):
+        output = [block + 2.0 if index == changed else block for index, block in enumerate(blocks)]
+        assert content_loss(output, blocks) == 4

@@ -10,6 +10,31 @@ def test_levels_are_summed_each_as_a_mean_absolute_difference():
     assert float(perceptual_loss(output, target)) == pytest.approx((1 + 1) / 2 + (0 + 2 + 4) / 3)
 
 
+def test_each_level_has_its_own_weight():
+    output = [torch.tensor([[1.0, -1.0]]).view(1, 1, 1, 2), torch.tensor([[0.0, 2.0, 4.0]]).view(1, 3, 1, 1)]
+    target = [torch.zeros(1, 1, 1, 2), torch.zeros(1, 3, 1, 1)]
+    assert float(perceptual_loss(output, target, [5.0, 0.5])) == pytest.approx(5 * 1 + 0.5 * 2)
+    assert perceptual_loss(output, target, [1.0, 1.0]) == perceptual_loss(output, target)
+    assert float(perceptual_loss(output, target, [0.0, 1.0])) == pytest.approx(2)
+
+
+def test_every_level_counts_not_the_last_alone():
+    """Public code overwrites the loss in its loop over the levels (PAPER, section 6)."""
+    levels = [torch.zeros(2, 2, 3, 3) for _ in range(4)]
+    for changed in range(4):
+        output = [level + 1.0 if index == changed else level for index, level in enumerate(levels)]
+        assert perceptual_loss(output, levels) == 1
+        assert perceptual_loss(output, levels, [1.0, 2.0, 3.0, 4.0]) == changed + 1
+
+
+@pytest.mark.parametrize("weights", [[], [1.0], [1.0, 1.0, 1.0]])
+def test_another_number_of_weights_than_of_levels_is_refused(weights):
+    level = torch.zeros(1, 1, 2, 2)
+    message = f"loss.perceptual_weights: expected 2, one for the pixels and one for .* layer; got {len(weights)}"
+    with pytest.raises(ValueError, match=message):
+        perceptual_loss([level, level], [level, level], weights)
+
+
 def test_the_pixel_level_alone_is_the_mean_absolute_error():
     output, target = torch.rand(2, 2, 1, 8, 8).unbind()
     torch.testing.assert_close(perceptual_loss([output], [target]), (output - target).abs().mean())

@@ -5,7 +5,8 @@ import pytest
 import torch
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
 
-from medgan.metrics.image import average, bias, mae, mse, psnr
+from medgan.errors import InputError
+from medgan.metrics.image import average, bias, mae, mse, psnr, require_size
 
 
 @pytest.fixture
@@ -60,3 +61,9 @@ def test_a_map_of_windows_is_averaged_over_the_masks_inner_part():
     mask[0, 0, 1, 1] = mask[0, 0, 2, 3] = True
     assert average(windows, mask).tolist() == [3.5]
     assert math.isnan(average(windows, mask & (torch.arange(4) == 0)[:, None]).item()), "only border pixels are left"
+
+
+def test_an_image_that_is_too_small_is_refused_with_its_size():
+    require_size(torch.zeros(1, 1, 11, 12), 11, "ssim")
+    with pytest.raises(InputError, match="ssim: needs sides of at least 11 pixels; got 12 x 10"):
+        require_size(torch.zeros(1, 1, 12, 10), 11, "ssim")

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import convolve2d
-from torchmetrics.functional.image import visual_information_fidelity
 
 from medgan.errors import InputError
 from medgan.metrics.vif import VIF_SIZE, vif
@@ -57,11 +56,6 @@ def test_vif_is_the_authors_program(images):
     np.testing.assert_allclose(vif(output.float(), target.float(), data_range=255.0), expected, rtol=1e-4)
 
 
-def test_vif_is_torchmetrics_on_0_to_255(images):
-    expected = visual_information_fidelity(*images, reduction="none")
-    torch.testing.assert_close(vif(*images, data_range=255.0), expected, rtol=1e-6, atol=0)
-
-
 def test_vif_does_not_depend_on_the_scale_that_the_data_range_names(images):
     output, target = images
     on_grey = vif(output, target, data_range=255.0)
@@ -74,6 +68,16 @@ def test_more_contrast_than_the_target_gives_more_than_one(images):
     assert (vif(1.5 * target, target, data_range=255.0) > 1).all()
 
 
+@pytest.mark.parametrize("value", [0.0, 77.7, 200.3, 255.0])
+def test_a_flat_background_of_any_level_costs_no_precision(images, value):
+    """A float32 variance at 200.3 is off by 0.01, which torchmetrics alone takes for information: 53 % here."""
+    output, target = (torch.nn.functional.pad(image.float(), (100,) * 4, value=value) for image in images)
+    expected = [
+        vifp_mscale(*pair) for pair in zip(target[:, 0].double().numpy(), output[:, 0].double().numpy(), strict=True)
+    ]
+    np.testing.assert_allclose(vif(output, target, data_range=255.0), expected, rtol=3e-4)
+
+
 @pytest.mark.parametrize("value", [0.0, 77.7, 255.0])
 def test_a_constant_target_tells_nothing(value):
     target = torch.full((1, 1, 48, 48), value)
@@ -83,7 +87,9 @@ def test_a_constant_target_tells_nothing(value):
 
 def test_a_constant_output_keeps_nothing(images):
     _, target = images
-    assert vif(torch.full_like(target, 100.0), target, data_range=255.0).tolist() == [0.0] * 4
+    for precision in (torch.float32, torch.float64):
+        output, precise = torch.full_like(target, 100.0, dtype=precision), target.to(precision)
+        assert vif(output, precise, data_range=255.0).tolist() == pytest.approx([0.0] * 4, abs=1e-6)
 
 
 def test_in_a_mask_both_images_are_black_outside(images):

@@ -1,14 +1,17 @@
 """The searcher tells Optuna honestly how trials ended, which OptunaSearch as shipped does not."""
 
 import pytest
-from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from medgan.errors import InputError
 from medgan.search.searcher import StudySearcher
 from medgan.search.study import Identity, open_study, state_of
 
-SPACE = {"optim.generator_lr": FloatDistribution(1e-4, 1e-2, log=True)}
+
+def assign(trial):
+    trial.suggest_float("optim.generator_lr", 1e-4, 1e-2, log=True)
+    return {"number": trial.number}
 
 
 @pytest.fixture
@@ -18,7 +21,7 @@ def study(tmp_path):
 
 @pytest.fixture
 def searcher(study):
-    return StudySearcher(study, SPACE, target=2, assign=lambda trial: {"number": trial.number})
+    return StudySearcher(study, target=2, assign=assign)
 
 
 def result(epoch, objective, state="running", reason=""):
@@ -79,3 +82,19 @@ def test_a_failed_last_trial_is_repeated_before_the_search_ends(searcher):
     searcher.suggest("u")
     searcher.on_trial_complete("u", None, error=True)
     assert searcher.suggest("v") == {"number": 2}
+
+
+def test_settings_that_do_not_go_together_are_failed_by_name_and_the_next_are_drawn(study):
+    def picky(trial):
+        if assign(trial)["number"] == 0:
+            raise InputError("discriminator.patch 34 is larger than data.size 32")
+        return {"number": trial.number}
+
+    searcher = StudySearcher(study, target=2, assign=picky)
+    assert searcher.suggest("t") == {"number": 1}
+    failed = study.trials[0]
+    assert (state_of(failed), failed.user_attrs["reason"]) == (
+        "input",
+        "discriminator.patch 34 is larger than data.size 32",
+    )
+    assert searcher.suggest("u") is None, "the failed one counts"

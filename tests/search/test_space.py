@@ -1,8 +1,11 @@
 """Search spaces: read, refused, tried against the preset."""
 
+import optuna
 import pytest
+import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from medgan.config import Config, flatten
 from medgan.errors import InputError
 from medgan.search.space import folders, read_space
 
@@ -26,7 +29,27 @@ def test_every_shipped_space_reads(name):
     assert read_space(name, {}).search
 
 
-def test_each_kind_becomes_its_distribution(write):
+CONDITIONAL = """
+preset: medgan
+set: {data.size: 64, extractor.weights: random, generator.base_channels: 4}
+search:
+  loss.lambda_style: {choice: [0, 0.1]}
+  loss.style_blocks: {choice: [[1], [1, 2]], when: loss.lambda_style > 0}
+  generator.network: {choice: [casnet, resnet]}
+  generator.depth: {int: [3, 5], when: generator.network == casnet}
+  discriminator.spectral_norm: {choice: [true, false]}
+  optim.schedule: {choice: [constant, cosine]}
+  optim.generator_lr: {log: [1.0e-4, 1.0e-2]}
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}")
+    return optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(seed=0))
+
+
+def test_each_kind_becomes_its_distribution(write, study):
     space = read_space(
         write(
             SMALL + "  loss.lambda_style: {log: [1.0e-5, 1.0]}\n  optim.beta1: {float: [0.0, 0.9]}\n"
@@ -34,11 +57,90 @@ def test_each_kind_becomes_its_distribution(write):
         ),
         {},
     )
-    found = space.distributions()
-    assert found["generator.num_blocks"] == IntDistribution(1, 3)
-    assert found["loss.lambda_style"] == FloatDistribution(1e-5, 1.0, log=True)
-    assert found["optim.beta1"] == FloatDistribution(0.0, 0.9)
-    assert found["discriminator.patch"] == CategoricalDistribution((16, 34))
+    trial = study.ask()
+    config = space.draw(trial, space.base({}))
+    assert trial.distributions == {
+        "generator.num_blocks": IntDistribution(1, 3),
+        "loss.lambda_style": FloatDistribution(1e-5, 1.0, log=True),
+        "optim.beta1": FloatDistribution(0.0, 0.9),
+        "discriminator.patch": CategoricalDistribution((16, 34)),
+    }
+    flat = flatten(config)
+    assert {name: flat[name] for name in trial.params} == trial.params
+
+
+def test_a_setting_with_a_condition_moves_only_where_it_holds(write, study):
+    space = read_space(write(CONDITIONAL), {})
+    base = space.base({})
+    seen = set()
+    for _ in range(60):
+        trial = study.ask()
+        config = space.draw(trial, base)
+        assert ("loss.style_blocks" in trial.params) is (config.loss.lambda_style > 0)
+        assert ("generator.depth" in trial.params) is (config.generator.network == "casnet")
+        if config.loss.lambda_style == 0:
+            assert config.loss.style_blocks == base.loss.style_blocks
+        seen.add((config.loss.style_blocks, config.generator.network, config.generator.depth))
+        study.tell(trial, 0.5)
+    assert {blocks for blocks, _, _ in seen} == {(1,), (1, 2), base.loss.style_blocks}
+    assert {depth for _, network, depth in seen if network == "resnet"} == {None}
+
+
+def test_lists_survive_the_study_database_and_a_retry(write, study):
+    space = read_space(write(CONDITIONAL), {})
+    base = space.base({})
+    drawn = {}
+    for _ in range(10):
+        trial = study.ask()
+        drawn[trial.number] = space.draw(trial, base)
+        study.tell(trial, 0.5)
+    loaded = optuna.load_study(study_name=study.study_name, storage=study._storage)
+    for trial in loaded.trials:
+        assert space.configured(trial.params, base) == drawn[trial.number]
+        loaded.enqueue_trial(trial.params)
+        assert space.draw(loaded.ask(), base) == drawn[trial.number]
+
+
+SETTINGS = flatten(Config())
+
+
+@pytest.mark.parametrize(
+    "setting", [name for name in SETTINGS if name.split(".")[0] in ("loss", "generator", "discriminator", "optim")]
+)
+def test_every_setting_of_networks_losses_and_optimizers_can_move(setting, write, study):
+    text = yaml.safe_dump(
+        {
+            "set": {"data.size": 64, "loss.lambda_cycle": 1.0, "generator.num_blocks": 2, "train.batch_size": 4},
+            "search": {setting: {"choice": [SETTINGS[setting]]}},
+        }
+    )
+    space = read_space(write(text), {})
+    assert flatten(space.draw(study.ask(), space.base({})))[setting] == SETTINGS[setting]
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("always", "when: expected SETTING OPERATOR VALUE, such as loss.lambda_style > 0; got 'always'"),
+        ("optim.beta1 > 0.1", "optim.generator_lr: when: expected a setting that moves above it, or is fixed"),
+        ("loss.lambda_stile > 0", "optim.generator_lr: when: expected a setting that moves above it, or is fixed"),
+        ("discriminator.patch > 34", "'discriminator.patch > 34' holds for none of \\[16, 34\\]"),
+        ("train.seed == 7", "'train.seed == 7' holds for none of \\[0\\]"),
+    ],
+)
+def test_a_condition_that_cannot_be_is_refused(condition, message, write):
+    text = (
+        SMALL + f"  discriminator.patch: {{choice: [16, 34]}}\n  optim.generator_lr: {{log: [1.0e-4, 1.0e-2], "
+        f"when: '{condition}'}}\n  optim.beta1: {{float: [0.0, 0.9]}}\n"
+    )
+    with pytest.raises(InputError, match=message):
+        read_space(write(text), {})
+
+
+def test_the_ends_of_a_conditional_range_are_tried_where_it_moves(write):
+    text = CONDITIONAL.replace("[1, 2]]", "[1, 6]]")
+    with pytest.raises(InputError, match="loss.style_blocks: vgg19 has 5 blocks; got 6"):
+        read_space(write(text), {})
 
 
 def test_overrides_go_on_top_of_the_space_and_the_space_on_top_of_the_preset(write):

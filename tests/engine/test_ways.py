@@ -1,0 +1,193 @@
+"""There and back: a step of the methods with a cycle."""
+
+import pytest
+import torch
+
+from medgan.build.objective import build_objective
+from medgan.build.training import updates_of
+from medgan.engine.steps import Updates, look, train_step, update_discriminator, update_generator
+from medgan.losses.objective import weighted_sum
+
+
+def copies(network):
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def changed(network, before):
+    return any(not torch.equal(*pair) for pair in zip(network.parameters(), before, strict=True))
+
+
+def networks(state):
+    return [network for way in state.ways for network in (way.generator, way.discriminator)]
+
+
+@pytest.fixture
+def cycle(small):
+    """A small method with a cycle."""
+
+    def make(**more):
+        settings = {
+            "generator__num_blocks": 1, "train__generator_steps": 1, "loss__lambda_perceptual": 0.0,
+            "loss__adversarial": "lsgan", "loss__lambda_cycle": 10.0, "loss__lambda_identity": 5.0,
+        }  # fmt: skip
+        return small(**(settings | more))
+
+    return make
+
+
+def test_the_two_ways_start_from_different_weights(cycle, make_state):
+    there, back = make_state(cycle()).ways
+    assert changed(there.generator, copies(back.generator))
+    assert changed(there.discriminator, copies(back.discriminator))
+
+
+def test_one_step_changes_both_generators_and_both_discriminators(cycle, make_state, batches):
+    state = make_state(cycle())
+    before = [copies(network) for network in networks(state)]
+    train_step(state, build_objective(cycle()), batches(), Updates())
+    assert [changed(*pair) for pair in zip(networks(state), before, strict=True)] == [True] * 4
+
+
+def test_each_way_looks_at_its_own_images_and_networks(cycle, make_state, batches):
+    state, (source, target) = make_state(cycle()), next(batches())
+    there, back = look(state, build_objective(cycle()), source, target)
+    for view, way, other, given, wanted in (
+        (there, *state.ways, source, target),
+        (back, *reversed(state.ways), target, source),
+    ):
+        assert view.source is given
+        assert view.target is wanted
+        assert view.discriminator is way.discriminator
+        assert torch.equal(view.output, way.generator(given))
+        assert torch.equal(view.cycled, other.generator(way.generator(given)))
+        assert torch.equal(view.kept, way.generator(wanted))
+
+
+def test_the_cycle_term_of_one_way_alone_reaches_both_generators(cycle, make_state, batches):
+    config = cycle(loss__lambda_adversarial=0.0, loss__lambda_identity=0.0, generator__norm="none")
+    state, objective = make_state(config), build_objective(config)
+    there, _ = look(state, objective, *next(batches()))
+    weighted_sum(objective.generator, there)[0].backward()
+    for way in state.ways:
+        assert all(parameter.grad.abs().sum() > 0 for parameter in way.generator.parameters())
+
+
+def test_the_identity_term_of_one_way_reaches_its_own_generator_alone(cycle, make_state, batches):
+    config = cycle(loss__lambda_adversarial=0.0, loss__lambda_cycle=1e-9)
+    state, objective = make_state(config), build_objective(config)
+    there, _ = look(state, objective, *next(batches()))
+    objective.generator["identity"][1](there).backward()
+    own, other = state.ways
+    assert any(parameter.grad is not None for parameter in own.generator.parameters())
+    assert all(parameter.grad is None for parameter in other.generator.parameters())
+
+
+def test_no_output_is_compared_with_its_own_target(cycle, make_state, batches):
+    """Which is what makes the method fit for images that are not paired; the identity term looks at the target only."""
+    config = cycle()
+    state, objective = make_state(config), build_objective(config)
+    (source, target), (_, other) = next(batches()), next(batches(seed=1))
+    state.ways[0].discriminator.requires_grad_(False)
+    values = []
+    for wanted in (target, other):
+        there, _ = look(state, objective, source, wanted)
+        values.append([float(objective.generator[name][1](there).detach()) for name in ("cycle",)])
+    assert values[0] == values[1]
+
+
+def test_the_discriminators_gradients_are_untouched_by_the_generators_turn(cycle, make_state, batches):
+    state, objective = make_state(cycle()), build_objective(cycle())
+    judges = [way.discriminator for way in state.ways]
+    before = [copies(judge) for judge in judges]
+    for judge in judges:
+        for parameter in judge.parameters():
+            parameter.grad = torch.ones_like(parameter)
+    update_generator(state, objective, look(state, objective, *next(batches())), Updates())
+    for judge, weights in zip(judges, before, strict=True):
+        assert all((parameter.grad == 1).all() for parameter in judge.parameters())
+        assert all(parameter.requires_grad for parameter in judge.parameters()), "thawed for its own turn"
+        assert not changed(judge, weights)
+
+
+def test_the_discriminators_turn_leaves_both_generators_alone(cycle, make_state, batches):
+    state, objective = make_state(cycle()), build_objective(cycle())
+    before = [copies(way.generator) for way in state.ways]
+    update_discriminator(state, objective, look(state, objective, *next(batches())), Updates())
+    for way, weights in zip(state.ways, before, strict=True):
+        assert not changed(way.generator, weights)
+        assert all(parameter.grad is None for parameter in way.generator.parameters())
+
+
+def test_each_discriminator_sees_its_own_real_images_and_the_detached_outputs_of_its_generator(
+    cycle, make_state, batches
+):
+    state, seen = make_state(cycle()), ([], [])
+    for way, calls in zip(state.ways, seen, strict=True):
+        way.discriminator.register_forward_pre_hook(lambda module, pair, calls=calls: calls.append(pair))
+    objective, (source, target) = build_objective(cycle()), next(batches())
+    views = look(state, objective, source, target)
+    update_discriminator(state, objective, views, Updates())
+    for calls, view, given, wanted in zip(seen, views, (source, target), (target, source), strict=True):
+        real, fake = calls
+        assert real[0] is given
+        assert real[1] is wanted
+        assert torch.equal(fake[1], view.output)
+        assert not fake[1].requires_grad
+
+
+def test_what_is_logged_is_the_sum_over_the_ways(cycle, make_state, batches):
+    config = cycle(discriminator__spectral_norm=False)
+    state, objective, batch = make_state(config), build_objective(config), next(batches())
+    views = look(state, objective, *batch)
+    each = [weighted_sum(objective.generator, view)[1] for view in views]
+    terms = ("adversarial", "cycle", "identity")
+    judged = [
+        objective.discriminator["adversarial"][1](
+            type("Seen", (), {"real": way.discriminator(view.source, view.target),
+                              "fake": way.discriminator(view.source, view.output)})
+        ) for way, view in zip(state.ways, views, strict=True)
+    ]  # fmt: skip
+    losses = train_step(state, objective, iter([batch]), updates_of(config))
+    assert set(losses) == {*terms, *(f"{term}_weighted" for term in terms), "discriminator"}
+    for name in set(losses) - {"discriminator"}:
+        torch.testing.assert_close(losses[name], each[0][name] + each[1][name])
+    torch.testing.assert_close(losses["discriminator"], sum(judged).detach())
+
+
+def test_clipping_holds_for_both_ways(cycle, make_state, batches):
+    config = cycle(
+        loss__adversarial="wasserstein", optim__clip_weights=0.01, optim__clip_norm=1e-3,
+        discriminator__spectral_norm=False,
+    )  # fmt: skip
+    state = make_state(config)
+    train_step(state, build_objective(config), batches(), updates_of(config))
+    for way in state.ways:
+        assert all(float(weight.abs().max()) <= 0.01 + 1e-9 for weight in copies(way.discriminator))
+        norm = torch.cat([parameter.grad.flatten() for parameter in way.generator.parameters()]).norm()
+        assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_each_way_keeps_its_own_past_outputs(cycle, make_state, batches):
+    config = cycle(train__pool_size=3)
+    state, objective, stream = make_state(config), build_objective(config), batches()
+    for _ in range(3):
+        train_step(state, objective, stream, updates_of(config))
+    there, back = (way.pool for way in state.ways)
+    assert there is not back
+    assert len(there.kept) == len(back.kept) == 3
+    assert not any(output.requires_grad for pool in (there, back) for _, output in pool.kept)
+
+
+def test_without_a_cycle_there_is_one_way(small, make_state, batches):
+    state = make_state(small())
+    (views,) = look(state, build_objective(small()), *next(batches()))
+    assert views.inverse is None
+
+
+def test_the_average_follows_the_way_that_is_evaluated(cycle, make_state, batches):
+    config = cycle(train__ema_decay=0.5)
+    state = make_state(config)
+    start = copies(state.ways[0].generator)
+    train_step(state, build_objective(config), batches(), updates_of(config))
+    for mine, old, new in zip(copies(state.average), start, copies(state.ways[0].generator), strict=True):
+        torch.testing.assert_close(mine, (old + new) / 2)
