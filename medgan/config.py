@@ -101,6 +101,7 @@ class TrainConfig(Section):
     batch_size: PositiveInt = Field(1, description="slices a generator update, over all workers together")
     generator_steps: PositiveInt = Field(1, description="generator updates a step")
     discriminator_steps: PositiveInt = Field(1, description="discriminator updates a step, after the generator's")
+    augment: Literal["none", "flip", "flip_shift"] = Field("none", description="of the training pairs")
     pool_size: int = Field(0, ge=0, description="past outputs that the discriminator is shown again")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="of the averaged generator, which is evaluated; 0: none")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the networks' arithmetic")

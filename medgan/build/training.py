@@ -102,6 +102,7 @@ def build_training(
         length=length_of(config),
         updates=updates_of(config),
         schedule=config.optim.schedule,
+        augment=config.train.augment,
         perceptual=build_perceptual(config, runtime.device),
     )
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from medgan.data.atomic import write_atomically
+from medgan.data.augment import AUGMENTATIONS
 from medgan.data.dataset import Batches, Slices
 from medgan.engine.checkpoint import BEST, PICTURES, save_state, save_tensors
 from medgan.engine.evaluate import Perceptual, evaluate, fixed_pictures
@@ -64,6 +65,7 @@ class Training:
     length: Length
     updates: Updates = Updates()
     schedule: str = "constant"
+    augment: str = "none"
     perceptual: Perceptual | None = None
     on_first_step: Callable[[], None] = lambda: None
 
@@ -140,7 +142,7 @@ def steps_before(training: Training, epoch: int) -> int:
 
 
 def _batches(training: Training, start: int) -> Iterator[Batch]:
-    runtime = training.runtime
+    runtime, augment = training.runtime, AUGMENTATIONS[training.augment]
     sampler = Batches(
         len(training.train), training.batch_size, seed=training.seed, rank=runtime.rank, size=runtime.size, start=start
     )
@@ -148,7 +150,8 @@ def _batches(training: Training, start: int) -> Iterator[Batch]:
     for number, (source, target) in enumerate(loader):
         if number == 0:
             training.on_first_step()
-        yield source.to(runtime.device, non_blocking=True), target.to(runtime.device, non_blocking=True)
+        device = runtime.device
+        yield augment(source.to(device, non_blocking=True), target.to(device, non_blocking=True))
 
 
 def _loss_path(name: str) -> str:

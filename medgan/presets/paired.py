@@ -20,7 +20,7 @@ PATCH_70 = DiscriminatorConfig(patch=70, norm="batch", spectral_norm=False)
 
 
 def pix2pix() -> Config:
-    """U-Net with batch norm and dropout, 70 x 70 patches, 100 L1 (Isola et al., 2017).
+    """U-Net with batch norm and dropout, 70 x 70 patches, 100 L1, mirrored and jittered pairs (Isola et al., 2017).
 
     With a batch of one, batch norm is instance norm in training; `generator.norm=instance` makes it so in evaluation.
     """
@@ -30,7 +30,7 @@ def pix2pix() -> Config:
         discriminator=PATCH_70,
         loss=LossConfig(lambda_l1=100.0, lambda_discriminator=0.5),
         optim=OptimConfig(schedule="linear"),
-        train=TRAIN,
+        train=TRAIN.model_copy(update={"augment": "flip_shift"}),
     )
 
 

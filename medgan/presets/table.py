@@ -65,6 +65,7 @@ def quick(config: Config) -> Config:
         "loss.style_blocks": _shallow(config.loss.style_blocks),
         "loss.content_blocks": _shallow(config.loss.content_blocks),
         "optim.generator_lr": 1e-3,
+        "train.augment": "flip_shift",
         "train.epochs": 10,
         "train.batch_size": 8,
     }

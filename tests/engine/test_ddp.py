@@ -1,7 +1,8 @@
 """Two processes that average their gradients compute what one process computes on the whole batch."""
 
 import json
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,22 +12,46 @@ import torch.multiprocessing
 from torch import nn
 
 from medgan.build.objective import build_objective
-from medgan.build.training import build_state
+from medgan.build.training import build_state, updates_of
 from medgan.config import Config, with_values
+from medgan.distributed.runtime import RayRuntime
 from medgan.engine.state import tensors
-from medgan.engine.steps import Updates, train_step
+from medgan.engine.steps import train_step
 from medgan.models.extractor import load_extractor
+from medgan.presets.table import PRESETS
 
-STEPS, GENERATOR_STEPS, BATCH = 5, 3, 4
-CONFIG = with_values(
-    Config(),
-    {
-        "data.size": 16, "generator.base_channels": 2, "generator.num_blocks": 2, "discriminator.base_channels": 2,
-        "loss.lambda_l1": 1.0, "loss.lambda_perceptual": 20.0, "loss.lambda_style": 1e-2, "loss.lambda_content": 1e-2,
-        "loss.style_blocks": [1, 2], "loss.content_blocks": [1, 2], "train.seed": 1,
-        "optim.generator_lr": 1e-3, "optim.discriminator_lr": 1e-3,
-    },
-)  # fmt: skip
+STEPS, BATCH = 5, 4
+SMALL = {
+    "data.size": 16, "generator.base_channels": 2, "discriminator.base_channels": 2, "discriminator.patch": 16,
+    "train.seed": 1, "optim.generator_lr": 1e-3, "optim.discriminator_lr": 1e-3,
+}  # fmt: skip
+METHODS = {
+    "medgan": with_values(
+        Config(),
+        SMALL | {
+            "generator.num_blocks": 2, "loss.lambda_l1": 1.0, "loss.lambda_perceptual": 20.0,
+            "loss.lambda_style": 1e-2, "loss.lambda_content": 1e-2, "loss.style_blocks": [1, 2],
+            "loss.content_blocks": [1, 2], "train.generator_steps": 3,
+        },
+    ),
+    "cyclegan": with_values(PRESETS["cyclegan"](), SMALL | {"generator.num_blocks": 1}),
+    "stages": with_values(
+        Config(),
+        SMALL | {
+            "generator.num_blocks": 3, "loss.lambda_stages": 10.0, "loss.lambda_l1": 10.0, "optim.clip_norm": 0.1,
+            "loss.adversarial": "wasserstein", "optim.clip_weights": 0.01, "train.discriminator_steps": 3,
+            "train.ema_decay": 0.9,
+        },
+    ),
+    "penalty": with_values(
+        Config(),
+        SMALL | {
+            "loss.adversarial": "wasserstein", "loss.lambda_gradient_penalty": 10.0, "loss.lambda_l1": 1.0,
+            "discriminator.norm": "none", "discriminator.spectral_norm": False,
+        },
+    ),
+    "batch_norm": with_values(Config(), SMALL | {"generator.norm": "batch"}),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,11 +69,15 @@ class GlooRuntime:
         return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
 
 
-def train(runtime):
-    """Losses of each step on this rank's share, and every tensor of the state at the end."""
-    state = build_state(CONFIG, runtime)
-    state = replace(state, extractor=load_extractor("vgg19", "random", 2).double())
-    objective = build_objective(CONFIG)
+def train(config, runtime):
+    """Losses of each step on this rank's share, and the state at the end."""
+    torch.manual_seed(runtime.rank)
+    state = build_state(config, runtime)
+    if state.extractor is not None:
+        state.extractor = load_extractor("vgg19", "random", 2).double()
+    if state.average is not None:
+        state.average.double()
+    objective, updates = build_objective(config), updates_of(config)
 
     def batches():
         draw = torch.Generator().manual_seed(0)
@@ -57,36 +86,80 @@ def train(runtime):
             yield tuple(pair[:, runtime.rank :: runtime.size].unbind())
 
     stream = batches()
-    rows = [train_step(state, objective, stream, updates=Updates(generator=GENERATOR_STEPS)) for _ in range(STEPS)]
-    return [{name: float(value) for name, value in row.items()} for row in rows], tensors(state)
+    rows = [train_step(state, objective, stream, updates) for _ in range(STEPS)]
+    return [{name: float(value) for name, value in row.items()} for row in rows], state
 
 
 def run_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    rows, state = train(GlooRuntime(rank, 2))
-    Path(folder, f"rows-{rank}.json").write_text(json.dumps(rows))
-    torch.save(state, Path(folder, f"state-{rank}.pt"))
+    for name, config in METHODS.items():
+        rows, state = train(config, GlooRuntime(rank, 2))
+        Path(folder, f"{name}-rows-{rank}.json").write_text(json.dumps(rows))
+        torch.save(tensors(state), Path(folder, f"{name}-{rank}.pt"))
+        RayRuntime(rank, 2, torch.device("cpu")).agree(state.best_generator)
+        torch.save(tensors(state), Path(folder, f"{name}-agreed-{rank}.pt"))
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.timeout(200)
-def test_two_processes_train_like_one_on_the_same_global_batch(tmp_path):
-    ranks = torch.multiprocessing.spawn(run_rank, args=(str(tmp_path),), nprocs=2, join=False)
-    rows, state = train(GlooRuntime(0, 1))
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """What each of two ranks logged and ended with: method -> (rows of each, tensors of each, the same agreed)."""
+    folder = tmp_path_factory.mktemp("ranks")
+    ranks = torch.multiprocessing.spawn(run_rank, args=(str(folder),), nprocs=2, join=False)
     try:
         while not ranks.join(timeout=90):
             pass
     finally:
         for process in ranks.processes:
             process.kill()
-    shares = [json.loads((tmp_path / f"rows-{rank}.json").read_text()) for rank in (0, 1)]
+
+    def read(name):
+        rows = [json.loads((folder / f"{name}-rows-{rank}.json").read_text()) for rank in (0, 1)]
+        before, agreed = (
+            [torch.load(folder / f"{name}-{form}{rank}.pt", weights_only=True) for rank in (0, 1)]
+            for form in ("", "agreed-")
+        )
+        return rows, before, agreed
+
+    return read
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("name", ["medgan", "cyclegan", "stages"])
+def test_two_processes_train_like_one_on_the_same_global_batch(name, two_ranks):
+    shares, saved, _ = two_ranks(name)
+    rows, state = train(METHODS[name], GlooRuntime(0, 1))
     for alone, first, second in zip(rows, *shares, strict=True):
         assert first != second, "the ranks must see different slices"
         assert {name: (first[name] + second[name]) / 2 for name in first} == pytest.approx(alone, rel=1e-6)
-    saved = [torch.load(tmp_path / f"state-{rank}.pt", weights_only=True) for rank in (0, 1)]
-    for name, value in state.items():
+    for name, value in tensors(state).items():
         assert torch.equal(saved[0][name], saved[1][name]), f"the ranks drifted apart in {name}"
         torch.testing.assert_close(
             saved[0][name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+@pytest.mark.timeout(200)
+def test_a_gradient_penalty_leaves_the_ranks_equal(two_ranks):
+    """Its points are drawn by each rank for itself, and it differentiates beside the wrapper that averages."""
+    shares, saved, _ = two_ranks("penalty")
+    assert all(math.isfinite(value) for rows in shares for row in rows for value in row.values())
+    assert [row["discriminator_gradient_penalty"] for row in shares[0]] != [
+        row["discriminator_gradient_penalty"] for row in shares[1]
+    ]
+    assert [name for name in saved[0] if not torch.equal(saved[0][name], saved[1][name])] == []
+
+
+@pytest.mark.timeout(200)
+def test_ranks_agree_on_the_mean_of_what_their_batch_normalization_has_seen(two_ranks):
+    _, before, agreed = two_ranks("batch_norm")
+    statistics = [name for name in before[0] if name.rpartition(".")[2] in ("running_mean", "running_var")]
+    assert len(statistics) > 2
+    for name in statistics:
+        assert not torch.equal(before[0][name], before[1][name]), "each has seen its own slices"
+        assert torch.equal(agreed[0][name], agreed[1][name])
+        torch.testing.assert_close(agreed[0][name], (before[0][name] + before[1][name]) / 2)
+    for name in before[0].keys() - set(statistics):
+        assert torch.equal(before[0][name], agreed[0][name]), f"{name} is no statistic"
+        assert torch.equal(before[0][name], before[1][name])

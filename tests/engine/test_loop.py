@@ -1,4 +1,5 @@
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from medgan.engine import loop
-from medgan.engine.checkpoint import BEST, LAST, PICTURES, read_history
+from medgan.engine.checkpoint import BEST, LAST, PICTURES, read_history, restore
+from medgan.engine.evaluate import evaluate
 from medgan.engine.loop import save_epoch, steps_before, train_epoch
 from medgan.errors import Diverged
 
@@ -88,6 +90,83 @@ def test_training_depends_on_the_seed_alone(make_training, small):
         torch.manual_seed(len(rows))
         rows.append(train_epoch(make_training(small(train__seed=seed)))["loss/generator/perceptual"])
     assert rows[0] == rows[1] != rows[2]
+
+
+@dataclass
+class SlowerNeighbor:
+    """The first of two ranks; the other takes as long plus ten seconds, and everything it is asked is recorded."""
+
+    asked: list
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    def mean(self, values):
+        self.asked.append("mean")
+        return {name: value + (5.0 if name.startswith("time/") else 0.0) for name, value in values.items()}
+
+    def agree(self, module):
+        self.asked.append(module)
+
+    def gather(self, rows):
+        self.asked.append("gather")
+        return list(rows)
+
+
+class TestWhatTheRanksShare:
+    def test_times_are_means_over_the_ranks(self, make_training):
+        """Every rank's history must be the same, for the length of a training follows from it."""
+        training = make_training()
+        training.runtime = SlowerNeighbor([])
+        row = train_epoch(training)
+        assert 5 < row["time/train_s"] <= row["time/epoch_s"] < 5 + 60
+
+    def test_they_agree_on_what_is_evaluated_after_the_last_step_and_before_the_evaluation(
+        self, make_training, small, monkeypatch
+    ):
+        training = make_training(small(train__ema_decay=0.9))
+        asked = []
+        training.runtime = SlowerNeighbor(asked)
+        step = loop.train_step
+        monkeypatch.setattr(loop, "train_step", lambda *arguments: asked.append("step") or step(*arguments))
+        training.state.average.register_forward_pre_hook(lambda module, images: asked.append("evaluate"))
+        train_epoch(training)
+        place = asked.index(training.state.best_generator)
+        assert "step" not in asked[place:]
+        assert "evaluate" not in asked[:place]
+        assert "evaluate" in asked[place:]
+
+
+class TestTheAveragedGenerator:
+    @pytest.fixture
+    def training(self, make_training, small):
+        return make_training(small(train__ema_decay=0.5))
+
+    def test_it_is_what_is_evaluated(self, training, monkeypatch):
+        evaluated = []
+        monkeypatch.setattr(
+            loop, "evaluate",
+            lambda generator, *rest, **more: evaluated.append(generator) or evaluate(generator, *rest, **more),
+        )  # fmt: skip
+        train_epoch(training)
+        assert evaluated == [training.state.average]
+
+    def test_it_is_what_is_kept_under_the_generators_own_names(self, training, tmp_path):
+        train_epoch(training)
+        save_epoch(training, tmp_path)
+        stored = load_file(tmp_path / BEST)
+        average, generator = training.state.average.state_dict(), training.state.generator.state_dict()
+        assert stored.keys() == generator.keys()
+        assert all(torch.equal(stored[name], average[name]) for name in stored)
+        assert not all(torch.equal(stored[name], generator[name]) for name in stored)
+
+    def test_it_is_restored(self, make_training, small, training, tmp_path):
+        train_epoch(training)
+        save_epoch(training, tmp_path)
+        again = make_training(small(train__ema_decay=0.5))
+        restore(tmp_path, again.state)
+        for one, other in zip(again.state.average.parameters(), training.state.average.parameters(), strict=True):
+            assert torch.equal(one, other)
 
 
 class TestSaving:

@@ -6,6 +6,7 @@ from torch import nn
 
 from medgan.build.objective import build_objective
 from medgan.build.training import updates_of
+from medgan.config import with_values
 from medgan.engine.steps import Updates, look, train_step, update_discriminator, update_generator
 
 
@@ -35,6 +36,15 @@ def changed(network, before):
 def all_losses(small):
     return small(loss__lambda_style=1e-4, loss__lambda_content=1e-4, loss__lambda_l1=1.0,
                  loss__style_blocks=[1, 2], loss__content_blocks=[1, 2])  # fmt: skip
+
+
+TERMS = ("adversarial", "perceptual", "feature_matching", "style", "content", "l1", "l2", "tv")
+
+
+@pytest.fixture
+def every_term(small):
+    """All that a method without a cycle can minimize at once."""
+    return small(**{f"loss__lambda_{term}": 1.0 for term in TERMS}, loss__style_blocks=[1, 2], loss__content_blocks=[2])
 
 
 def test_the_generator_sees_three_batches_and_the_discriminator_the_last_of_them(small, make_state, batches):
@@ -129,6 +139,41 @@ def test_the_perceptual_gradient_flows_through_the_discriminators_features(small
     assert not torch.allclose(*gradients)
 
 
+def test_the_perceptual_gradient_reaches_the_generator_and_not_the_discriminator(small, make_state, batches):
+    config = small(loss__lambda_adversarial=0.0, loss__lambda_perceptual=1.0)
+    state, objective = make_state(config), build_objective(config)
+    update_generator(state, objective, look(state, objective, *next(batches())), Updates())
+    assert all(parameter.grad is not None for parameter in state.generator.parameters())
+    assert all(parameter.grad is None for parameter in state.ways[0].discriminator.parameters())
+
+
+def test_the_discriminators_update_is_of_its_own_gradients_alone(small, make_state, batches):
+    """The generator's turn before it neither adds to them nor takes the place of them (PAPER, section 6)."""
+    gradients = []
+    for turn_before in (False, True):
+        state, objective = make_state(small()), build_objective(small())
+        state.ways[0].discriminator.eval()  # spectral norm would take a step of its power iteration
+        views = look(state, objective, *next(batches()))
+        if turn_before:
+            update_generator(state, objective, views, Updates())
+        update_discriminator(state, objective, views, Updates())
+        gradients.append([parameter.grad for parameter in state.ways[0].discriminator.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
+def test_the_discriminator_sees_real_and_fake_beside_the_same_source(small, make_state, batches):
+    """A discriminator that is not conditional could not know whether the image belongs to the source."""
+    state, objective = make_state(small()), build_objective(small())
+    state.ways[0].discriminator.eval()
+    source, target = next(batches())
+    (views,) = look(state, objective, source, target)
+    loss = update_discriminator(state, objective, [views], Updates())["discriminator"]
+    other = make_state(small())
+    other.ways[0].discriminator.eval()
+    views.source = source.flip(3)
+    assert update_discriminator(other, objective, [views], Updates())["discriminator"] != loss
+
+
 def test_one_generator_update_asks_the_discriminator_once_of_each_pair(all_losses, make_state, batches):
     state, objective = make_state(all_losses), build_objective(all_losses)
     way = state.ways[0]
@@ -142,6 +187,28 @@ def test_one_generator_update_asks_the_discriminator_once_of_each_pair(all_losse
     assert sorted(asked) == [(True, False, True, True), (True, True, False, True)]
     seen = [(images[0] is output, images[0] is target) for images, _ in state.extractor.calls]
     assert sorted(seen) == [(False, True), (True, False)]
+
+
+def test_with_every_term_at_once_each_image_is_still_judged_and_extracted_once(every_term, make_state, batches):
+    state, objective = make_state(every_term), build_objective(every_term)
+    way = state.ways[0]
+    way.discriminator, state.extractor = Recorded(way.discriminator), Recorded(state.extractor)
+    source, target = next(batches())
+    (views,) = look(state, objective, source, target)
+    losses = update_generator(state, objective, [views], Updates())
+    assert set(losses) == {*TERMS, *(f"{term}_weighted" for term in TERMS)}
+    asked = [[image is views.output, image is target] for (_, image), _ in way.discriminator.calls]
+    assert sorted(asked) == [[False, True], [True, False]]
+    seen = [[image is views.output, image is target] for (image,), _ in state.extractor.calls]
+    assert sorted(seen) == [[False, True], [True, False]]
+
+
+def test_without_style_and_content_the_extractor_never_runs(every_term, make_state, batches):
+    state = make_state(every_term)
+    state.extractor = Recorded(state.extractor)
+    config = with_values(every_term, {"loss.lambda_style": 0.0, "loss.lambda_content": 0.0})
+    train_step(state, build_objective(config), batches(), updates_of(config))
+    assert state.extractor.calls == []
 
 
 def test_the_discriminator_is_not_asked_about_the_target_without_a_perceptual_term(small, make_state, batches):

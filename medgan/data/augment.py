@@ -1,0 +1,53 @@
+"""Random views of a batch of pairs: mirrored and shifted, source and target alike (Isola et al., pix2pix, 6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+LARGEST_SHIFT = 1 / 16
+"""Of an image's side: what pix2pix's jitter, 286 pixels cropped to 256, amounts to."""
+
+Pair = tuple[Tensor, Tensor]
+
+
+def flip(source: Tensor, target: Tensor) -> Pair:
+    """Mirrors each pair left to right with probability 1/2.
+
+    Args:
+        source: (B, C, H, W).
+        target: (B, C', H, W).
+    """
+    mirrored = (torch.rand(len(source), 1, 1, 1) < 0.5).to(source.device)
+    return torch.where(mirrored, source.flip(-1), source), torch.where(mirrored, target.flip(-1), target)
+
+
+def flip_shift(source: Tensor, target: Tensor) -> Pair:
+    """`flip`, and a shift of up to a sixteenth of the sides; what comes in is -1, air and zero activity.
+
+    Args:
+        source: (B, C, H, W) in [-1, 1].
+        target: (B, C', H, W) in [-1, 1].
+    """
+    source, target = flip(source, target)
+    rows, columns = source.shape[-2:]
+    margins = int(rows * LARGEST_SHIFT), int(columns * LARGEST_SHIFT)
+    places = [torch.randint(2 * margin + 1, (len(source),)).tolist() for margin in margins]
+    widths = (margins[1], margins[1], margins[0], margins[0])
+
+    def shifted(images: Tensor) -> Tensor:
+        padded = pad(images, widths, value=-1.0)
+        views = zip(padded, *places, strict=True)
+        return torch.stack([image[:, top : top + rows, left : left + columns] for image, top, left in views])
+
+    return shifted(source), shifted(target)
+
+
+AUGMENTATIONS: dict[str, Callable[[Tensor, Tensor], Pair]] = {
+    "none": lambda source, target: (source, target),
+    "flip": flip,
+    "flip_shift": flip_shift,
+}
