@@ -1,0 +1,117 @@
+"""What every preset keeps to, as published and made small."""
+
+import pytest
+import torch
+from torch import nn
+
+from medgan.build.networks import build_discriminator, build_generator, deepest_block, refuse_misfit, without_effect
+from medgan.build.objective import build_objective
+from medgan.build.training import build_state, updates_of
+from medgan.config import flatten, uses_discriminator, validated, with_values
+from medgan.engine.runtime import SingleProcess
+from medgan.engine.steps import look, train_step, update_generator
+from medgan.presets.table import PRESETS, quick
+
+CPU = SingleProcess(torch.device("cpu"))
+
+
+def batches():
+    """Endless different smooth pairs, (source, target), each (2, 1, 64, 64)."""
+    draw = torch.Generator().manual_seed(0)
+    while True:
+        coarse = torch.rand(4, 1, 8, 8, generator=draw) * 2 - 1
+        images = nn.functional.interpolate(coarse, size=(64, 64), mode="bilinear")
+        yield images[:2], images[2:]
+
+
+def before_a_norm(network):
+    """The biases that normalization takes away again."""
+    names = set()
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Sequential):
+            for (index, one), (_, other) in zip(
+                module.named_children(), list(module.named_children())[1:], strict=False
+            ):
+                if isinstance(other, nn.InstanceNorm2d | nn.BatchNorm2d) and getattr(one, "bias", None) is not None:
+                    names.add(f"{name}.{index}.bias")
+    return names
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+class TestEveryPreset:
+    def test_is_valid_and_survives_being_written_down(self, name):
+        config = PRESETS[name]()
+        assert validated(config.model_dump(mode="json")) == config
+        assert with_values(config, flatten(config)) == config
+        assert PRESETS[name].__name__ == name
+        assert PRESETS[name].__doc__
+
+    def test_asks_for_weights_trained_on_images_where_it_uses_an_extractor(self, name):
+        config = PRESETS[name]()
+        assert deepest_block(config) == 0 or config.extractor.weights == "download"
+
+    def test_translates_a_slice(self, name):
+        config = with_values(PRESETS[name](), {"generator.base_channels": 2, "discriminator.base_channels": 2})
+        image = torch.zeros(1, 1, config.data.size, config.data.size)
+        with torch.no_grad():
+            output = build_generator(config)(image)
+            assert output.shape == image.shape
+            assert build_discriminator(config)(image, output).logits.isfinite().all()
+
+    def test_takes_its_images_one_at_a_time_as_published(self, name):
+        config = PRESETS[name]()
+        assert (config.data.size, config.train.batch_size) == (256, 1)
+        refuse_misfit(config, slices=1)
+
+    def test_made_small_it_takes_its_images_in_eights_or_one_in_each_process(self, name):
+        config = quick(PRESETS[name]())
+        assert (config.data.size, config.train.batch_size) == (64, 8)
+        assert config.extractor.weights == "random"
+        for slices in (8, 1):
+            refuse_misfit(config, slices=slices)
+
+    def test_made_small_it_is_the_same_method(self, name):
+        whole, small = flatten(PRESETS[name]()), flatten(quick(PRESETS[name]()))
+        changed = {path for path in whole if whole[path] != small[path]}
+        assert changed <= {
+            "data.size", "generator.num_blocks", "generator.base_channels", "discriminator.patch",
+            "discriminator.base_channels", "extractor.weights", "loss.style_blocks", "loss.content_blocks",
+            "loss.perceptual_weights", "optim.generator_lr", "train.epochs", "train.batch_size",
+        }  # fmt: skip
+
+    def test_sets_nothing_that_its_networks_do_not_know(self, name):
+        config = PRESETS[name]()
+        assert {path for path in without_effect(config) if flatten(config)[path] is None} <= {"generator.depth"}
+        ignored = {"generator": "generator.", "discriminator": "discriminator."}
+        defaults = flatten(type(config)())
+        patch = {"discriminator.patch", "discriminator.spectral_norm"}
+        for path in without_effect(config):
+            assert path.startswith(tuple(ignored.values()))
+            assert flatten(config)[path] == defaults[path] or path in patch
+
+    def test_trains_a_step_with_finite_losses(self, name):
+        config = with_values(quick(PRESETS[name]()), {"train.batch_size": 2})
+        state, objective = build_state(config, CPU), build_objective(config)
+        losses = train_step(state, objective.at(0.0), batches(), updates_of(config))
+        assert [path for path, value in losses.items() if not value.isfinite()] == []
+        assert ("discriminator" in losses) is uses_discriminator(config)
+        for way in state.ways:
+            for network in (way.generator, way.discriminator):
+                assert network is None or all(weight.isfinite().all() for weight in network.parameters())
+
+    def test_reaches_every_parameter_of_its_generators(self, name):
+        config = with_values(quick(PRESETS[name]()), {"train.batch_size": 2})
+        state, objective = build_state(config, CPU), build_objective(config).at(0.0)
+        update_generator(state, objective, look(state, objective, *next(batches())), updates_of(config))
+        for way in state.ways:
+            left_out = before_a_norm(way.generator)
+            unreached = [path for path, weight in way.generator.named_parameters() if not weight.grad.any()]
+            assert set(unreached) <= left_out
+
+    def test_each_network_is_under_adam_with_beta1_one_half(self, name):
+        """Public code leaves it 0.9 (PAPER, section 6)."""
+        state = build_state(quick(PRESETS[name]()), CPU)
+        for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
+            for group in optimizer.param_groups if optimizer is not None else ():
+                assert isinstance(optimizer, torch.optim.Adam)
+                assert group["betas"] == (0.5, 0.999)

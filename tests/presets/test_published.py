@@ -1,0 +1,149 @@
+"""The presets' numbers are those of the papers (PAPER, sections 2, 3 and 5)."""
+
+import pytest
+
+from medgan.build.networks import build_generator
+from medgan.config import flatten, uses_discriminator
+from medgan.errors import InputError
+from medgan.models.casnet import CasNet
+from medgan.presets.table import PRESETS, preset_named, quick
+
+ALL = {
+    "data.size": 256, "train.batch_size": 1, "train.epochs": 200, "train.minutes": None, "train.ema_decay": 0,
+    "train.precision": "float32", "train.discriminator_steps": 1, "optim.generator_lr": 2e-4,
+    "optim.discriminator_lr": 2e-4, "optim.beta1": 0.5, "optim.beta2": 0.999, "optim.clip_norm": None,
+    "generator.base_channels": 64, "generator.depth": None, "metrics.lpips": "none",
+}  # fmt: skip
+U_BLOCK = {
+    "generator.network": "casnet", "generator.block": "u", "generator.num_blocks": 1, "generator.norm": "instance",
+    "generator.dropout": 0, "generator.between_blocks": "tanh", "generator.block_input": "previous",
+    "train.generator_steps": 1, "train.pool_size": 0, "optim.schedule": "constant", "optim.clip_weights": None,
+}  # fmt: skip
+PATCH_16 = {
+    "discriminator.network": "patch", "discriminator.patch": 16, "discriminator.base_channels": 64,
+    "discriminator.norm": "instance", "discriminator.spectral_norm": True, "discriminator.sees": "source_and_image",
+    "loss.adversarial": "vanilla",
+}  # fmt: skip
+PATCH_70 = PATCH_16 | {
+    "discriminator.patch": 70, "discriminator.norm": "batch", "discriminator.spectral_norm": False,
+}  # fmt: skip
+MEDGANS_BLOCKS = {
+    "extractor.network": "vgg19", "loss.style_blocks": [1, 5], "loss.content_blocks": [1, 2, 3, 4],
+    "loss.perceptual_weights": None,
+}  # fmt: skip
+UNET_256 = U_BLOCK | {"generator.norm": "batch", "generator.dropout": 0.5}
+
+SETTINGS = {
+    "medgan": U_BLOCK | PATCH_16 | MEDGANS_BLOCKS | {"generator.num_blocks": 6, "train.generator_steps": 3},
+    "medgan_1g": U_BLOCK | PATCH_16 | MEDGANS_BLOCKS,
+    "cgan": U_BLOCK | PATCH_16,
+    "perceptual": U_BLOCK | PATCH_16 | {"loss.perceptual_weights": None},
+    "style_content": U_BLOCK | PATCH_16 | MEDGANS_BLOCKS,
+    "unet_l1": U_BLOCK,
+    "pix2pix": UNET_256 | PATCH_70 | {"optim.schedule": "linear"},
+    "pan": UNET_256 | PATCH_70 | {"loss.perceptual_weights": [5, 1, 1, 1, 5], "loss.margin": 50},
+    "id_cgan": PATCH_70 | {
+        "generator.network": "shallow", "generator.norm": "batch", "discriminator.base_channels": 48,
+        "extractor.network": "vgg19", "loss.content_blocks": [2],
+    },
+    "fila_sgan": {
+        "generator.network": "filament", "discriminator.network": "filament", "loss.adversarial": "vanilla",
+        "extractor.network": "vgg19",
+    },
+    "cyclegan": {
+        "generator.network": "resnet", "generator.num_blocks": 9, "generator.norm": "instance", "generator.dropout": 0,
+        "discriminator.network": "patch", "discriminator.patch": 70, "discriminator.sees": "image",
+        "discriminator.norm": "instance", "discriminator.spectral_norm": False, "loss.adversarial": "lsgan",
+        "loss.cycle_distance": "l1", "loss.cycle_share": None, "train.pool_size": 50, "train.generator_steps": 1,
+        "optim.schedule": "linear",
+    },
+    "discogan": {
+        "generator.network": "discogan", "generator.norm": "batch", "discriminator.network": "discogan",
+        "discriminator.sees": "image", "discriminator.norm": "batch", "loss.adversarial": "vanilla",
+        "loss.cycle_distance": "l2", "loss.cycle_share": [0.01, 0.5], "train.generator_steps": 2, "train.pool_size": 0,
+    },
+    "refinegan": {
+        "generator.network": "casnet", "generator.block": "residual", "generator.num_blocks": 2,
+        "discriminator.network": "residual", "loss.adversarial": "wasserstein", "optim.clip_weights": 0.01,
+        "train.generator_steps": 1,
+    },
+}  # fmt: skip
+"""Preset -> what its row of the table says, beside its weights."""
+
+WEIGHTS = {
+    "medgan": {"adversarial": 1, "perceptual": 20, "style": 1e-4, "content": 1e-4},
+    "medgan_1g": {"adversarial": 1, "perceptual": 20, "style": 1e-4, "content": 1e-4},
+    "cgan": {"adversarial": 1},
+    "perceptual": {"adversarial": 1, "perceptual": 20},
+    "style_content": {"adversarial": 1, "style": 1e-4, "content": 1e-4},
+    "unet_l1": {"l1": 1},
+    "pix2pix": {"adversarial": 1, "l1": 100, "discriminator": 0.5},
+    "pan": {"adversarial": 1, "perceptual": 1, "discriminator": 0.5, "margin": 1},
+    "id_cgan": {"adversarial": 1, "content": 150, "l2": 150},
+    "fila_sgan": {"adversarial": 1, "style": 10, "content": 1, "tv": 100},
+    "cyclegan": {"adversarial": 1, "cycle": 10, "identity": 5},
+    "discogan": {"adversarial": 0.1, "feature_matching": 0.9, "cycle": 1},
+    "refinegan": {"adversarial": 1, "l1": 100, "stages": 100},
+}
+"""Preset -> every weight that is not 0; the discriminator's is 1 unless said."""
+
+
+def test_the_tables_hold_every_preset():
+    assert SETTINGS.keys() == WEIGHTS.keys() == PRESETS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_a_preset_has_its_papers_numbers(name):
+    flat, expected = flatten(PRESETS[name]()), ALL | SETTINGS[name]
+    assert {path: flat[path] for path in expected} == expected
+
+
+@pytest.mark.parametrize("name", sorted(WEIGHTS))
+def test_a_preset_minimizes_its_papers_terms_and_no_others(name):
+    weights = {
+        path.removeprefix("loss.lambda_"): value
+        for path, value in flatten(PRESETS[name]()).items()
+        if path.startswith("loss.lambda_") and value
+    }
+    assert weights == {"discriminator": 1} | WEIGHTS[name]
+
+
+def test_only_the_floor_has_no_discriminator():
+    assert [name for name in PRESETS if not uses_discriminator(PRESETS[name]())] == ["unet_l1"]
+
+
+def test_medgan_is_six_u_blocks_of_eight_layers_down_to_one_pixel():
+    generator = build_generator(PRESETS["medgan"]())
+    assert isinstance(generator, CasNet)
+    assert [len(block.encoder) for block in generator.blocks] == [8] * 6
+    assert sum(parameter.numel() for parameter in generator.blocks[0].parameters()) == 54_413_313 - 2 * 512 * 0
+    assert generator.divisor == 256
+
+
+def test_the_ablation_differs_in_its_terms_alone():
+    rows = [flatten(PRESETS[name]()) for name in ("cgan", "perceptual", "style_content", "medgan_1g")]
+    differing = {path for path in rows[0] if len({str(row[path]) for row in rows}) > 1}
+    assert differing == {"loss.lambda_perceptual", "loss.lambda_style", "loss.lambda_content"}
+    medgan, one = flatten(PRESETS["medgan"]()), rows[-1]
+    assert {path for path in one if one[path] != medgan[path]} == {"generator.num_blocks", "train.generator_steps"}
+
+
+def test_pan_made_small_keeps_the_weights_of_the_ends_for_the_levels_it_has():
+    assert quick(PRESETS["pan"]()).loss.perceptual_weights == (5, 1, 1, 5)
+
+
+def test_a_preset_is_had_by_its_name():
+    assert preset_named("pix2pix") == PRESETS["pix2pix"]()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("medgna", r"preset: expected one of medgan, .*unet_l1; got 'medgna'; did you mean medgan\?$"),
+        ("pix2px", r"got 'pix2px'; did you mean pix2pix\?$"),
+        ("zzz", "preset: expected one of medgan, medgan_1g, .*; got 'zzz'$"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(name, message):
+    with pytest.raises(InputError, match=message):
+        preset_named(name)
