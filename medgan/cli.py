@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,6 +97,9 @@ def stoppable() -> Iterator[None]:
 
 def run(command: Callable[..., Any]) -> None:
     """Runs a command with the house's exit codes: 0 done, 1 failed, 2 refused input."""
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # threads that spin while they wait ruin whoever shares the cores
     try:
         command()
     except InputError as error:

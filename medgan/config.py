@@ -155,8 +155,6 @@ class Config(Section):
             raise ValueError("loss.cycle_share: needs loss.lambda_cycle above 0")
         if loss.lambda_stages and (self.generator.network, self.generator.num_blocks > 1) != ("casnet", True):
             raise ValueError("loss.lambda_stages: needs generator.network casnet and generator.num_blocks above 1")
-        if loss.lambda_mmd and self.train.batch_size < 2:
-            raise ValueError("loss.lambda_mmd: compares batches; needs train.batch_size of 2 or more")
         if self.metrics.lpips != "none" and not self.metrics.lpips_weights:
             raise ValueError(
                 f"metrics.lpips {self.metrics.lpips}: needs its weights; give the folder: metrics.lpips_weights"

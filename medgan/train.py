@@ -124,8 +124,10 @@ def _configured(request: TrainRequest) -> Config:
 
 
 def _digest(config: Config) -> str:
-    """Of all that decides the result but the length, so that a longer training goes on from a shorter one."""
-    content = {path: value for path, value in flatten(config).items() if path not in ("train.epochs", "train.minutes")}
+    """Of what decides the result: of the length only where a rate hangs on it, else longer goes on from shorter."""
+    hangs_on_length = config.optim.schedule != "constant" or config.loss.cycle_share is not None
+    length = () if hangs_on_length else ("train.epochs", "train.minutes")
+    content = {path: value for path, value in flatten(config).items() if path not in length}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

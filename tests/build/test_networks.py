@@ -3,16 +3,9 @@ import torch
 
 from medgan.build import networks
 from medgan.build.networks import build_discriminator, build_generator, deepest_block, frozen_extractor
-from medgan.build.objective import build_objective
 from medgan.build.training import build_state
 from medgan.config import Config, with_values
 from medgan.engine.runtime import SingleProcess
-from medgan.losses.adversarial import ADVERSARIAL
-from medgan.losses.content import content_loss
-from medgan.losses.objective import Views
-from medgan.losses.perceptual import perceptual_loss
-from medgan.losses.style import style_loss
-from medgan.models.extractor import load_extractor
 
 CPU = SingleProcess(torch.device("cpu"))
 

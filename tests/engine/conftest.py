@@ -75,6 +75,7 @@ def make_training(small, make_state):
             length=length_of(config),
             updates=updates_of(config),
             schedule=config.optim.schedule,
+            augment=config.train.augment,
         )
 
     return make

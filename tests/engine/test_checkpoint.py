@@ -39,6 +39,33 @@ def test_going_on_from_a_checkpoint_is_bit_identical_to_never_stopping(
     assert without_times(second.state.history) == without_times(straight.state.history)
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"loss__lambda_cycle": 1.0, "loss__cycle_share": [0.1, 0.5], "optim__schedule": "linear"},
+        {"loss__lambda_adversarial": 0.0, "loss__lambda_perceptual": 0.0, "loss__lambda_l1": 1.0},
+        {"train__augment": "flip_shift", "train__ema_decay": 0.9, "train__discriminator_steps": 2},
+        {"loss__adversarial": "wasserstein", "loss__lambda_gradient_penalty": 1.0, "train__precision": "bfloat16"},
+        {"generator__norm": "batch", "train__ema_decay": 0.9, "generator__dropout": 0.5},
+    ],
+    ids=["cycle", "no-discriminator", "augmented-averaged", "penalty", "batch-averaged"],
+)
+def test_every_kind_of_method_goes_on_from_a_checkpoint_as_if_never_stopped(make_training, small, tmp_path, method):
+    config = small(**method, train__epochs=4)
+    straight, first = make_training(config), make_training(config)
+    for training in (straight, straight, first):
+        train_epoch(training)
+    save_epoch(first, tmp_path)
+    torch.manual_seed(12345)  # a new process has another random state
+    second = make_training(config)
+    assert restore(tmp_path, second.state)
+    train_epoch(second)
+    expected, found = tensors(straight.state), tensors(second.state)
+    assert found.keys() == expected.keys()
+    assert [name for name, value in found.items() if not torch.equal(value, expected[name])] == []
+    assert without_times(second.state.history) == without_times(straight.state.history)
+
+
 def test_there_is_nothing_to_restore_in_a_new_folder(small, make_state, tmp_path):
     state = make_state(small())
     before = {name: value.clone() for name, value in tensors(state).items()}

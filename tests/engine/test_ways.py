@@ -63,6 +63,20 @@ def test_each_way_looks_at_its_own_images_and_networks(cycle, make_state, batche
         assert torch.equal(view.kept, way.generator(wanted))
 
 
+def test_the_generators_descend_on_the_sum_over_both_ways(cycle, make_state, batches):
+    state, objective = make_state(cycle()), build_objective(cycle())
+    for way in state.ways:
+        way.discriminator.eval()  # spectral norm would take a step of its power iteration
+    batch = next(batches())
+    views = look(state, objective, *batch)
+    weights = [weight for way in state.ways for weight in way.generator.parameters()]
+    there, back = (weighted_sum(objective.generator, view)[0] for view in views)
+    expected = torch.autograd.grad(there + back, weights)
+    update_generator(state, objective, look(state, objective, *batch), Updates())
+    for weight, gradient in zip(weights, expected, strict=True):
+        torch.testing.assert_close(weight.grad, gradient, rtol=1e-4, atol=1e-5)
+
+
 def test_the_cycle_term_of_one_way_alone_reaches_both_generators(cycle, make_state, batches):
     config = cycle(loss__lambda_adversarial=0.0, loss__lambda_identity=0.0, generator__norm="none")
     state, objective = make_state(config), build_objective(config)

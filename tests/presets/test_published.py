@@ -1,6 +1,7 @@
 """The presets' numbers are those of the papers (PAPER, sections 2, 3 and 5)."""
 
 import pytest
+import torch
 
 from medgan.build.networks import build_generator
 from medgan.config import flatten, uses_discriminator
@@ -113,10 +114,11 @@ def test_only_the_floor_has_no_discriminator():
 
 
 def test_medgan_is_six_u_blocks_of_eight_layers_down_to_one_pixel():
-    generator = build_generator(PRESETS["medgan"]())
+    with torch.device("meta"):
+        generator = build_generator(PRESETS["medgan"]())
     assert isinstance(generator, CasNet)
     assert [len(block.encoder) for block in generator.blocks] == [8] * 6
-    assert sum(parameter.numel() for parameter in generator.blocks[0].parameters()) == 54_413_313 - 2 * 512 * 0
+    assert sum(parameter.numel() for parameter in generator.blocks[0].parameters()) == 54_413_313
     assert generator.divisor == 256
 
 
