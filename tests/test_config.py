@@ -126,6 +126,10 @@ def test_a_value_out_of_range_is_refused_with_its_path_and_itself(path, value, m
         ({"loss.lambda_identity": 1}, "setting loss.lambda_identity: needs loss.lambda_cycle above 0"),
         ({"loss.cycle_share": [0, 1]}, "setting loss.cycle_share: needs loss.lambda_cycle above 0"),
         ({"loss.lambda_stages": 1}, "setting loss.lambda_stages: needs generator.network casnet and generator.num_bl"),
+        (
+            {"loss.lambda_margin": 1, "train.pool_size": 5},
+            "setting train.pool_size: past outputs have no target; lambda_margin and gradient penalty need one",
+        ),
         ({"metrics.lpips": "alex"}, "setting metrics.lpips alex: needs its weights; give the folder"),
     ],
 )

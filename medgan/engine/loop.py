@@ -21,7 +21,7 @@ from medgan.data.dataset import Batches, Slices
 from medgan.engine.checkpoint import BEST, PICTURES, save_state, save_tensors
 from medgan.engine.evaluate import Perceptual, evaluate, fixed_pictures
 from medgan.engine.runtime import Runtime
-from medgan.engine.state import State
+from medgan.engine.state import State, bare
 from medgan.engine.steps import Batch, Updates, train_step
 from medgan.errors import Diverged
 from medgan.losses.objective import Objective
@@ -84,7 +84,8 @@ def train_epoch(training: Training) -> dict[str, float]:
     _set_learning_rates(state, SCHEDULES[training.schedule](progress))
     losses = _mean_losses(training, training.objective.at(progress))
     trained = time.perf_counter()
-    runtime.agree(state.best_generator)
+    for network in dict.fromkeys((bare(state.generator), state.best_generator)):
+        runtime.agree(network)
     rows = evaluate(state.best_generator, training.validation, runtime, perceptual=training.perceptual)
     metrics = {f"val/{name}": value for name, value in overall_means(patient_means(rows)).items()}
     times = runtime.mean({"time/train_s": trained - began, "time/epoch_s": time.perf_counter() - began})

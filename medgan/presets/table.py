@@ -54,7 +54,7 @@ def configured(name: str, overrides: Mapping[str, Any], *, small: bool = False) 
 
 
 def quick(config: Config) -> Config:
-    """The same method, small: 64 px, narrow networks, few blocks, small patches, random features, ten epochs."""
+    """The same method, small: 64 px, narrow, few blocks, small patches, random features, shifted pairs, ten epochs."""
     values: dict[str, Any] = {
         "data.size": QUICK_SIZE,
         "generator.num_blocks": min(config.generator.num_blocks, 3),

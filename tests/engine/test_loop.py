@@ -136,7 +136,6 @@ class TestWhatTheRanksShare:
         assert "evaluate" not in asked[:place]
         assert "evaluate" in asked[place:]
 
-    @pytest.mark.xfail(strict=True, reason="train_epoch agrees on the average alone")
     def test_they_agree_on_the_generator_in_training_too_which_a_restart_reads_from_one_of_them(
         self, make_training, small
     ):

@@ -82,7 +82,7 @@ WEIGHTS = {
     "pan": {"adversarial": 1, "perceptual": 1, "discriminator": 0.5, "margin": 1},
     "id_cgan": {"adversarial": 1, "content": 150, "l2": 150},
     "fila_sgan": {"adversarial": 1, "style": 10, "content": 1, "tv": 100},
-    "cyclegan": {"adversarial": 1, "cycle": 10, "identity": 5},
+    "cyclegan": {"adversarial": 2, "cycle": 10, "identity": 5},
     "discogan": {"adversarial": 0.1, "feature_matching": 0.9, "cycle": 1},
     "refinegan": {"adversarial": 1, "l1": 100, "stages": 100},
 }
