@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from rich.progress import Progress as Bar
 
 from medgan.build.networks import deepest_block, refuse_misfit
 from medgan.build.training import updates_of
-from medgan.config import Config, with_values
+from medgan.config import Config, flatten, with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.data.phantoms import write_phantoms
 from medgan.data.prepare import prepare
@@ -90,6 +92,18 @@ def refuse_too_few_slices(config: Config, num_slices: int) -> None:
             f"train.batch_size: {batches} batches must fit into the {num_slices} training slices, so that an epoch "
             f"holds a step; got {config.train.batch_size}"
         )
+
+
+def goes_on(config: Config) -> bool:
+    """Whether a longer training begins as a shorter one: nothing in it depends on the share that is done."""
+    return config.optim.schedule == "constant" and config.loss.cycle_share is None
+
+
+def digest_of(config: Config) -> str:
+    """Of all that decides the result; not of the length, where a longer training goes on from a shorter one."""
+    length = ("train.epochs", "train.minutes") if goes_on(config) else ()
+    content = {path: value for path, value in flatten(config).items() if path not in length}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def features_of(config: Config) -> str:

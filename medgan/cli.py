@@ -36,9 +36,7 @@ Workers = Annotated[int | None, typer.Option(help="DDP processes a trial [defaul
 Concurrent = Annotated[int | None, typer.Option(help="trials at once [default: what fits]")]
 StudyUri = Annotated[str | None, typer.Option(help="Optuna database [default: study.db in --output]")]
 Preset = Annotated[str, typer.Option(help="published method, such as medgan, pix2pix, unet_l1")]
-Quick = Annotated[
-    bool, typer.Option("--quick", help="the method made small: 64 px, narrow, random features, 10 epochs")
-]
+Quick = Annotated[bool, typer.Option("--quick", help="the method made small: 64 px, narrow, random features, 6 epochs")]
 Settings = Annotated[list[str], typer.Option("--set", help="fix a setting: path=value, such as train.epochs=3")]
 
 

@@ -18,7 +18,7 @@ from medgan.metrics.table import overall_means
 from medgan.place import Place
 from medgan.provenance import code_version
 from medgan.registry.gates import beats_mean_image
-from medgan.registry.models import holder, point, register
+from medgan.registry.models import WEIGHTS_TAG, holder, point, register
 from medgan.search.run import Job
 from medgan.search.study import Study, best_trial, finished, root_of
 from medgan.search.trial import trial_folder
@@ -90,14 +90,18 @@ def register_generator(
         data_digest=dataset.digest,
     )
     with tempfile.TemporaryDirectory() as folder:
-        save_model(Path(folder), generator_state=load_file(weights), manifest=manifest)
+        saved = save_model(Path(folder), generator_state=load_file(weights), manifest=manifest)
         return register(
             Path(folder),
             name=name,
             run_id=run_id,
             uri=uri,
             code=Path(medgan.serving.__file__).parent / "pyfunc.py",
-            tags={**tags_of(dataset), **{f"test/{metric}": f"{value:.5g}" for metric, value in test.items()}},
+            tags={
+                **tags_of(dataset),
+                WEIGHTS_TAG: saved.weights_sha256,
+                **{f"test/{metric}": f"{value:.5g}" for metric, value in test.items()},
+            },
             description="Synthetic images for research only; not for diagnosis.",
         )
 

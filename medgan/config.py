@@ -154,9 +154,7 @@ class Config(Section):
         if loss.cycle_share and not loss.lambda_cycle:
             raise ValueError("loss.cycle_share: needs loss.lambda_cycle above 0")
         if self.train.pool_size and (loss.lambda_margin or loss.lambda_gradient_penalty):
-            raise ValueError(
-                "train.pool_size: past outputs have no target; lambda_margin and gradient penalty need one"
-            )
+            raise ValueError("train.pool_size: past outputs have no target, which lambda_margin and the penalty need")
         if loss.lambda_stages and (self.generator.network, self.generator.num_blocks > 1) != ("casnet", True):
             raise ValueError("loss.lambda_stages: needs generator.network casnet and generator.num_blocks above 1")
         if self.metrics.lpips != "none" and not self.metrics.lpips_weights:

@@ -10,10 +10,17 @@ from typing import Any
 from rich.console import Console
 from safetensors.torch import load_file
 
-from medgan.accept import dataset_for, described, nothing_left_behind, refuse_too_few_slices, refuse_what_cannot_train
+from medgan.accept import (
+    dataset_for,
+    described,
+    digest_of,
+    nothing_left_behind,
+    refuse_too_few_slices,
+    refuse_what_cannot_train,
+)
 from medgan.build.networks import build_generator
-from medgan.build.training import build_training
-from medgan.config import Config, DataConfig, GeneratorConfig, LossConfig, OptimConfig, TrainConfig, with_values
+from medgan.build.training import build_training, refuse_missing_lpips
+from medgan.config import Config, GeneratorConfig, LossConfig, OptimConfig, TrainConfig, with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.engine.checkpoint import BEST
 from medgan.engine.loop import save_epoch, train_epoch
@@ -39,10 +46,9 @@ class FeaturesRequest:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
-def restoration(size: int) -> Config:
+def restoration() -> Config:
     """An autoencoder that gives back clean what it sees with noise and holes, by L1."""
     return Config(
-        data=DataConfig(size=size),
         generator=GeneratorConfig(network="autoencoder", base_channels=32),
         loss=LossConfig(lambda_adversarial=0.0, lambda_l1=1.0),
         optim=OptimConfig(generator_lr=1e-3, beta1=0.9, schedule="cosine"),
@@ -62,13 +68,14 @@ def learn_features(request: FeaturesRequest, console: Console) -> Path:
     """
     place = request.place
     with nothing_left_behind(place.output):
-        config = with_values(restoration(request.size), request.overrides)
+        config = with_values(restoration(), {"data.size": request.size, **request.overrides})
         if config.generator.network != "autoencoder":
             raise InputError(f"generator.network: features are taught by autoencoder; got {config.generator.network}")
         refuse_what_cannot_train(config, 1)
+        refuse_missing_lpips(config)
         dataset = dataset_for(request.data, request.task, size=config.data.size, place=place, console=console)
         refuse_too_few_slices(config, len(dataset.slices("train")))
-    name = f"features-{dataset.digest[:12]}"
+    name = f"features-{dataset.digest[:6]}-{digest_of(config)[:8]}"
     out = request.out or place.output / "weights" / f"{request.task.name}-{name}.safetensors"
     with only_driver(place.lock_file(name), name):
         facts = {

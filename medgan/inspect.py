@@ -102,10 +102,11 @@ THIN = {"base_channels": 2, "norm": "none"}
 
 def _field(network: nn.Module, size: int, *, num_images: int) -> int | None:
     """By gradient: the extent of what the output's middle depends on, every weight a positive mean."""
-    for parameter in network.parameters():
+    for name, parameter in network.named_parameters():
         fan_in = parameter[0].numel() if parameter.dim() > 1 else parameter.numel()
-        nn.init.constant_(parameter, 1 / fan_in)
-    image = torch.full((1, 1, size, size), 0.5, dtype=torch.float64, requires_grad=True)
+        nn.init.constant_(parameter, 0 if name.endswith("bias") else 1 / fan_in)
+    # faint, for each residual block doubles it: where the last tanh saturates, every gradient is exactly 0
+    image = torch.full((1, 1, size, size), 1e-9, dtype=torch.float64, requires_grad=True)
     output = network.double().eval()(*[image] * num_images)
     judged = output if isinstance(output, Tensor) else output.logits
     judged[..., judged.shape[-2] // 2, judged.shape[-1] // 2].sum().backward()

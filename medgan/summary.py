@@ -73,6 +73,7 @@ class Trained:
         model: name of the registered model.
         version: of the model.
         folder: with the checkpoints and the pictures.
+        goes_on: whether the same command with more epochs goes on from here.
     """
 
     test: Patients
@@ -81,6 +82,7 @@ class Trained:
     model: str
     version: str
     folder: Path
+    goes_on: bool
 
 
 def show_facts(console: Console, facts: Mapping[str, str]) -> None:
@@ -161,7 +163,7 @@ def show_trained(console: Console, trained: Trained, *, place: Place) -> None:
             "compare runs": _compare(place),
             "use the model": f"medgan translate --model models:/{trained.model}/{trained.version} {_store(place)} "
             "SOURCE_FOLDER OUT_FOLDER",
-            "train on": "the same command with a larger --set train.epochs=N",
+            **({"train on": "the same command with a larger --set train.epochs=N"} if trained.goes_on else {}),
         },
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,7 +14,9 @@ from rich.console import Console
 from medgan.accept import (
     dataset_for,
     described,
+    digest_of,
     features_of,
+    goes_on,
     nothing_left_behind,
     refuse_too_few_slices,
     refuse_what_cannot_train,
@@ -24,7 +24,7 @@ from medgan.accept import (
 )
 from medgan.build.networks import deepest_block, without_effect
 from medgan.build.testing import measure_on_test
-from medgan.build.training import build_training, length_of
+from medgan.build.training import build_training, length_of, refuse_missing_lpips
 from medgan.conclude import label_of, register_generator, tags_of
 from medgan.config import Config, flatten
 from medgan.data.dataset import PreparedDataset
@@ -101,34 +101,29 @@ def train(request: TrainRequest, console: Console) -> None:
         JobError: the training failed.
         KeyboardInterrupt: stopped from outside; whole epochs are kept.
     """
-    with nothing_left_behind(request.place.output):
-        config = _configured(request)
-        dataset = dataset_for(request.data, request.task, size=config.data.size, place=request.place, console=console)
-        refuse_too_few_slices(config, len(dataset.slices("train")))
-        config = with_weights(config, deepest_block(config), request.place)
-    name = f"{request.preset}-{dataset.digest[:6]}-{_digest(config)[:8]}"
     place = request.place
-    with only_driver(place.lock_file(name), name), quiet_engines(place.log_file(name)) as terminal:
-        experiment = f"medgan/{label_of(dataset)}"
-        with MlflowStudy(place.tracking_uri, experiment, artifacts=place.artifacts, study=name, key=name) as tracking:
-            _run(request, config, dataset, tracking, terminal)
+    with ExitStack() as stack:
+        with nothing_left_behind(place.output):
+            config = _configured(request)
+            dataset = dataset_for(request.data, request.task, size=config.data.size, place=place, console=console)
+            refuse_too_few_slices(config, len(dataset.slices("train")))
+            config = with_weights(config, deepest_block(config), place)
+            name = f"{request.preset}-{dataset.digest[:6]}-{digest_of(config)[:8]}"
+            stack.enter_context(only_driver(place.lock_file(name), name))
+            experiment = f"medgan/{label_of(dataset)}"
+            tracking = MlflowStudy(place.tracking_uri, experiment, artifacts=place.artifacts, study=name, key=name)
+        terminal = stack.enter_context(quiet_engines(place.log_file(name)))
+        _run(request, config, dataset, stack.enter_context(tracking), terminal)
 
 
 def _configured(request: TrainRequest) -> Config:
     """Preset, made small where asked for, and the user's settings on top; what cannot be trained is refused."""
     config = configured(request.preset, request.overrides, small=request.quick or request.data is None)
     refuse_what_cannot_train(config, request.workers)
+    refuse_missing_lpips(config)
     if not is_given():
         resources_for(machine(), workers=request.workers, concurrent=None)
     return config
-
-
-def _digest(config: Config) -> str:
-    """Of what decides the result: of the length only where a rate hangs on it, else longer goes on from shorter."""
-    hangs_on_length = config.optim.schedule != "constant" or config.loss.cycle_share is not None
-    length = () if hangs_on_length else ("train.epochs", "train.minutes")
-    content = {path: value for path, value in flatten(config).items() if path not in length}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _run(
@@ -157,6 +152,9 @@ def _run(
         kind = getattr(error, "kind", "diverged")
         tracking.run.tags({"medgan.state": kind, "medgan.reason": str(error)})
         raise JobError(f"{tracking.study} {kind}: {error}") from None
+    except KeyboardInterrupt:
+        tracking.run.tags({"medgan.state": "stopped"})
+        raise
     show_trained(terminal, _concluded(config, dataset, folder, trainee, tracking, request.place), place=request.place)
 
 
@@ -220,7 +218,7 @@ def _concluded(
         target=dataset.task.target,
     )
     run.artifact(picture, "pictures")
-    run.tags({"medgan.state": "complete"})
+    run.tags({"medgan.state": "complete", "medgan.epochs": len(trainee.history)})
     name = f"medgan-{label_of(dataset)}"
     version = register_generator(
         name, config, folder / BEST, dataset, run_id=run.run_id, uri=place.tracking_uri, test=means
@@ -233,4 +231,5 @@ def _concluded(
         model=name,
         version=version,
         folder=folder,
+        goes_on=goes_on(config),
     )

@@ -1,5 +1,6 @@
 """The command line: fixed names, instant help, and refusals: one line, exit code 2, nothing left behind."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ def phantoms(tmp_path_factory):
 @pytest.fixture
 def refused(monkeypatch, capsys, tmp_path):
     """Runs a command that must be refused; gives its message."""
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
 
     def message_of(entry, *arguments):
         output = tmp_path / "output"
@@ -67,9 +70,60 @@ def job():
     ],
 )
 def test_the_job_refuses(refused, arguments, message):
-    import re
-
     assert re.search(message, refused(job, *arguments))
+
+
+COMMANDS_OF_ONE = [
+    (["--data", "/no/such/folder"], "/no/such/folder: expected a folder of DICOM files; there is no such folder"),
+    (["--task", "ct2mr"], "expected one of pet2ct.*ct2mr"),
+    (["--set", "train.epochs=0"], "train.epochs: .*got 0"),
+    (["--set", "train.epochs"], "--set: expected path=value"),
+    (["--set", "generator.blocks=3"], "unknown setting 'generator.blocks'; did you mean"),
+    (["--set", "train.batch_size=400"], "train.batch_size: 1 batches must fit into the"),
+    (["--set", "data.size=100"], "100"),
+    (["--set", "metrics.lpips=squeeze"], "metrics.lpips squeeze: needs its weights; give the folder"),
+    (
+        ["--set", "metrics.lpips=squeeze", "--set", "metrics.lpips_weights=/no/folder"],
+        "metrics.lpips_weights: expected a file squeezenet.*pth below /no/folder; there is none",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *COMMANDS_OF_ONE,
+        (["--preset", "unet_l2"], r"preset: expected one of medgan, .*; got 'unet_l2'; did you mean unet_l1\?"),
+        (["--workers", "0"], "--workers: expected 1 or more; got 0"),
+        (["--workers", "8000", "--set", "train.batch_size=8000"], "--workers 8000: one trial needs a "),
+        (["--workers", "3"], "train.batch_size: expected a multiple of the 3 workers; got 2"),
+        (
+            ["--preset", "style_content", "--set", "extractor.weights=/no/file"],
+            "extractor.weights: .* no file /no/file",
+        ),
+        (["--preset", "discogan", "--set", "data.size=40"], "discogan at data.size 40: .*multiples of 16; got 40 x 40"),
+        (["--tracking-uri", "nosuch://x"], "--tracking-uri nosuch://x: cannot open"),
+    ],
+)
+def test_a_training_refuses(refused, phantoms, arguments, message):
+    data = [] if "--data" in arguments else ["--data", phantoms]
+    preset = [] if "--preset" in arguments else ["--preset", "unet_l1"]
+    settings = ["--set", "train.batch_size=2", *arguments]
+    assert re.search(message, refused(main, "train", *preset, "--quick", *data, *settings))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *COMMANDS_OF_ONE,
+        (["--size", "100"], "autoencoder at data.size 100: .*multiples of 16; got 100 x 100"),
+        (["--size", "8"], "data.size: .*greater than or equal to 16; got 8"),
+        (["--set", "generator.network=resnet"], "generator.network: features are taught by autoencoder; got resnet"),
+    ],
+)
+def test_learning_features_refuses(refused, phantoms, arguments, message):
+    data = [] if "--data" in arguments else ["--data", phantoms]
+    assert re.search(message, refused(main, "features", *data, "--set", "train.batch_size=2", *arguments))
 
 
 def test_a_folder_without_dicom_is_refused(refused, tmp_path):
@@ -116,5 +170,5 @@ def test_help_is_instant_and_names_every_command():
     began = time.perf_counter()
     answer = subprocess.run([sys.executable, "-m", "medgan.cli", "--help"], capture_output=True, text=True, timeout=60)
     assert time.perf_counter() - began < 5
-    for name in ("phantoms", "prepare", "tune", "translate"):
+    for name in ("phantoms", "prepare", "features", "inspect", "train", "tune", "translate"):
         assert name in answer.stdout

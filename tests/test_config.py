@@ -128,7 +128,7 @@ def test_a_value_out_of_range_is_refused_with_its_path_and_itself(path, value, m
         ({"loss.lambda_stages": 1}, "setting loss.lambda_stages: needs generator.network casnet and generator.num_bl"),
         (
             {"loss.lambda_margin": 1, "train.pool_size": 5},
-            "setting train.pool_size: past outputs have no target; lambda_margin and gradient penalty need one",
+            "setting train.pool_size: past outputs have no target, which lambda_margin and the penalty need",
         ),
         ({"metrics.lpips": "alex"}, "setting metrics.lpips alex: needs its weights; give the folder"),
     ],

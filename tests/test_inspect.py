@@ -107,7 +107,9 @@ def test_flops_and_shapes_of_the_16_pixel_discriminator_are_those_worked_by_hand
 
 
 def test_flops_of_a_network_grow_with_the_pixels():
-    small, large = (read_generator(configured("id_cgan", {"data.size": size, "discriminator.patch": 34})) for size in (64, 128))
+    small, large = (
+        read_generator(configured("id_cgan", {"data.size": size, "discriminator.patch": 34})) for size in (64, 128)
+    )
     assert large.flops == 4 * small.flops
     assert (large.parameters, large.field) == (small.parameters, small.field)
 
@@ -148,9 +150,7 @@ def test_every_preset_can_be_inspected(name, small):
     config = configured(name, {}, small=small)
     text = shown(config)
     assert f"generator: {config.generator.network}" in text
-    weighted = {
-        (network, term) for network, term, weight in rows_of(text) if float(weight) > 0
-    }
+    weighted = {(network, term) for network, term, weight in rows_of(text) if float(weight) > 0}
     assert ("generator", "adversarial") in weighted or name == "unet_l1"
     assert len(weighted) == len(rows_of(text))
     for reading in filter(None, (read_generator(config), read_discriminator(config))):

@@ -1,4 +1,4 @@
-"""`medgan train`: one training as a person runs it, on real phantoms and a real MLflow store, and what a stop leaves."""
+"""`medgan train` as a person runs it, on real phantoms and a real MLflow store: its result, and what a stop leaves."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import mlflow
@@ -43,7 +44,8 @@ class Started:
 
     def __init__(self, arguments: list[str]) -> None:
         self.lines: list[str] = []
-        outside = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "COLUMNS")}
+        unset = ("RAY_ADDRESS", "COLUMNS", "MLFLOW_TRACKING_URI")
+        outside = {name: value for name, value in os.environ.items() if name not in unset}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "medgan.cli", *arguments],
             env=outside,
@@ -70,19 +72,26 @@ class Started:
         return "\n".join(self.lines)
 
 
-@pytest.fixture
-def run(monkeypatch, capfd):
-    """Runs a command in this process: its exit code, and all it wrote."""
-
-    def run_here(*arguments):
-        monkeypatch.setattr(sys, "argv", ["medgan", *map(str, arguments)])
-        monkeypatch.delenv("RAY_ADDRESS", raising=False)
-        with pytest.raises(SystemExit) as stop:
-            main()
-        said = capfd.readouterr()
-        return stop.value.code or 0, said.out + said.err
-
-    return run_here
+def run(*arguments) -> tuple[int, str]:
+    """Runs a command in this process: its exit code, and all it wrote, by Python or past it."""
+    kept = os.dup(1), os.dup(2)
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile("w+", buffering=1) as sink:
+        patch.setattr(sys, "argv", ["medgan", *map(str, arguments)])
+        patch.setattr(sys, "stdout", sink)
+        patch.setattr(sys, "stderr", sink)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow itself sets it, and medgan would look there
+        for descriptor in (1, 2):
+            os.dup2(sink.fileno(), descriptor)
+        try:
+            with pytest.raises(SystemExit) as stop:
+                main()
+        finally:
+            for descriptor, original in zip((1, 2), kept, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
+        sink.seek(0)
+        return stop.value.code or 0, sink.read()
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +145,8 @@ def same_weights(one: Path, other: Path) -> bool:
 
 def registered_generator(home: Path, version: str) -> Path:
     """The weights that a version holds."""
-    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
-    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{version}"))
-    (weights,) = folder.rglob("generator.safetensors")
+    source = store(home).get_model_version_download_uri(MODEL, version).removeprefix("file://")
+    (weights,) = Path(source).rglob("generator.safetensors")
     return weights
 
 
@@ -154,7 +162,9 @@ def test_the_terminal_tells_the_plan_every_epoch_the_test_and_what_to_do_next(tr
     name = name_in(trained)
     assert name.startswith("unet_l1-")
     assert "up to 2 epochs" in trained
-    assert re.search(r"^data +phantoms: 3 train patients \(24 slices\), 1 validation .* 2 test .* 32 px of", trained, re.M)
+    assert re.search(
+        r"^data +phantoms: 3 train patients \(24 slices\), 1 validation .* 2 test .* 32 px of", trained, re.M
+    )
     assert re.search(r"^features +none$", trained, re.M)
     assert re.search(r"^workers +one process$", trained, re.M)
     assert re.search(rf"^output +{home}/checkpoints/{name} \(log: logs/{name}.log\)$", trained, re.M)
@@ -201,7 +211,7 @@ def test_the_version_holds_the_best_generator_and_no_alias_names_it(trained, hom
     assert same_weights(registered_generator(home, version.version), best_generator(home, name_in(trained)))
 
 
-def test_the_version_translates_a_phantom(trained, home, dicom, tmp_path, run):
+def test_the_version_translates_a_phantom(trained, home, dicom, tmp_path):
     source = dicom / "PHANTOM-0002" / "PT"
     code, said = run("translate", source, tmp_path / "out", "--model", f"models:/{MODEL}/1", "--output", home)
     assert code == 0, said
@@ -212,7 +222,7 @@ def test_the_version_translates_a_phantom(trained, home, dicom, tmp_path, run):
     }
 
 
-def test_the_same_command_again_gives_the_same_result_without_training(trained, home, dicom, run):
+def test_the_same_command_again_gives_the_same_result_without_training(trained, home, dicom):
     last = home / "checkpoints" / name_in(trained) / "last.safetensors"
     before = last.stat().st_mtime_ns
     code, again = run(*command("unet_l1", dicom, home, train__epochs=2))
@@ -235,22 +245,24 @@ def test_no_patient_and_no_source_folder_is_named_outside_the_dicom_itself(train
             assert str(dicom).encode() not in path.read_bytes(), path
 
 
-def test_a_second_driver_of_the_same_training_is_refused(trained, home, dicom, run):
+def test_a_second_driver_of_the_same_training_is_refused(trained, home, dicom):
     name = name_in(trained)
     with only_driver(home / "logs" / f"{name}.lock", name):
         code, said = run(*command("unet_l1", dicom, home, train__epochs=2))
     assert code == 2
-    assert re.search(rf"^error: .*{name}: already run by process {os.getpid()} on .*, since .*; wait for it$", said, re.M)
+    assert re.search(
+        rf"^error: .*{name}: already run by process {os.getpid()} on .*, since .*; wait for it$", said, re.M
+    )
 
 
-def test_settings_without_effect_on_the_networks_are_named_in_the_plan(dicom, home, trained, run):
+def test_settings_without_effect_on_the_networks_are_named_in_the_plan(dicom, home, trained):
     settings = {"generator__network": "resnet", "generator__block": "residual", "generator__depth": 3}
     code, said = run(*command("unet_l1", dicom, home, train__epochs=1, **settings))
     assert code == 0, said
     assert re.search(r"^no effect +generator\.block, generator\.depth on these networks$", said, re.M)
 
 
-def test_settings_of_networks_that_are_not_built_are_named_in_the_plan(dicom, home, trained, run):
+def test_settings_of_networks_that_are_not_built_are_named_in_the_plan(dicom, home, trained):
     settings = {"discriminator__patch": 16, "discriminator__norm": "none", "extractor__network": "alexnet"}
     code, said = run(*command("unet_l1", dicom, home, train__epochs=1, **settings))
     assert code == 0, said
@@ -259,14 +271,14 @@ def test_settings_of_networks_that_are_not_built_are_named_in_the_plan(dicom, ho
     assert set(named[1].split(", ")) == {"discriminator.patch", "discriminator.norm", "extractor.network"}
 
 
-def test_minutes_end_a_training_early(dicom, home, trained, run):
+def test_minutes_end_a_training_early(dicom, home, trained):
     code, said = run(*command("unet_l1", dicom, home, train__epochs=500, train__minutes=0.00001, train__seed=1))
     assert code == 0, said
     assert "up to 500 epochs or 1e-05 min" in said
     assert re.findall(r"^epoch (\S+):.* (\w+)$", said, re.M) == [("1/500", "done")]
 
 
-def test_a_training_that_diverges_ends_with_the_reason_in_terminal_and_mlflow(dicom, home, trained, run):
+def test_a_training_that_diverges_ends_with_the_reason_in_terminal_and_mlflow(dicom, home, trained):
     settings = {"loss__adversarial": "lsgan", "optim__generator_lr": 1e30, "train__epochs": 3}
     code, said = run(*command("cgan", dicom, home, **settings))
     assert code == 1
@@ -284,11 +296,9 @@ def test_a_training_that_diverges_ends_with_the_reason_in_terminal_and_mlflow(di
 @pytest.fixture(scope="module")
 def extended(dicom, home, trained):
     """Terminal of two epochs, and of the same command with four."""
-    jobs = []
-    for epochs in (2, 4):
-        jobs.append(Started(command("unet_l1", dicom, home, train__epochs=epochs, train__seed=2)))
-        assert jobs[-1].end() == 0, jobs[-1].text
-    return [job.text for job in jobs]
+    ended = [run(*command("unet_l1", dicom, home, train__epochs=epochs, train__seed=2)) for epochs in (2, 4)]
+    assert [code for code, _ in ended] == [0, 0], ended
+    return [said for _, said in ended]
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +354,7 @@ def test_mlflow_says_how_long_a_training_that_went_on_is(extended, home):
     assert found.data.params["train.epochs"] == "4" or found.data.tags.get("medgan.epochs") == "4"
 
 
-def test_where_the_length_shapes_the_schedule_another_length_is_another_training(dicom, home, trained, run):
+def test_where_the_length_shapes_the_schedule_another_length_is_another_training(dicom, home, trained):
     settings = {"optim__schedule": "cosine"}
     (one, shorter), (two, longer) = (
         run(*command("unet_l1", dicom, home, train__epochs=epochs, **settings)) for epochs in (1, 2)
@@ -355,7 +365,7 @@ def test_where_the_length_shapes_the_schedule_another_length_is_another_training
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_ctrl_c_keeps_whole_epochs_and_the_same_command_goes_on(dicom, home, trained, run):
+def test_ctrl_c_keeps_whole_epochs_and_the_same_command_goes_on(dicom, home, trained):
     arguments = command("unet_l1", dicom, home, train__epochs=60, train__seed=3)
     job = Started(arguments)
     job.until(r"^epoch 2/60")
@@ -381,7 +391,7 @@ def test_ctrl_c_keeps_whole_epochs_and_the_same_command_goes_on(dicom, home, tra
     assert steps == list(range(1, 61))
 
 
-def test_settings_are_recorded_by_the_same_dotted_paths_that_set_accepts(trained, home, run):
+def test_settings_are_recorded_by_the_same_dotted_paths_that_set_accepts(trained, home):
     code, said = run("inspect", "--preset", "unet_l1", "--quick", "--settings")
     assert code == 0
     paths = re.findall(r"^((?:data|generator|discriminator|loss|extractor|optim|train|metrics)\.\w+) ", said, re.M)

@@ -30,7 +30,10 @@ from medgan.errors import InputError
 from medgan.metrics.lpips import lpips, read_heads
 from medgan.models.extractor import load_extractor
 
-LPIPS_FILES = {"alex": ("alexnet", "alexnet*.pth", "alex.pth"), "squeeze": ("squeezenet", "squeezenet*.pth", "squeeze.pth")}
+LPIPS_FILES = {
+    "alex": ("alexnet", "alexnet*.pth", "alex.pth"),
+    "squeeze": ("squeezenet", "squeezenet*.pth", "squeeze.pth"),
+}
 """`metrics.lpips` -> network, its weights' and its LPIPS heads' file names."""
 
 
@@ -117,6 +120,11 @@ def build_perceptual(config: Config, device: torch.device) -> Perceptual | None:
     return None if settings.lpips == "none" else _lpips(settings.lpips, settings.lpips_weights, device)
 
 
+def refuse_missing_lpips(config: Config) -> None:
+    """Refuses LPIPS without its weights, before anything is started."""
+    build_perceptual(config, torch.device("cpu"))
+
+
 @cache
 def _lpips(kind: str, folder: str, device: torch.device) -> Perceptual:
     network, weights, heads = LPIPS_FILES[kind]
@@ -128,8 +136,8 @@ def _found(folder: str, pattern: str) -> Path:
     found = sorted(Path(folder).expanduser().rglob(pattern))
     if not found:
         raise InputError(
-            f"metrics.lpips_weights: expected a file {pattern} below {folder}; there is none (torchvision's weights, and "
-            "those of github.com/richzhang/PerceptualSimilarity, lpips/weights/v0.1)"
+            f"metrics.lpips_weights: expected a file {pattern} below {folder}; there is none (torchvision's "
+            "weights, and those of github.com/richzhang/PerceptualSimilarity, lpips/weights/v0.1)"
         )
     return found[0]
 

@@ -54,7 +54,7 @@ def configured(name: str, overrides: Mapping[str, Any], *, small: bool = False) 
 
 
 def quick(config: Config) -> Config:
-    """The same method, small: 64 px, narrow, few blocks, small patches, random features, shifted pairs, ten epochs."""
+    """The same method, small: 64 px, narrow, few blocks, small patches, random features, shifted pairs, six epochs."""
     values: dict[str, Any] = {
         "data.size": QUICK_SIZE,
         "generator.num_blocks": min(config.generator.num_blocks, 3),
@@ -66,7 +66,7 @@ def quick(config: Config) -> Config:
         "loss.content_blocks": _shallow(config.loss.content_blocks),
         "optim.generator_lr": 1e-3,
         "train.augment": "flip_shift",
-        "train.epochs": 10,
+        "train.epochs": 6,
         "train.batch_size": 8,
     }
     weights = config.loss.perceptual_weights

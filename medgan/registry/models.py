@@ -22,13 +22,14 @@ from medgan.errors import InputError
 from medgan.place import shown
 
 REQUIREMENTS = ("torch", "numpy", "SimpleITK", "safetensors", "pydantic")
+WEIGHTS_TAG = "medgan.weights_sha256"
 SLICES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))])
 
 
 def register(
     folder: Path, *, name: str, run_id: str, uri: str, code: Path, tags: Mapping[str, Any], description: str
 ) -> str:
-    """Logs a model to a run and registers it under a name, unless that was done before.
+    """Logs a model to a run and registers it under a name, unless that was done before with the same weights.
 
     Args:
         folder: what `medgan.serving.model.save_model` wrote.
@@ -36,13 +37,14 @@ def register(
         run_id: the run that trained it.
         uri: the tracking store.
         code: the pyfunc's file ("models from code": nothing is pickled).
-        tags: facts of the version.
+        tags: facts of the version, the weights' digest as `WEIGHTS_TAG` among them.
         description: for people.
 
     Returns:
         The version's number.
     """
-    number = version_of_run(name, run_id, uri=uri) or _log(folder, name=name, run_id=run_id, uri=uri, code=code)
+    known = version_of_run(name, run_id, uri=uri, weights=tags.get(WEIGHTS_TAG))
+    number = known or _log(folder, name=name, run_id=run_id, uri=uri, code=code)
     client = MlflowClient(tracking_uri=uri)
     for key, value in tags.items():
         client.set_model_version_tag(name, number, key, str(value))
@@ -82,10 +84,11 @@ def holder(name: str, alias: str, *, uri: str) -> str | None:
         raise
 
 
-def version_of_run(name: str, run_id: str, *, uri: str) -> str | None:
-    """The version that was registered from a run; none if there is none."""
+def version_of_run(name: str, run_id: str, *, uri: str, weights: str | None = None) -> str | None:
+    """The version that was registered from a run, with these weights where they are given; none if there is none."""
     found = MlflowClient(tracking_uri=uri).search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    return str(found[0].version) if found else None
+    fitting = (one for one in found if weights is None or one.tags.get(WEIGHTS_TAG) == weights)
+    return next((str(one.version) for one in fitting), None)
 
 
 @contextmanager

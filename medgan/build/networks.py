@@ -1,0 +1,156 @@
+"""From settings to networks: a row for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medgan.config import Config, ExtractorConfig, generator_depth, uses_discriminator
+from medgan.errors import InputError
+from medgan.models.casnet import CasNet
+from medgan.models.discogan import DiscoDiscriminator, DiscoGenerator
+from medgan.models.encoder import Autoencoder
+from medgan.models.extractor import load_extractor
+from medgan.models.filament import FilamentDiscriminator, FilamentGenerator
+from medgan.models.patch import PatchDiscriminator
+from medgan.models.residual import ResidualDiscriminator
+from medgan.models.resnet import ResNet
+from medgan.models.shallow import ShallowNet
+
+GENERATORS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
+    "casnet": (
+        CasNet,
+        ("block", "num_blocks", "base_channels", "depth", "norm", "dropout", "between_blocks", "block_input"),
+    ),
+    "resnet": (ResNet, ("num_blocks", "base_channels", "norm", "dropout")),
+    "shallow": (ShallowNet, ("base_channels", "norm")),
+    "filament": (FilamentGenerator, ("base_channels", "norm")),
+    "discogan": (DiscoGenerator, ("base_channels", "norm")),
+    "autoencoder": (Autoencoder, ("base_channels",)),
+}
+"""`generator.network` -> its class, and the settings it takes; the others have no effect on it."""
+
+DISCRIMINATORS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
+    "patch": (PatchDiscriminator, ("patch", "sees", "base_channels", "norm", "spectral_norm")),
+    "residual": (ResidualDiscriminator, ("sees", "base_channels", "norm", "spectral_norm")),
+    "filament": (FilamentDiscriminator, ("sees", "base_channels", "norm", "spectral_norm")),
+    "discogan": (DiscoDiscriminator, ("sees", "base_channels", "norm", "spectral_norm")),
+}
+"""`discriminator.network` -> the same."""
+
+
+def build_generator(config: Config, *, way: int = 0) -> nn.Module:
+    """A generator, on the CPU, initialized from `train.seed`.
+
+    Args:
+        config: what to build.
+        way: 0 translates source to target, 1 back; each is initialized otherwise.
+    """
+    torch.manual_seed(config.train.seed + 2 * way)
+    network, names = GENERATORS[config.generator.network]
+    values = {**dict(config.generator), "depth": generator_depth(config)}
+    return network(**{name: values[name] for name in names})
+
+
+def build_discriminator(config: Config, *, way: int = 0) -> nn.Module:
+    """The discriminator of a way of translation, on the CPU, initialized from `train.seed`."""
+    torch.manual_seed(config.train.seed + 2 * way + 1)
+    network, names = DISCRIMINATORS[config.discriminator.network]
+    return network(**{name: getattr(config.discriminator, name) for name in names})
+
+
+def without_effect(config: Config) -> list[str]:
+    """The paths of the settings that the chosen networks do not know, or whose network is not built at all."""
+    known = {
+        "generator": {"network", *GENERATORS[config.generator.network][1]},
+        "discriminator": {"network", *DISCRIMINATORS[config.discriminator.network][1]}
+        if uses_discriminator(config)
+        else set(),
+        "extractor": set(ExtractorConfig.model_fields) if deepest_block(config) else set(),
+    }
+    return [
+        f"{section}.{name}"
+        for section, names in known.items()
+        for name in type(getattr(config, section)).model_fields
+        if name not in names
+    ]
+
+
+def deepest_block(config: Config) -> int:
+    """How many extractor blocks the objective needs; 0: none at all."""
+    loss = config.loss
+    style = max(loss.style_blocks) if loss.lambda_style else 0
+    return max(style, max(loss.content_blocks) if loss.lambda_content else 0)
+
+
+@cache
+def frozen_extractor(network: str, weights: str, deepest: int, device: torch.device, precision: str) -> nn.Module:
+    """The extractor on a device; built once a process, for it never changes."""
+    return in_precision(load_extractor(network, weights, deepest), precision, device).to(device)
+
+
+def in_precision(network: nn.Module, precision: str, device: torch.device) -> nn.Module:
+    """The network itself, its arithmetic in bfloat16 where that is asked for; what it returns is float32 always.
+
+    The losses, and Gram matrices above all, need float32.
+    """
+    if precision == "bfloat16":
+
+        def autocast_forward(self: nn.Module, *images: Tensor, **settings: Any) -> Any:
+            with torch.autocast(device.type, torch.bfloat16):
+                return _float32(type(self).forward(self, *images, **settings))
+
+        network.forward = MethodType(autocast_forward, network)  # bound, so that a copy computes with its own weights
+    return network
+
+
+def refuse_misfit(config: Config, *, slices: int) -> None:
+    """Tries the networks on shapes alone, so that what torch would refuse in the first step is refused by name.
+
+    Args:
+        config: what to build.
+        slices: of a batch, in each process.
+
+    Raises:
+        InputError: a network cannot take the images, or a batch this small.
+    """
+    size = config.data.size
+    if config.loss.lambda_mmd and slices < 2:
+        raise InputError(f"loss.lambda_mmd: compares batches; needs 2 or more slices in each process; got {slices}")
+    try:
+        with torch.device("meta"):
+            source = torch.zeros(slices, 1, size, size)
+            output = build_generator(config)(source)
+            if uses_discriminator(config):
+                judged = build_discriminator(config)(source, output)
+                _refuse_other_levels(config.loss.perceptual_weights, 1 + len(judged.features))
+            if deepest := deepest_block(config):
+                load_extractor(config.extractor.network, "random", deepest)(output)
+    except ValueError as error:
+        reason = str(error)
+        if reason.startswith("Expected more than 1"):
+            reason = (
+                f"normalization of a map of one pixel needs more than the {slices} slice each process trains on; set "
+                "train.batch_size higher, generator.depth lower, or the norm to none"
+            )
+        raise InputError(f"{config.generator.network} at data.size {size}: {reason}") from None
+
+
+def _refuse_other_levels(weights: tuple[float, ...] | None, levels: int) -> None:
+    if weights is not None and len(weights) != levels:
+        raise ValueError(
+            f"loss.perceptual_weights: expected {levels}, one for the pixels and one for each discriminator layer; "
+            f"got {len(weights)}"
+        )
+
+
+def _float32(outputs: Any) -> Any:
+    if isinstance(outputs, Tensor):
+        return outputs.float()
+    parts = [_float32(part) for part in outputs]
+    return type(outputs)(*parts) if hasattr(outputs, "_fields") else tuple(parts)
