@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
@@ -28,8 +27,10 @@ from medgan.data.pairing import Pair, pair
 from medgan.data.series import find_series
 from medgan.data.split import assign_roles, load_key, load_roles, patient_hash, store_roles
 from medgan.errors import InputError
+from medgan.lock import held
 from medgan.tasks import Task
 
+PREPARING_S = 6 * 3600.0
 SLICES_WORTH_A_PROCESS = 500  # reading them takes as long as starting a process does
 Progress = Callable[[int, int], None]
 
@@ -70,7 +71,8 @@ def prepare(
     if not source.is_dir():
         raise InputError(f"{source}: expected a folder of DICOM files; there is no such folder")
     datasets.mkdir(parents=True, exist_ok=True)
-    with _locked(datasets):
+    # one process at a time: roles are drawn once, and the second to ask for a data set finds it made
+    with held(datasets / ".lock", f"preparing {datasets}", limit_s=PREPARING_S):
         key = load_key(datasets)
         folder = datasets / f"{task.name}-{size}px-{_fingerprint(source, key, [asdict(task), size, spacing_mm])}"
         if not folder.exists():
@@ -222,11 +224,3 @@ def _whole_or_nothing(folder: Path) -> Iterator[Path]:
         flush_folder(folder.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-@contextmanager
-def _locked(datasets: Path) -> Iterator[None]:
-    """One process at a time: roles are drawn once, and the second to ask for a data set finds it made."""
-    with (datasets / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released by the system when the process ends, however it ends
-        yield

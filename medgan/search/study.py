@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from medgan.errors import InputError
+from medgan.lock import opening
 from medgan.place import shown
 
 Study = optuna.Study
@@ -48,12 +49,10 @@ def open_study(uri: str, name: str, identity: Identity, *, seed: int) -> Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        study = optuna.create_study(
-            storage=RDBStorage(uri),
-            study_name=name,
-            direction="maximize",
-            load_if_exists=True,
-        )
+        with opening(uri):
+            study = optuna.create_study(
+                storage=RDBStorage(uri), study_name=name, direction="maximize", load_if_exists=True
+            )
     except (SQLAlchemyError, ImportError, ValueError) as error:
         raise InputError(
             f"--study-uri {shown(uri)}: cannot open the study database: {str(error).splitlines()[0]}"

@@ -15,6 +15,7 @@ from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from medgan.errors import InputError
+from medgan.lock import opening
 from medgan.place import shown
 from medgan.terminal import LOG
 
@@ -74,15 +75,13 @@ class MlflowStudy:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        location = None if uri.startswith("http") else (artifacts / experiment).as_uri()
         try:
-            self.client = MlflowClient(tracking_uri=uri)
-            found = self.client.get_experiment_by_name(experiment)
+            with opening(uri):
+                self.client = MlflowClient(tracking_uri=uri)
+                self.experiment_id = _experiment(self.client, experiment, location)
         except (MlflowException, OSError, ImportError) as error:
             raise InputError(f"--tracking-uri {shown(uri)}: cannot open: {str(error).splitlines()[0]}") from None
-        location = None if uri.startswith("http") else (artifacts / experiment).as_uri()
-        self.experiment_id = (
-            found.experiment_id if found else self.client.create_experiment(experiment, location, TRAINING)
-        )
         self.study, self.key = study, key
         self.run = self._run(study, root="study", parent=None)
 
@@ -127,3 +126,8 @@ class MlflowStudy:
             {"mlflow.parentRunId": parent} if parent else {}
         )
         return MlflowRun(self.client, self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id)
+
+
+def _experiment(client: MlflowClient, name: str, location: str | None) -> str:
+    found = client.get_experiment_by_name(name)
+    return found.experiment_id if found else client.create_experiment(name, location, TRAINING)

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "medgan"
 LAYERS = [
     ["errors"],
     ["terminal", "place", "provenance"],
+    ["lock"],
     ["config", "tasks"],
     ["models", "losses", "metrics", "data"],
     ["engine"],

@@ -1,0 +1,57 @@
+"""Locks between processes, on files; the system releases them however a process ends."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medgan.errors import InputError
+from medgan.place import shown
+
+OPENING_S = 120.0
+
+
+@contextmanager
+def held(lock_file: Path, what: str, *, limit_s: float) -> Iterator[None]:
+    """Waits until no other process holds the lock, and holds it.
+
+    Args:
+        lock_file: made if need be; it stays.
+        what: is waited for, as a message names it.
+        limit_s: longest wait.
+
+    Raises:
+        InputError: another process held it all that time.
+    """
+    with lock_file.open("a") as file:
+        end = time.monotonic() + limit_s
+        while not _taken(file.fileno()):
+            if time.monotonic() > end:
+                raise InputError(
+                    f"{what}: another process has held {lock_file} for {limit_s:.0f} s; wait for it or end it"
+                )
+            time.sleep(0.2)
+        yield
+
+
+@contextmanager
+def opening(uri: str) -> Iterator[None]:
+    """One process at a time opens a SQLite store: the first makes its tables. A server looks after itself."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if str(path) == uri:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with held(path.with_name(f".{path.name}.lock"), f"opening {shown(uri)}", limit_s=OPENING_S):
+        yield
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
