@@ -19,7 +19,7 @@ from medgan.accept import (
     refuse_what_cannot_train,
 )
 from medgan.build.networks import build_generator
-from medgan.build.training import build_training, refuse_missing_lpips
+from medgan.build.training import build_training, with_lpips
 from medgan.config import Config, GeneratorConfig, LossConfig, OptimConfig, TrainConfig, with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.engine.checkpoint import BEST
@@ -68,11 +68,10 @@ def learn_features(request: FeaturesRequest, console: Console) -> Path:
     """
     place = request.place
     with nothing_left_behind(place.output):
-        config = with_values(restoration(), {"data.size": request.size, **request.overrides})
+        config = with_lpips(with_values(restoration(), {"data.size": request.size, **request.overrides}))
         if config.generator.network != "autoencoder":
             raise InputError(f"generator.network: features are taught by autoencoder; got {config.generator.network}")
         refuse_what_cannot_train(config, 1)
-        refuse_missing_lpips(config)
         dataset = dataset_for(request.data, request.task, size=config.data.size, place=place, console=console)
         refuse_too_few_slices(config, len(dataset.slices("train")))
     name = f"features-{dataset.digest[:6]}-{digest_of(config)[:8]}"
@@ -97,7 +96,7 @@ def _train(config: Config, dataset: PreparedDataset, folder: Path, console: Cons
     training = build_training(config, dataset, SingleProcess(), folder=folder, given="target")
     history, length = training.state.history, training.length
     try:
-        with Lines(console, epochs=config.train.epochs, minutes=config.train.minutes) as lines:
+        with Lines(console, epochs=config.train.epochs) as lines:
             while length.progress(history) < 1:
                 train_epoch(training)
                 save_epoch(training, folder)

@@ -22,6 +22,7 @@ from medgan.accept import (
     with_weights,
 )
 from medgan.build.networks import deepest_block
+from medgan.build.training import with_lpips
 from medgan.conclude import conclude, label_of, tags_of
 from medgan.config import Config, at_least_one, flatten
 from medgan.data.dataset import PreparedDataset
@@ -96,7 +97,7 @@ def _accept(request: Request, console: Console) -> Accepted:
     space_name = request.space or (request.task.name if request.data else "quick")
     space = read_space(space_name, request.overrides)
     target = space.trials if request.trials is None else at_least_one("--trials", request.trials)
-    base = space.base(request.overrides)
+    base = with_lpips(space.base(request.overrides))
     if not is_given():
         resources, _ = resources_for(machine(), workers=request.workers, concurrent=request.concurrent)
         refuse_what_cannot_train(space.corner(base), resources.workers)

@@ -107,11 +107,10 @@ class Lines:
     Args:
         console: where to.
         epochs: at most.
-        minutes: at most, or none.
     """
 
-    def __init__(self, console: Console, *, epochs: int, minutes: float | None) -> None:
-        self.console, self.epochs, self.minutes = console, epochs, minutes
+    def __init__(self, console: Console, *, epochs: int) -> None:
+        self.console, self.epochs = console, epochs
         self.status = console.status("first epoch ...")
 
     def __enter__(self) -> Lines:
@@ -145,8 +144,10 @@ class Lines:
 
 def show_trained(console: Console, trained: Trained, *, place: Place) -> None:
     """The test metrics, mean and spread over patients, and the next commands."""
-    table = Table("test metric", "mean", "spread", "mean image", box=None, pad_edge=False, title_justify="left")
-    table.title = f"\n{len(trained.test)} held-out test patients, generator of epoch {trained.epoch}"
+    console.print(
+        f"\n{len(trained.test)} held-out test patients, generator of epoch {trained.epoch}; spread: over patients"
+    )
+    table = Table("test metric", "mean", "spread", "mean image", box=None, pad_edge=False)
     means, spread, baseline = (
         overall_means(trained.test),
         overall_spread(trained.test),

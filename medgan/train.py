@@ -24,7 +24,7 @@ from medgan.accept import (
 )
 from medgan.build.networks import deepest_block, without_effect
 from medgan.build.testing import measure_on_test
-from medgan.build.training import build_training, length_of, refuse_missing_lpips
+from medgan.build.training import build_training, length_of, with_lpips
 from medgan.conclude import label_of, register_generator, tags_of
 from medgan.config import Config, flatten
 from medgan.data.dataset import PreparedDataset
@@ -44,8 +44,10 @@ from medgan.tasks import Task
 from medgan.terminal import only_driver, quiet_engines
 from medgan.tracking.mlflow import MlflowStudy
 from medgan.tracking.pictures import draw_slices
+from medgan.tracking.tracker import Background
 
 EPOCH_LIMIT_S = 4 * 3600.0
+SETTLE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,8 @@ def train(request: TrainRequest, console: Console) -> None:
 
 def _configured(request: TrainRequest) -> Config:
     """Preset, made small where asked for, and the user's settings on top; what cannot be trained is refused."""
-    config = configured(request.preset, request.overrides, small=request.quick or request.data is None)
+    config = with_lpips(configured(request.preset, request.overrides, small=request.quick or request.data is None))
     refuse_what_cannot_train(config, request.workers)
-    refuse_missing_lpips(config)
     if not is_given():
         resources_for(machine(), workers=request.workers, concurrent=None)
     return config
@@ -184,17 +185,21 @@ def _trainee(
 
 
 def _epochs(trainee: Trainee, config: Config, tracking: MlflowStudy, terminal: Console) -> None:
-    """Epoch after epoch until the length is reached; each is shown and recorded."""
-    length = length_of(config)
-    with Lines(terminal, epochs=config.train.epochs, minutes=config.train.minutes) as lines:
-        for number, row in enumerate(trainee.history, start=1):
-            tracking.run.metrics(row, step=number)
-        while length.progress(trainee.history) < 1:
-            trainee.advance()
-            for event in trainee.events_so_far():
-                lines.say(event)
-            tracking.run.metrics(trainee.history[-1], step=len(trainee.history))
-            lines.epoch(trainee.history, length.progress(trainee.history))
+    """Epoch after epoch until the length is reached; each is shown, and recorded in the background."""
+    length, background = length_of(config), Background()
+    for number, row in enumerate(trainee.history, start=1):
+        background.do(tracking.run.metrics, row, number)
+    try:
+        with Lines(terminal, epochs=config.train.epochs) as lines:
+            while length.progress(trainee.history) < 1:
+                trainee.advance()
+                for event in trainee.events_so_far():
+                    lines.say(event)
+                background.do(tracking.run.metrics, trainee.history[-1], len(trainee.history))
+                lines.epoch(trainee.history, length.progress(trainee.history))
+    finally:
+        if not background.close(SETTLE_S):
+            terminal.print("MLflow did not take everything; the log names what it refused")
 
 
 def _concluded(

@@ -172,7 +172,7 @@ def test_the_terminal_tells_the_plan_every_epoch_the_test_and_what_to_do_next(tr
     one = r"val/ssim -?\d\.\d{3}, MAE \d+(\.\d+)? HU, \d+\.\d s; best -?\d\.\d{3}"
     assert re.search(rf"^epoch 1/2: {one}, about \d+ s left$", trained, re.M)
     assert re.search(rf"^epoch 2/2: {one}, done$", trained, re.M)
-    assert re.search(r"^2 held-out test patients, generator of epoch [12] *$", trained, re.M)
+    assert re.search(r"^2 held-out test patients, generator of epoch [12]; spread: over patients$", trained, re.M)
     assert re.search(r"^test metric +mean +spread +mean image", trained, re.M)
     for metric in ("ssim", "psnr (dB)", "mse (of 0..255)", "mae_hu_body"):
         assert re.search(rf"^{re.escape(metric)}( +-?[\d.e+]+){{3}} *$", trained, re.M), metric

@@ -17,7 +17,7 @@ from medgan.build.networks import (
     in_precision,
 )
 from medgan.build.objective import build_objective
-from medgan.config import Config, uses_discriminator
+from medgan.config import Config, uses_discriminator, with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.engine.checkpoint import restore
 from medgan.engine.evaluate import Perceptual
@@ -120,9 +120,14 @@ def build_perceptual(config: Config, device: torch.device) -> Perceptual | None:
     return None if settings.lpips == "none" else _lpips(settings.lpips, settings.lpips_weights, device)
 
 
-def refuse_missing_lpips(config: Config) -> None:
-    """Refuses LPIPS without its weights, before anything is started."""
-    build_perceptual(config, torch.device("cpu"))
+def with_lpips(config: Config) -> Config:
+    """The configuration with LPIPS's weights at hand, in a folder that every worker finds; refused where they are not."""
+    if config.metrics.lpips == "none":
+        return config
+    folder = Path(config.metrics.lpips_weights).expanduser().absolute()
+    found = with_values(config, {"metrics.lpips_weights": str(folder)})
+    build_perceptual(found, torch.device("cpu"))
+    return found
 
 
 @cache

@@ -16,6 +16,7 @@ from ray.train.torch import TorchTrainer
 
 from medgan.distributed.mailbox import STOP, Failure, Mailbox, Replies
 from medgan.distributed.worker import serve_trials
+from medgan.errors import JobError
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,13 @@ class Group:
         """Returns when every rank is there.
 
         Raises:
-            TimeoutError: they did not come in time.
-            RuntimeError: Ray Train gave up.
+            JobError: they did not come in time, or Ray Train gave up.
         """
         end = time.monotonic() + self.start_s
         while not (generation := ray.get(self.mailbox.complete.remote(1.0))):
             self._check()
             if time.monotonic() > end:
-                raise TimeoutError(
-                    f"the worker group did not start within {self.start_s:.0f} s; are its resources free?"
-                )
+                raise JobError(f"the worker group did not start within {self.start_s:.0f} s; are its resources free?")
         self.generation = generation
 
     def ask(self, order: Any) -> Any:
@@ -103,7 +101,7 @@ class Group:
         Raises:
             TrialFailed: every rank failed in a way that is the trial's own.
             GroupLost: a rank died, hung, failed alone, or in a way that leaves its process in doubt.
-            RuntimeError: Ray Train gave up.
+            JobError: Ray Train gave up.
         """
         asked = self.mailbox.ask.remote(self.generation, order, limit_s=self.limit_s, grace_s=5.0)
         while not ray.wait([asked], timeout=1.0)[0]:
@@ -126,7 +124,7 @@ class Group:
 
     def _check(self) -> None:
         if not self.thread.is_alive():
-            raise RuntimeError(f"the worker group ended: {self.error}")
+            raise JobError(f"the worker group ended: {self.error}")
 
     def _fit(self, fit: Callable[[], Any]) -> None:
         try:
