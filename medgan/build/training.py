@@ -121,7 +121,7 @@ def build_perceptual(config: Config, device: torch.device) -> Perceptual | None:
 
 
 def with_lpips(config: Config) -> Config:
-    """The configuration with LPIPS's weights at hand, in a folder that every worker finds; refused where they are not."""
+    """The configuration with LPIPS's weights at hand, in a folder that every worker finds, or refused."""
     if config.metrics.lpips == "none":
         return config
     folder = Path(config.metrics.lpips_weights).expanduser().absolute()
