@@ -69,6 +69,8 @@ def slice_metrics(
     values = _grey_metrics(_grey(output), _grey(target), mask)
     if perceptual is not None:
         values["lpips"] = perceptual(output, target)
+        inside = perceptual(output.where(mask, -1.0), target.where(mask, -1.0))
+        values["lpips_body"] = inside.where(mask.any(dim=(1, 2, 3)), torch.nan)
     if image.unit != ARBITRARY_UNIT:
         values |= _physical_metrics(_physical(output, image), _physical(target, image), mask, image)
     return values

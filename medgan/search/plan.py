@@ -12,7 +12,7 @@ import torch
 
 from medgan.build.objective import build_objective
 from medgan.build.training import build_state, updates_of
-from medgan.config import Config, with_values
+from medgan.config import Config
 from medgan.engine.runtime import SingleProcess
 from medgan.engine.steps import Batch, train_step
 from medgan.search.space import Asha, Move, Space
@@ -46,7 +46,7 @@ def forecast(space: Space, base: Config, *, num_slices: int, threads: int) -> Fo
     epochs = expected_epochs(base.train.epochs, space.scheduler)
     if not threads:
         return Forecast(None, epochs, space.scheduler.grace_epochs)
-    middle = with_values(base, {path: middle_of(move) for path, move in space.search.items()})
+    middle = space.pick(base, lambda _, move: middle_of(move))
     torch.set_num_threads(threads)
     steps = num_slices // middle.train.batch_size / updates_of(middle).batches
     return Forecast(steps * step_s(middle), epochs, space.scheduler.grace_epochs)

@@ -83,6 +83,13 @@ class Move(BaseModel, frozen=True, extra="forbid"):
         """The values to try when the space is read: both ends, or every choice."""
         return self.integer or self.linear or self.log or self.choice or ()
 
+    @property
+    def largest(self) -> Any:
+        """The high end, the largest number, the list with the deepest block, or the last of other choices."""
+        if all(isinstance(end, int | float) for end in self.ends):
+            return max(self.ends)
+        return max(self.ends, key=max) if all(isinstance(end, list) for end in self.ends) else self.ends[-1]
+
     def suggest(self, trial: Trial, setting: str) -> Any:
         """The trial's value; a choice of lists goes through the database as JSON."""
         if self.integer:
@@ -123,17 +130,21 @@ class Space(BaseModel, frozen=True, extra="forbid"):
         """The preset with the space's fixed settings and the user's `--set` on top."""
         return with_values(PRESETS[self.preset](), {**self.set, **overrides})
 
-    def corner(self, base: Config) -> Config:
-        """The configuration with every moving setting at its last value: what the largest trial needs."""
-        return with_values(base, {path: move.ends[-1] for path, move in self.search.items()})
-
-    def draw(self, trial: Trial, base: Config) -> Config:
-        """The trial's configuration; settings whose condition does not hold are not drawn."""
+    def pick(self, base: Config, choose: Callable[[str, Move], Any]) -> Config:
+        """The configuration with every moving setting as chosen; those whose condition does not hold are not moved."""
         values: dict[str, Any] = {}
         for setting, move in self.search.items():
             if move.when is None or Condition.read(move.when).holds_in({**flatten(base), **values}):
-                values[setting] = move.suggest(trial, setting)
+                values[setting] = choose(setting, move)
         return with_values(base, values)
+
+    def corner(self, base: Config) -> Config:
+        """Every moving setting at its largest: what the largest trial needs."""
+        return self.pick(base, lambda _, move: move.largest)
+
+    def draw(self, trial: Trial, base: Config) -> Config:
+        """The trial's configuration."""
+        return self.pick(base, lambda setting, move: move.suggest(trial, setting))
 
     def configured(self, params: Mapping[str, Any], base: Config) -> Config:
         """The configuration of a trial, from its parameters as the study database holds them."""
@@ -156,10 +167,13 @@ class Space(BaseModel, frozen=True, extra="forbid"):
             raise InputError(f"{setting}: when: expected a setting that moves above it, or is fixed; got {when!r}")
         else:
             values = (flatten(base)[condition.setting],)
-        for value in values:
-            if condition.holds(value, condition.value):
-                moves = condition.setting in above
-                return {**self.needed_for(condition.setting, base), condition.setting: value} if moves else {}
+        try:
+            fitting = [value for value in values if condition.holds(value, condition.value)]
+        except TypeError:
+            raise InputError(f"{setting}: when: {when!r} compares {values[0]!r} with another kind of value") from None
+        if fitting:
+            moves = condition.setting in above
+            return {**self.needed_for(condition.setting, base), condition.setting: fitting[0]} if moves else {}
         raise InputError(f"{setting}: when: {when!r} holds for none of {list(values)}")
 
     def digest(self, overrides: Mapping[str, Any]) -> str:

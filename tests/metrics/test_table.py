@@ -133,6 +133,16 @@ def test_lpips_is_what_the_given_function_says_of_minus_1_to_1():
         output, target, whole(target), image=PET, perceptual=lambda mine, theirs: (mine - 2 * theirs).sum(dim=(1, 2, 3))
     )
     torch.testing.assert_close(values["lpips"], (output - 2 * target).sum(dim=(1, 2, 3)))
+    torch.testing.assert_close(values["lpips_body"], values["lpips"])
+    mask = whole(target)
+    mask[:2, :, :, :8] = False
+    mask[3] = False
+    body = slice_metrics(
+        output, target, mask, image=PET, perceptual=lambda mine, theirs: (mine - 2 * theirs).sum(dim=(1, 2, 3))
+    )["lpips_body"]
+    expected = ((output + 1) * mask - 1 - 2 * ((target + 1) * mask - 1)).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(body[:3], expected[:3])
+    assert body[3].isnan()
 
 
 def test_an_empty_mask_gives_nan_in_the_body_alone():

@@ -101,6 +101,14 @@ def test_lists_survive_the_study_database_and_a_retry(write, study):
         assert space.draw(loaded.ask(), base) == drawn[trial.number]
 
 
+def test_the_corner_is_the_largest_of_each_whatever_the_order_of_choices(write):
+    text = CONDITIONAL.replace("[0, 0.1]", "[0.1, 0]").replace("[[1], [1, 2]]", "[[1, 3], [1, 2]]")
+    space = read_space(write(text), {})
+    corner = space.corner(space.base({}))
+    assert (corner.loss.lambda_style, corner.loss.style_blocks, corner.optim.generator_lr) == (0.1, (1, 3), 1e-2)
+    assert (corner.generator.network, corner.generator.depth) == ("resnet", None), "depth moves for casnet alone"
+
+
 SETTINGS = flatten(Config())
 
 
@@ -125,6 +133,7 @@ def test_every_setting_of_networks_losses_and_optimizers_can_move(setting, write
         ("optim.beta1 > 0.1", "optim.generator_lr: when: expected a setting that moves above it, or is fixed"),
         ("loss.lambda_stile > 0", "optim.generator_lr: when: expected a setting that moves above it, or is fixed"),
         ("discriminator.patch > 34", "'discriminator.patch > 34' holds for none of \\[16, 34\\]"),
+        ("generator.network > 3", "'generator.network > 3' compares 'casnet' with another kind of value"),
         ("train.seed == 7", "'train.seed == 7' holds for none of \\[0\\]"),
     ],
 )
