@@ -19,6 +19,7 @@ from medgan.data.dataset import PreparedDataset
 from medgan.data.phantoms import write_phantoms
 from medgan.data.prepare import prepare
 from medgan.errors import InputError
+from medgan.lock import is_held
 from medgan.models.extractor import load_extractor
 from medgan.models.weights import download_weights
 from medgan.place import Place
@@ -27,12 +28,12 @@ from medgan.tasks import Task
 
 @contextmanager
 def nothing_left_behind(output: Path) -> Iterator[None]:
-    """Removes the output folder again when the request is refused and the folder was not there before."""
+    """Removes the output folder again when the request is refused, was not there before, and nobody else uses it."""
     there = output.exists()
     try:
         yield
     except InputError:
-        if not there:
+        if not there and not any(is_held(lock) for lock in output.rglob("*.lock")):
             shutil.rmtree(output, ignore_errors=True)
         raise
 
@@ -102,7 +103,9 @@ def goes_on(config: Config) -> bool:
 def digest_of(config: Config) -> str:
     """Of all that decides the result; not of the length, where a longer training goes on from a shorter one."""
     length = ("train.epochs", "train.minutes") if goes_on(config) else ()
-    content = {path: value for path, value in flatten(config).items() if path not in length}
+    content = {
+        path: value for path, value in flatten(config).items() if path not in length and not path.startswith("metrics.")
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -37,7 +37,7 @@ class GeneratorConfig(Section):
     base_channels: PositiveInt = Field(64, description="channels of the first layer")
     depth: int | None = Field(None, ge=2, le=8, description="encoder layers a block of casnet; none: from data.size")
     norm: Norm = "instance"
-    dropout: float = Field(0.0, ge=0, lt=1, description="on the first three decoder layers")
+    dropout: float = Field(0.0, ge=0, lt=1, description="on the first three decoder layers; of resnet, in its blocks")
     between_blocks: Literal["tanh", "none"] = "tanh"
     block_input: Literal["previous", "previous_and_source"] = "previous"
 
@@ -101,6 +101,7 @@ class TrainConfig(Section):
     batch_size: PositiveInt = Field(1, description="slices a generator update, over all workers together")
     generator_steps: PositiveInt = Field(1, description="generator updates a step")
     discriminator_steps: PositiveInt = Field(1, description="discriminator updates a step, after the generator's")
+    pairs: Literal["own", "shuffled"] = Field("own", description="shuffled: sources with targets of other slices")
     augment: Literal["none", "flip", "flip_shift"] = Field("none", description="of the training pairs")
     pool_size: int = Field(0, ge=0, description="past outputs that the discriminator is shown again")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="of the averaged generator, which is evaluated; 0: none")
@@ -153,6 +154,8 @@ class Config(Section):
             raise ValueError("loss.lambda_identity: needs loss.lambda_cycle above 0, whose generator translates back")
         if loss.cycle_share and not loss.lambda_cycle:
             raise ValueError("loss.cycle_share: needs loss.lambda_cycle above 0")
+        if (loss.lambda_margin or loss.lambda_gradient_penalty) and not uses_discriminator(self):
+            raise ValueError("loss.lambda_margin, lambda_gradient_penalty: no weighted term looks at a discriminator")
         if self.train.pool_size and (loss.lambda_margin or loss.lambda_gradient_penalty):
             raise ValueError("train.pool_size: past outputs have no target, which lambda_margin and the penalty need")
         if loss.lambda_stages and (self.generator.network, self.generator.num_blocks > 1) != ("casnet", True):

@@ -71,6 +71,8 @@ def learn_features(request: FeaturesRequest, console: Console) -> Path:
         config = with_lpips(with_values(restoration(), {"data.size": request.size, **request.overrides}))
         if config.generator.network != "autoencoder":
             raise InputError(f"generator.network: features are taught by autoencoder; got {config.generator.network}")
+        if request.out is not None and request.out.is_dir():
+            raise InputError(f"--out {request.out}: expected a file to write; it is a folder")
         refuse_what_cannot_train(config, 1)
         dataset = dataset_for(request.data, request.task, size=config.data.size, place=place, console=console)
         refuse_too_few_slices(config, len(dataset.slices("train")))
@@ -86,7 +88,7 @@ def learn_features(request: FeaturesRequest, console: Console) -> Path:
         folder = place.checkpoints(name)
         _train(config, dataset, folder, console)
         _write(config, folder, out)
-    blocks = "--set loss.style_blocks=[1,2] --set loss.content_blocks=[1,2,3,4]"
+    blocks = "--set 'loss.style_blocks=[1,2]' --set 'loss.content_blocks=[1,2,3,4]'"
     console.print("\nUse them in any training or search:")
     console.print(f"  --set extractor.network=in_domain --set extractor.weights={out} {blocks}", soft_wrap=True)
     return out

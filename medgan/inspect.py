@@ -125,6 +125,8 @@ def show_networks(console: Console, config: Config) -> None:
         console.print("discriminator: none, no weighted term looks at one\n")
     else:
         _show(console, f"discriminator: {config.discriminator.network}, sees {config.discriminator.sees}", judge, size)
+    if config.loss.lambda_cycle:
+        console.print("Both twice: there and back.\n")
     _show_objective(console, config)
     unused = ", ".join(without_effect(config))
     if unused:

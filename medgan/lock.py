@@ -40,18 +40,24 @@ def held(lock_file: Path, what: str, *, limit_s: float) -> Iterator[None]:
 @contextmanager
 def opening(uri: str) -> Iterator[None]:
     """One process at a time opens a SQLite store: the first makes its tables. A server looks after itself."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if str(path) == uri:
+    if not uri.startswith("sqlite:///"):
         yield
         return
+    path = Path(uri.removeprefix("sqlite:///"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with held(path.with_name(f".{path.name}.lock"), f"opening {shown(uri)}", limit_s=OPENING_S):
         yield
 
 
+def is_held(lock_file: Path) -> bool:
+    """Whether a process holds the lock right now."""
+    with lock_file.open("a") as file:
+        return not _taken(file.fileno())
+
+
 def _taken(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True

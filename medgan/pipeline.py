@@ -102,9 +102,9 @@ def _accept(request: Request, console: Console) -> Accepted:
         resources, _ = resources_for(machine(), workers=request.workers, concurrent=request.concurrent)
         refuse_what_cannot_train(space.corner(base), resources.workers)
     _refuse_unfit_name(request.study)
-    dataset = dataset_for(request.data, request.task, size=base.data.size, place=request.place, console=console)
-    refuse_too_few_slices(base, len(dataset.slices("train")))
     base = with_weights(base, deepest_block(space.corner(base)), request.place)
+    dataset = dataset_for(request.data, request.task, size=base.data.size, place=request.place, console=console)
+    refuse_too_few_slices(space.corner(base), len(dataset.slices("train")))
     identity = Identity(request.task.name, dataset.digest, space.digest(request.overrides))
     name = request.study or identity.default_name()
     place, experiment = request.place, f"medgan/{label_of(dataset)}"
@@ -167,7 +167,7 @@ def _plan(accepted: Accepted, resources: Resources, concurrent: int, terminal: C
         "data": described(accepted.dataset),
         "space": f"{accepted.space_name}: {moving}",
         "workers": f"{resources.workers} DDP processes a trial on {resources.device}, trials at once: {concurrent}",
-        "features": features_of(base),
+        "features": features_of(accepted.space.corner(base)),
         "output": f"{output} (log: logs/{study.study_name}.log)",
     }
     for note in accepted.dataset.manifest.notes:

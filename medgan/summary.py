@@ -62,29 +62,6 @@ class Outcome:
         return cls(**json.loads(kept)) if kept else None
 
 
-@dataclass(frozen=True)
-class Trained:
-    """How a training ended.
-
-    Attributes:
-        test: test patient -> metric -> value, of the generator.
-        mean_image: the same for the mean image of the training targets.
-        epoch: the best one on the validation patients, whose generator was kept.
-        model: name of the registered model.
-        version: of the model.
-        folder: with the checkpoints and the pictures.
-        goes_on: whether the same command with more epochs goes on from here.
-    """
-
-    test: Patients
-    mean_image: Patients
-    epoch: int
-    model: str
-    version: str
-    folder: Path
-    goes_on: bool
-
-
 def show_facts(console: Console, facts: Mapping[str, str]) -> None:
     """What is about to be done, a line a fact."""
     for name, fact in facts.items():
@@ -142,31 +119,28 @@ class Lines:
             self.say(text)
 
 
-def show_trained(console: Console, trained: Trained, *, place: Place) -> None:
-    """The test metrics, mean and spread over patients, and the next commands."""
-    console.print(
-        f"\n{len(trained.test)} held-out test patients, generator of epoch {trained.epoch}; spread: over patients"
-    )
+def show_tested(console: Console, test: Patients, mean_image: Patients, *, epoch: int) -> None:
+    """The test metrics of a training, mean and spread over patients, beside the mean image's."""
+    console.print(f"\n{len(test)} held-out test patients, generator of epoch {epoch}; spread: over patients")
     table = Table("test metric", "mean", "spread", "mean image", box=None, pad_edge=False)
-    means, spread, baseline = (
-        overall_means(trained.test),
-        overall_spread(trained.test),
-        overall_means(trained.mean_image),
-    )
+    means, spread, baseline = overall_means(test), overall_spread(test), overall_means(mean_image)
     for name, value in means.items():
         table.add_row(name + UNITS.get(name, ""), f"{value:.4g}", f"{spread[name]:.2g}", f"{baseline[name]:.4g}")
     console.print(table)
-    console.print(f"\nRegistered {trained.model} version {trained.version}. For research only; not for diagnosis.")
-    console.print(f"Pictures: {trained.folder / 'validation.png'}", soft_wrap=True)
-    _commands(
-        console,
-        {
-            "compare runs": _compare(place),
-            "use the model": f"medgan translate --model models:/{trained.model}/{trained.version} {_store(place)} "
-            "SOURCE_FOLDER OUT_FOLDER",
-            **({"train on": "the same command with a larger --set train.epochs=N"} if trained.goes_on else {}),
-        },
-    )
+
+
+def show_registered(console: Console, name: str, version: str, *, picture: Path, place: Place, goes_on: bool) -> None:
+    """Where a training's model and pictures are, and the next commands."""
+    console.print(f"\nRegistered {name} version {version}. For research only; not for diagnosis.")
+    console.print(f"Pictures: {picture}", soft_wrap=True)
+    model = f"models:/{name}/{version}"
+    commands = {
+        "compare runs": _compare(place),
+        "use the model": f"medgan translate --model {model} {_store(place)} SOURCE_FOLDER OUT_FOLDER",
+    }
+    if goes_on:
+        commands["train on"] = "the same command with a larger --set train.epochs=N"
+    _commands(console, commands)
 
 
 def _compare(place: Place) -> str:

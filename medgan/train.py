@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from rich.console import Console
 
 from medgan.accept import (
@@ -39,7 +40,7 @@ from medgan.errors import Diverged, JobError
 from medgan.metrics.table import overall_means
 from medgan.place import Place
 from medgan.presets.table import configured
-from medgan.summary import Lines, Trained, show_facts, show_trained
+from medgan.summary import Lines, show_facts, show_registered, show_tested
 from medgan.tasks import Task
 from medgan.terminal import only_driver, quiet_engines
 from medgan.tracking.mlflow import MlflowStudy
@@ -86,7 +87,10 @@ class Here:
 
     def advance(self) -> None:
         """Trains, validates and saves an epoch."""
-        train_epoch(self.training)
+        try:
+            train_epoch(self.training)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise TrialFailed("out_of_memory", f"{error}; a smaller train.batch_size or network needs less") from None
         save_epoch(self.training, self.folder)
 
     def events_so_far(self) -> list[str]:
@@ -107,9 +111,9 @@ def train(request: TrainRequest, console: Console) -> None:
     with ExitStack() as stack:
         with nothing_left_behind(place.output):
             config = _configured(request)
+            config = with_weights(config, deepest_block(config), place)
             dataset = dataset_for(request.data, request.task, size=config.data.size, place=place, console=console)
             refuse_too_few_slices(config, len(dataset.slices("train")))
-            config = with_weights(config, deepest_block(config), place)
             name = f"{request.preset}-{dataset.digest[:6]}-{digest_of(config)[:8]}"
             stack.enter_context(only_driver(place.lock_file(name), name))
             experiment = f"medgan/{label_of(dataset)}"
@@ -151,12 +155,20 @@ def _run(
             _epochs(trainee, config, tracking, terminal)
     except (Diverged, TrialFailed) as error:
         kind = getattr(error, "kind", "diverged")
-        tracking.run.tags({"medgan.state": kind, "medgan.reason": str(error)})
+        _tell(terminal, tracking.run.tags, {"medgan.state": kind, "medgan.reason": str(error)})
         raise JobError(f"{tracking.study} {kind}: {error}") from None
-    except KeyboardInterrupt:
-        tracking.run.tags({"medgan.state": "stopped"})
+    except (KeyboardInterrupt, JobError):
+        _tell(terminal, tracking.run.tags, {"medgan.state": "stopped"})
         raise
-    show_trained(terminal, _concluded(config, dataset, folder, trainee, tracking, request.place), place=request.place)
+    _conclude(config, dataset, folder, trainee.history, tracking=tracking, place=request.place, terminal=terminal)
+
+
+def _tell(terminal: Console, call: Callable[..., None], *arguments: Any) -> None:
+    """Tells the tracking store something; one that is away is said, and ends nothing."""
+    background = Background()
+    background.do(call, *arguments)
+    if not background.close(SETTLE_S):
+        terminal.print("MLflow did not take everything; the log names what it refused")
 
 
 def _length(config: Config) -> str:
@@ -202,39 +214,28 @@ def _epochs(trainee: Trainee, config: Config, tracking: MlflowStudy, terminal: C
             terminal.print("MLflow did not take everything; the log names what it refused")
 
 
-def _concluded(
+def _conclude(
     config: Config,
     dataset: PreparedDataset,
     folder: Path,
-    trainee: Trainee,
+    history: Sequence[Mapping[str, float]],
+    *,
     tracking: MlflowStudy,
     place: Place,
-) -> Trained:
+    terminal: Console,
+) -> None:
     """Tests the best epoch's generator on held-out patients, and registers it as a version without an alias."""
     ours, mean_image = measure_on_test(config, folder / BEST, dataset, SingleProcess())
-    run, means = tracking.run, overall_means(ours)
-    run.metrics({f"test/{name}": value for name, value in means.items()}, step=0)
+    values = [row[OBJECTIVE] for row in history]
+    show_tested(terminal, ours, mean_image, epoch=values.index(max(values)) + 1)
+    run, means, task = tracking.run, overall_means(ours), dataset.task
     picture = folder / "validation.png"
-    draw_slices(
-        folder / PICTURES,
-        picture,
-        title="fixed validation slices",
-        source=dataset.task.source,
-        target=dataset.task.target,
-    )
-    run.artifact(picture, "pictures")
-    run.tags({"medgan.state": "complete", "medgan.epochs": len(trainee.history)})
+    draw_slices(folder / PICTURES, picture, title="fixed validation slices", source=task.source, target=task.target)
+    _tell(terminal, run.metrics, {f"test/{name}": value for name, value in means.items()}, 0)
+    _tell(terminal, run.artifact, picture, "pictures")
+    _tell(terminal, run.tags, {"medgan.state": "complete", "medgan.epochs": len(history)})
     name = f"medgan-{label_of(dataset)}"
     version = register_generator(
         name, config, folder / BEST, dataset, run_id=run.run_id, uri=place.tracking_uri, test=means
     )
-    values = [row[OBJECTIVE] for row in trainee.history]
-    return Trained(
-        test=ours,
-        mean_image=mean_image,
-        epoch=values.index(max(values)) + 1,
-        model=name,
-        version=version,
-        folder=folder,
-        goes_on=goes_on(config),
-    )
+    show_registered(terminal, name, version, picture=picture, place=place, goes_on=goes_on(config))

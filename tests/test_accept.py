@@ -74,7 +74,7 @@ def test_what_each_worker_has_left_of_the_batch_must_be_enough_for_the_terms():
 
 
 def test_networks_that_the_images_do_not_fit_are_refused_by_name():
-    with pytest.raises(InputError, match="resnet at data.size 18: .*multiples of 4; got 18 x 18"):
+    with pytest.raises(InputError, match="data.size 18: .*multiples of 4; got 18 x 18"):
         refuse_what_cannot_train(with_values(Config(), {"generator.network": "resnet", "data.size": 18}), 1)
 
 

@@ -62,7 +62,7 @@ def job():
         (["--set", "train.batch_size=3"], "train.batch_size: expected a multiple of the 2 workers; got 3"),
         (
             ["--set", "generator.network=discogan", "--set", "data.size=40"],
-            "discogan at data.size 40: generator: expected sides that are multiples of 16; got 40 x 40",
+            "data.size 40: generator: expected sides that are multiples of 16; got 40 x 40",
         ),
         (["--study", "a b"], "--study: expected letters"),
         (["--tracking-uri", "nosuch://x"], "--tracking-uri nosuch://x: cannot open"),
@@ -101,7 +101,7 @@ COMMANDS_OF_ONE = [
             ["--preset", "style_content", "--set", "extractor.weights=/no/file"],
             "extractor.weights: .* no file /no/file",
         ),
-        (["--preset", "discogan", "--set", "data.size=40"], "discogan at data.size 40: .*multiples of 16; got 40 x 40"),
+        (["--preset", "discogan", "--set", "data.size=40"], "data.size 40: .*multiples of 16; got 40 x 40"),
         (["--tracking-uri", "nosuch://x"], "--tracking-uri nosuch://x: cannot open"),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_training_refuses(refused, phantoms, arguments, message):
     ("arguments", "message"),
     [
         *COMMANDS_OF_ONE,
-        (["--size", "100"], "autoencoder at data.size 100: .*multiples of 16; got 100 x 100"),
+        (["--size", "100"], "data.size 100: .*multiples of 16; got 100 x 100"),
         (["--size", "8"], "data.size: .*greater than or equal to 16; got 8"),
         (["--set", "generator.network=resnet"], "generator.network: features are taught by autoencoder; got resnet"),
     ],

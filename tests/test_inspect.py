@@ -178,7 +178,7 @@ def test_the_autoencoder_of_the_features_can_be_inspected():
         (["--preset", "nothing_like_it"], "preset: expected one of .*; got 'nothing_like_it'$"),
         (["--set", "generator.blocks=3"], "unknown setting 'generator.blocks'; did you mean"),
         (["--set", "data.size=100"], "data.size 100 must be a multiple of 16"),
-        (["--preset", "discogan", "--set", "data.size=40"], "discogan at data.size 40: generator: expected sides that"),
+        (["--preset", "discogan", "--set", "data.size=40"], "data.size 40: generator: expected sides that"),
         (["--preset", "pan", "--set", "discriminator.patch=34"], "loss.perceptual_weights: expected 4, .*; got 5"),
         (["--quick", "--set", "discriminator.patch=142"], "discriminator.patch 142 is larger than data.size 64"),
     ],

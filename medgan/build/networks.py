@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medgan.config import Config, ExtractorConfig, generator_depth, uses_discriminator
+from medgan.config import Config, ExtractorConfig, OptimConfig, TrainConfig, generator_depth, uses_discriminator
 from medgan.errors import InputError
+from medgan.losses.perceptual import perceptual_loss
 from medgan.models.casnet import CasNet
 from medgan.models.discogan import DiscoDiscriminator, DiscoGenerator
 from medgan.models.encoder import Autoencoder
@@ -66,12 +67,13 @@ def build_discriminator(config: Config, *, way: int = 0) -> nn.Module:
 
 def without_effect(config: Config) -> list[str]:
     """The paths of the settings that the chosen networks do not know, or whose network is not built at all."""
+    judged, moves = uses_discriminator(config), {"discriminator_lr", "clip_weights"}
     known = {
         "generator": {"network", *GENERATORS[config.generator.network][1]},
-        "discriminator": {"network", *DISCRIMINATORS[config.discriminator.network][1]}
-        if uses_discriminator(config)
-        else set(),
+        "discriminator": {"network", *DISCRIMINATORS[config.discriminator.network][1]} if judged else set(),
         "extractor": set(ExtractorConfig.model_fields) if deepest_block(config) else set(),
+        "optim": set(OptimConfig.model_fields) - (set() if judged else moves),
+        "train": set(TrainConfig.model_fields) - (set() if judged else {"discriminator_steps", "pool_size"}),
     }
     return [
         f"{section}.{name}"
@@ -127,8 +129,8 @@ def refuse_misfit(config: Config, *, slices: int) -> None:
             source = torch.zeros(slices, 1, size, size)
             output = build_generator(config)(source)
             if uses_discriminator(config):
-                judged = build_discriminator(config)(source, output)
-                _refuse_other_levels(config.loss.perceptual_weights, 1 + len(judged.features))
+                levels = (output, *build_discriminator(config)(source, output).features)
+                perceptual_loss(levels, levels, config.loss.perceptual_weights)
             if deepest := deepest_block(config):
                 load_extractor(config.extractor.network, "random", deepest)(output)
     except ValueError as error:
@@ -138,15 +140,7 @@ def refuse_misfit(config: Config, *, slices: int) -> None:
                 f"normalization of a map of one pixel needs more than the {slices} slice each process trains on; set "
                 "train.batch_size higher, generator.depth lower, or the norm to none"
             )
-        raise InputError(f"{config.generator.network} at data.size {size}: {reason}") from None
-
-
-def _refuse_other_levels(weights: tuple[float, ...] | None, levels: int) -> None:
-    if weights is not None and len(weights) != levels:
-        raise ValueError(
-            f"loss.perceptual_weights: expected {levels}, one for the pixels and one for each discriminator layer; "
-            f"got {len(weights)}"
-        )
+        raise InputError(f"data.size {size}: {reason}") from None
 
 
 def _float32(outputs: Any) -> Any:

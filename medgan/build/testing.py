@@ -23,7 +23,9 @@ def measure_on_test(
     """Test patient -> metric -> value, of the generator, and of the mean image taken for every output."""
     generator = build_generator(config)
     generator.load_state_dict(load_file(weights))
-    test, perceptual = dataset.slices("test"), build_perceptual(config, runtime.device)
+    test = dataset.slices("test")
+    perceptual = build_perceptual(config, runtime.device)
     rows = evaluate(generator.to(runtime.device), test, runtime, perceptual=perceptual)
     mean = torch.from_numpy(to_network(mean_target(dataset.slices("train")), test.target_window)).float()
-    return patient_means(rows), patient_means(evaluate_image(mean, test, perceptual=perceptual))
+    on_cpu = build_perceptual(config, torch.device("cpu"))
+    return patient_means(rows), patient_means(evaluate_image(mean, test, perceptual=on_cpu))

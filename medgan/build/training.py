@@ -18,7 +18,7 @@ from medgan.build.networks import (
 )
 from medgan.build.objective import build_objective
 from medgan.config import Config, uses_discriminator, with_values
-from medgan.data.dataset import PreparedDataset
+from medgan.data.dataset import PreparedDataset, Unpaired
 from medgan.engine.checkpoint import restore
 from medgan.engine.evaluate import Perceptual
 from medgan.engine.loop import Length, Training
@@ -94,10 +94,11 @@ def build_training(
     """A training on a prepared data set, brought to where `folder`'s last checkpoint was, if it has one."""
     state = build_state(config, runtime)
     restore(folder, state)
+    slices = dataset.slices("train", given=given)
     return Training(
         state=state,
         objective=build_objective(config),
-        train=dataset.slices("train", given=given),
+        train=Unpaired(slices, seed=config.train.seed) if config.train.pairs == "shuffled" else slices,
         validation=dataset.slices("validation", given=given),
         runtime=runtime,
         batch_size=config.train.batch_size,

@@ -110,6 +110,25 @@ class Slices(Dataset):
         return self._maps[key]
 
 
+class Unpaired(Dataset):
+    """Sources with the targets of other slices, drawn once: for methods that never see a pair.
+
+    Args:
+        slices: with their own targets.
+        seed: of the drawing.
+    """
+
+    def __init__(self, slices: Slices, *, seed: int) -> None:
+        self.slices = slices
+        self.order = np.random.default_rng([seed, len(slices)]).permutation(len(slices))
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.slices[index][0], self.slices[int(self.order[index])][1]
+
+
 class Batches(Sampler[list[int]]):
     """Batches of slice indices without end, the same for every number of ranks and after any restart.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -71,8 +70,7 @@ def rows_of(
     perceptual: Perceptual | None = None,
 ) -> list[Row]:
     """The metrics of a batch as rows, one a slice."""
-    image = replace(slices.task.target, window=slices.target_window)
-    values = slice_metrics(output, target, mask, image=image, perceptual=perceptual)
+    values = slice_metrics(output, target, mask, image=slices.task.target, perceptual=perceptual)
     columns = {name: column.tolist() for name, column in values.items()}
     return [
         Row(slices.patients[index], slices.slice_numbers[index], {name: columns[name][place] for name in columns})

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from medgan.data.atomic import write_atomically
 from medgan.data.augment import AUGMENTATIONS
-from medgan.data.dataset import Batches, Slices
+from medgan.data.dataset import Batches, Slices, Unpaired
 from medgan.engine.checkpoint import BEST, PICTURES, save_state, save_tensors
 from medgan.engine.evaluate import Perceptual, evaluate, fixed_pictures
 from medgan.engine.runtime import Runtime
@@ -57,7 +57,7 @@ class Training:
 
     state: State
     objective: Objective
-    train: Slices
+    train: Slices | Unpaired
     validation: Slices
     runtime: Runtime
     batch_size: int

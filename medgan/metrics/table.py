@@ -57,7 +57,8 @@ def slice_metrics(
     """Every metric of a batch, each (B,), over the whole slice and, as `<name>_body`, in the mask.
 
     Structural metrics and MSE are taken on values mapped to 0..255, errors in the target's unit (not where that is
-    arbitrary), by tissue where it has tissues. Left out are vif below 41 pixels and ms_ssim below 176.
+    arbitrary), by tissue where it has tissues. UQI is taken on whole grey levels, with the Gaussian window of SSIM.
+    Left out are vif below 41 pixels and ms_ssim below 176.
 
     Args:
         output: (B, 1, H, W) in [-1, 1].

@@ -22,7 +22,8 @@ def vif(output: Tensor, target: Tensor, *, data_range: float, mask: Tensor | Non
         output: (B, 1, H, W).
         target: (B, 1, H, W).
         data_range: highest minus lowest possible value.
-        mask: bool, (B, 1, H, W): both images are set to 0 outside it, as SynthRAD does for its structural metric.
+        mask: bool, (B, 1, H, W): both images are set to 0 outside it, so that a small body counts
+            less than its share: compare values of the same patients only.
 
     Returns:
         (B,), NaN where the target is constant and so tells nothing, an empty mask included.

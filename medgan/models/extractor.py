@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from medgan.config import EXTRACTOR_BLOCKS
 from medgan.errors import InputError
 from medgan.models.alexnet import AlexNet
 from medgan.models.encoder import Encoder
@@ -22,8 +23,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "alexnet": AlexNet,
     "in_domain": Encoder,
 }
-BLOCKS = {"vgg19": 5, "squeezenet": 7, "alexnet": 5, "in_domain": 4}
-"""How many blocks each network has; block j of the settings is `features[j - 1]`."""
+"""Name -> class, which takes how many of its `EXTRACTOR_BLOCKS` to build; block j of the settings is feature j - 1."""
 
 
 def load_extractor(network: str, weights: str, deepest: int) -> nn.Module:
@@ -41,8 +41,8 @@ def load_extractor(network: str, weights: str, deepest: int) -> nn.Module:
     """
     if network not in NETWORKS:
         raise InputError(f"extractor.network: expected one of {', '.join(NETWORKS)}; got {network!r}")
-    if not 1 <= deepest <= BLOCKS[network]:
-        raise InputError(f"extractor.network: {network} has blocks 1 to {BLOCKS[network]}; got {deepest}")
+    if not 1 <= deepest <= EXTRACTOR_BLOCKS[network]:
+        raise InputError(f"extractor.network: {network} has blocks 1 to {EXTRACTOR_BLOCKS[network]}; got {deepest}")
     if weights == "random":
         return _built(NETWORKS[network], deepest, kaiming=True).requires_grad_(False).eval()
     build: Callable[[int], nn.Module] = NETWORKS[network]
@@ -52,7 +52,7 @@ def load_extractor(network: str, weights: str, deepest: int) -> nn.Module:
     else:
         state = read_state(Path(weights))
     with torch.device("meta"):
-        whole, needed = build(BLOCKS[network]).state_dict(), build(deepest).state_dict()
+        whole, needed = build(EXTRACTOR_BLOCKS[network]).state_dict(), build(deepest).state_dict()
     _refuse_another_network(state, whole, f"extractor.weights: {weights} is no {network}")
     for name in needed:
         if name not in state:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -44,7 +45,7 @@ def download_weights(cache: Path, timeout_s: float = 30.0, *, network: str = "vg
     if path.exists():
         return path
     cache.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     digest = hashlib.sha256()
     try:
         with urllib.request.urlopen(SITE + path.name, timeout=timeout_s) as answer, part.open("wb") as file:
@@ -118,6 +119,6 @@ def save_encoder(path: Path, encoder: Encoder) -> None:
         encoder: all four stages, bare of wrappers.
     """
     state = {name: value.cpu().contiguous() for name, value in encoder.state_dict().items()}
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     save_file(state, part, metadata={"network": "in_domain", "base_channels": str(encoder.base_channels)})
     part.replace(path)

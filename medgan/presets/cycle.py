@@ -1,4 +1,4 @@
-"""The methods that translate there and back, as published; they never compare an output with its own target."""
+"""The methods that translate there and back, as published; they never see a source beside its own target."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cyclegan() -> Config:
         discriminator=DiscriminatorConfig(patch=70, sees="image", spectral_norm=False),
         loss=LossConfig(adversarial="lsgan", lambda_adversarial=2.0, lambda_cycle=10.0, lambda_identity=5.0),
         optim=OptimConfig(schedule="linear"),
-        train=TrainConfig(epochs=200, batch_size=1, pool_size=50),
+        train=TrainConfig(epochs=200, batch_size=1, pairs="shuffled", pool_size=50),
     )
 
 
@@ -34,7 +34,7 @@ def discogan() -> Config:
     """(1 - r)(0.1 adversarial + 0.9 feature matching) + r L2 cycle, r from 0.01 to 0.5 (Kim et al., 2017).
 
     Two generator updates for each of the discriminators, which is how often "every third iteration" updates these;
-    r grows linearly.
+    r grows linearly, where the published one steps.
     """
     return Config(
         data=DATA,
@@ -47,5 +47,5 @@ def discogan() -> Config:
             cycle_distance="l2",
             cycle_share=(0.01, 0.5),
         ),
-        train=TrainConfig(epochs=200, batch_size=1, generator_steps=2),
+        train=TrainConfig(epochs=200, batch_size=1, generator_steps=2, pairs="shuffled"),
     )

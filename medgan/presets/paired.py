@@ -84,13 +84,13 @@ def fila_sgan() -> Config:
 def refinegan() -> Config:
     """Two residual encoder-decoders in a chain, L1 after each, a Wasserstein critic (Quan et al., 2018).
 
-    The image-domain form: the published one also compares undersampled k-space. Its weights are pix2pix's.
+    The image-domain form: the published one also compares undersampled k-space. Its weights are pix2pix's. The critic
+    is kept Lipschitz by a gradient penalty: clipped weights would clip the scales of its norms and silence it.
     """
     return Config(
         data=DATA,
         generator=GeneratorConfig(block="residual", num_blocks=2),
         discriminator=DiscriminatorConfig(network="residual", spectral_norm=False),
-        loss=LossConfig(adversarial="wasserstein", lambda_l1=100.0, lambda_stages=100.0),
-        optim=OptimConfig(clip_weights=0.01),
+        loss=LossConfig(adversarial="wasserstein", lambda_gradient_penalty=10.0, lambda_l1=100.0, lambda_stages=100.0),
         train=TRAIN,
     )

@@ -18,7 +18,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 import medgan
-from medgan.errors import InputError
+from medgan.errors import InputError, JobError
 from medgan.place import shown
 
 REQUIREMENTS = ("torch", "numpy", "SimpleITK", "safetensors", "pydantic")
@@ -42,13 +42,20 @@ def register(
 
     Returns:
         The version's number.
+
+    Raises:
+        JobError: the store is away.
     """
-    known = version_of_run(name, run_id, uri=uri, weights=tags.get(WEIGHTS_TAG))
-    number = known or _log(folder, name=name, run_id=run_id, uri=uri, code=code)
-    client = MlflowClient(tracking_uri=uri)
-    for key, value in tags.items():
-        client.set_model_version_tag(name, number, key, str(value))
-    client.update_model_version(name, number, description)
+    try:
+        known = version_of_run(name, run_id, uri=uri, weights=tags.get(WEIGHTS_TAG))
+        number = known or _log(folder, name=name, run_id=run_id, uri=uri, code=code)
+        client = MlflowClient(tracking_uri=uri)
+        for key, value in tags.items():
+            client.set_model_version_tag(name, number, key, str(value))
+        client.update_model_version(name, number, description)
+    except MlflowException as error:
+        reason = str(error).splitlines()[0]
+        raise JobError(f"{shown(uri)} did not take {name} ({reason}); the same command again registers it") from None
     return number
 
 

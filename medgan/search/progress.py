@@ -93,6 +93,10 @@ class Progress:
         reason = f" ({result['reason']})" if result.get("reason") else ""
         self._say(f"trial {line.root}: {line.state}{reason}", shown=not self.console.is_terminal or bool(reason))
 
+    def refused(self, number: int, reason: str) -> None:
+        self.finished += 1
+        self._say(f"trial {number}: refused, its settings do not go together ({reason})")
+
     def _say(self, text: str, *, shown: bool = True) -> None:
         LOG.info(text)
         if shown:

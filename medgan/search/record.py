@@ -52,6 +52,9 @@ class Recorder:
     def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
         self.ends.append((assignment, result["state"], result.get("reason", "")))
 
+    def refused(self, number: int, reason: str) -> None:
+        self.background.do(self._refuse, number, reason)
+
     def finally_do(self, call: Callable[..., None], *arguments: Any) -> None:
         """Queues a call behind everything that was heard."""
         self._tell_ends()
@@ -75,6 +78,11 @@ class Recorder:
             run.tags({**self.common, "medgan.trial": assignment.number, "medgan.state": "running"})
             self.runs[assignment.number] = run
         return self.runs[assignment.number]
+
+    def _refuse(self, number: int, reason: str) -> None:
+        run = self.open_run(number)
+        run.tags({**self.common, "medgan.trial": number, "medgan.state": "input", "medgan.reason": reason})
+        run.finish("FAILED")
 
     def _metrics(self, assignment: Assignment, values: Mapping[str, float], step: int) -> None:
         self._run_of(assignment).metrics(values, step)
@@ -106,6 +114,8 @@ class Retention:
     def started(self, assignment: Assignment) -> None: ...
 
     def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None: ...
+
+    def refused(self, number: int, reason: str) -> None: ...
 
     def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
         best = best_trial(self.study)

@@ -31,6 +31,9 @@ class Listener(Protocol):
 
     def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None: ...
 
+    def refused(self, number: int, reason: str) -> None:
+        """A trial that never started: its settings do not go together."""
+
     def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
         """`result["state"]` is complete, running (stopped by the scheduler), or the kind of failure."""
 
@@ -76,12 +79,17 @@ class Job:
 
 def run_search(job: Job, study: optuna.Study, listeners: Sequence[Listener]) -> None:
     """Runs trials until the study holds `job.target` finished ones; needs a connection to a cluster."""
-    asha = job.space.scheduler
+    asha, forward = job.space.scheduler, _Forward(listeners)
     epochs = job.base.train.epochs
     tuner = tune.Tuner(
         tune.with_resources(TuneTrial, {"memory": 256 << 20}),  # it only waits; its worker group computes
         tune_config=TuneConfig(
-            search_alg=StudySearcher(study, target=job.target, assign=lambda trial: {"assignment": job.assign(trial)}),
+            search_alg=StudySearcher(
+                study,
+                target=job.target,
+                assign=lambda trial: {"assignment": job.assign(trial)},
+                refused=forward.refused,
+            ),
             scheduler=ASHAScheduler(
                 time_attr="epoch",
                 metric="objective",
@@ -100,7 +108,7 @@ def run_search(job: Job, study: optuna.Study, listeners: Sequence[Listener]) -> 
             storage_path=str(job.scratch),
             verbose=0,
             failure_config=FailureConfig(max_failures=1),
-            callbacks=[_Forward(listeners)],
+            callbacks=[forward],
         ),
     )
     interrupt = signal.getsignal(signal.SIGINT)
@@ -132,6 +140,10 @@ class _Forward(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._tell(lambda listener: listener.ended(trial.config["assignment"], {"state": "infrastructure"}))
+
+    def refused(self, number: int, reason: str) -> None:
+        """What the searcher tells of a trial that never started."""
+        self._tell(lambda listener: listener.refused(number, reason))
 
     def _tell(self, call: Callable[[Listener], None]) -> None:
         for listener in self.listeners:

@@ -23,6 +23,7 @@ class StudySearcher(Searcher):
         study: the truth.
         target: finished trials wanted.
         assign: an Optuna trial -> what Tune's trial needs to run it; it draws the trial's parameters.
+        refused: hears of a trial whose settings do not go together, and why.
     """
 
     def __init__(
@@ -31,9 +32,10 @@ class StudySearcher(Searcher):
         *,
         target: int,
         assign: Callable[[Trial], dict[str, Any]],
+        refused: Callable[[int, str], None] = lambda number, reason: None,
     ) -> None:
         super().__init__(metric="objective", mode="max")
-        self.study, self.target, self.assign = study, target, assign
+        self.study, self.target, self.assign, self.refused = study, target, assign, refused
         self.running: dict[str, Trial] = {}
         self.reported: dict[str, int] = {}
 
@@ -42,17 +44,17 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial, nothing for now (one that runs may have to be repeated), or `FINISHED`."""
-        missing = self.target - len(finished(self.study))
-        if missing <= len(self.running):
-            return None if self.running else Searcher.FINISHED
-        trial = self.study.ask()
-        try:
-            assigned = self.assign(trial)
-        except InputError as error:  # settings that do not go together
-            fail(self.study, self.study.get_trials(deepcopy=False)[trial.number], "input", str(error))
-            return self.suggest(trial_id)
-        self.running[trial_id], self.reported[trial_id] = trial, 0
-        return assigned
+        while self.target - len(finished(self.study)) > len(self.running):
+            trial = self.study.ask()
+            try:
+                assigned = self.assign(trial)
+            except InputError as error:  # settings that do not go together
+                fail(self.study, self.study.get_trials(deepcopy=False)[trial.number], "input", str(error))
+                self.refused(trial.number, str(error))
+                continue
+            self.running[trial_id], self.reported[trial_id] = trial, 0
+            return assigned
+        return None if self.running else Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Records an epoch's value; epochs that are replayed after a restart are known already."""

@@ -16,7 +16,7 @@ from optuna.trial import Trial
 from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_validator
 
 import medgan
-from medgan.config import Config, flatten, with_values
+from medgan.config import Config, flatten, parse_assignment, with_values
 from medgan.errors import InputError
 from medgan.presets.table import PRESETS
 
@@ -47,7 +47,7 @@ class Condition:
         if not found:
             raise ValueError(f"when: expected SETTING OPERATOR VALUE, such as loss.lambda_style > 0; got {text!r}")
         setting, sign, value = found.groups()
-        return cls(setting, OPERATORS[sign], yaml.safe_load(value))
+        return cls(setting, OPERATORS[sign], parse_assignment(f"{setting}={value}")[1])
 
     def holds_in(self, values: Mapping[str, Any]) -> bool:
         """Whether it holds where every setting has the given value, by dotted path."""
@@ -82,6 +82,13 @@ class Move(BaseModel, frozen=True, extra="forbid"):
     def ends(self) -> tuple[Any, ...]:
         """The values to try when the space is read: both ends, or every choice."""
         return self.integer or self.linear or self.log or self.choice or ()
+
+    @property
+    def some(self) -> tuple[Any, ...]:
+        """Values to try a condition on: every integer or choice, both ends and the middle of a range."""
+        if self.integer:
+            return tuple(range(self.integer[0], self.integer[1] + 1))
+        return self.choice or (*self.ends, sum(self.ends) / 2)
 
     @property
     def largest(self) -> Any:
@@ -162,7 +169,7 @@ class Space(BaseModel, frozen=True, extra="forbid"):
         condition = Condition.read(when)
         above = list(self.search)[: list(self.search).index(setting)]
         if condition.setting in above:
-            values = self.search[condition.setting].ends
+            values = self.search[condition.setting].some
         elif condition.setting in self.search or condition.setting not in flatten(base):
             raise InputError(f"{setting}: when: expected a setting that moves above it, or is fixed; got {when!r}")
         else:

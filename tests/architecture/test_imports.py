@@ -31,7 +31,8 @@ LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 
 ROOMS = {
     "torch": ["models/*", "losses/*", "metrics/*", "data/dataset.py", "data/augment.py", "engine/*", "build/*",
-              "distributed/*", "search/plan.py", "search/trial.py", "serving/*", "conclude.py", "inspect.py", "cli.py"],
+              "distributed/*", "search/plan.py", "search/trial.py", "serving/*", "conclude.py", "train.py",
+              "inspect.py", "cli.py"],
     "torchmetrics": ["metrics/*"],
     "safetensors": ["engine/checkpoint.py", "models/weights.py", "build/testing.py", "conclude.py", "features.py",
                     "serving/*"],

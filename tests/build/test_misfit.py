@@ -28,8 +28,7 @@ def refused(message, config, *, slices=2):
 )
 def test_a_size_the_generator_cannot_halve_is_refused(network, size, divisor):
     refused(
-        f"{network} at data.size {size}: generator: expected sides that are multiples of {divisor}; "
-        f"got {size} x {size}",
+        f"data.size {size}: generator: expected sides that are multiples of {divisor}; got {size} x {size}",
         configured(generator__network=network, data__size=size),
     )
     refuse_misfit(configured(generator__network=network, data__size=64), slices=2)
@@ -40,8 +39,7 @@ def test_a_size_the_generator_cannot_halve_is_refused(network, size, divisor):
 )
 def test_an_image_smaller_than_the_discriminator_takes_is_refused(network, size, least):
     refused(
-        f"casnet at data.size {size}: discriminator: expected an image of at least {least} x {least}; "
-        f"got {size} x {size}",
+        f"data.size {size}: discriminator: expected an image of at least {least} x {least}; got {size} x {size}",
         configured(discriminator__network=network, data__size=size),
     )
     refuse_misfit(configured(discriminator__network=network, data__size=64), slices=2)
@@ -59,7 +57,7 @@ def test_another_number_of_perceptual_weights_than_of_levels_is_refused(network,
     settings = {"discriminator__network": network, "loss__lambda_perceptual": 1.0}
     for given in (levels - 1, levels + 1):
         refused(
-            f"casnet at data.size 64: loss.perceptual_weights: expected {levels}, one for the pixels and one for each "
+            f"data.size 64: loss.perceptual_weights: expected {levels}, one for the pixels and one for each "
             f"discriminator layer; got {given}",
             configured(**settings, loss__perceptual_weights=[1.0] * given),
         )
@@ -73,7 +71,7 @@ def test_normalization_of_a_single_pixel_is_refused_with_the_ways_out(norm, monk
     monkeypatch.setitem(networks.GENERATORS, "casnet", (lambda: strided.to("meta"), ()))
     reason = "normalization of a map of one pixel needs more than the 1 slice each process trains on; set "
     reason += "train.batch_size higher, generator.depth lower, or the norm to none"
-    refused(f"casnet at data.size 64: {reason}", configured(), slices=1)
+    refused(f"data.size 64: {reason}", configured(), slices=1)
     if norm is nn.BatchNorm2d:
         refuse_misfit(configured(), slices=2)
 
@@ -103,7 +101,7 @@ def test_the_extractor_is_tried_without_its_weights(network):
 
 def test_an_image_too_small_for_the_extractors_deepest_block_is_refused():
     config = configured(extractor__network="alexnet", loss__lambda_style=1.0, loss__style_blocks=[5], data__size=16)
-    with pytest.raises(InputError, match="casnet at data.size 16: alexnet: expected sides of at least .*got 16 x 16"):
+    with pytest.raises(InputError, match="data.size 16: alexnet: expected sides of at least .*got 16 x 16"):
         refuse_misfit(config, slices=1)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from medgan.data.dataset import Batches, PreparedDataset, mean_target
+from medgan.data.dataset import Batches, PreparedDataset, Unpaired, mean_target
 from medgan.data.intensity import from_network
 from medgan.errors import InputError
 
@@ -47,6 +47,25 @@ def test_the_mask_covers_the_body(prepared):
 def test_roles_share_no_patient(prepared):
     patients = [set(prepared.slices(role).patients) for role in ("train", "validation", "test")]
     assert len(set.union(*patients)) == sum(map(len, patients)) == 6
+
+
+def test_features_are_learned_from_targets_given_as_their_own_source(prepared):
+    slices, usual = prepared.slices("train", given="target"), prepared.slices("train")
+    given, target = slices[3]
+    assert torch.equal(given, target)
+    assert torch.equal(target, usual[3][1])
+
+
+def test_unpaired_slices_keep_every_source_and_every_target_but_not_their_places(prepared):
+    slices = prepared.slices("train")
+    unpaired = Unpaired(slices, seed=1)
+    assert len(unpaired) == len(slices)
+    assert all(torch.equal(unpaired[index][0], slices[index][0]) for index in range(len(slices)))
+    assert sorted(unpaired.order) == list(range(len(slices)))
+    assert (unpaired.order != np.arange(len(slices))).mean() > 0.5
+    assert torch.equal(unpaired[2][1], slices[int(unpaired.order[2])][1])
+    assert (Unpaired(slices, seed=1).order == unpaired.order).all()
+    assert (Unpaired(slices, seed=2).order != unpaired.order).any()
 
 
 def test_a_pickle_is_small_and_reads_the_same(prepared):

@@ -18,7 +18,8 @@ ALL = {
 U_BLOCK = {
     "generator.network": "casnet", "generator.block": "u", "generator.num_blocks": 1, "generator.norm": "instance",
     "generator.dropout": 0, "generator.between_blocks": "tanh", "generator.block_input": "previous",
-    "train.generator_steps": 1, "train.pool_size": 0, "optim.schedule": "constant", "optim.clip_weights": None,
+    "train.generator_steps": 1, "train.pool_size": 0, "train.pairs": "own", "optim.schedule": "constant",
+    "optim.clip_weights": None,
 }  # fmt: skip
 PATCH_16 = {
     "discriminator.network": "patch", "discriminator.patch": 16, "discriminator.base_channels": 64,
@@ -57,15 +58,17 @@ SETTINGS = {
         "discriminator.norm": "instance", "discriminator.spectral_norm": False, "loss.adversarial": "lsgan",
         "loss.cycle_distance": "l1", "loss.cycle_share": None, "train.pool_size": 50, "train.generator_steps": 1,
         "optim.schedule": "linear",
+        "train.pairs": "shuffled",
     },
     "discogan": {
         "generator.network": "discogan", "generator.norm": "batch", "discriminator.network": "discogan",
         "discriminator.sees": "image", "discriminator.norm": "batch", "loss.adversarial": "vanilla",
         "loss.cycle_distance": "l2", "loss.cycle_share": [0.01, 0.5], "train.generator_steps": 2, "train.pool_size": 0,
+        "train.pairs": "shuffled",
     },
     "refinegan": {
         "generator.network": "casnet", "generator.block": "residual", "generator.num_blocks": 2,
-        "discriminator.network": "residual", "loss.adversarial": "wasserstein", "optim.clip_weights": 0.01,
+        "discriminator.network": "residual", "loss.adversarial": "wasserstein", "optim.clip_weights": None,
         "train.generator_steps": 1,
     },
 }  # fmt: skip
@@ -84,7 +87,7 @@ WEIGHTS = {
     "fila_sgan": {"adversarial": 1, "style": 10, "content": 1, "tv": 100},
     "cyclegan": {"adversarial": 2, "cycle": 10, "identity": 5},
     "discogan": {"adversarial": 0.1, "feature_matching": 0.9, "cycle": 1},
-    "refinegan": {"adversarial": 1, "l1": 100, "stages": 100},
+    "refinegan": {"adversarial": 1, "l1": 100, "stages": 100, "gradient_penalty": 10},
 }
 """Preset -> every weight that is not 0; the discriminator's is 1 unless said."""
 

@@ -90,11 +90,13 @@ def test_settings_that_do_not_go_together_are_failed_by_name_and_the_next_are_dr
             raise InputError("discriminator.patch 34 is larger than data.size 32")
         return {"number": trial.number}
 
-    searcher = StudySearcher(study, target=2, assign=picky)
+    heard = []
+    searcher = StudySearcher(study, target=2, assign=picky, refused=lambda *told: heard.append(told))
     assert searcher.suggest("t") == {"number": 1}
     failed = study.trials[0]
     assert (state_of(failed), failed.user_attrs["reason"]) == (
         "input",
         "discriminator.patch 34 is larger than data.size 32",
     )
+    assert heard == [(0, "discriminator.patch 34 is larger than data.size 32")]
     assert searcher.suggest("u") is None, "the failed one counts"

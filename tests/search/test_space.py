@@ -146,6 +146,15 @@ def test_a_condition_that_cannot_be_is_refused(condition, message, write):
         read_space(write(text), {})
 
 
+@pytest.mark.parametrize("condition", ["generator.num_blocks == 2", "loss.lambda_style > 1e-4", "train.seed < 3"])
+def test_a_condition_that_can_be_is_read(condition, write):
+    text = (
+        SMALL
+        + f"  loss.lambda_style: {{log: [1.0e-5, 1.0]}}\n  optim.beta1: {{float: [0, 0.9], when: '{condition}'}}\n"
+    )
+    assert read_space(write(text), {}).search["optim.beta1"].when == condition
+
+
 def test_the_ends_of_a_conditional_range_are_tried_where_it_moves(write):
     text = CONDITIONAL.replace("[1, 2]]", "[1, 6]]")
     with pytest.raises(InputError, match="loss.style_blocks: vgg19 has 5 blocks; got 6"):
