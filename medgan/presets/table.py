@@ -60,7 +60,7 @@ def quick(config: Config) -> Config:
         "generator.num_blocks": min(config.generator.num_blocks, 3),
         "generator.base_channels": config.generator.base_channels // 4,
         "discriminator.patch": min(config.discriminator.patch, QUICK_PATCH),
-        "discriminator.base_channels": config.discriminator.base_channels // 2,
+        "discriminator.base_channels": config.discriminator.base_channels // 4,
         "extractor.weights": "random",
         "loss.style_blocks": _shallow(config.loss.style_blocks),
         "loss.content_blocks": _shallow(config.loss.content_blocks),
