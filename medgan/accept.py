@@ -76,6 +76,13 @@ def with_weights(config: Config, deepest: int, place: Place) -> Config:
     return with_values(config, {"extractor.weights": str(path)})
 
 
+def refuse_unfit_weights(config: Config, deepest: int) -> None:
+    """Refuses a weights file that lacks what is needed, before anything is prepared; a download waits until then."""
+    weights = config.extractor.weights
+    if deepest and weights not in ("random", "download"):
+        load_extractor(config.extractor.network, str(Path(weights).expanduser()), deepest)
+
+
 def refuse_what_cannot_train(config: Config, workers: int) -> None:
     """Refuses a batch that the workers cannot share, and networks that the images do not fit."""
     if config.train.batch_size % workers:

@@ -40,11 +40,10 @@ def held(lock_file: Path, what: str, *, limit_s: float) -> Iterator[None]:
 @contextmanager
 def opening(uri: str) -> Iterator[None]:
     """One process at a time opens a SQLite store: the first makes its tables. A server looks after itself."""
-    if not uri.startswith("sqlite:///"):
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not path.parent.is_dir():  # what is not there, whoever opens it refuses
         yield
         return
-    path = Path(uri.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True, exist_ok=True)
     with held(path.with_name(f".{path.name}.lock"), f"opening {shown(uri)}", limit_s=OPENING_S):
         yield
 

@@ -18,6 +18,7 @@ from medgan.accept import (
     features_of,
     nothing_left_behind,
     refuse_too_few_slices,
+    refuse_unfit_weights,
     refuse_what_cannot_train,
     with_weights,
 )
@@ -102,9 +103,10 @@ def _accept(request: Request, console: Console) -> Accepted:
         resources, _ = resources_for(machine(), workers=request.workers, concurrent=request.concurrent)
         refuse_what_cannot_train(space.corner(base), resources.workers)
     _refuse_unfit_name(request.study)
-    base = with_weights(base, deepest_block(space.corner(base)), request.place)
+    refuse_unfit_weights(base, deepest_block(space.corner(base)))
     dataset = dataset_for(request.data, request.task, size=base.data.size, place=request.place, console=console)
     refuse_too_few_slices(space.corner(base), len(dataset.slices("train")))
+    base = with_weights(base, deepest_block(space.corner(base)), request.place)
     identity = Identity(request.task.name, dataset.digest, space.digest(request.overrides))
     name = request.study or identity.default_name()
     place, experiment = request.place, f"medgan/{label_of(dataset)}"

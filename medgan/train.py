@@ -20,6 +20,7 @@ from medgan.accept import (
     goes_on,
     nothing_left_behind,
     refuse_too_few_slices,
+    refuse_unfit_weights,
     refuse_what_cannot_train,
     with_weights,
 )
@@ -111,13 +112,14 @@ def train(request: TrainRequest, console: Console) -> None:
     with ExitStack() as stack:
         with nothing_left_behind(place.output):
             config = _configured(request)
-            config = with_weights(config, deepest_block(config), place)
+            refuse_unfit_weights(config, deepest_block(config))
             dataset = dataset_for(request.data, request.task, size=config.data.size, place=place, console=console)
             refuse_too_few_slices(config, len(dataset.slices("train")))
+            config = with_weights(config, deepest_block(config), place)
             name = f"{request.preset}-{dataset.digest[:6]}-{digest_of(config)[:8]}"
-            stack.enter_context(only_driver(place.lock_file(name), name))
             experiment = f"medgan/{label_of(dataset)}"
             tracking = MlflowStudy(place.tracking_uri, experiment, artifacts=place.artifacts, study=name, key=name)
+        stack.enter_context(only_driver(place.lock_file(name), name))
         terminal = stack.enter_context(quiet_engines(place.log_file(name)))
         _run(request, config, dataset, stack.enter_context(tracking), terminal)
 

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from medgan.models.extractor import BLOCKS, load_extractor
+from medgan.config import EXTRACTOR_BLOCKS
+from medgan.models.extractor import load_extractor
 from medgan.models.weights import save_encoder
 
-EVERY = pytest.mark.parametrize("network", sorted(BLOCKS))
+EVERY = pytest.mark.parametrize("network", sorted(EXTRACTOR_BLOCKS))
 LEAST = {"vgg19": 16, "alexnet": 31, "squeezenet": 17, "in_domain": 1}
 
 
@@ -16,7 +17,7 @@ def images(count, side=40):
 
 def written(network, folder, *, drop=""):
     """A file of the whole network, named as its makers name it."""
-    module = load_extractor(network, "random", BLOCKS[network])
+    module = load_extractor(network, "random", EXTRACTOR_BLOCKS[network])
     path = folder / f"{network}.weights"
     if network == "in_domain":
         save_encoder(path, module)
@@ -35,8 +36,8 @@ def test_it_is_frozen_and_in_evaluation_mode(network, source, tmp_path):
 
 @EVERY
 def test_gradient_reaches_the_image_and_not_the_weights(network):
-    module = load_extractor(network, "random", BLOCKS[network])
-    for block in range(BLOCKS[network]):
+    module = load_extractor(network, "random", EXTRACTOR_BLOCKS[network])
+    for block in range(EXTRACTOR_BLOCKS[network]):
         image = images(1).requires_grad_()
         module(image)[block].square().sum().backward()
         assert image.grad.abs().sum() > 0, f"block {block + 1}"
@@ -45,7 +46,7 @@ def test_gradient_reaches_the_image_and_not_the_weights(network):
 
 @EVERY
 def test_it_gives_as_many_features_as_blocks_were_asked_for(network):
-    for deepest in range(1, BLOCKS[network] + 1):
+    for deepest in range(1, EXTRACTOR_BLOCKS[network] + 1):
         features = load_extractor(network, "random", deepest)(images(1))
         assert isinstance(features, tuple) and len(features) == deepest
 
@@ -53,8 +54,8 @@ def test_it_gives_as_many_features_as_blocks_were_asked_for(network):
 @EVERY
 def test_cut_short_it_gives_the_first_features_of_the_whole(network, tmp_path):
     weights = written(network, tmp_path)
-    whole = load_extractor(network, weights, BLOCKS[network])(images(2))
-    for deepest in range(1, BLOCKS[network]):
+    whole = load_extractor(network, weights, EXTRACTOR_BLOCKS[network])(images(2))
+    for deepest in range(1, EXTRACTOR_BLOCKS[network]):
         short = load_extractor(network, weights, deepest)
         assert all(torch.equal(one, other) for one, other in zip(short(images(2)), whole, strict=False))
 
@@ -62,7 +63,7 @@ def test_cut_short_it_gives_the_first_features_of_the_whole(network, tmp_path):
 @EVERY
 def test_each_image_of_a_batch_gets_its_own_features(network):
     """Public code expands sample 0 for the whole batch (PAPER, section 6)."""
-    module, batch = load_extractor(network, "random", BLOCKS[network]).double(), images(3).double()
+    module, batch = load_extractor(network, "random", EXTRACTOR_BLOCKS[network]).double(), images(3).double()
     alone = [module(batch[row : row + 1]) for row in range(3)]
     for together, *rows in zip(module(batch), *alone, strict=True):
         torch.testing.assert_close(together, torch.cat(rows))
@@ -71,7 +72,7 @@ def test_each_image_of_a_batch_gets_its_own_features(network):
 
 @EVERY
 def test_it_is_deterministic_and_leaves_its_image_alone(network):
-    module, image = load_extractor(network, "random", BLOCKS[network]), images(1)
+    module, image = load_extractor(network, "random", EXTRACTOR_BLOCKS[network]), images(1)
     first = module(image)
     assert all(torch.equal(one, other) for one, other in zip(first, module(image), strict=True))
     assert torch.equal(image, images(1))
@@ -93,7 +94,7 @@ def test_loading_is_the_same_every_time_and_draws_nothing_from_the_callers_gener
 
 @EVERY
 def test_it_takes_sides_from_the_least_on_and_refuses_shorter_ones(network):
-    module, least = load_extractor(network, "random", BLOCKS[network]), LEAST[network]
+    module, least = load_extractor(network, "random", EXTRACTOR_BLOCKS[network]), LEAST[network]
     assert all(features.isfinite().all() for features in module(images(1, least)))
     if least > 1:
         with pytest.raises(ValueError, match=rf"{network}: expected sides of at least {least} pixels .*got 40 x"):
@@ -102,7 +103,7 @@ def test_it_takes_sides_from_the_least_on_and_refuses_shorter_ones(network):
 
 @pytest.mark.parametrize("network", ["vgg19", "squeezenet", "alexnet"])
 def test_each_block_alone_works_from_its_own_least_side_on(network):
-    for deepest in range(1, BLOCKS[network] + 1):
+    for deepest in range(1, EXTRACTOR_BLOCKS[network] + 1):
         module = load_extractor(network, "random", deepest)
         least = module.input.least
         assert module(images(1, least))[-1].numel() > 0
@@ -129,5 +130,5 @@ def test_names_with_and_without_torchvisions_prefix_are_read_and_a_classifier_is
 @EVERY
 @pytest.mark.parametrize("deepest", [0, 8])
 def test_a_block_that_does_not_exist_is_refused(network, deepest):
-    with pytest.raises(ValueError, match=rf"{network} has blocks 1 to {BLOCKS[network]}; got {deepest}"):
+    with pytest.raises(ValueError, match=rf"{network} has blocks 1 to {EXTRACTOR_BLOCKS[network]}; got {deepest}"):
         load_extractor(network, "random", deepest)

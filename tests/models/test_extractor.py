@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from medgan.config import EXTRACTOR_BLOCKS
 from medgan.errors import InputError
-from medgan.models.extractor import BLOCKS, load_extractor
+from medgan.models.extractor import load_extractor
 from medgan.models.weights import save_encoder
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights"
@@ -56,7 +57,7 @@ def test_a_network_nobody_knows_is_refused():
 
 def test_random_weights_keep_an_activations_size_through_the_depth():
     """Kaiming's initialization; the framework's own would fade by a factor a block."""
-    for network, blocks in BLOCKS.items():
+    for network, blocks in EXTRACTOR_BLOCKS.items():
         features = load_extractor(network, "random", blocks)(torch.rand(1, 1, 64, 64) * 2 - 1)
         assert all(0.05 < block.std() < 50 for block in features), network
 
