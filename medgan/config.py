@@ -32,7 +32,9 @@ class DataConfig(Section):
 
 class GeneratorConfig(Section):
     network: Literal["casnet", "resnet", "shallow", "filament", "discogan", "autoencoder"] = "casnet"
-    block: Literal["u", "residual"] = Field("u", description="what casnet chains: U-blocks, or residual ones")
+    block: Literal["u", "residual", "double"] = Field(
+        "u", description="what casnet chains: U-blocks, or such of residual blocks or of double convolutions"
+    )
     num_blocks: int = Field(1, ge=1, le=9, description="blocks of casnet (1..8), residual blocks of resnet")
     base_channels: PositiveInt = Field(64, description="channels of the first layer")
     depth: int | None = Field(None, ge=2, le=8, description="encoder layers a block of casnet; none: from data.size")

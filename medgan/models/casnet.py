@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from medgan.models.blocks import initialize, require_sides
+from medgan.models.double import DoubleUBlock
 from medgan.models.residual import ResidualUBlock
 from medgan.models.unet import UBlock
 
-BLOCKS = {"u": UBlock, "residual": ResidualUBlock}
+BLOCKS = {"u": UBlock, "residual": ResidualUBlock, "double": DoubleUBlock}
 MOST_BLOCKS = 8
 
 
@@ -22,7 +23,7 @@ class CasNet(nn.Module):
         depth: encoder layers a block; eight in the paper, at 256 x 256.
         norm: "instance", "batch" or "none".
         between_blocks: "tanh" or "none", what follows each block but the last, whose output is always tanh.
-        block: "u", the paper's, or "residual", RefineGAN's.
+        block: "u", the paper's; "residual", RefineGAN's; "double", U-Net's of double convolutions.
         dropout: probability, in each block's first three decoder layers, in training; 0 for none.
         block_input: "previous", or "previous_and_source": each block but the first sees the source beside the
             previous output.
@@ -48,7 +49,7 @@ class CasNet(nn.Module):
         if not 1 <= num_blocks <= MOST_BLOCKS:
             raise ValueError(f"num_blocks: expected 1 to {MOST_BLOCKS}; got {num_blocks}")
         if block not in BLOCKS:
-            raise ValueError(f"block: expected {' or '.join(BLOCKS)}; got {block!r}")
+            raise ValueError(f"block: expected one of {', '.join(BLOCKS)}; got {block!r}")
         if block_input not in ("previous", "previous_and_source"):
             raise ValueError(f"block_input: expected previous or previous_and_source; got {block_input!r}")
         self.divisor = 2**depth

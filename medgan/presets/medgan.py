@@ -35,8 +35,12 @@ def style_content() -> Config:
 
 
 def unet_l1() -> Config:
-    """One U-block trained by L1 alone, without a discriminator: the floor that every GAN must beat."""
-    return _row(LossConfig(lambda_adversarial=0.0, lambda_l1=1.0))
+    """The U-Net of double convolutions, by L1 alone, without a discriminator: the floor that every GAN must beat.
+
+    Not a U-block, whose finest skip is at half the resolution: a floor is to be as high as it can be.
+    """
+    config = _row(LossConfig(lambda_adversarial=0.0, lambda_l1=1.0))
+    return config.model_copy(update={"generator": GeneratorConfig(block="double", depth=4)})
 
 
 def _row(loss: LossConfig, *, num_blocks: int = 1, generator_steps: int = 1) -> Config:

@@ -83,7 +83,7 @@ def test_every_generator_takes_a_single_slice_of_its_smallest_size(generator, no
     refuse_misfit(configured(generator__network=generator, generator__norm=norm, data__size=size), slices=1)
 
 
-@pytest.mark.parametrize("block", ["u", "residual"])
+@pytest.mark.parametrize("block", ["u", "residual", "double"])
 @pytest.mark.parametrize("depth", [2, 4, None])
 def test_every_depth_of_a_casnet_takes_a_single_slice(block, depth):
     config = configured(generator__block=block, generator__depth=depth, generator__norm="batch", data__size=16)

@@ -16,6 +16,7 @@ GENERATORS = {
     "casnet-dropout": (CasNet, CASNET | {"dropout": 0.5}, 8),
     "casnet-source": (CasNet, CASNET | {"block_input": "previous_and_source"}, 8),
     "casnet-residual": (CasNet, CASNET | {"block": "residual"}, 8),
+    "casnet-double": (CasNet, CASNET | {"block": "double"}, 8),
     "resnet": (ResNet, {"base_channels": 4, "num_blocks": 2}, 8),
     "shallow": (ShallowNet, {"base_channels": 4}, 2),
     "filament": (FilamentGenerator, {"base_channels": 4}, 64),

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from medgan.models.casnet import CasNet
+from medgan.models.double import DoubleUBlock
 from medgan.models.residual import ResidualUBlock
 from medgan.models.unet import UBlock
 
@@ -73,7 +74,7 @@ def test_every_blocks_output_is_given_when_asked_for():
     assert torch.equal(outputs[0], network.blocks[0](image))
 
 
-@pytest.mark.parametrize(("block", "kind"), [("u", UBlock), ("residual", ResidualUBlock)])
+@pytest.mark.parametrize(("block", "kind"), [("u", UBlock), ("residual", ResidualUBlock), ("double", DoubleUBlock)])
 def test_the_kind_of_block_is_chosen_by_name(block, kind):
     network = small(block=block)
     assert [type(one) for one in network.blocks] == [kind] * 3
@@ -109,7 +110,7 @@ def test_dropout_acts_in_training_and_not_in_evaluation():
     [
         ({"num_blocks": 0}, "num_blocks: expected 1 to 8; got 0"),
         ({"num_blocks": 9}, "num_blocks: expected 1 to 8; got 9"),
-        ({"block": "dense"}, "block: expected u or residual; got 'dense'"),
+        ({"block": "dense"}, "block: expected one of u, residual, double; got 'dense'"),
         ({"block_input": "source"}, "block_input: expected previous or previous_and_source; got 'source'"),
     ],
 )

@@ -41,7 +41,7 @@ SETTINGS = {
     "cgan": U_BLOCK | PATCH_16,
     "perceptual": U_BLOCK | PATCH_16 | {"loss.perceptual_weights": None},
     "style_content": U_BLOCK | PATCH_16 | MEDGANS_BLOCKS,
-    "unet_l1": U_BLOCK,
+    "unet_l1": U_BLOCK | {"generator.block": "double", "generator.depth": 4},
     "pix2pix": UNET_256 | PATCH_70 | {"optim.schedule": "linear"},
     "pan": UNET_256 | PATCH_70 | {"loss.perceptual_weights": [5, 1, 1, 1, 5], "loss.margin": 50},
     "id_cgan": PATCH_70 | {
