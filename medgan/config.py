@@ -31,7 +31,7 @@ class DataConfig(Section):
 
 
 class GeneratorConfig(Section):
-    network: Literal["casnet", "resnet", "shallow", "filament", "discogan", "autoencoder"] = "casnet"
+    network: Literal["casnet", "resnet", "shallow", "filament", "discogan", "variational", "autoencoder"] = "casnet"
     block: Literal["u", "residual", "double"] = Field(
         "u", description="what casnet chains: U-blocks, or such of residual blocks or of double convolutions"
     )
@@ -45,7 +45,7 @@ class GeneratorConfig(Section):
 
 
 class DiscriminatorConfig(Section):
-    network: Literal["patch", "residual", "filament", "discogan"] = "patch"
+    network: Literal["patch", "residual", "filament", "discogan", "autoencoder"] = "patch"
     patch: Literal[1, 16, 34, 70, 142, 286] = Field(16, description="receptive field of patch, in pixels")
     sees: Literal["source_and_image", "image"] = Field("source_and_image", description="conditional, or not")
     base_channels: PositiveInt = 64
@@ -54,7 +54,7 @@ class DiscriminatorConfig(Section):
 
 
 class LossConfig(Section):
-    adversarial: Literal["vanilla", "lsgan", "hinge", "wasserstein"] = "vanilla"
+    adversarial: Literal["vanilla", "lsgan", "hinge", "wasserstein", "began"] = "vanilla"
     lambda_adversarial: NonNegativeFloat = 1.0
     lambda_l1: NonNegativeFloat = 0.0
     lambda_l2: NonNegativeFloat = 0.0
@@ -67,6 +67,7 @@ class LossConfig(Section):
     lambda_cycle: NonNegativeFloat = Field(0.0, description="above 0, a second generator translates back")
     lambda_identity: NonNegativeFloat = Field(0.0, description="a target translated shall stay; needs the cycle")
     lambda_mmd: NonNegativeFloat = Field(0.0, description="maximum mean discrepancy of the batches' pixels")
+    lambda_kl: NonNegativeFloat = Field(0.0, description="divergence of the latent from N(0, 1), variational only")
     perceptual_weights: tuple[NonNegativeFloat, ...] | None = Field(
         None, description="a weight for the pixel level and one for each discriminator layer; none: all 1"
     )
@@ -160,11 +161,24 @@ class Config(Section):
             raise ValueError("loss.lambda_margin, lambda_gradient_penalty: no weighted term looks at a discriminator")
         if self.train.pool_size and (loss.lambda_margin or loss.lambda_gradient_penalty):
             raise ValueError("train.pool_size: past outputs have no target, which lambda_margin and the penalty need")
-        if loss.lambda_stages and (self.generator.network, self.generator.num_blocks > 1) != ("casnet", True):
-            raise ValueError("loss.lambda_stages: needs generator.network casnet and generator.num_blocks above 1")
         if self.metrics.lpips != "none" and not self.metrics.lpips_weights:
             raise ValueError(
                 f"metrics.lpips {self.metrics.lpips}: needs its weights; give the folder: metrics.lpips_weights"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def has_the_networks_made_for_its_terms(self) -> Config:
+        """A term that only some networks can serve is refused with others."""
+        loss = self.loss
+        if loss.lambda_stages and (self.generator.network, self.generator.num_blocks > 1) != ("casnet", True):
+            raise ValueError("loss.lambda_stages: needs generator.network casnet and generator.num_blocks above 1")
+        if loss.lambda_kl and self.generator.network != "variational":
+            raise ValueError(f"loss.lambda_kl: needs generator.network variational; got {self.generator.network}")
+        if uses_discriminator(self) and (loss.adversarial == "began") != (self.discriminator.network == "autoencoder"):
+            raise ValueError(
+                "loss.adversarial began and discriminator.network autoencoder need each other; "
+                f"got {loss.adversarial} and {self.discriminator.network}"
             )
         return self
 

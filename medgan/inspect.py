@@ -207,6 +207,7 @@ def looks_at(config: Config, term: str) -> str:
         "cycle": f"the source and what comes back, {loss.cycle_distance}",
         "identity": "the target and its own translation, L1",
         "mmd": "the batches' pixels",
+        "kl": "mean and log variance of the latent",
         "margin": f"keeps the perceptual loss above {loss.margin:g}",
         "gradient_penalty": "slope of the judgement between target and output",
     }

@@ -130,6 +130,16 @@ def test_a_value_out_of_range_is_refused_with_its_path_and_itself(path, value, m
             {"loss.lambda_margin": 1, "train.pool_size": 5},
             "setting train.pool_size: past outputs have no target, which lambda_margin and the penalty need",
         ),
+        ({"loss.lambda_kl": 1}, "setting loss.lambda_kl: needs generator.network variational; got casnet"),
+        (
+            {"loss.adversarial": "began"},
+            "setting loss.adversarial began and discriminator.network autoencoder need each other; got began and patch",
+        ),
+        (
+            {"discriminator.network": "autoencoder", "loss.adversarial": "wasserstein"},
+            "setting loss.adversarial began and discriminator.network autoencoder need each other; got wasserstein and "
+            "autoencoder",
+        ),
         ({"metrics.lpips": "alex"}, "setting metrics.lpips alex: needs its weights; give the folder"),
     ],
 )
@@ -154,6 +164,15 @@ def test_a_discriminator_is_there_for_the_terms_that_look_at_it(values, uses):
 
 def test_without_a_discriminator_its_patch_may_be_larger_than_the_image():
     with_values(Config(), {"discriminator.patch": 142, "loss.lambda_adversarial": 0, "loss.lambda_l1": 1})
+
+
+def test_without_a_discriminator_its_network_and_its_objective_need_not_fit():
+    with_values(Config(), {"loss.adversarial": "began", "loss.lambda_adversarial": 0, "loss.lambda_l1": 1})
+
+
+def test_began_and_its_autoencoder_are_set_together():
+    config = with_values(Config(), {"loss.adversarial": "began", "discriminator.network": "autoencoder"})
+    assert (config.loss.adversarial, config.discriminator.network) == ("began", "autoencoder")
 
 
 def test_an_unknown_name_in_a_tree_is_refused():

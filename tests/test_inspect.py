@@ -129,6 +129,20 @@ def test_settings_that_the_networks_do_not_know_are_named():
     assert "generator.num_blocks" not in named
 
 
+def test_the_older_peer_is_shown_with_its_latent():
+    text = shown(configured("vae", {}, small=True))
+    assert rows_of(text) == [["generator", "l1", "1"], ["generator", "kl", "0.01"]]
+    assert re.search(r"^mean +1x1, stride 1 +16 x 4 x 4 ", text, re.M)
+    assert re.search(r"^log_variance +1x1, stride 1 +16 x 4 x 4 ", text, re.M)
+
+
+def test_a_judge_that_restores_is_shown():
+    settings = {"loss.adversarial": "began", "discriminator.network": "autoencoder"}
+    text = shown(configured("cgan", settings, small=True))
+    assert "discriminator: autoencoder, sees source_and_image" in text
+    assert "began, of the discriminator's logits" in text
+
+
 def test_a_share_of_the_cycle_is_explained():
     text = shown(configured("discogan", {}, small=True))
     assert "cycle share r from 0.01 to 0.5: (1 - r) x other terms + r x cycle" in text
@@ -151,7 +165,7 @@ def test_every_preset_can_be_inspected(name, small):
     text = shown(config)
     assert f"generator: {config.generator.network}" in text
     weighted = {(network, term) for network, term, weight in rows_of(text) if float(weight) > 0}
-    assert ("generator", "adversarial") in weighted or name == "unet_l1"
+    assert (("generator", "adversarial") in weighted) is (name not in ("vae", "unet_l1"))
     assert len(weighted) == len(rows_of(text))
     for reading in filter(None, (read_generator(config), read_discriminator(config))):
         assert 0 < sum(layer.parameters for layer in reading.layers) <= reading.parameters

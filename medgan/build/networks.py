@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from medgan.config import Config, ExtractorConfig, OptimConfig, TrainConfig, generator_depth, uses_discriminator
 from medgan.errors import InputError
 from medgan.losses.perceptual import perceptual_loss
+from medgan.models.began import AutoencoderDiscriminator
 from medgan.models.casnet import CasNet
 from medgan.models.discogan import DiscoDiscriminator, DiscoGenerator
 from medgan.models.encoder import Autoencoder
@@ -22,6 +23,7 @@ from medgan.models.patch import PatchDiscriminator
 from medgan.models.residual import ResidualDiscriminator
 from medgan.models.resnet import ResNet
 from medgan.models.shallow import ShallowNet
+from medgan.models.variational import VariationalNet
 
 GENERATORS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "casnet": (
@@ -32,6 +34,7 @@ GENERATORS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "shallow": (ShallowNet, ("base_channels", "norm")),
     "filament": (FilamentGenerator, ("base_channels", "norm")),
     "discogan": (DiscoGenerator, ("base_channels", "norm")),
+    "variational": (VariationalNet, ("base_channels", "norm")),
     "autoencoder": (Autoencoder, ("base_channels",)),
 }
 """`generator.network` -> its class, and the settings it takes; the others have no effect on it."""
@@ -41,6 +44,7 @@ DISCRIMINATORS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "residual": (ResidualDiscriminator, ("sees", "base_channels", "norm", "spectral_norm")),
     "filament": (FilamentDiscriminator, ("sees", "base_channels", "norm", "spectral_norm")),
     "discogan": (DiscoDiscriminator, ("sees", "base_channels", "norm", "spectral_norm")),
+    "autoencoder": (AutoencoderDiscriminator, ("sees", "base_channels", "norm", "spectral_norm")),
 }
 """`discriminator.network` -> the same."""
 

@@ -8,11 +8,13 @@ from torch import Tensor
 from medgan.config import Config, LossConfig, uses_discriminator
 from medgan.losses.adversarial import ADVERSARIAL, gradient_penalty
 from medgan.losses.content import content_loss
+from medgan.losses.divergence import kl_loss
 from medgan.losses.matching import feature_matching_loss, mmd_loss
 from medgan.losses.objective import DiscriminatorTerms, GeneratorTerms, Judgement, Objective
 from medgan.losses.perceptual import perceptual_loss
 from medgan.losses.pixel import PIXEL, l1_loss, l2_loss, tv_loss
 from medgan.losses.style import style_loss
+from medgan.models.began import AutoencoderDiscriminator
 
 
 def build_objective(config: Config) -> Objective:
@@ -39,7 +41,7 @@ def generator_terms(loss: LossConfig) -> GeneratorTerms:
         "tv": (loss.lambda_tv, lambda views: tv_loss(views.output)),
         "stages": (
             loss.lambda_stages,
-            lambda views: torch.stack([l1_loss(stage, views.target) for stage in views.stages]).sum(),
+            lambda views: torch.stack([l1_loss(stage, views.target) for stage in views.within]).sum(),
         ),
         "perceptual": (
             loss.lambda_perceptual,
@@ -60,6 +62,7 @@ def generator_terms(loss: LossConfig) -> GeneratorTerms:
         "cycle": (loss.lambda_cycle, lambda views: distance(views.cycled, views.source)),
         "identity": (loss.lambda_identity, lambda views: l1_loss(views.kept, views.target)),
         "mmd": (loss.lambda_mmd, lambda views: mmd_loss(views.output, views.target)),
+        "kl": (loss.lambda_kl, lambda views: kl_loss(*views.within)),
     }
 
 
@@ -67,9 +70,18 @@ def discriminator_terms(loss: LossConfig) -> DiscriminatorTerms:
     """What the discriminator minimizes, by name."""
     adversarial = ADVERSARIAL[loss.adversarial]
 
-    def judge(seen: Judgement) -> Tensor:
+    def judged(seen: Judgement) -> Tensor:
         """-E[log D(x,y)] - E[log(1 - D(G(y),y))] for the vanilla objective."""
         return adversarial.real(seen.real.logits) + adversarial.fake(seen.fake.logits)
+
+    def judged_in_balance(seen: Judgement) -> Tensor:
+        """L(x,y) - k L(G(y),y), after which k follows the errors L (Berthelot et al., BEGAN, eq. 5)."""
+        judge = seen.discriminator
+        assert isinstance(judge, AutoencoderDiscriminator), "the configuration sees to it"
+        real, fake = adversarial.real(seen.real.logits), adversarial.fake(seen.fake.logits)
+        total = real + judge.fake_share.clone() * fake
+        judge.rebalance(real.detach(), -fake.detach())
+        return total
 
     def margin(seen: Judgement) -> Tensor:
         """max(0, m - L_perceptual): the discriminator keeps the two apart (Wang et al., PAN, eq. 4)."""
@@ -80,7 +92,7 @@ def discriminator_terms(loss: LossConfig) -> DiscriminatorTerms:
         return gradient_penalty(lambda image: seen.discriminator(seen.source, image).logits, seen.target, seen.output)
 
     return {
-        "adversarial": (loss.lambda_discriminator, judge),
+        "adversarial": (loss.lambda_discriminator, judged_in_balance if loss.adversarial == "began" else judged),
         "margin": (loss.lambda_margin, margin),
         "gradient_penalty": (loss.lambda_gradient_penalty, penalty),
     }

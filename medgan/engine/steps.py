@@ -14,6 +14,9 @@ from medgan.losses.objective import Judgement, Objective, Views, weighted_sum
 
 Batch = tuple[Tensor, Tensor]
 
+LOOKS_WITHIN = {"stages": "every_block", "kl": "with_latent"}
+"""A term that looks into the generator -> what the generator is asked to give, beside its output."""
+
 
 @dataclass(frozen=True)
 class Updates:
@@ -66,12 +69,12 @@ def train_step(state: State, objective: Objective, batches: Iterator[Batch], upd
 
 def look(state: State, objective: Objective, source: Tensor, target: Tensor) -> list[Views]:
     """Translates a batch: from source to target and, where there is a way back, from target to source."""
-    every_block = bool(objective.generator.get("stages", (0.0,))[0])
+    asked = {setting: True for term, setting in LOOKS_WITHIN.items() if objective.generator.get(term, (0.0,))[0]}
     pairs = [(source, target), (target, source)][: len(state.ways)]
     generators = [way.generator for way in state.ways]
     seen = []
     for way, inverse, (given, wanted) in zip(state.ways, reversed(generators), pairs, strict=True):
-        *stages, output = way.generator(given, every_block=True) if every_block else [way.generator(given)]
+        *within, output = way.generator(given, **asked) if asked else [way.generator(given)]
         seen.append(
             Views(
                 source=given,
@@ -81,7 +84,7 @@ def look(state: State, objective: Objective, source: Tensor, target: Tensor) -> 
                 discriminator=bare(way.discriminator) if way.discriminator is not None else None,
                 extractor=state.extractor,
                 inverse=inverse if len(generators) > 1 else None,
-                stages=tuple(stages),
+                within=tuple(within),
             )
         )
     return seen

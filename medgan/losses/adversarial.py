@@ -46,7 +46,10 @@ WASSERSTEIN = Adversarial(
 )
 """Arjovsky et al. (2017): a critic, to be kept Lipschitz by `optim.clip_weights` or by `gradient_penalty`."""
 
-ADVERSARIAL = {"vanilla": VANILLA, "lsgan": LSGAN, "hinge": HINGE, "wasserstein": WASSERSTEIN}
+BEGAN = WASSERSTEIN
+"""Berthelot et al. (2017): the judgement is minus an autoencoder's error; `build.objective` counts fakes k times."""
+
+ADVERSARIAL = {"vanilla": VANILLA, "lsgan": LSGAN, "hinge": HINGE, "wasserstein": WASSERSTEIN, "began": BEGAN}
 
 
 def gradient_penalty(judge: Callable[[Tensor], Tensor], target: Tensor, output: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ class Views:
         discriminator: frozen during the generator's update; none where no term looks at it.
         extractor: frozen always; none where no term looks at it.
         inverse: target -> source; none where the method translates one way only.
-        stages: what the generator's blocks but the last gave, where a term looks at them.
+        within: what the generator gave on the way to the output, where a term looks at it: the images of its blocks
+            but the last, or the mean and log variance of its latent.
     """
 
     source: Tensor
@@ -31,7 +32,7 @@ class Views:
     discriminator: nn.Module | None = None
     extractor: nn.Module | None = None
     inverse: nn.Module | None = None
-    stages: tuple[Tensor, ...] = ()
+    within: tuple[Tensor, ...] = ()
 
     @cached_property
     def logits(self) -> Tensor:

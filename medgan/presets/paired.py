@@ -81,6 +81,16 @@ def fila_sgan() -> Config:
     )
 
 
+def vae() -> Config:
+    """A variational autoencoder from source to target: L1 and the latent's divergence (Kingma & Welling, 2014)."""
+    return Config(
+        data=DATA,
+        generator=GeneratorConfig(network="variational"),
+        loss=LossConfig(lambda_adversarial=0.0, lambda_l1=1.0, lambda_kl=0.01),
+        train=TRAIN,
+    )
+
+
 def refinegan() -> Config:
     """Two residual encoder-decoders in a chain, L1 after each, a Wasserstein critic (Quan et al., 2018).
 

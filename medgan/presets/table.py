@@ -10,7 +10,7 @@ from medgan.config import Config, with_values
 from medgan.errors import InputError
 from medgan.presets.cycle import cyclegan, discogan
 from medgan.presets.medgan import cgan, medgan, medgan_1g, perceptual, style_content, unet_l1
-from medgan.presets.paired import fila_sgan, id_cgan, pan, pix2pix, refinegan
+from medgan.presets.paired import fila_sgan, id_cgan, pan, pix2pix, refinegan, vae
 
 PRESETS: dict[str, Callable[[], Config]] = {
     preset.__name__: preset
@@ -27,6 +27,7 @@ PRESETS: dict[str, Callable[[], Config]] = {
         cyclegan,
         discogan,
         refinegan,
+        vae,
         unet_l1,
     )
 }

@@ -18,13 +18,20 @@ def configured(**values):
     return with_values(Config(), small | {name.replace("__", "."): value for name, value in values.items()})
 
 
+def judged_by(network):
+    """A discriminator with the adversarial objective made for it."""
+    objective = "began" if network == "autoencoder" else "vanilla"
+    return {"discriminator__network": network, "loss__adversarial": objective}
+
+
 def refused(message, config, *, slices=2):
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         refuse_misfit(config, slices=slices)
 
 
 @pytest.mark.parametrize(
-    ("network", "size", "divisor"), [("resnet", 66, 4), ("filament", 96, 64), ("discogan", 72, 16)]
+    ("network", "size", "divisor"),
+    [("resnet", 66, 4), ("filament", 96, 64), ("discogan", 72, 16), ("variational", 72, 16)],
 )
 def test_a_size_the_generator_cannot_halve_is_refused(network, size, divisor):
     refused(
@@ -35,14 +42,16 @@ def test_a_size_the_generator_cannot_halve_is_refused(network, size, divisor):
 
 
 @pytest.mark.parametrize(
-    ("network", "size", "least"), [("discogan", 48, 64), ("filament", 16, 32), ("residual", 16, 32)]
+    ("network", "size", "least"),
+    [("discogan", 48, 64), ("filament", 16, 32), ("residual", 16, 32), ("autoencoder", 16, 32)],
 )
 def test_an_image_smaller_than_the_discriminator_takes_is_refused(network, size, least):
+    settings = judged_by(network)
     refused(
         f"data.size {size}: discriminator: expected an image of at least {least} x {least}; got {size} x {size}",
-        configured(discriminator__network=network, data__size=size),
+        configured(**settings, data__size=size),
     )
-    refuse_misfit(configured(discriminator__network=network, data__size=64), slices=2)
+    refuse_misfit(configured(**settings, data__size=64), slices=2)
 
 
 def test_without_a_discriminator_none_is_tried():
@@ -51,10 +60,11 @@ def test_without_a_discriminator_none_is_tried():
 
 
 @pytest.mark.parametrize(
-    ("network", "levels"), [("patch", 1 + 2), ("residual", 1 + 4), ("filament", 1 + 5), ("discogan", 1 + 3)]
+    ("network", "levels"),
+    [("patch", 1 + 2), ("residual", 1 + 4), ("filament", 1 + 5), ("discogan", 1 + 3), ("autoencoder", 1 + 5)],
 )
 def test_another_number_of_perceptual_weights_than_of_levels_is_refused(network, levels):
-    settings = {"discriminator__network": network, "loss__lambda_perceptual": 1.0}
+    settings = {**judged_by(network), "loss__lambda_perceptual": 1.0}
     for given in (levels - 1, levels + 1):
         refused(
             f"data.size 64: loss.perceptual_weights: expected {levels}, one for the pixels and one for each "
@@ -76,7 +86,9 @@ def test_normalization_of_a_single_pixel_is_refused_with_the_ways_out(norm, monk
         refuse_misfit(configured(), slices=2)
 
 
-@pytest.mark.parametrize("generator", ["casnet", "resnet", "shallow", "filament", "discogan", "autoencoder"])
+@pytest.mark.parametrize(
+    "generator", ["casnet", "resnet", "shallow", "filament", "discogan", "variational", "autoencoder"]
+)
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
 def test_every_generator_takes_a_single_slice_of_its_smallest_size(generator, norm):
     size = 64 if generator == "filament" else 16

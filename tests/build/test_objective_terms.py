@@ -6,6 +6,7 @@ from medgan.build.objective import build_objective
 from medgan.config import Config, with_values
 from medgan.losses.adversarial import ADVERSARIAL, gradient_penalty
 from medgan.losses.content import content_loss
+from medgan.losses.divergence import kl_loss
 from medgan.losses.matching import feature_matching_loss, mmd_loss
 from medgan.losses.objective import Judgement, Views, weighted_sum
 from medgan.losses.perceptual import perceptual_loss
@@ -43,6 +44,7 @@ EXPECTED = {
     "cycle": lambda views: (views.inverse(views.output) - views.source).abs().mean(),
     "identity": lambda views: (views.generator(views.target) - views.target).abs().mean(),
     "mmd": lambda views: mmd_loss(views.output, views.target),
+    "kl": lambda views: kl_loss(views.output * 0.5, views.target),  # as if these were a latent's mean and log variance
     "perceptual": lambda views: perceptual_loss(
         (views.output, *views.discriminator(views.source, views.output).features),
         (views.target, *views.discriminator(views.source, views.target).features),
@@ -55,7 +57,11 @@ EXPECTED = {
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_each_weight_is_of_its_own_term(name, views):
     weights = {f"loss__lambda_{term}": 2.5 if term == name else 0.0 for term in EXPECTED}
-    needs = {"identity": {"loss__lambda_cycle": 1e-9}, "stages": {"generator__num_blocks": 2}}.get(name, {})
+    needs = {
+        "identity": {"loss__lambda_cycle": 1e-9},
+        "stages": {"generator__num_blocks": 2},
+        "kl": {"generator__network": "variational"},
+    }.get(name, {})
     config = configured(**(weights | needs), loss__style_blocks=[3], loss__content_blocks=[1, 2])
     total, logged = weighted_sum(build_objective(config).generator, views)
     expected = EXPECTED[name](views)
@@ -67,7 +73,8 @@ def test_each_weight_is_of_its_own_term(name, views):
 
 @pytest.mark.parametrize("name", sorted(ADVERSARIAL))
 def test_the_adversarial_objective_is_chosen_by_name(name, views):
-    objective = build_objective(configured(loss__adversarial=name))
+    judge = {"discriminator__network": "autoencoder"} if name == "began" else {}
+    objective = build_objective(configured(loss__adversarial=name, **judge))
     torch.testing.assert_close(
         weighted_sum(objective.generator, views)[1]["adversarial"], ADVERSARIAL[name].fool(views.logits).detach()
     )

@@ -111,6 +111,21 @@ def test_a_gradient_penalty_is_finite_in_bfloat16():
     assert losses["discriminator_gradient_penalty"].isfinite()
 
 
+def test_a_latents_divergence_is_computed_in_float32():
+    config = with_values(
+        Config(),
+        {
+            "data.size": 16, "generator.network": "variational", "generator.base_channels": 4, "loss.lambda_kl": 1.0,
+            "loss.lambda_adversarial": 0.0, "loss.lambda_l1": 1.0, "train.precision": "bfloat16",
+        },
+    )  # fmt: skip
+    state, objective = build_state(config, CPU), build_objective(config)
+    (views,) = look(state, objective, *batch())
+    assert [one.dtype for one in views.within] == [torch.float32] * 2
+    _, losses = one_step(config)
+    assert losses["kl"].dtype == torch.float32 and losses["kl"].isfinite()
+
+
 def test_a_copy_computes_with_its_own_weights():
     config = configured("bfloat16")
     network = in_precision(build_generator(config), "bfloat16", torch.device("cpu"))

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from medgan.models.began import AutoencoderDiscriminator
 from medgan.models.discogan import DiscoDiscriminator
 from medgan.models.filament import FilamentDiscriminator
 from medgan.models.patch import PatchDiscriminator, PatchOutput
@@ -18,6 +19,7 @@ DISCRIMINATORS = {
     "residual": (ResidualDiscriminator, {}, 32),
     "filament": (FilamentDiscriminator, {}, 32),
     "discogan": (DiscoDiscriminator, {}, 64),
+    "autoencoder": (AutoencoderDiscriminator, {}, 32),
 }
 """Name -> class, settings, smallest side."""
 

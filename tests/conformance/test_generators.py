@@ -9,6 +9,7 @@ from medgan.models.discogan import DiscoGenerator
 from medgan.models.filament import FilamentGenerator
 from medgan.models.resnet import ResNet
 from medgan.models.shallow import ShallowNet
+from medgan.models.variational import VariationalNet
 
 CASNET = {"num_blocks": 2, "base_channels": 4, "depth": 3}
 GENERATORS = {
@@ -21,6 +22,7 @@ GENERATORS = {
     "shallow": (ShallowNet, {"base_channels": 4}, 2),
     "filament": (FilamentGenerator, {"base_channels": 4}, 64),
     "discogan": (DiscoGenerator, {"base_channels": 4}, 16),
+    "variational": (VariationalNet, {"base_channels": 4}, 16),
 }
 """Name -> class, small settings, smallest side."""
 

@@ -50,6 +50,20 @@ METHODS = {
             "discriminator.norm": "none", "discriminator.spectral_norm": False,
         },
     ),
+    "began": with_values(
+        Config(),
+        SMALL | {
+            "data.size": 32, "loss.adversarial": "began", "discriminator.network": "autoencoder",
+            "train.discriminator_steps": 2,
+        },
+    ),
+    "vae": with_values(
+        Config(),
+        SMALL | {
+            "generator.network": "variational", "loss.lambda_adversarial": 0.0, "loss.lambda_l1": 1.0,
+            "loss.lambda_kl": 0.1,
+        },
+    ),
     "batch_norm": with_values(Config(), SMALL | {"generator.norm": "batch"}),
 }  # fmt: skip
 
@@ -80,9 +94,9 @@ def train(config, runtime):
     objective, updates = build_objective(config), updates_of(config)
 
     def batches():
-        draw = torch.Generator().manual_seed(0)
+        draw, size = torch.Generator().manual_seed(0), config.data.size
         while True:
-            pair = torch.rand(2, BATCH, 1, 16, 16, generator=draw, dtype=torch.float64) * 2 - 1
+            pair = torch.rand(2, BATCH, 1, size, size, generator=draw, dtype=torch.float64) * 2 - 1
             yield tuple(pair[:, runtime.rank :: runtime.size].unbind())
 
     stream = batches()
@@ -126,7 +140,7 @@ def two_ranks(tmp_path_factory):
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("name", ["medgan", "cyclegan", "stages"])
+@pytest.mark.parametrize("name", ["medgan", "cyclegan", "stages", "began"])
 def test_two_processes_train_like_one_on_the_same_global_batch(name, two_ranks):
     shares, saved, _ = two_ranks(name)
     rows, state = train(METHODS[name], GlooRuntime(0, 1))
@@ -141,13 +155,12 @@ def test_two_processes_train_like_one_on_the_same_global_batch(name, two_ranks):
 
 
 @pytest.mark.timeout(200)
-def test_a_gradient_penalty_leaves_the_ranks_equal(two_ranks):
-    """Its points are drawn by each rank for itself, and it differentiates beside the wrapper that averages."""
-    shares, saved, _ = two_ranks("penalty")
+@pytest.mark.parametrize(("name", "term"), [("penalty", "discriminator_gradient_penalty"), ("vae", "kl")])
+def test_a_term_that_each_rank_draws_for_itself_leaves_the_ranks_equal(name, term, two_ranks):
+    """The penalty's points differentiate beside the wrapper that averages; the latent's divergence, within it."""
+    shares, saved, _ = two_ranks(name)
     assert all(math.isfinite(value) for rows in shares for row in rows for value in row.values())
-    assert [row["discriminator_gradient_penalty"] for row in shares[0]] != [
-        row["discriminator_gradient_penalty"] for row in shares[1]
-    ]
+    assert [row[term] for row in shares[0]] != [row[term] for row in shares[1]]
     assert [name for name in saved[0] if not torch.equal(saved[0][name], saved[1][name])] == []
 
 

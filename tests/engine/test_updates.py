@@ -10,6 +10,7 @@ from torch import nn
 from medgan.build.objective import build_objective
 from medgan.build.training import updates_of
 from medgan.engine.steps import Updates, follow, look, train_step, update_discriminator, update_generator
+from medgan.losses.divergence import kl_loss
 
 
 def copies(network):
@@ -211,14 +212,14 @@ class TestTheOutputsOfEveryBlock:
     def test_they_are_asked_for_where_a_term_looks_at_them(self, small, make_state, batches):
         state, views, calls = self.asked(small(loss__lambda_stages=1.0, generator__num_blocks=3), make_state, batches)
         assert calls == [{"every_block": True}]
-        assert len(views.stages) == 2
+        assert len(views.within) == 2
         outputs = state.generator(views.source, every_block=True)
-        assert all(torch.equal(*pair) for pair in zip((*views.stages, views.output), outputs, strict=True))
+        assert all(torch.equal(*pair) for pair in zip((*views.within, views.output), outputs, strict=True))
 
     def test_they_are_not_asked_for_otherwise(self, small, make_state, batches):
         _, views, calls = self.asked(small(), make_state, batches)
         assert calls == [{}]
-        assert views.stages == ()
+        assert views.within == ()
 
     def test_their_l1_reaches_the_blocks_before_them_and_no_later_one(self, small, make_state, batches):
         config = small(
@@ -242,3 +243,39 @@ class TestTheOutputsOfEveryBlock:
         expected = (one - drawn[1]).abs().mean() + (two - drawn[1]).abs().mean()
         torch.testing.assert_close(losses["stages"], expected)
         torch.testing.assert_close(losses["stages_weighted"], 2 * expected)
+
+
+class TestTheLatent:
+    """What a variational generator says about its latent, for the term that looks at it."""
+
+    CONFIG = {
+        "generator__network": "variational", "loss__lambda_kl": 0.5, "loss__lambda_l1": 1.0,
+        "loss__lambda_adversarial": 0.0, "loss__lambda_perceptual": 0.0, "train__generator_steps": 1,
+    }  # fmt: skip
+
+    def test_it_is_of_the_one_pass_that_made_the_output(self, small, make_state, batches):
+        config = small(**self.CONFIG)
+        state, drawn = make_state(config), next(batches())
+        before, calls = copy.deepcopy(state.generator), []
+        state.generator.register_forward_hook(lambda module, images, output: calls.append(output))
+        torch.manual_seed(5)
+        losses = train_step(state, build_objective(config), iter([drawn]), updates_of(config))
+        assert len(calls) == 1, "one forward a step"
+        torch.manual_seed(5)
+        with torch.no_grad():
+            mean, log_variance, output = before(drawn[0], with_latent=True)
+        torch.testing.assert_close(losses["kl"], kl_loss(mean, log_variance))
+        torch.testing.assert_close(losses["kl_weighted"], 0.5 * losses["kl"])
+        torch.testing.assert_close(losses["l1"], (output - drawn[1]).abs().mean())
+        assert not any(value.requires_grad for value in losses.values())
+
+    def test_there_and_back_each_has_its_own(self, small, make_state, batches):
+        """The way back translates the outputs too: its latent of these must not be taken for that of the targets."""
+        config = small(**self.CONFIG, loss__lambda_cycle=1.0)
+        state, objective = make_state(config), build_objective(config)
+        views = look(state, objective, *next(batches()))
+        for view, way in zip(views, state.ways, strict=True):
+            view.cycled  # noqa: B018
+            way.generator.eval()
+            mean, log_variance, _ = way.generator(view.source, with_latent=True)
+            torch.testing.assert_close(view.within, (mean, log_variance))

@@ -71,6 +71,10 @@ SETTINGS = {
         "discriminator.network": "residual", "loss.adversarial": "wasserstein", "optim.clip_weights": None,
         "train.generator_steps": 1,
     },
+    "vae": {
+        "generator.network": "variational", "generator.norm": "instance", "train.generator_steps": 1,
+        "train.pairs": "own", "optim.schedule": "constant",
+    },
 }  # fmt: skip
 """Preset -> what its row of the table says, beside its weights."""
 
@@ -88,6 +92,7 @@ WEIGHTS = {
     "cyclegan": {"adversarial": 2, "cycle": 10, "identity": 5},
     "discogan": {"adversarial": 0.1, "feature_matching": 0.9, "cycle": 1},
     "refinegan": {"adversarial": 1, "l1": 100, "stages": 100, "gradient_penalty": 10},
+    "vae": {"l1": 1, "kl": 0.01},
 }
 """Preset -> every weight that is not 0; the discriminator's is 1 unless said."""
 
@@ -112,8 +117,8 @@ def test_a_preset_minimizes_its_papers_terms_and_no_others(name):
     assert weights == {"discriminator": 1} | WEIGHTS[name]
 
 
-def test_only_the_floor_has_no_discriminator():
-    assert [name for name in PRESETS if not uses_discriminator(PRESETS[name]())] == ["unet_l1"]
+def test_only_the_floor_and_the_older_peer_have_no_discriminator():
+    assert [name for name in PRESETS if not uses_discriminator(PRESETS[name]())] == ["vae", "unet_l1"]
 
 
 def test_medgan_is_six_u_blocks_of_eight_layers_down_to_one_pixel():
