@@ -10,19 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress as Bar
 
 from medgan.build.networks import deepest_block, refuse_misfit
 from medgan.build.training import updates_of
 from medgan.config import Config, flatten, with_values
 from medgan.data.dataset import PreparedDataset
+from medgan.data.manifest import FILE_NAME
 from medgan.data.phantoms import write_phantoms
-from medgan.data.prepare import prepare
+from medgan.data.prepare import Request
 from medgan.errors import InputError
 from medgan.lock import is_held
 from medgan.models.extractor import load_extractor
 from medgan.models.weights import download_weights
 from medgan.place import Place
+from medgan.prepared import prepared
 from medgan.tasks import Task
 
 
@@ -39,19 +40,17 @@ def nothing_left_behind(output: Path) -> Iterator[None]:
 
 
 def dataset_for(source: Path | None, task: Task, *, size: int, place: Place, console: Console) -> PreparedDataset:
-    """The data set of a DICOM folder, prepared or opened; of phantoms where there is no folder."""
+    """The data set in a folder, or made of the images there; of phantoms where there is no folder."""
     if source is None:
         console.print("No --data: making phantom patients.")
-        source = write_phantoms(place.output / "phantoms" / "pet2ct")
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        row = bar.add_task("reading DICOM", total=None)
-        return prepare(
-            source,
-            task=task,
-            datasets=place.datasets,
-            size=size,
-            progress=lambda done, total: bar.update(row, completed=done, total=total),
-        )
+        source = write_phantoms(place.output / "phantoms" / task.name, task=task.name)
+    if (source / FILE_NAME).exists():
+        dataset = PreparedDataset.open(source)
+        wanted, there = f"{task.name} at {size} px", f"{dataset.task.name} at {dataset.manifest.size} px"
+        if there != wanted:
+            raise InputError(f"{source}: expected a data set for {wanted} (data.size); it is for {there}")
+        return dataset
+    return PreparedDataset.open(prepared(Request(source, task, size, place.datasets), console))
 
 
 def with_weights(config: Config, deepest: int, place: Place) -> Config:
@@ -119,15 +118,3 @@ def digest_of(config: Config) -> str:
 def features_of(config: Config) -> str:
     """Which feature extractor the losses use, for a person."""
     return f"{config.extractor.network}, {config.extractor.weights} weights" if deepest_block(config) else "none"
-
-
-def described(dataset: PreparedDataset) -> str:
-    """A data set in one line: patients and slices of each role, the grid, what was dropped."""
-    roles = [
-        f"{len(set(dataset.slices(role).patients))} {role} patients ({len(dataset.slices(role))} slices)"
-        for role in ("train", "validation", "test")
-    ]
-    dropped = sum(patient.dropped for patient in dataset.manifest.patients)
-    kind = "phantoms: " if dataset.manifest.phantom else ""
-    grid = f"{dataset.manifest.size} px of {dataset.manifest.spacing_mm:g} mm"
-    return f"{kind}{', '.join(roles)}, {grid}; {dropped} slices without PET dropped"

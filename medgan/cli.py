@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from medgan import cli_data
 from medgan.errors import InputError, JobError
+from medgan.options import (
+    Concurrent,
+    Data,
+    Output,
+    Preset,
+    Quick,
+    Settings,
+    SpaceName,
+    Study,
+    StudyUri,
+    TaskName,
+    TrackingUri,
+    Trials,
+    Workers,
+    stoppable,
+)
+from medgan.tasks import TASKS
 
 app = typer.Typer(
     help="MedGAN: find, compare, promote and deploy medical image translation networks. For research only.",
@@ -19,25 +36,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Output = Annotated[Path | None, typer.Option(help="folder for everything [default: $MEDGAN_HOME, else ~/medgan]")]
-TrackingUri = Annotated[
-    str | None, typer.Option(help="MLflow store [default: $MLFLOW_TRACKING_URI, else mlflow.db in --output]")
-]
-Data = Annotated[
-    Path | None, typer.Option(help="folder of DICOM, any layout [default: phantom patients are made, small]")
-]
-SpaceName = Annotated[
-    str | None, typer.Option(help="search space, by name or file [default: the task's, with phantoms quick]")
-]
-Study = Annotated[str | None, typer.Option(help="name of the study [default: task, data and space, shortened]")]
-Trials = Annotated[int | None, typer.Option(help="finished trials the study shall have in all [default: the space's]")]
-Workers = Annotated[int | None, typer.Option(help="DDP processes a trial [default: 1 on GPU, 2 on CPU]")]
-Concurrent = Annotated[int | None, typer.Option(help="trials at once [default: what fits]")]
-StudyUri = Annotated[str | None, typer.Option(help="Optuna database [default: study.db in --output]")]
-Preset = Annotated[str, typer.Option(help="published method, such as medgan, pix2pix, unet_l1")]
-Quick = Annotated[bool, typer.Option("--quick", help="the method made small: 64 px, narrow, random features, 6 epochs")]
-Settings = Annotated[list[str], typer.Option("--set", help="fix a setting: path=value, such as train.epochs=3")]
 
 
 def tune_task(task: str) -> Callable[..., None]:
@@ -83,16 +81,6 @@ def tune_task(task: str) -> Callable[..., None]:
     return command
 
 
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Ctrl-C ends a job in a sentence, exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("\nStopped. What was finished is kept; the same command goes on from there.")
-        raise SystemExit(130) from None
-
-
 def run(command: Callable[..., Any]) -> None:
     """Runs a command with the house's exit codes: 0 done, 1 failed, 2 refused input."""
     os.environ.setdefault(
@@ -116,70 +104,10 @@ def run_job(task: str) -> None:
 
 
 tuning = typer.Typer(help="Search the hyper-parameters of a task.", no_args_is_help=True)
-tuning.command("pet2ct")(tune_task("pet2ct"))
+for name in TASKS:
+    tuning.command(name)(tune_task(name))
 app.add_typer(tuning, name="tune")
-
-
-@app.command()
-def phantoms(
-    out: Annotated[Path, typer.Argument(help="folder to write, new or empty")],
-    patients: Annotated[int, typer.Option(help="number of patients")] = 12,
-    slices: Annotated[int, typer.Option(help="CT slices a patient, 4 mm apart")] = 20,
-    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
-) -> None:
-    """Write PET/CT phantom patients as DICOM series."""
-    from medgan.data.phantoms import write_phantoms
-
-    print(f"wrote {patients} patients to {write_phantoms(out, patients=patients, slices=slices, seed=seed)}")
-
-
-@app.command()
-def prepare(
-    source: Annotated[Path, typer.Argument(help="folder of DICOM, any layout")],
-    task: Annotated[str, typer.Option(help="what is translated into what")] = "pet2ct",
-    size: Annotated[int, typer.Option(help="rows and columns of a prepared slice, in pixels")] = 256,
-    output: Output = None,
-) -> None:
-    """Turn DICOM into a de-identified training set, split by patient."""
-    from medgan.data.prepare import prepare as prepare_data
-    from medgan.place import find_place
-    from medgan.tasks import task_named
-
-    dataset = prepare_data(source, task=task_named(task), datasets=find_place(output).datasets, size=size)
-    for note in dataset.manifest.notes:
-        print(note)
-    for role in ("train", "validation", "test"):
-        print(f"{role}: {len(set(dataset.slices(role).patients))} patients, {len(dataset.slices(role))} slices")
-    print(f"{dataset.folder}, {dataset.manifest.spacing_mm:g} mm a pixel, digest {dataset.digest[:12]}")
-
-
-@app.command()
-def features(
-    data: Annotated[Path, typer.Option(help="folder of DICOM, any layout")],
-    task: Annotated[str, typer.Option(help="whose targets")] = "pet2ct",
-    size: Annotated[int, typer.Option(help="rows and columns of a slice, in pixels")] = 256,
-    out: Annotated[Path | None, typer.Option(help="weights file to write [default: weights/ in --output]")] = None,
-    output: Output = None,
-    settings: Settings = [],  # noqa: B006 - typer's way
-) -> None:
-    """Teach a feature extractor on your own target images, for style and content losses in your own domain."""
-    from rich.console import Console
-
-    from medgan.config import parse_assignment
-    from medgan.features import FeaturesRequest, learn_features
-    from medgan.place import find_place
-    from medgan.tasks import task_named
-
-    request = FeaturesRequest(
-        task=task_named(task),
-        place=find_place(output),
-        data=data.expanduser().absolute(),
-        size=size,
-        out=out.expanduser().absolute() if out else None,
-        overrides=dict(parse_assignment(text) for text in settings),
-    )
-    with stoppable():
-        learn_features(request, Console(highlight=False, width=None if sys.stdout.isatty() else 120))
+app.add_typer(cli_data.app)
 
 
 @app.command()
@@ -211,7 +139,7 @@ def inspect(
 def train(
     preset: Preset = "medgan",
     data: Data = None,
-    task: Annotated[str, typer.Option(help="what is translated into what")] = "pet2ct",
+    task: TaskName = "pet2ct",
     quick: Quick = False,
     workers: Annotated[int, typer.Option(help="DDP processes; 1: this process, without Ray")] = 1,
     output: Output = None,

@@ -17,7 +17,7 @@ from medgan.errors import JobError
 from medgan.metrics.table import overall_means
 from medgan.place import Place
 from medgan.provenance import code_version
-from medgan.registry.gates import beats_mean_image
+from medgan.registry.gates import beats_floor
 from medgan.registry.models import WEIGHTS_TAG, holder, point, register
 from medgan.search.run import Job
 from medgan.search.study import Study, best_trial, finished, root_of
@@ -36,15 +36,15 @@ def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDat
     trial, value = best
     config, root = job.space.configured(trial.params, job.base), root_of(trial)
     weights = trial_folder(job.checkpoints, root) / BEST
-    ours, mean_image = measure_on_worker(config, weights, dataset.folder, job.resources)
-    test, baseline = overall_means(ours), overall_means(mean_image)
+    ours, floor = measure_on_worker(config, weights, dataset.state, job.resources)
+    test, below = overall_means(ours), overall_means(floor)
     run = tracking.trial(root)
     run.metrics({f"test/{name}": value for name, value in test.items()}, step=0)
-    run.metrics({f"test/mean_image_{name}": value for name, value in baseline.items()}, step=0)
+    run.metrics({f"test/floor_{name}": value for name, value in below.items()}, step=0)
     run.finish("FINISHED")
     name = f"medgan-{label_of(dataset)}"
     number = register_generator(name, config, weights, dataset, run_id=run.run_id, uri=place.tracking_uri, test=test)
-    verdict, aliases = beats_mean_image(ours, mean_image), ["challenger"]
+    verdict, aliases = beats_floor(ours, floor, name=dataset.task.floor), ["challenger"]
     point(name, "challenger", number, uri=place.tracking_uri)
     champion = holder(name, "champion", uri=place.tracking_uri)
     if champion is None and verdict.passed:
@@ -56,7 +56,9 @@ def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDat
         value=value,
         params=trial.params,
         test=test,
-        mean_image=baseline,
+        floor=below,
+        floor_name=dataset.task.floor,
+        source=dataset.task.source.modality,
         num_patients=len(ours),
         model=name,
         version=number,

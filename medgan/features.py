@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from medgan.accept import (
     dataset_for,
-    described,
     digest_of,
     nothing_left_behind,
     refuse_too_few_slices,
@@ -29,6 +28,7 @@ from medgan.errors import Diverged, InputError, JobError
 from medgan.models.encoder import Autoencoder
 from medgan.models.weights import save_encoder
 from medgan.place import Place
+from medgan.prepared import described
 from medgan.summary import Lines, show_facts
 from medgan.tasks import Task
 from medgan.terminal import only_driver
@@ -81,7 +81,7 @@ def learn_features(request: FeaturesRequest, console: Console) -> Path:
     with only_driver(place.lock_file(name), name):
         facts = {
             "features": f"of the targets, {config.train.epochs} epochs",
-            "data": described(dataset),
+            "data": described(dataset.manifest),
             "to": str(out),
         }
         show_facts(console, facts)

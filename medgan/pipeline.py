@@ -14,7 +14,6 @@ from rich.console import Console
 
 from medgan.accept import (
     dataset_for,
-    described,
     features_of,
     nothing_left_behind,
     refuse_too_few_slices,
@@ -31,6 +30,7 @@ from medgan.distributed.cluster import cluster, is_given, machine, refuse_what_c
 from medgan.distributed.resident import Resources
 from medgan.errors import InputError
 from medgan.place import Place
+from medgan.prepared import described
 from medgan.search.plan import Forecast, forecast
 from medgan.search.progress import Progress
 from medgan.search.record import STATUS, Recorder, Retention
@@ -140,7 +140,7 @@ def _run(accepted: Accepted, terminal: Console) -> None:
             job = Job(
                 space=accepted.space,
                 base=accepted.base,
-                dataset=dataset.folder,
+                dataset=dataset.state,
                 checkpoints=place.checkpoints(f"{study.study_name}-{study.user_attrs[KEY]}"),
                 scratch=scratch,
                 resources=resources,
@@ -149,7 +149,7 @@ def _run(accepted: Accepted, terminal: Console) -> None:
             )
             tracking.run.params({"space": accepted.space_name, **flatten(accepted.base)})
             tracking.run.tags(tags_of(dataset))
-            tracking.dataset(label_of(dataset), dataset.digest, profile=described(dataset))
+            tracking.dataset(label_of(dataset), dataset.digest, profile=described(dataset.manifest))
             handovers = _search(job, study, tracking, dataset, terminal=terminal, outlook=outlook)
             outcome = conclude(job, study, tracking, dataset, place)
     assert outcome is not None, "a study is concluded before its result is shown"
@@ -166,7 +166,7 @@ def _plan(accepted: Accepted, resources: Resources, concurrent: int, terminal: C
     moving = f"{len(accepted.space.search)} settings, up to {base.train.epochs} epochs a trial, ASHA"
     facts = {
         "study": f"{study.study_name}: {done} of {max(accepted.target, done)} trials done",
-        "data": described(accepted.dataset),
+        "data": described(accepted.dataset.manifest),
         "space": f"{accepted.space_name}: {moving}",
         "workers": f"{resources.workers} DDP processes a trial on {resources.device}, trials at once: {concurrent}",
         "features": features_of(accepted.space.corner(base)),

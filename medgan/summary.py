@@ -13,14 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from medgan.metrics.table import Patients, overall_means, overall_spread
+from medgan.metrics.table import Patients, error_text, overall_means, overall_spread
 from medgan.place import Place, shown
 from medgan.search.study import Study, finished, summary
 from medgan.terminal import LOG, duration
 
 OUTCOME = "outcome"
 UNITS = {"psnr": " (dB)", "mse": " (of 0..255)"}
-MAES = {"val/mae_hu": "HU", "val/mae_suv": "SUV"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,9 @@ class Outcome:
         value: its validation SSIM, in its best epoch.
         params: its moving settings.
         test: metric -> mean over the test patients.
-        mean_image: the same for the mean image of the training targets.
+        floor: the same without a network.
+        floor_name: what was taken for the output there.
+        source: the source's modality.
         num_patients: test patients.
         model: name of the registered model.
         version: of the model.
@@ -44,7 +45,9 @@ class Outcome:
     value: float
     params: dict[str, Any]
     test: dict[str, float]
-    mean_image: dict[str, float]
+    floor: dict[str, float]
+    floor_name: str
+    source: str
     num_patients: int
     model: str
     version: str
@@ -106,7 +109,7 @@ class Lines:
         """The last epoch of the history, and the time left."""
         row, number = history[-1], len(history)
         spent = sum(one["time/epoch_s"] for one in history)
-        mae = next((f", MAE {row[name]:.4g} {unit}" for name, unit in MAES.items() if name in row), "")
+        mae = f", {error}" if (error := error_text(row)) else ""
         left = f"about {duration(spent / progress - spent)} left" if progress < 1 else "done"
         text = (
             f"epoch {number}/{self.epochs}: val/ssim {row['val/ssim']:.3f}{mae}, {row['time/epoch_s']:.1f} s; "
@@ -119,13 +122,13 @@ class Lines:
             self.say(text)
 
 
-def show_tested(console: Console, test: Patients, mean_image: Patients, *, epoch: int) -> None:
-    """The test metrics of a training, mean and spread over patients, beside the mean image's."""
+def show_tested(console: Console, test: Patients, floor: Patients, *, floor_name: str, epoch: int) -> None:
+    """The test metrics of a training, mean and spread over patients, beside those without a network."""
     console.print(f"\n{len(test)} held-out test patients, generator of epoch {epoch}; spread: over patients")
-    table = Table("test metric", "mean", "spread", "mean image", box=None, pad_edge=False)
-    means, spread, baseline = overall_means(test), overall_spread(test), overall_means(mean_image)
+    table = Table("test metric", "mean", "spread", floor_name, box=None, pad_edge=False)
+    means, spread, below = overall_means(test), overall_spread(test), overall_means(floor)
     for name, value in means.items():
-        table.add_row(name + UNITS.get(name, ""), f"{value:.4g}", f"{spread[name]:.2g}", f"{baseline[name]:.4g}")
+        table.add_row(name + UNITS.get(name, ""), f"{value:.4g}", f"{spread[name]:.2g}", f"{below[name]:.4g}")
     console.print(table)
 
 
@@ -153,16 +156,16 @@ def _store(place: Place) -> str:
 
 
 def show_result(console: Console, outcome: Outcome, *, place: Place, study: Study, handovers: list[float]) -> None:
-    """The best trial, its test metrics beside the mean image's, and the next commands."""
+    """The best trial, its test metrics beside those without a network, and the next commands."""
     counts = ", ".join(f"{number} {state}" for state, number in summary(finished(study)).items())
     console.print(f"\nStudy {study.study_name}: {counts}.")
     console.print(f"Best trial {outcome.root}: val/ssim {outcome.value:.4f}")
     for name, value in outcome.params.items():
         console.print(f"  {name:<24} {value:.4g}" if isinstance(value, float) else f"  {name:<24} {value}")
-    table = Table("test metric", "medgan", "mean image", box=None, pad_edge=False, title_justify="left")
+    table = Table("test metric", "medgan", outcome.floor_name, box=None, pad_edge=False, title_justify="left")
     table.title = f"\n{outcome.num_patients} held-out test patients"
     for name, value in outcome.test.items():
-        table.add_row(name + UNITS.get(name, ""), f"{value:.4g}", f"{outcome.mean_image[name]:.4g}")
+        table.add_row(name + UNITS.get(name, ""), f"{value:.4g}", f"{outcome.floor[name]:.4g}")
     console.print(table)
     if handovers:
         console.print(f"\nHand-over from trial to trial: {statistics.median(handovers):.2f} s (median)")
@@ -176,7 +179,7 @@ def show_result(console: Console, outcome: Outcome, *, place: Place, study: Stud
         {
             "compare runs": _compare(place),
             "use the model": f"medgan translate --model models:/{outcome.model}@{alias} {_store(place)} "
-            "PET_FOLDER OUT_FOLDER",
+            f"{outcome.source}_FOLDER OUT_FOLDER",
             "search on": "the same command with a larger --trials",
         },
     )

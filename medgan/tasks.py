@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from medgan.errors import InputError
 
@@ -22,33 +22,57 @@ class Image:
     Attributes:
         modality: DICOM Modality (0008,0060).
         unit: physical unit of the voxels.
-        window: (low, high) in that unit, mapped linearly to [-1, 1] and clipped.
+        window: (low, high) in that unit, mapped linearly to [-1, 1] and clipped; None: each volume has its own, from
+            its 0.5 to its 99.5 percentile.
         background: the value of nothing, in that unit: what padding is filled with.
+        body_above: what is brighter is body, in that unit; a share of the window where each volume has its own.
         tissues: name -> [low, high) in that unit, whose errors are also told apart; by the target's own value.
     """
 
     modality: str
     unit: str
-    window: tuple[float, float]
+    window: tuple[float, float] | None
     background: float
+    body_above: float
     tissues: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A translation from `source` to `target`."""
+    """A translation from `source` to `target`.
+
+    Attributes:
+        name: of the task.
+        source: what a network is given.
+        target: what it shall make of it.
+        simulation: how sources are made of targets where none are given: "motion", "low_dose" or "none".
+    """
 
     name: str
     source: Image
     target: Image
+    simulation: str = "none"
 
+    @property
+    def floor(self) -> str:
+        """What a network must beat, without any: the source as it is, or the mean image where it is of another kind."""
+        return "source as it is" if self.source.modality == self.target.modality else "mean image"
+
+
+PET = Image(modality="PT", unit="SUV", window=(0.0, 10.0), background=0.0, body_above=0.1)
+FULL_PET = replace(PET, window=(0.0, 20.0))
+CT = Image(
+    modality="CT", unit="HU", window=(-1000.0, 2000.0), background=-1000.0, body_above=-300.0, tissues=CT_TISSUES
+)
+MR = Image(modality="MR", unit=ARBITRARY_UNIT, window=None, background=0.0, body_above=0.1)
 
 TASKS = {
-    "pet2ct": Task(
-        name="pet2ct",
-        source=Image(modality="PT", unit="SUV", window=(0.0, 10.0), background=0.0),
-        target=Image(modality="CT", unit="HU", window=(-1000.0, 2000.0), background=-1000.0, tissues=CT_TISSUES),
-    ),
+    task.name: task
+    for task in (
+        Task(name="pet2ct", source=PET, target=CT),
+        Task(name="mr_motion", source=MR, target=MR, simulation="motion"),
+        Task(name="pet_denoise", source=FULL_PET, target=FULL_PET, simulation="low_dose"),
+    )
 }
 
 

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from medgan.accept import (
     dataset_for,
-    described,
     digest_of,
     features_of,
     goes_on,
@@ -40,6 +39,7 @@ from medgan.engine.runtime import SingleProcess
 from medgan.errors import Diverged, JobError
 from medgan.metrics.table import overall_means
 from medgan.place import Place
+from medgan.prepared import described
 from medgan.presets.table import configured
 from medgan.summary import Lines, show_facts, show_registered, show_tested
 from medgan.tasks import Task
@@ -142,7 +142,7 @@ def _run(
         terminal,
         {
             "training": f"{tracking.study}, up to {_length(config)}",
-            "data": described(dataset),
+            "data": described(dataset.manifest),
             "features": features_of(config),
             "workers": "one process" if request.workers == 1 else f"{request.workers} DDP processes",
             "output": f"{folder} (log: logs/{tracking.study}.log)",
@@ -151,7 +151,7 @@ def _run(
     )
     tracking.run.params({"preset": request.preset, **flatten(config)})
     tracking.run.tags({**tags_of(dataset), "medgan.preset": request.preset, "medgan.state": "running"})
-    tracking.dataset(label_of(dataset), dataset.digest, profile=described(dataset))
+    tracking.dataset(label_of(dataset), dataset.digest, profile=described(dataset.manifest))
     try:
         with _trainee(request, config, dataset, folder, terminal) as trainee:
             _epochs(trainee, config, tracking, terminal)
@@ -195,7 +195,7 @@ def _trainee(
         refuse_what_cannot_fit(resources, capacity)
         group = Group(resources, storage=scratch, limit_s=EPOCH_LIMIT_S)
         stack.callback(group.close)
-        yield Attempts(group, Start(config, str(dataset.folder), str(folder)))
+        yield Attempts(group, Start(config, str(dataset.state), str(folder)))
 
 
 def _epochs(trainee: Trainee, config: Config, tracking: MlflowStudy, terminal: Console) -> None:
@@ -227,9 +227,9 @@ def _conclude(
     terminal: Console,
 ) -> None:
     """Tests the best epoch's generator on held-out patients, and registers it as a version without an alias."""
-    ours, mean_image = measure_on_test(config, folder / BEST, dataset, SingleProcess())
+    ours, floor = measure_on_test(config, folder / BEST, dataset, SingleProcess())
     values = [row[OBJECTIVE] for row in history]
-    show_tested(terminal, ours, mean_image, epoch=values.index(max(values)) + 1)
+    show_tested(terminal, ours, floor, floor_name=dataset.task.floor, epoch=values.index(max(values)) + 1)
     run, means, task = tracking.run, overall_means(ours), dataset.task
     picture = folder / "validation.png"
     draw_slices(folder / PICTURES, picture, title="fixed validation slices", source=task.source, target=task.target)

@@ -10,31 +10,32 @@ import numpy as np
 
 
 class Tissue(NamedTuple):
-    """What a tissue looks like: CT number in HU and FDG uptake in SUV."""
+    """What a tissue looks like: CT number in HU, FDG uptake in SUV and T1-weighted MR signal in arbitrary units."""
 
     hu: float
     suv: float
+    mr: float
 
 
 TISSUES = {
-    "air": Tissue(-1000, 0.0),
-    "skin": Tissue(20, 0.9),
-    "fat": Tissue(-105, 0.3),
-    "muscle": Tissue(55, 0.8),
-    "cortex": Tissue(1050, 0.45),
-    "marrow": Tissue(260, 1.5),
-    "fatty marrow": Tissue(-40, 0.6),
-    "lung": Tissue(-830, 0.45),
-    "blood": Tissue(42, 1.6),
-    "myocardium": Tissue(60, 4.5),
-    "liver": Tissue(65, 2.4),
-    "gray matter": Tissue(39, 7.5),
-    "white matter": Tissue(28, 3.2),
-    "fluid": Tissue(5, 0.6),
-    "urine": Tissue(8, 9.0),
-    "bowel": Tissue(30, 1.9),
-    "gas": Tissue(-900, 0.2),
-    "lesion": Tissue(48, 8.0),
+    "air": Tissue(-1000, 0.0, 0),
+    "skin": Tissue(20, 0.9, 450),
+    "fat": Tissue(-105, 0.3, 900),
+    "muscle": Tissue(55, 0.8, 380),
+    "cortex": Tissue(1050, 0.45, 30),
+    "marrow": Tissue(260, 1.5, 560),
+    "fatty marrow": Tissue(-40, 0.6, 820),
+    "lung": Tissue(-830, 0.45, 50),
+    "blood": Tissue(42, 1.6, 240),
+    "myocardium": Tissue(60, 4.5, 360),
+    "liver": Tissue(65, 2.4, 480),
+    "gray matter": Tissue(39, 7.5, 430),
+    "white matter": Tissue(28, 3.2, 570),
+    "fluid": Tissue(5, 0.6, 140),
+    "urine": Tissue(8, 9.0, 120),
+    "bowel": Tissue(30, 1.9, 310),
+    "gas": Tissue(-900, 0.2, 0),
+    "lesion": Tissue(48, 8.0, 290),
 }
 NAMES = list(TISSUES)
 
@@ -55,18 +56,43 @@ class Canvas:
     labels: np.ndarray
     random: np.random.Generator
 
+    def __post_init__(self) -> None:
+        self._measure()
+
+    def _measure(self) -> None:
+        """The lowest and highest x of each column and y of each row, so that shapes look only where they can lie."""
+        self._columns_mm = self.x.min((0, 1)), self.x.max((0, 1))
+        self._rows_mm = self.y.min((0, 2)), self.y.max((0, 2))
+        self._slices_mm = self.z.min((1, 2)), self.z.max((1, 2))
+
+    def taper(self, factor: np.ndarray) -> None:
+        """Scale what is painted from now on by a factor in-plane, one a voxel."""
+        self.x, self.y = self.x / factor, self.y / factor
+        self._measure()
+
     def ellipse(
         self, center: tuple[float, ...], radii: tuple[float, ...], *, degrees: float = 0.0, power: float = 2.0
     ) -> np.ndarray:
         """Voxels inside an elliptic cylinder (two radii) or ellipsoid (three), in mm; a power above 2 is boxier."""
         angle = np.deg2rad(degrees)
-        x, y = self.x - np.float32(center[0]), self.y - np.float32(center[1])
+        box = self._box(center, radii, angle)
+        x, y = self.x[box] - np.float32(center[0]), self.y[box] - np.float32(center[1])
         along = x * np.float32(np.cos(angle) / radii[0]) + y * np.float32(np.sin(angle) / radii[0])
         across = y * np.float32(np.cos(angle) / radii[1]) - x * np.float32(np.sin(angle) / radii[1])
         distance = np.abs(along) ** power + np.abs(across) ** power
         if len(radii) == 3:
-            distance += np.abs((self.z - np.float32(center[2])) / np.float32(radii[2])) ** power
-        return distance < 1
+            distance += np.abs((self.z[box] - np.float32(center[2])) / np.float32(radii[2])) ** power
+        inside = np.zeros(self.labels.shape, bool)
+        inside[box] = distance < 1
+        return inside
+
+    def _box(self, center: tuple[float, ...], radii: tuple[float, ...], angle: float) -> tuple[slice, slice, slice]:
+        """Slices, rows and columns that hold the turned rectangle around an ellipse."""
+        cosine, sine = abs(np.cos(angle)), abs(np.sin(angle))
+        columns = _span(self._columns_mm, center[0], radii[0] * cosine + radii[1] * sine)
+        rows = _span(self._rows_mm, center[1], radii[0] * sine + radii[1] * cosine)
+        slices = _span(self._slices_mm, center[2], radii[2]) if len(radii) == 3 else slice(None)
+        return slices, rows, columns
 
     def paint(self, tissue: str, where: np.ndarray) -> None:
         """Put a tissue where the mask is set."""
@@ -96,6 +122,13 @@ class Canvas:
         return value * self.random.uniform(1 - spread, 1 + spread)
 
 
+def _span(extent_mm: tuple[np.ndarray, np.ndarray], center: float, half: float) -> slice:
+    """Where an axis comes within `half` mm, and one for rounding, of the center."""
+    lowest, highest = extent_mm
+    (near,) = np.nonzero((highest > center - half - 1) & (lowest < center + half + 1))
+    return slice(near[0], near[-1] + 1) if len(near) else slice(0)
+
+
 def draw(kind: str, points: tuple[np.ndarray, np.ndarray, np.ndarray], random: np.random.Generator) -> np.ndarray:
     """Labels (index into `NAMES`) of one made-up patient at the given x, y, z in mm, each (slices, rows, columns)."""
     x, y, z = (axis.astype(np.float32) for axis in points)
@@ -111,7 +144,7 @@ def draw(kind: str, points: tuple[np.ndarray, np.ndarray, np.ndarray], random: n
 def _head(canvas: Canvas) -> None:
     z = canvas.z
     taper = np.sqrt(np.clip(1 - (np.clip(z, 0, None) / 75) ** 2, 0.05, 1))  # the vault closes towards the top
-    canvas.x, canvas.y = canvas.x / taper, canvas.y / taper
+    canvas.taper(taper)
     canvas.paint("skin", canvas.ellipse((0, 0), (77, 97)))
     canvas.paint("fat", canvas.ellipse((0, 0), (74.5, 94.5)))
     canvas.bone((0, 0), (72, 92), 7)
@@ -178,8 +211,7 @@ def _pelvis(canvas: Canvas) -> None:
 
 def _limb(canvas: Canvas) -> None:
     fat_mm = canvas.around(13, 0.4)
-    taper = 1 + canvas.z / 500
-    canvas.x, canvas.y = canvas.x / taper, canvas.y / taper
+    canvas.taper(1 + canvas.z / 500)
     canvas.trunk(84, 80, fat_mm)
     muscle = canvas.ellipse((0, 0), (81 - fat_mm, 77 - fat_mm), power=2.4)
     angle, radius = np.arctan2(canvas.y - 2, canvas.x + 4), np.hypot(canvas.x + 4, canvas.y - 2)

@@ -4,74 +4,147 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+import os
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from medgan.data.atomic import write_atomically
+from medgan.data.atomic import flush_folder, write_atomically
+from medgan.data.intensity import window_of
 from medgan.data.manifest import Scale
-from medgan.data.mask import body_mask
+from medgan.data.mask import body_mask, body_threshold
+from medgan.data.pair_picture import PICTURE, Side, draw_pair
 from medgan.data.pairing import Pair
-from medgan.data.resample import Grid, in_plane_grid, resample
+from medgan.data.plan import Plan, write_json
+from medgan.data.registration import Agreement, agreement, register_rigid
+from medgan.data.resample import in_plane_grid, resample
 from medgan.data.series import read_volume
+from medgan.data.simulation import simulated
 from medgan.data.volume import Volume
 from medgan.errors import InputError
-from medgan.tasks import Task
+from medgan.tasks import Image
 
-ENOUGH_SUV = 0.1
-ENOUGH_SHARE = 0.01  # of a slice's pixels inside the PET's field of view
+RECORD = "patient.json"
+ENOUGH_SHARE = 0.01  # of a slice's pixels inside the source's field of view
+COMPARED_SIZE = 64  # pixels of a slice that source and target are compared on
 
 
 @dataclass(frozen=True)
-class Converted:
-    """What was written of one patient; see `manifest.Patient`."""
+class Job:
+    """A patient to convert.
 
-    slice_numbers: list[int]
-    dropped: int
-    source: Scale
-    target: Scale
-    affine: list[list[float]]
-    sha256: dict[str, str]
+    Attributes:
+        patient: hash.
+        pair: the series.
+        folder: to write; it appears when it is complete.
+    """
+
+    patient: str
+    pair: Pair
+    folder: Path
 
 
-def convert(pair: Pair, folder: Path, *, task: Task, spacing_mm: float, size: int) -> Converted | str:
-    """Write `source.npy`, `target.npy` and `mask.npy` of one patient into the new `folder`.
+def convert(job: Job, *, plan: Plan) -> str | None:
+    """Write `source.npy`, `target.npy`, `mask.npy`, `picture.svg` and `patient.json`, what they are, of one patient.
 
     Returns:
-        What was written; or the reason why the patient cannot be used, which names no patient (a string and not
-        an exception, because it crosses from a worker process).
+        Nothing; or the reason why the patient cannot be used, which names no patient (a string and not an exception,
+        because it crosses from a worker process).
     """
     try:
-        target_volume = read_volume(pair.target)
-        grid = in_plane_grid(target_volume, spacing_mm=spacing_mm, size=size)
-        target = resample(target_volume, grid, task.target.background)
-        source, keep = _source_on(grid, read_volume(pair.source), task)
+        record, arrays, picture = _converted(job, plan)
     except InputError as error:
         return str(error)
-    if not keep.any():
-        return f"no slice of the {len(keep)} shows enough {task.source.modality}"
-    folder.mkdir()
-    source_scale, source_stored = _as_int16(source[keep])
+    part = job.folder.with_name(f".{job.folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # what a killed run left
+    part.mkdir(parents=True)
+    try:
+        digests = {f"{name}.npy": _write(part / f"{name}.npy", array) for name, array in arrays.items()}
+        write_atomically(part / PICTURE, picture.encode())
+        write_json(part / RECORD, {**record, "sha256": digests})
+        os.replace(part, job.folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    flush_folder(job.folder.parent)
+    return None
+
+
+def _converted(job: Job, plan: Plan) -> tuple[dict[str, object], dict[str, np.ndarray], str]:
+    """The record of a patient but for its digests, the arrays, and a picture of them."""
+    task = plan.windowed()
+    target_volume = read_volume(job.pair.target)
+    source_volume, notes, drawn = _source(job, plan, target_volume)
+    grid = in_plane_grid(target_volume, spacing_mm=plan.spacing_mm, size=plan.size)
+    target, source = resample(target_volume, grid, task.target.background), resample(source_volume, grid, np.nan)
+    windows = window_of(source_volume.array, task.source), window_of(target_volume.array, task.target)
+    keep, filled = _with_enough(source.array, task.source, windows[0])
+    source = source.with_array(filled)
+    mask = body_mask(target.array, body_threshold(task.target, windows[1]))
+    found = _agreement(source, target, mask, body_threshold(task.source, windows[0]))
+    if found.mask_overlap < plan.least_overlap:
+        raise InputError(
+            f"{task.source.modality} and {task.target.modality} bodies overlap by {found.mask_overlap:.2f} (Dice); "
+            f"expected at least {plan.least_overlap:g}"
+        )
+    source_scale, source_stored = _as_int16(source.array[keep])
     target_scale, target_stored = _as_int16(target.array[keep])
-    arrays = {"source.npy": source_stored, "target.npy": target_stored, "mask.npy": body_mask(target.array)[keep]}
-    return Converted(
-        slice_numbers=np.flatnonzero(keep).tolist(),
-        dropped=int((~keep).sum()),
-        source=source_scale,
-        target=target_scale,
-        affine=grid.affine.tolist(),
-        sha256={name: _write(folder / name, array) for name, array in arrays.items()},
+    record = {
+        "slices": int(keep.sum()),
+        "slice_numbers": np.flatnonzero(keep).tolist(),
+        "dropped": int((~keep).sum()),
+        "source": source_scale.model_dump(),
+        "target": target_scale.model_dump(),
+        "source_window": windows[0],
+        "target_window": windows[1],
+        "affine": grid.affine.tolist(),
+        "overlap": found.mask_overlap,
+        "mutual_information": found.mutual_information,
+        "notes": [note for note in (job.pair.note, *notes) if note],
+        "drawn": drawn,
+    }
+    picture = draw_pair(
+        Side(task.source, source_stored, source_scale, windows[0]),
+        Side(task.target, target_stored, target_scale, windows[1]),
     )
+    return record, {"source": source_stored, "target": target_stored, "mask": mask[keep]}, picture
 
 
-def _source_on(grid: Grid, source: Volume, task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """The source on the grid, (slices, H, W), and which slices hold enough of it, bool (slices,)."""
-    array = resample(source, grid, np.nan).array
-    inside = ~np.isnan(array)
-    active = (array >= ENOUGH_SUV).sum(axis=(1, 2))  # NaN compares false
+def _source(job: Job, plan: Plan, target: Volume) -> tuple[Volume, list[str], dict[str, list]]:
+    """The source on its own grid, simulated or registered where the plan says so; notes, and what was drawn."""
+    if job.pair.source is None:
+        assert plan.simulation is not None, "a source that is not given is simulated"
+        source, drawn = simulated(target, plan.simulation, patient=job.patient)
+        return source, [], drawn
+    source = read_volume(job.pair.source)
+    if plan.registration == "none":
+        return source, [], {}
+    moved, found = register_rigid(source, target)
+    middle = source.affine @ [*(np.array(source.array.shape[::-1]) - 1) / 2, 1]
+    shift_mm = np.linalg.norm(moved.affine @ np.linalg.inv(source.affine) @ middle - middle)
+    note = f"registered: the middle moved by {shift_mm:.1f} mm; bodies then overlap by {found.mask_overlap:.2f}"
+    return moved, [note], {}
+
+
+def _agreement(source: Volume, target: Volume, mask: np.ndarray, source_above: float) -> Agreement:
+    """How well source and target lie over each other, told by every so many pixels."""
+    step = max(1, mask.shape[1] // COMPARED_SIZE)
+    seen, wanted = (
+        replace(one, array=one.array[:, ::step, ::step], affine=one.affine * [step, step, 1, 1])
+        for one in (source, target)
+    )
+    return agreement(seen, wanted, body_mask(seen.array, source_above), mask[:, ::step, ::step])
+
+
+def _with_enough(source: np.ndarray, image: Image, window: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Which slices show enough of the source, bool (slices,), and the source without NaN, which marks the outside."""
+    inside = ~np.isnan(source)
+    active = (source > body_threshold(image, window)).sum(axis=(1, 2))  # NaN compares false
     keep = (active > 0) & (active >= ENOUGH_SHARE * inside.sum(axis=(1, 2)))
-    return np.where(inside, array, np.float32(task.source.background)), keep
+    if not keep.any():
+        raise InputError(f"no slice of the {len(keep)} shows enough {image.modality}")
+    return keep, np.where(inside, source, np.float32(image.background))
 
 
 def _as_int16(array: np.ndarray) -> tuple[Scale, np.ndarray]:

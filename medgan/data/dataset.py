@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from medgan.data.intensity import to_network
-from medgan.data.manifest import Manifest, Patient, Scale, read_manifest
+from medgan.data.manifest import STATES, Manifest, Patient, Scale, read_manifest
 from medgan.errors import InputError
 from medgan.tasks import Task
 
@@ -29,9 +29,14 @@ class PreparedDataset:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, folder: Path) -> PreparedDataset:
-        """Open a data set folder; raises InputError where it is none or has another schema version."""
-        return cls(folder, read_manifest(folder))
+    def open(cls, place: Path) -> PreparedDataset:
+        """Open a data set's folder, or one of its `states`; raises InputError where it is none."""
+        return cls(place.parent.parent if place.suffix == ".json" else place, read_manifest(place))
+
+    @property
+    def state(self) -> Path:
+        """The file that stays as it is when the data set grows; what a job hands to its workers."""
+        return self.folder / STATES / f"{self.digest}.json"
 
     @property
     def digest(self) -> str:
@@ -64,7 +69,7 @@ class Slices(Dataset):
     Attributes:
         patients: the patient hash of each slice.
         slice_numbers: each slice's place in its target series, from 0.
-        target_window: (low, high) in the target's unit that [-1, 1] stands for.
+        target_window: (low, high) in the target's unit that [-1, 1] stands for; where each volume has its own, (0, 1).
     """
 
     def __init__(
@@ -73,7 +78,7 @@ class Slices(Dataset):
         self.folder = folder
         self.task = task
         self.given = given
-        self.target_window = task.target.window
+        self.target_window = task.target.window or (0.0, 1.0)
         self.patients = [patient.hash for patient in patients for _ in patient.slice_numbers]
         self.slice_numbers = [number for patient in patients for number in patient.slice_numbers]
         self._places = [(patient, row) for patient in patients for row in range(patient.slices)]
@@ -84,11 +89,11 @@ class Slices(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         patient, row = self._places[index]
-        target = torch.from_numpy(to_network(self.target(index), self.target_window))[None]
+        target = torch.from_numpy(to_network(self.target(index), patient.target_window))[None]
         if self.given == "target":
             return target, target
         source = _physical(self._map(patient, "source")[row], patient.source)
-        return torch.from_numpy(to_network(source, self.task.source.window))[None], target
+        return torch.from_numpy(to_network(source, patient.source_window))[None], target
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": {}}
@@ -169,13 +174,10 @@ class Batches(Sampler[list[int]]):
             epoch, first = epoch + 1, 0
 
 
-def mean_target(slices: Slices) -> np.ndarray:
-    """The mean of all targets, float32 (H, W) in the target's unit: the least a network must beat."""
-    low, high = slices.target_window
-    total = np.zeros(slices.target(0).shape, np.float64)
-    for index in range(len(slices)):
-        total += slices.target(index).clip(low, high)
-    return (total / len(slices)).astype(np.float32)
+def mean_target(slices: Slices) -> torch.Tensor:
+    """The mean of all targets, float32 (H, W) in [-1, 1]: the least a network must beat."""
+    total = sum(target[0].double() for _, target in (slices[index] for index in range(len(slices))))
+    return (total / len(slices)).float()  # type: ignore[union-attr]
 
 
 def _physical(stored: np.ndarray, scale: Scale) -> np.ndarray:

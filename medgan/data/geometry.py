@@ -9,6 +9,7 @@ import numpy as np
 from medgan.errors import InputError
 
 SPACING_TOLERANCE = 0.01  # of the slice spacing
+SAME_PLACE_MM = 1e-3
 ANGLE_TOLERANCE = 1e-3  # of a direction's component
 
 
@@ -49,34 +50,53 @@ def stack_affine(planes: tuple[Plane, ...], modality: str) -> np.ndarray:
         float64 (4, 4): voxel index (column, row, slice, 1) to mm, LPS.
 
     Raises:
-        InputError: the slices differ in size, pixel spacing or orientation, their spacing varies by more than
-            1 %, or they are not stacked along their normal (a tilted gantry).
+        InputError: the slices differ in size, pixel spacing or orientation, two lie at one place, their spacing
+            varies by more than 1 %, or they are not stacked along their normal (a tilted gantry).
     """
     if len(planes) < 2:
         raise InputError(f"{modality}: expected at least 2 slices, got {len(planes)}")
     _check_same(planes, modality)
     first = planes[0]
     positions = np.array([plane.position for plane in planes])
-    gaps = np.diff(positions @ first.normal)
-    step = float(np.median(gaps))
-    if np.abs(gaps - step).max() > SPACING_TOLERANCE * step:
+    step = _step(positions @ first.normal, modality)
+    steps = np.diff(positions, axis=0)
+    shift_mm = float(np.linalg.norm(steps - np.outer(steps @ first.normal, first.normal), axis=1).max())
+    if shift_mm > SPACING_TOLERANCE * step:
         raise InputError(
-            f"{modality}: slice spacing varies from {gaps.min():.2f} to {gaps.max():.2f} mm; "
-            f"expected one spacing within {SPACING_TOLERANCE:.0%}"
-        )
-    slice_vector = (positions[-1] - positions[0]) / (len(planes) - 1)
-    drift_mm = float(np.linalg.norm(slice_vector - slice_vector @ first.normal * first.normal))
-    if drift_mm > SPACING_TOLERANCE * step:
-        raise InputError(
-            f"{modality}: neighboring slices are shifted in-plane by {drift_mm:.2f} mm; "
+            f"{modality}: neighboring slices are shifted in-plane by {shift_mm:.2f} mm; "
             f"expected slices stacked along their normal (no gantry tilt)"
         )
+    slice_vector = (positions[-1] - positions[0]) / (len(planes) - 1)
     affine = np.eye(4)
     affine[:3, 0] = np.multiply(first.orientation[:3], first.pixel_spacing[1])
     affine[:3, 1] = np.multiply(first.orientation[3:], first.pixel_spacing[0])
     affine[:3, 2] = slice_vector @ first.normal * first.normal
     affine[:3, 3] = positions[0]
     return affine
+
+
+def _step(places: np.ndarray, modality: str) -> float:
+    """The one distance in mm between neighbors, of slices at these places along their normal, in rising order."""
+    gaps = np.diff(places)
+    apart = np.concatenate([[0], np.cumsum(gaps > SAME_PLACE_MM)])
+    most = int(np.bincount(apart).max())
+    if most > 1:
+        raise InputError(
+            f"{modality}: {most} slices lie at one place; "
+            "expected one (does the series hold several phases, echoes or time points?)"
+        )
+    step = float(np.median(gaps))
+    if np.abs(gaps - step).max() <= SPACING_TOLERANCE * step:
+        return step
+    skipped = np.rint(gaps / gaps.min()) - 1
+    missing = int(skipped.sum())
+    hint = ""
+    if missing < len(gaps) and np.abs(gaps / gaps.min() - 1 - skipped).max() <= SPACING_TOLERANCE:
+        hint = "; a slice seems to be missing" if missing == 1 else f"; {missing} slices seem to be missing"
+    raise InputError(
+        f"{modality}: slice spacing varies from {gaps.min():.2f} to {gaps.max():.2f} mm; "
+        f"expected one spacing within {SPACING_TOLERANCE:.0%}{hint}"
+    )
 
 
 def _check_same(planes: tuple[Plane, ...], modality: str) -> None:

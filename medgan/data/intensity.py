@@ -4,7 +4,27 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import numpy as np
+
+from medgan.tasks import Image
+
+PERCENTILES = (0.5, 99.5)
+"""Of a volume: its window, where the modality has no units of its own."""
+
 Values = TypeVar("Values", bound=Any)  # numpy array or torch tensor
+
+
+def window_of(array: np.ndarray, image: Image) -> tuple[float, float]:
+    """The values that become -1 and 1: the image's own window, or the volume's percentiles.
+
+    Args:
+        array: the whole volume, at its own resolution.
+        image: the modality's side of a task.
+    """
+    if image.window is not None:
+        return image.window
+    low, high = (float(value) for value in np.percentile(array, PERCENTILES))
+    return low, high if high > low else low + 1.0
 
 
 def to_network(values: Values, window: tuple[float, float]) -> Values:

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from medgan.data.atomic import write_atomically
 from medgan.errors import InputError
 from medgan.tasks import Task
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "dataset.json"
+STATES = "states"
+"""Folder of the manifests of every state a data set was in, by digest: whoever uses one keeps it when patients come."""
 
 
 class Scale(BaseModel):
@@ -27,10 +30,17 @@ class Patient(BaseModel):
     """One patient of a prepared data set.
 
     Attributes:
+        folder: of its arrays, relative to the data set's.
         slices: slices kept; `slice_numbers` are their places in the target series, from 0.
-        dropped: slices left out because they lack PET.
+        dropped: slices left out because they show nothing of the source.
+        source, target: how their stored numbers become values.
+        source_window, target_window: (low, high) in their units that [-1, 1] stands for.
         affine: the whole grid's (its first slice is the target's first), in mm; see `Volume.affine`.
-        sha256: of each file in the folder.
+        overlap: Dice coefficient of what is body in source and in target, between 0 and 1.
+        mutual_information: of source and target, normalized (Studholme et al., 1999), between 1 and 2.
+        sha256: of each array's file.
+        notes: what a person should know about the choices made.
+        drawn: what was drawn for a simulated source, noise left out.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,12 +52,26 @@ class Patient(BaseModel):
     dropped: int
     source: Scale
     target: Scale
+    source_window: tuple[float, float]
+    target_window: tuple[float, float]
     affine: list[list[float]]
+    overlap: float
+    mutual_information: float
     sha256: dict[str, str]
+    notes: list[str]
+    drawn: dict[str, list]
 
 
 class Manifest(BaseModel):
-    """A prepared data set; `digest` identifies its content, wherever and whenever it was made."""
+    """A prepared data set.
+
+    Attributes:
+        simulation: settings of the sources that were simulated; empty where none was.
+        set_aside: patients that were not used, by hash, and why.
+        passed_over: files that were not used: reason -> how many.
+        inputs: keyed digest of plan and input files, which tells whether anything is new.
+        digest: identifies the content, wherever and whenever it was made.
+    """
 
     model_config = ConfigDict(frozen=True)
     schema_version: int
@@ -56,27 +80,43 @@ class Manifest(BaseModel):
     spacing_mm: float
     size: int
     phantom: bool
+    simulation: dict[str, float]
     patients: list[Patient]
-    notes: list[str]
+    set_aside: list[str]
+    passed_over: dict[str, int]
+    inputs: str
     digest: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know: who was set aside, and which choices were made."""
+        return [*self.set_aside, *(f"patient {one.hash}: {note}" for one in self.patients for note in one.notes)]
 
 
 def sealed(manifest: Manifest) -> Manifest:
     """The manifest with its digest: SHA-256 over tasks, settings, roles and the arrays' own digests."""
-    content = manifest.model_dump(mode="json", exclude={"digest", "medgan", "notes"})
+    content = manifest.model_dump(mode="json", exclude={"digest", "medgan", "set_aside", "passed_over", "inputs"})
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return manifest.model_copy(update={"digest": hashlib.sha256(canonical.encode()).hexdigest()})
 
 
+def store_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest as a state of its own, and as the newest."""
+    (folder / STATES).mkdir(exist_ok=True)
+    content = manifest.model_dump_json(indent=1).encode()
+    write_atomically(folder / STATES / f"{manifest.digest}.json", content)
+    write_atomically(folder / FILE_NAME, content)
+
+
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a prepared data set.
+    """The manifest of a prepared data set: of its newest state, or of one by its file in `states`.
 
     Raises:
         InputError: there is none, it has another schema version, or it is damaged.
     """
-    path = folder / FILE_NAME
+    path = folder if folder.suffix == ".json" else folder / FILE_NAME
     if not path.is_file():
-        raise InputError(f"{folder}: expected a prepared data set; there is no {FILE_NAME}")
+        raise InputError(f"{path.parent}: expected a prepared data set; there is no {path.name}")
     try:
         version = json.loads(path.read_text()).get("schema_version")
         if version != SCHEMA_VERSION:

@@ -1,27 +1,49 @@
-"""The patient's body in a CT."""
+"""The patient's body in an image."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
 
-BODY_ABOVE_HU = -300.0
+from medgan.tasks import Image
+
+IN_PLANE = np.zeros((3, 3, 3), bool)
+IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
+"""Neighbors of a voxel within its slice."""
 
 
-def body_mask(hu: np.ndarray) -> np.ndarray:
-    """Voxels of the body: above -300 HU, holes filled slice by slice, the largest connected part.
+def body_threshold(image: Image, window: tuple[float, float]) -> float:
+    """What is brighter is body, in the image's unit; `window` is the volume's own."""
+    if image.window is not None:
+        return image.body_above
+    low, high = window
+    return low + image.body_above * (high - low)
+
+
+def body_mask(values: np.ndarray, above: float) -> np.ndarray:
+    """Voxels of the body: brighter than `above`, holes filled slice by slice, the largest connected part.
 
     Args:
-        hu: (slices, rows, columns), in HU.
+        values: (slices, rows, columns).
+        above: in the unit of the values; -300 for a CT in HU.
 
     Returns:
-        bool, (slices, rows, columns); nothing is set where no voxel is above -300 HU.
+        bool, (slices, rows, columns); nothing is set where no voxel is brighter.
     """
-    dense = hu > BODY_ABOVE_HU
-    filled = np.stack([ndimage.binary_fill_holes(image) for image in dense])
+    filled = _without_holes(values > above)
     parts, num_parts = ndimage.label(filled)
     if num_parts <= 1:
         return filled
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0  # the outside
     return parts == sizes.argmax()
+
+
+def _without_holes(mask: np.ndarray) -> np.ndarray:
+    """What the border of its slice cannot be reached from is filled; many times as fast as filling slice by slice."""
+    regions, num_regions = ndimage.label(~mask, structure=IN_PLANE)
+    outside = np.zeros(num_regions + 1, bool)
+    for edge in (regions[:, 0], regions[:, -1], regions[:, :, 0], regions[:, :, -1]):
+        outside[edge] = True
+    outside[0] = False  # the mask itself
+    return ~outside[regions]

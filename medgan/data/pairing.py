@@ -2,56 +2,62 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from medgan.data.series import Series
+from medgan.data.catalogue import Problem, Series
 from medgan.errors import InputError
 from medgan.tasks import Task
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A patient's source and target; `note` says how they were chosen where there was a choice."""
+    """A patient's source and target; `note` says how they were chosen where there was a choice.
 
-    source: Series
+    Attributes:
+        source: None where it is to be simulated from the target.
+    """
+
+    source: Series | None
     target: Series
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A patient who cannot be used, and why (without naming him)."""
-
-    patient_id: str
-    reason: str
-
-
-def pair(series: Sequence[Series], task: Task) -> tuple[list[Pair], list[Problem]]:
+def pair(
+    series: Sequence[Series], task: Task, *, root: Path, source_match: str = "", target_match: str = ""
+) -> tuple[list[Pair], list[Problem]]:
     """One pair a patient: same study, same frame of reference, overlapping along the target's normal.
 
-    Of several, PET corrected for attenuation goes first, then the largest overlap, then the most slices.
+    Of several, PET corrected for attenuation goes first, then the largest overlap, then the most slices. Where the
+    task simulates its sources and no text tells given ones, a patient's longest target series stands alone.
+
+    Args:
+        series: what was found.
+        task: what is translated into what.
+        root: the folder it was found in.
+        source_match: text in the path below `root` of a source's files; empty: the modality tells it.
+        target_match: the same of a target's.
 
     Returns:
         The pairs, and the patients without one; both in the order of patient ids.
 
     Raises:
-        InputError: one of the two modalities is missing altogether.
+        InputError: one of the two sides is missing altogether.
     """
-    wanted = {task.source.modality, task.target.modality}
-    counts = {modality: sum(one.modality == modality for one in series) for modality in wanted}
-    if not all(counts.values()):
-        source, target = task.source.modality, task.target.modality
-        raise InputError(
-            f"expected {source} and {target} series of the same patients; "
-            f"found {counts[target]} {target} and {counts[source]} {source}"
-        )
-    patients = defaultdict(list)
-    for one in series:
-        if one.modality in wanted:
-            patients[one.patient_id].append(one)
-    results = [_pair_of_patient(patient, patients[patient], task) for patient in sorted(patients)]
+    simulated = task.simulation != "none" and not source_match
+    wanted = {} if simulated else {"source": (task.source.modality, source_match)}
+    wanted["target"] = (task.target.modality, target_match)
+    sides = {side: [one for one in series if _fits(one, root, *what)] for side, what in wanted.items()}
+    if not all(sides.values()):
+        names = {
+            side: f"{modality}{f' ({match!r} in its path)' if match else ''}"
+            for side, (modality, match) in wanted.items()
+        }
+        found = " and ".join(f"{len(sides[side])} {names[side]}" for side in reversed(names))
+        raise InputError(f"expected {' and '.join(names.values())} series of the same patients; found {found}")
+    patients = sorted({one.patient_id for ones in sides.values() for one in ones})
+    results = [_of_patient(patient, sides, task) for patient in patients]
     return [one for one in results if isinstance(one, Pair)], [one for one in results if isinstance(one, Problem)]
 
 
@@ -62,41 +68,58 @@ def overlap_mm(source: Series, target: Series) -> float:
     return min(source_high, target_high) - max(source_low, target_low)
 
 
-def _pair_of_patient(patient_id: str, series: Sequence[Series], task: Task) -> Pair | Problem:
-    source_name, target_name = task.source.modality, task.target.modality
-    sources = [one for one in series if one.modality == source_name]
-    targets = [one for one in series if one.modality == target_name]
+def _fits(series: Series, root: Path, modality: str, match: str) -> bool:
+    return series.modality == modality and match in str(series.files[0].relative_to(root))
+
+
+def _of_patient(patient_id: str, sides: Mapping[str, Sequence[Series]], task: Task) -> Pair | Problem:
     if not patient_id:
         return Problem(patient_id, "expected a Patient ID; it is empty, so nobody can tell patients apart")
+    mine = {side: [one for one in ones if one.patient_id == patient_id] for side, ones in sides.items()}
+    if "source" in mine:
+        return _best_pair(patient_id, mine["source"], mine["target"], task)
+    targets = mine["target"]
+    best = max(targets, key=lambda one: (one.attenuation_corrected, len(one.files), one.series_uid))
+    note = f"took the longest of {len(targets)} {task.target.modality} series" if len(targets) > 1 else ""
+    return Pair(None, best, note)
+
+
+def _best_pair(patient_id: str, sources: list[Series], targets: list[Series], task: Task) -> Pair | Problem:
+    source_name, target_name = task.source.modality, task.target.modality
     if not sources or not targets:
-        return Problem(patient_id, f"expected {source_name} and {target_name}; got only {series[0].modality}")
-    together = [
-        Pair(source, target)
-        for source in sources
-        for target in targets
-        if source.study_uid == target.study_uid and source.frame_of_reference == target.frame_of_reference != ""
-    ]
+        only = (sources or targets)[0].modality
+        return Problem(patient_id, f"expected {source_name} and {target_name}; got only {only}")
+    together = [(source, target) for source in sources for target in targets if _in_one_place(source, target)]
     if not together:
         return Problem(patient_id, f"no {source_name} and {target_name} share a study and a frame of reference")
-    overlapping = [one for one in together if overlap_mm(one.source, one.target) > 0]
+    overlapping = [one for one in together if overlap_mm(*one) > 0]
     if not overlapping:
         return Problem(patient_id, f"{source_name} and {target_name} do not overlap along the slice normal")
-    best = max(overlapping, key=_preference)
-    return Pair(best.source, best.target, _note(best, overlapping, task))
+    source, target = max(overlapping, key=_preference)
+    return Pair(source, target, _note(source, target, overlapping))
 
 
-def _preference(one: Pair) -> tuple[bool, float, int, str, str]:
-    overlap = round(overlap_mm(one.source, one.target), 1)
-    num_slices = len(one.source.files) + len(one.target.files)
-    return one.source.attenuation_corrected, overlap, num_slices, one.source.series_uid, one.target.series_uid
+def _in_one_place(source: Series, target: Series) -> bool:
+    return (
+        source != target
+        and source.study_uid == target.study_uid
+        and source.frame_of_reference == target.frame_of_reference != ""
+    )
 
 
-def _note(best: Pair, candidates: Sequence[Pair], task: Task) -> str:
+def _preference(one: tuple[Series, Series]) -> tuple[bool, float, int, str, str]:
+    source, target = one
+    num_slices = len(source.files) + len(target.files)
+    overlap = round(overlap_mm(source, target), 1)
+    return source.attenuation_corrected, overlap, num_slices, source.series_uid, target.series_uid
+
+
+def _note(source: Series, target: Series, candidates: Sequence[tuple[Series, Series]]) -> str:
     if len(candidates) == 1:
         return ""
-    studies = len({one.source.study_uid for one in candidates})
+    studies = len({one.study_uid for one, _ in candidates})
     return (
         f"took 1 of {len(candidates)} possible pairs in {studies} {'study' if studies == 1 else 'studies'}: "
-        f"{len(best.source.files)} {task.source.modality} and {len(best.target.files)} {task.target.modality} slices "
-        f"that overlap by {overlap_mm(best.source, best.target):.0f} mm"
+        f"{len(source.files)} {source.modality} and {len(target.files)} {target.modality} slices "
+        f"that overlap by {overlap_mm(source, target):.0f} mm"
     )

@@ -1,94 +1,81 @@
-"""Find DICOM series in a folder of any layout, and read one into a Volume in physical units."""
+"""Find image series in a folder of any layout, and read one into a Volume in physical units."""
 
 from __future__ import annotations
 
-import warnings
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.config import disable_value_validation
-from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
 
-from medgan.data.geometry import Plane, stack_affine
+from medgan.data.attributes import damage_is
+from medgan.data.catalogue import UNITS, Problem, Series, Survey
+from medgan.data.frames import frame_headers
+from medgan.data.header import Slice, read_slices
+from medgan.data.nifti import find_nifti, is_nifti, read_nifti
+from medgan.data.plausible import check_values
 from medgan.data.suv import suv_factor
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 
-PHANTOM_MODEL = "medgan phantom"
-UNITS = {"CT": "HU", "PT": "SUV"}  # every other modality: arbitrary units
-_REQUIRED = [
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "SOPInstanceUID",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
-]
-_OPTIONAL = ["PatientID", "FrameOfReferenceUID", "Modality", "ImageType", "ManufacturerModelName", "CorrectedImage"]
+UNREADABLE = "unreadable (permission)"
+NO_WAY = "link in a circle or broken"
 
 
-@dataclass(frozen=True)
-class Series:
-    """The slices of one DICOM series, sorted along the normal of their planes.
+def survey(folder: Path) -> Survey:
+    """Every series of CT, MR and PET slices and every NIfTI image below `folder`, and what else is there.
 
-    Attributes:
-        files: one a slice.
-        planes: where each lies, in the same order.
-        attenuation_corrected: False only where a PET header says that the correction was not made.
-        phantom: the series was written by `medgan phantoms`.
-    """
-
-    patient_id: str
-    study_uid: str
-    series_uid: str
-    frame_of_reference: str
-    modality: str
-    files: tuple[Path, ...]
-    planes: tuple[Plane, ...]
-    attenuation_corrected: bool = True
-    phantom: bool = False
-
-    @property
-    def affine(self) -> np.ndarray:
-        """float64 (4, 4), see `Volume.affine`; raises InputError where the slices are no regular stack."""
-        return stack_affine(self.planes, self.modality)
-
-    def extent_mm(self, direction: np.ndarray) -> tuple[float, float]:
-        """The lowest and highest voxel center along the unit vector `direction`."""
-        corners = np.concatenate([self.planes[0].corners, self.planes[-1].corners]) @ direction
-        return float(corners.min()), float(corners.max())
-
-
-def find_series(folder: Path) -> list[Series]:
-    """Every series of image slices below `folder`, sorted by patient, study and series.
-
-    Files that are no DICOM image slice (reports, DICOMDIR, localizers, text) are passed over; a slice that is
-    there twice counts once.
+    Links are followed, each folder is seen once. A slice that is there twice counts once. A series of which one
+    slice cannot be used is a problem of its patient.
 
     Raises:
-        InputError: the folder is missing or holds no DICOM image slice.
+        InputError: the folder is missing or holds no image.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder of DICOM files; there is no such folder")
-    groups: dict[str, dict[str, tuple[Path, pydicom.Dataset]]] = defaultdict(dict)
-    num_others = 0
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        header = _slice_header(path)
-        if header is None:
-            num_others += 1
+    passed_over: Counter[str] = Counter()
+    groups: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
+    images: list[Path] = []
+    for path in _files(folder, passed_over):
+        if is_nifti(path):
+            images.append(path)
+            continue
+        slices = _slices(path)
+        if isinstance(slices, str):
+            passed_over[slices] += 1
         else:
-            groups[str(header.SeriesInstanceUID)].setdefault(str(header.SOPInstanceUID), (path, header))
-    if not groups:
-        raise InputError(f"{folder}: expected DICOM image slices; found none among {num_others} files")
-    found = [_sorted_series(list(slices.values())) for slices in groups.values()]
-    return sorted(found, key=lambda one: (one.patient_id, one.study_uid, one.series_uid))
+            for one in slices:
+                groups[one.group].append(one)
+    if not groups and not images:
+        raise InputError(f"{folder}: expected DICOM image slices; found none among {sum(passed_over.values())} files")
+    series, problems = find_nifti(images, folder)
+    for group in groups.values():
+        once = _once(group, passed_over)
+        faults = Counter(fault for one in once for fault in one.faults)
+        if faults:
+            problems.append(Problem(once[0].patient_id, _described(faults, once)))
+        else:
+            series.append(_sorted_series(once))
+    series.sort(key=lambda one: (one.patient_id, one.study_uid, one.series_uid, one.modality, one.frame_of_reference))
+    problems.sort(key=lambda one: (one.patient_id, one.reason))
+    return Survey(series, problems, dict(passed_over))
+
+
+def find_series(folder: Path) -> list[Series]:
+    """The series of `survey`, where nothing is asked about the rest.
+
+    Raises:
+        InputError: the folder is missing, or holds no series that can be used.
+    """
+    found = survey(folder)
+    if not found.series:
+        reasons = "; ".join(sorted({problem.reason for problem in found.problems})[:3])
+        raise InputError(f"{folder}: expected image series that can be used; found none: {reasons}")
+    return found.series
 
 
 def read_volume(series: Series) -> Volume:
@@ -98,86 +85,158 @@ def read_volume(series: Series) -> Volume:
         float32 (slices, rows, columns), slices in the order of `series.files`.
 
     Raises:
-        InputError: the slices are no regular stack, cannot be decoded, or their unit is unknown. The message
-            names the modality and figures only, so that it may be logged.
+        InputError: the slices are no regular stack, cannot be decoded, their unit is unknown, or their values are
+            none of the modality. The message names the modality and figures only, so that it may be logged.
     """
+    if is_nifti(series.files[0]):
+        return read_nifti(series)
     affine = series.affine
-    array = np.empty((len(series.files), *series.planes[0].size), np.float32)
-    headers = []
-    with _tolerant():
-        for number, path in enumerate(series.files):
-            header = pydicom.dcmread(path)
-            array[number] = _rescaled(header, series.modality, number)
-            del header.PixelData
-            headers.append(header)
-    if series.modality == "PT":
-        array *= suv_factor(headers)
-    return Volume(array, affine, series.frame_of_reference, UNITS.get(series.modality, "a.u."))
+    with np.errstate(over="ignore", invalid="ignore"):  # the values are checked
+        array, headers = _decoded(series)
+        if series.modality == "PT":
+            with damage_is("PT: expected a header that tells the SUV; reading it"):
+                array *= suv_factor(headers)
+    check_values(array, series.modality)
+    return Volume(array, affine, series.frame_of_reference, series.unit)
 
 
 def representative_headers(series: Series) -> list[pydicom.Dataset]:
-    """The header of every slice without its pixels, in the order of `series.files`."""
-    with _tolerant():
-        return [pydicom.dcmread(path, stop_before_pixels=True) for path in series.files]
+    """The header of every slice without its pixels, in the order of `series.files`.
+
+    Raises:
+        InputError: the series is a NIfTI image, or a file changed since it was found.
+    """
+    if is_nifti(series.files[0]):
+        raise InputError(f"{series.modality}: expected a DICOM series; a NIfTI image has no DICOM headers")
+    with damage_is(f"{series.modality}: expected the headers that were found; reading them"):
+        headers = {
+            path: _headers(pydicom.dcmread(path, stop_before_pixels=True)) for path in dict.fromkeys(series.files)
+        }
+        return [headers[path][frame] for path, frame in zip(series.files, series.frames, strict=True)]
 
 
-@contextmanager
-def _tolerant() -> Iterator[None]:
-    """Read what real exports hold: numbers longer than DS allows, unpadded UIDs, odd character sets."""
-    with disable_value_validation(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pydicom")
-        yield
+def _files(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
+    """Regular files below a folder, sorted; counts what cannot be followed."""
+    waiting, seen = [folder], set()
+    while waiting:
+        folder = waiting.pop()
+        try:
+            state = folder.stat()
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            passed_over[_reason(error)] += 1
+            continue
+        if (state.st_dev, state.st_ino) in seen:
+            passed_over[NO_WAY] += 1
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders = []
+        for entry in entries:
+            try:
+                mode = entry.stat().st_mode
+            except OSError as error:
+                passed_over[_reason(error)] += 1
+                continue
+            if stat.S_ISDIR(mode):
+                folders.append(folder / entry.name)
+            elif stat.S_ISREG(mode):
+                yield folder / entry.name
+            else:
+                passed_over["no regular file"] += 1
+        waiting.extend(reversed(folders))
 
 
-def _slice_header(path: Path) -> pydicom.Dataset | None:
+def _reason(error: OSError) -> str:
+    return UNREADABLE if isinstance(error, PermissionError) else NO_WAY
+
+
+def _slices(path: Path) -> list[Slice] | str:
     try:
-        with _tolerant():
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_REQUIRED + _OPTIONAL)
-            complete = all(header.get(tag) for tag in _REQUIRED)
-    except (InvalidDicomError, EOFError, ValueError):
-        return None
-    if "LOCALIZER" in (header.get("ImageType") or ()) or not complete:
-        return None
-    return header
+        return read_slices(path)
+    except OSError:
+        return UNREADABLE
 
 
-def _sorted_series(slices: list[tuple[Path, pydicom.Dataset]]) -> Series:
-    planes = [(path, _plane(header)) for path, header in slices]
-    normal = planes[0][1].normal
-    planes.sort(key=lambda item: float(np.dot(item[1].position, normal)))
-    header = slices[0][1]
+def _once(group: Sequence[Slice], passed_over: Counter[str]) -> list[Slice]:
+    """Without the copies of a slice."""
+    kept = {(one.sop_uid or one.path, one.frame, one.plane): one for one in reversed(group)}
+    copies = {one.path for one in group} - {one.path for one in kept.values()}
+    if copies:
+        passed_over["same slice twice"] += len(copies)
+    return list(reversed(kept.values()))
+
+
+def _described(faults: Counter[str], slices: Sequence[Slice]) -> str:
+    """The most common ones, such as "CT: 3 of 40 slices have no Image Position (Patient), 1 of 40 has no Rows"."""
+    parts = [
+        f"{count} of {len(slices)}{'' if number else ' slices'} {'has' if count == 1 else 'have'} {fault}"
+        for number, (fault, count) in enumerate(faults.most_common(3))
+    ]
+    return f"{slices[0].modality or 'image'}: {', '.join(parts)}"
+
+
+def _sorted_series(slices: Sequence[Slice]) -> Series:
+    planes = [one.plane for one in slices if one.plane is not None]
+    order = np.argsort([plane.position for plane in planes] @ planes[0].normal, kind="stable")
+    first = slices[0]
     return Series(
-        patient_id=str(header.get("PatientID", "") or ""),
-        study_uid=str(header.StudyInstanceUID),
-        series_uid=str(header.SeriesInstanceUID),
-        frame_of_reference=str(header.get("FrameOfReferenceUID", "") or ""),
-        modality=str(header.get("Modality", "") or ""),
-        files=tuple(path for path, _ in planes),
-        planes=tuple(plane for _, plane in planes),
-        attenuation_corrected="ATTN" in (header.get("CorrectedImage") or "ATTN"),
-        phantom=str(header.get("ManufacturerModelName", "")) == PHANTOM_MODEL,
+        patient_id=first.patient_id,
+        study_uid=first.study_uid,
+        series_uid=first.series_uid,
+        frame_of_reference=first.frame_of_reference,
+        modality=first.modality,
+        files=tuple(slices[index].path for index in order),
+        frames=tuple(slices[index].frame for index in order),
+        planes=tuple(planes[index] for index in order),
+        attenuation_corrected=all(one.attenuation_corrected for one in slices),
+        phantom=first.phantom,
     )
 
 
-def _plane(header: pydicom.Dataset) -> Plane:
-    return Plane(
-        position=tuple(float(value) for value in header.ImagePositionPatient),
-        orientation=tuple(float(value) for value in header.ImageOrientationPatient),
-        pixel_spacing=tuple(float(value) for value in header.PixelSpacing),
-        size=(int(header.Rows), int(header.Columns)),
-    )
+def _headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
+    return frame_headers(dataset) if "PerFrameFunctionalGroupsSequence" in dataset else [dataset]
 
 
-def _rescaled(header: pydicom.Dataset, modality: str, number: int) -> np.ndarray:
-    if modality in UNITS and "RescaleSlope" not in header:
-        raise InputError(f"{modality}: slice {number} has no Rescale Slope; {UNITS[modality]} needs it")
-    try:
-        pixels = header.pixel_array
-    except (ValueError, RuntimeError, NotImplementedError, AttributeError, KeyError) as error:
-        syntax = header.file_meta.get("TransferSyntaxUID", "unknown")
-        raise InputError(
-            f"{modality}: expected pixels that pydicom can decode; slice {number} has the transfer syntax "
-            f"{getattr(syntax, 'name', syntax)} and fails with {type(error).__name__}"
-        ) from error
-    slope, intercept = float(header.get("RescaleSlope", 1.0)), float(header.get("RescaleIntercept", 0.0))
-    return pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+def _decoded(series: Series) -> tuple[np.ndarray, list[pydicom.Dataset]]:
+    """Rescaled pixels, float32 (slices, rows, columns), and the headers without them; each file is read once."""
+    places: dict[Path, list[int]] = defaultdict(list)
+    for number, path in enumerate(series.files):
+        places[path].append(number)
+    shape = (len(series.files), *series.planes[0].size)
+    array: np.ndarray | None = None
+    headers: dict[int, pydicom.Dataset] = {}
+    for path, numbers in places.items():
+        dataset, pixels = _pixels(path, series.modality, numbers[0], shape[1:])
+        with damage_is(f"{series.modality}: expected the header that was found; reading that of slice {numbers[0]}"):
+            own = _headers(dataset)
+        array = np.empty(shape, np.float32) if array is None else array  # not before a slice has proved its size
+        for number in numbers:
+            frame = series.frames[number]
+            headers[number] = own[frame]
+            array[number] = _rescaled(pixels[frame], own[frame], series.modality, number)
+    assert array is not None, "a series has slices"
+    return array, [headers[number] for number in range(len(series.files))]
+
+
+def _pixels(path: Path, modality: str, number: int, size: tuple[int, ...]) -> tuple[pydicom.Dataset, np.ndarray]:
+    """A file's header without its pixels, and these as stored, (frames, rows, columns)."""
+    with damage_is(f"{modality}: expected a DICOM file; reading that of slice {number}"):
+        dataset = pydicom.dcmread(path)
+        syntax = UID(dataset.file_meta.get("TransferSyntaxUID") or "unknown").name
+    with damage_is(
+        f"{modality}: expected pixels that pydicom can decode; slice {number} has the transfer syntax {syntax} and"
+    ):
+        pixels = dataset.pixel_array.reshape(-1, *size)
+    for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
+        dataset.pop(keyword, None)
+    return dataset, pixels
+
+
+def _rescaled(pixels: np.ndarray, header: pydicom.Dataset, modality: str, number: int) -> np.ndarray:
+    with damage_is(f"{modality}: expected Rescale Slope and Intercept as numbers; reading those of slice {number}"):
+        slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+        if modality in UNITS and slope is None:
+            raise InputError(f"{modality}: slice {number} has no Rescale Slope; {UNITS[modality]} needs it")
+        scale = np.float32(float(1.0 if slope is None else slope))
+        offset = np.float32(float(0.0 if intercept is None else intercept))
+    return pixels.astype(np.float32) * scale + offset

@@ -14,6 +14,7 @@ from medgan.data.atomic import write_atomically
 from medgan.errors import InputError
 
 ROLES = ("train", "validation", "test")
+LEAST_TO_SPLIT = len(ROLES)
 
 
 def patient_hash(patient_id: str, key: bytes) -> str:
@@ -32,19 +33,23 @@ def load_key(datasets: Path) -> bytes:
     return path.read_bytes()
 
 
-def load_roles(datasets: Path) -> dict[str, str]:
-    """Roles drawn so far in an output folder: patient hash to role."""
+def load_roles(datasets: Path) -> dict[str, dict[str, str]]:
+    """Roles drawn so far in an output folder: task to patient hash to role."""
     path = datasets / "roles.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def store_roles(datasets: Path, roles: dict[str, str]) -> None:
+def store_roles(datasets: Path, roles: dict[str, dict[str, str]]) -> None:
     """Keep the roles in `roles.json`."""
     write_atomically(datasets / "roles.json", json.dumps(roles, indent=1, sort_keys=True).encode())
 
 
-def assign_roles(hashes: Iterable[str], known: dict[str, str]) -> dict[str, str]:
-    """A role for every patient: a third test, a sixth validation, at least one of each, the rest train.
+def assign_roles(
+    hashes: Iterable[str], known: dict[str, str], *, validation_share: float = 1 / 6, test_share: float = 1 / 3
+) -> dict[str, str]:
+    """A role for every patient: some validation, some test, at least one of each, the rest train.
+
+    One or two patients cannot be split: they all become test patients, on whom a model can be evaluated.
 
     Known roles never change. New patients come in the order of their hashes, which the key makes random, and each
     takes the role that lacks most.
@@ -52,18 +57,20 @@ def assign_roles(hashes: Iterable[str], known: dict[str, str]) -> dict[str, str]
     Args:
         hashes: the patients of one data set.
         known: roles drawn before, of these and perhaps other patients.
+        validation_share: of the patients.
+        test_share: of the patients.
 
     Returns:
         The role of each of `hashes`.
 
     Raises:
-        InputError: fewer than 3 patients, or the roles drawn before leave a role empty.
+        InputError: the roles drawn before leave a role empty.
     """
     patients = sorted(set(hashes))
     num = len(patients)
-    if num < 3:
-        raise InputError(f"expected at least 3 patients to split into {', '.join(ROLES)}, got {num}")
-    wanted = {"validation": max(1, round(num / 6)), "test": max(1, round(num / 3))}
+    if num < LEAST_TO_SPLIT:
+        return {patient: known.get(patient, "test") for patient in patients}
+    wanted = {"validation": max(1, round(num * validation_share)), "test": max(1, round(num * test_share))}
     wanted["train"] = num - sum(wanted.values())
     roles = {patient: known[patient] for patient in patients if patient in known}
     for patient in patients:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from medgan.errors import InputError
+
+PHILIPS = (0x7053, "Philips PET Private Group")
+PHILIPS_SUV, PHILIPS_ACTIVITY = 0x00, 0x09
+GE = (0x0009, "GEMS_PETD_01")
+GE_SCAN = 0x0D
+_STAMP = re.compile(r"(\d{8})(\d{2,6}(?:\.\d*)?)([+-]\d{4})?")  # VR DT, to the hour at least
+_OFFSET = re.compile(r"[+-]\d{4}")
 
 
 def suv_factor(headers: Sequence[Any]) -> float:
@@ -16,8 +25,8 @@ def suv_factor(headers: Sequence[Any]) -> float:
         headers: DICOM headers of all slices of one series.
 
     Raises:
-        InputError: the Units are not GML (SUV body weight) or BQML, the image is not corrected for attenuation,
-            or a value that the conversion needs is missing.
+        InputError: the Units are not GML (SUV body weight), BQML or Philips' CNTS, the image is not corrected for
+            attenuation, or a value that the conversion needs is missing.
     """
     header = headers[0]
     _check_attenuation(header)
@@ -27,12 +36,48 @@ def suv_factor(headers: Sequence[Any]) -> float:
         if suv_type != "BW":
             raise InputError(f"PT: expected SUV Type BW (body weight), got {suv_type}")
         return 1.0
-    if units != "BQML":
-        raise InputError(f"PT: expected Units GML (SUV) or BQML (activity), got {units}")
-    weight_kg = _number(header, "PatientWeight")
-    nuclide = _radiopharmaceutical(header)
+    if units == "BQML":
+        return _suv_per_activity(headers)
+    if units == "CNTS":
+        return _suv_per_count(headers)
+    raise InputError(f"PT: expected Units GML (SUV), BQML (activity) or CNTS with Philips' factors; got {units}")
+
+
+def _suv_per_activity(headers: Sequence[Any]) -> float:
+    weight_kg = _number(headers[0], "PatientWeight")
+    nuclide = _radiopharmaceutical(headers[0])
     dose_bq = _number(nuclide, "RadionuclideTotalDose")
     return 1000.0 * weight_kg / (dose_bq * _remaining(headers, nuclide))
+
+
+def _suv_per_count(headers: Sequence[Any]) -> float:
+    factor = _philips(headers[0], PHILIPS_SUV)
+    if factor:
+        return factor
+    activity = _philips(headers[0], PHILIPS_ACTIVITY)
+    if activity:
+        return activity * _suv_per_activity(headers)
+    raise InputError(
+        "PT: Units CNTS need Philips' SUV scale factor (7053,1000) or activity factor (7053,1009); neither is there"
+    )
+
+
+def _philips(header: Any, offset: int) -> float:
+    """A private factor; 0 where there is none."""
+    try:
+        value = float(_private(header, *PHILIPS, offset))
+    except ValueError:
+        return 0.0
+    return value if math.isfinite(value) and value > 0 else 0.0
+
+
+def _private(header: Any, group: int, creator: str, offset: int) -> str:
+    """A private attribute as text; empty where there is none."""
+    try:
+        value = header.private_block(group, creator)[offset].value
+    except KeyError:
+        return ""
+    return (value.decode("latin-1") if isinstance(value, bytes) else str(value or "")).strip(" \0")
 
 
 def _check_attenuation(header: Any) -> None:
@@ -45,7 +90,7 @@ def _check_attenuation(header: Any) -> None:
 def _radiopharmaceutical(header: Any) -> Any:
     sequence = header.get("RadiopharmaceuticalInformationSequence")
     if not sequence:
-        raise InputError("PT: Units BQML need a Radiopharmaceutical Information Sequence; it is missing")
+        raise InputError("PT: SUV of activity needs a Radiopharmaceutical Information Sequence; it is missing")
     return sequence[0]
 
 
@@ -64,21 +109,45 @@ def _remaining(headers: Sequence[Any], nuclide: Any) -> float:
 
 
 def _scan_start(headers: Sequence[Any]) -> datetime:
-    """Series time, unless the series was made after it was acquired: then the earliest acquisition."""
-    series = _moment(headers[0], "SeriesDate", "SeriesTime")
-    acquired = [
-        _moment(header, "AcquisitionDate", "AcquisitionTime") for header in headers if header.get("AcquisitionTime")
-    ]
-    return min([series, *acquired])
+    """What the values are decay corrected to.
+
+    Enhanced images say it. Of classic ones it is the series' time; but where the series was made after it was
+    acquired, GE's private scan time, or else the earliest acquisition (QIBA, SUV vendor-neutral pseudo-code).
+    """
+    header = headers[0]
+    if header.get("DecayCorrectionDateTime") or header.get("DecayCorrected"):
+        return _stamp(header, str(header.get("DecayCorrectionDateTime") or ""), "Decay Correction DateTime")
+    series = _moment(header, "SeriesDate", "SeriesTime")
+    acquired = [_moment(one, "AcquisitionDate", "AcquisitionTime") for one in headers if one.get("AcquisitionTime")]
+    if not acquired or series <= min(acquired):
+        return series
+    scan = _private(header, *GE, GE_SCAN)
+    return _stamp(header, scan, "GE's scan time") if scan else min(acquired)
 
 
 def _injection(header: Any, nuclide: Any, scan: datetime) -> datetime:
     stamp = str(nuclide.get("RadiopharmaceuticalStartDateTime", "") or "")
     if stamp:
-        return _parse(stamp[:8], stamp[8:].split("+")[0].split("-")[0], "Radiopharmaceutical Start DateTime")
+        return _stamp(header, stamp, "Radiopharmaceutical Start DateTime")
     clock = str(nuclide.get("RadiopharmaceuticalStartTime", "") or "")
     start = _parse(scan.strftime("%Y%m%d"), clock, "Radiopharmaceutical Start Time")
     return start - timedelta(days=1) if start > scan else start  # injected before midnight, scanned after it
+
+
+def _stamp(header: Any, text: str, name: str) -> datetime:
+    """A DT, in the time zone of the header's dates and times where both zones are known."""
+    found = _STAMP.fullmatch(text.strip(" \0"))
+    date, clock, zone = found.groups() if found else ("", "", None)
+    moment = _parse(date, clock, name)
+    local = str(header.get("TimezoneOffsetFromUTC", "") or "").strip()
+    if zone and _OFFSET.fullmatch(local):
+        moment += _offset(local) - _offset(zone)
+    return moment
+
+
+def _offset(zone: str) -> timedelta:
+    minutes = int(zone[1:3]) * 60 + int(zone[3:5])
+    return timedelta(minutes=-minutes if zone[0] == "-" else minutes)
 
 
 def _moment(header: Any, date: str, time: str) -> datetime:
@@ -89,15 +158,15 @@ def _moment(header: Any, date: str, time: str) -> datetime:
 def _parse(date: str, time: str, name: str) -> datetime:
     digits = time.replace(":", "").strip()
     try:
-        day = datetime.strptime(date.strip(), "%Y%m%d")
+        day = datetime.strptime(date.strip().replace(".", ""), "%Y%m%d")
         clock = datetime.strptime(digits.split(".")[0].ljust(6, "0")[:6], "%H%M%S")
         fraction = float(f"0.{digits.split('.')[1]}") if "." in digits else 0.0
-    except ValueError as error:
+        moment = day + timedelta(hours=clock.hour, minutes=clock.minute, seconds=clock.second + fraction)
+    except (ValueError, OverflowError) as error:
         raise InputError(f"PT: {name} is missing or not a DICOM date and time; SUV needs it") from error
     if not digits:
         raise InputError(f"PT: {name} is missing or not a DICOM date and time; SUV needs it")
-    seconds = clock.hour * 3600 + clock.minute * 60 + clock.second + fraction
-    return day + timedelta(seconds=seconds)
+    return moment
 
 
 def _number(header: Any, keyword: str) -> float:
@@ -105,7 +174,7 @@ def _number(header: Any, keyword: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        number = 0.0
-    if not number > 0:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
         raise InputError(f"PT: {keyword} is {value!r}; SUV needs a number above 0")
     return number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -113,8 +113,15 @@ def _grey(values: Tensor) -> Tensor:
 
 
 def _physical(values: Tensor, image: Image) -> Tensor:
+    assert image.window is not None, "a physical unit has a window"
     low, high = image.window
     return low + (values.double() + 1) * (high - low) / 2
+
+
+def error_text(values: Mapping[str, float]) -> str:
+    """The mean absolute error of an epoch's values for a person, such as "MAE 85.2 HU"; empty in arbitrary units."""
+    named = {f"val/mae_{unit.lower()}": unit for unit in ("HU", "SUV")}
+    return next((f"MAE {values[name]:.4g} {unit}" for name, unit in named.items() if name in values), "")
 
 
 def patient_means(rows: Iterable[Row]) -> Patients:

@@ -17,18 +17,19 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def beats_mean_image(
-    candidate: Mapping[str, Mapping[str, float]], mean_image: Mapping[str, Mapping[str, float]]
+def beats_floor(
+    candidate: Mapping[str, Mapping[str, float]], floor: Mapping[str, Mapping[str, float]], *, name: str
 ) -> Verdict:
-    """The first champion's gate: a higher SSIM than the mean training image, on the mean over the test patients.
+    """The first champion's gate: a higher SSIM than without a network, on the mean over the test patients.
 
     Args:
         candidate: test patient -> metric -> value.
-        mean_image: the same patients with the mean image of the training targets as every output.
+        floor: the same patients without a network.
+        name: what was taken for the output there, see `medgan.tasks.Task.floor`.
     """
-    assert candidate.keys() == mean_image.keys(), "both must be measured on the same patients"
+    assert candidate.keys() == floor.keys(), "both must be measured on the same patients"
     ours = statistics.fmean(values[PRIMARY] for values in candidate.values())
-    theirs = statistics.fmean(values[PRIMARY] for values in mean_image.values())
+    theirs = statistics.fmean(values[PRIMARY] for values in floor.values())
     passed = ours > theirs
     word = "above" if passed else "not above"
-    return Verdict(passed, (f"{PRIMARY} {ours:.4f} is {word} the mean image's {theirs:.4f}",))
+    return Verdict(passed, (f"{PRIMARY} {ours:.4f} is {word} that of the {name}, {theirs:.4f}",))

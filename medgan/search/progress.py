@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from medgan.metrics.table import error_text
 from medgan.search.plan import Forecast
 from medgan.search.trial import Assignment
 from medgan.terminal import LOG, duration
@@ -27,7 +28,7 @@ class Line:
     state: str = "starting"
     epoch: int = 0
     best: float = float("nan")
-    mae: float = float("nan")
+    error: str = ""
     epoch_s: list[float] = field(default_factory=list)
 
 
@@ -75,14 +76,14 @@ class Progress:
             return
         metrics = result["metrics"]
         line.state, line.epoch, line.best = "running", result["epoch"], result["objective"]
-        line.mae = metrics.get("val/mae_hu", float("nan"))
+        line.error = error_text(metrics)
         line.epoch_s.append(metrics["time/epoch_s"])
         if "time/handover_s" in metrics:
             self.handovers.append(metrics["time/handover_s"])
             LOG.info("trial %d: first step %.2f s after the last trial's end", line.root, self.handovers[-1])
         self._say(
             f"trial {line.root}: epoch {line.epoch}/{line.epochs}, val/ssim {metrics['val/ssim']:.3f}, "
-            f"MAE {line.mae:.0f} HU, {line.epoch_s[-1]:.1f} s; {self._outlook()}",
+            f"{line.error}{', ' if line.error else ''}{line.epoch_s[-1]:.1f} s; {self._outlook()}",
             shown=not self.console.is_terminal,
         )
 
@@ -128,7 +129,7 @@ class Progress:
             "state",
             "epoch",
             "best val/ssim",
-            "val MAE (HU)",
+            "last epoch",
             "epoch (s)",
             "time left",
             box=None,
@@ -136,7 +137,7 @@ class Progress:
         )
         for line in list(self.lines.values()):
             seconds = f"{statistics.median(line.epoch_s):.1f}" if line.epoch_s else ""
-            number = [f"{line.best:.3f}", f"{line.mae:.0f}"] if line.epoch else ["", ""]
+            number = [f"{line.best:.3f}", line.error] if line.epoch else ["", ""]
             going = line.state == "running" and line.epoch_s
             left = duration((line.epochs - line.epoch) * statistics.median(line.epoch_s)) if going else ""
             table.add_row(str(line.root), line.state, f"{line.epoch}/{line.epochs}", *number, seconds, left)

@@ -44,7 +44,7 @@ class Job:
 
     Attributes:
         base: the configuration that the moving settings are put into.
-        dataset: folder of the prepared data set.
+        dataset: the prepared data set's state, see `PreparedDataset.state`.
         checkpoints: the study's folder; one folder a trial below it.
         scratch: for the engines' own bookkeeping.
     """

@@ -98,17 +98,20 @@ def write_derived(
         **storage.attributes,
         "SOPClassUID": storage.sop_class,
         "ImageType": list(storage.image_type),
+        **({storage.number_of_slices: len(pixels)} if storage.number_of_slices else {}),
     }
     names = [f"{index + 1:05d}.dcm" for index in range(len(pixels))]
     with _appearing(folder) as partial:
         for index, (name, header) in enumerate(zip(names, headers, strict=True)):
             own = {
                 "SOPInstanceUID": generate_uid(prefix=None),
+                **_of_same_modality(header, task, storage),
                 **modules.plane(volume, index),
+                **({storage.slice_index: index + 1} if storage.slice_index else {}),
                 **modules.derivation(task, model, sop_class=header.SOPClassUID, sop_instance=header.SOPInstanceUID),
                 "PixelData": pixels[index].astype("<u2", copy=False).tobytes(),
             }
-            _write(partial / name, {**shared, **own})
+            _write(partial / name, {key: value for key, value in {**shared, **own}.items() if key not in storage.never})
     return [folder / name for name in names]
 
 
@@ -159,6 +162,13 @@ def _copied(header: Dataset) -> dict[str, object]:
     if not values["StudyInstanceUID"]:
         raise InputError("source series: expected a StudyInstanceUID to file the result under; it has none")
     return values
+
+
+def _of_same_modality(header: Dataset, task: Task, storage: Storage) -> dict[str, object]:
+    """What an image takes over from a source of its own modality."""
+    if task.source.modality != task.target.modality:
+        return {}
+    return {keyword: copy.deepcopy(header[keyword].value) for keyword in storage.copied if keyword in header}
 
 
 def _lossy(headers: Sequence[Dataset]) -> dict[str, object]:

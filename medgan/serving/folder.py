@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from medgan.data.series import Series, find_series, read_volume, representative_headers
+from medgan.data.catalogue import Series
+from medgan.data.series import find_series, read_volume, representative_headers
 from medgan.errors import InputError
 from medgan.serving.derive import ModelFacts, refuse_taken, write_derived
 from medgan.serving.translate import Translator, translate_volume

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,8 +33,10 @@ class ModelManifest(BaseModel, frozen=True, extra="forbid"):
     config: dict[str, Any] = Field(description="the training's configuration, see medgan.config")
     spacing_mm: PositiveFloat = Field(description="in-plane spacing of the training's grid")
     size: PositiveInt = Field(description="rows and columns of the training's grid")
-    source_window: tuple[float, float] = Field(description="(low, high) in the source's unit, mapped to [-1, 1]")
-    target_window: tuple[float, float] = Field(description="(low, high) in the target's unit, mapped to [-1, 1]")
+    source_window: tuple[float, float] | None = Field(
+        description="(low, high) in the source's unit, mapped to [-1, 1]; null: the percentiles of each volume"
+    )
+    target_window: tuple[float, float] | None = Field(description="the same of the target; null: the source's")
     data_digest: str = Field(description="digest of the data set it was trained on")
     weights_sha256: str = Field(default="", description="of generator.safetensors; set when saved")
     intended_use: Literal["research only"] = "research only"
@@ -42,7 +45,7 @@ class ModelManifest(BaseModel, frozen=True, extra="forbid"):
     def windows_open_upwards(self) -> ModelManifest:
         """A window's low end is below its high end."""
         for name in ("source_window", "target_window"):
-            low, high = getattr(self, name)
+            low, high = getattr(self, name) or (0.0, 1.0)
             if not low < high:
                 raise ValueError(f"{name}: expected (low, high) with low < high; got ({low:g}, {high:g})")
         return self
@@ -100,7 +103,7 @@ def load_translator(folder: Path, device: str = "cpu") -> Translator:
         raise InputError(
             f"model {folder / WEIGHTS}: expected sha256 {manifest.weights_sha256}, got {digest}; the file is damaged"
         )
-    network = build_generator(validated(manifest.config))
+    network, task = build_generator(validated(manifest.config)), task_named(manifest.task)
     try:
         network.load_state_dict(safetensors.torch.load(weights))
     except (RuntimeError, SafetensorError) as error:
@@ -108,11 +111,13 @@ def load_translator(folder: Path, device: str = "cpu") -> Translator:
         raise InputError(f"model {folder / WEIGHTS}: the weights do not fit the configuration: {reason:.300}") from None
     return Translator(
         network=network.to(device),
-        task=task_named(manifest.task),
+        task=replace(
+            task,
+            source=replace(task.source, window=manifest.source_window),
+            target=replace(task.target, window=manifest.target_window),
+        ),
         spacing_mm=manifest.spacing_mm,
         size=manifest.size,
-        source_window=manifest.source_window,
-        target_window=manifest.target_window,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medgan.errors import InputError
+from medgan.tasks import ARBITRARY_UNIT
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class Storage:
         stored_type: numpy type of the pixels, `uint16` or `int16`.
         scaling: the values to (slope, intercept): value = slope * stored + intercept.
         attributes: further attributes of the modality's own modules, by keyword.
+        copied: attributes that an image derived of one of the same modality takes over from it, where it has them.
+        never: attributes of a source of another modality that this one must not have.
+        number_of_slices, slice_index: keywords of the modality's own count of slices, and of each one's place, from 1.
     """
 
     sop_class: str
@@ -29,11 +33,26 @@ class Storage:
     stored_type: str
     scaling: Callable[[np.ndarray], tuple[float, float]]
     attributes: Mapping[str, object]
+    copied: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+    number_of_slices: str = ""
+    slice_index: str = ""
 
 
 def _ct_scaling(_values: np.ndarray) -> tuple[float, float]:
     """1/16 HU a step over the customary 12-bit range: whole HU are exact, no error is above 1/32 HU."""
     return 1 / 16, -1024.0
+
+
+def _pet_scaling(values: np.ndarray) -> tuple[float, float]:
+    """All steps of a signed number up to the largest value; PET's intercept is always 0 (C.8.9.4.1.1)."""
+    return max(float(np.abs(values).max()), 1e-6) / 32767, 0.0
+
+
+def _mr_scaling(values: np.ndarray) -> tuple[float, float]:
+    """All 65,536 steps between the smallest and the largest value."""
+    low, high = float(values.min()), float(values.max())
+    return (high - low) / 65535 or 1.0, low
 
 
 STORAGE = {
@@ -51,6 +70,63 @@ STORAGE = {
             "KVP": None,
             "AcquisitionNumber": None,
         },
+    ),
+    # MR Image IOD, A.4; MR Image Module, C.8.3.1: Research Mode stands for what no scanner's sequence made.
+    "MR": Storage(
+        sop_class="1.2.840.10008.5.1.4.1.1.4",
+        image_type=("DERIVED", "SECONDARY", "OTHER"),
+        unit=ARBITRARY_UNIT,
+        stored_type="uint16",
+        scaling=_mr_scaling,
+        attributes={
+            "RescaleType": "US",
+            "ScanningSequence": "RM",
+            "SequenceVariant": "NONE",
+            "ScanOptions": None,
+            "MRAcquisitionType": None,
+            "RepetitionTime": None,
+            "EchoTime": None,
+            "EchoTrainLength": None,
+        },
+    ),
+    # PET Image IOD, A.21; PET Series, Isotope and Image Modules, C.8.9.
+    "PT": Storage(
+        sop_class="1.2.840.10008.5.1.4.1.1.128",
+        image_type=("DERIVED", "PRIMARY"),  # PET knows no other second value (C.8.9.4.1.4)
+        unit="SUV",
+        stored_type="int16",
+        scaling=_pet_scaling,
+        attributes={
+            "RescaleType": "SUV",
+            "Units": "GML",
+            "SUVType": "BW",
+            "CountsSource": "EMISSION",
+            "SeriesType": ["STATIC", "IMAGE"],
+            "CorrectedImage": None,
+            "DecayCorrection": "START",
+            "CollimatorType": None,
+            "AcquisitionDate": None,
+            "AcquisitionTime": None,
+            "ActualFrameDuration": None,
+            "FrameReferenceTime": 0,
+            "RadiopharmaceuticalInformationSequence": [],
+            "DecayFactor": 1,
+            "PatientOrientationCodeSequence": [],
+            "PatientGantryRelationshipCodeSequence": [],
+        },
+        copied=(
+            "CorrectedImage",
+            "DecayCorrection",
+            "CollimatorType",
+            "AcquisitionDate",
+            "AcquisitionTime",
+            "ActualFrameDuration",
+            "FrameReferenceTime",
+            "DecayFactor",
+        ),
+        never=("PatientPosition",),  # the codes of the Patient Orientation Module take its place
+        number_of_slices="NumberOfSlices",
+        slice_index="ImageIndex",
     ),
 }
 

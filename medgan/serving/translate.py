@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from medgan.data.intensity import from_network, to_network
+from medgan.data.intensity import from_network, to_network, window_of
 from medgan.data.resample import in_plane_grid, resample
 from medgan.data.volume import Volume
 from medgan.errors import InputError
@@ -25,30 +25,31 @@ class Translator:
     Attributes:
         network: (B, 1, H, W) to (B, 1, H, W), both in [-1, 1]; H and W multiples of `network.divisor`. It is put
             into evaluation mode.
-        task: names units and background.
+        task: names units, windows and backgrounds.
         spacing_mm: in-plane spacing the network was trained at.
         size: rows and columns of the grid it was trained on.
-        source_window: (low, high) in the source's unit, mapped to [-1, 1] and clipped.
-        target_window: (low, high) in the target's unit, mapped back from [-1, 1].
     """
 
     network: nn.Module
     task: Task
     spacing_mm: float
     size: int
-    source_window: tuple[float, float]
-    target_window: tuple[float, float]
 
     def __post_init__(self) -> None:
         self.network.eval()
 
 
-def translate_slices(translator: Translator, values: np.ndarray, *, batch_size: int = 16) -> np.ndarray:
+def translate_slices(
+    translator: Translator, values: np.ndarray, *, window: tuple[float, float] | None = None, batch_size: int = 16
+) -> np.ndarray:
     """Translates slices that are already at the network's spacing; any number of rows and columns.
+
+    A target without a window of its own, such as MR, comes back in the source's window.
 
     Args:
         translator: what to use.
         values: (B, rows, columns) in the source's unit.
+        window: what becomes -1 and 1; None: the task's or, where each volume has its own, that of these slices.
         batch_size: slices in one pass of the network.
 
     Returns:
@@ -58,14 +59,15 @@ def translate_slices(translator: Translator, values: np.ndarray, *, batch_size: 
         InputError: another shape, or values that are not finite.
     """
     _check_values(values)
-    network = translator.network
-    divisor, background = int(network.divisor), translator.task.source.background  # type: ignore[arg-type]
+    network, task = translator.network, translator.task
+    window = window or window_of(values, task.source)
+    divisor, background = int(network.divisor), task.source.background  # type: ignore[arg-type]
     padded, inside = _padded(values.astype(np.float32, copy=False), divisor=divisor, background=background)
-    source = torch.from_numpy(to_network(padded, translator.source_window))[:, None]
+    source = torch.from_numpy(to_network(padded, window))[:, None]
     device = next(network.parameters(), source).device
     with torch.inference_mode():
         output = [network(batch.to(device)).float().cpu() for batch in source.split(batch_size)]
-    return from_network(torch.cat(output)[:, 0].numpy(), translator.target_window)[inside]
+    return from_network(torch.cat(output)[:, 0].numpy(), task.target.window or window)[inside]
 
 
 def translate_volume(
@@ -97,10 +99,10 @@ def translate_volume(
         )
     grid = in_plane_grid(volume, spacing_mm=translator.spacing_mm, size=translator.size)
     placed = resample(volume, grid, image.background)
-    output = np.empty_like(placed.array)
+    output, window = np.empty_like(placed.array), window_of(volume.array, image)
     for start in range(0, len(output), batch_size):
         batch = slice(start, start + batch_size)
-        output[batch] = translate_slices(translator, placed.array[batch], batch_size=batch_size)
+        output[batch] = translate_slices(translator, placed.array[batch], window=window, batch_size=batch_size)
         if progress is not None:
             progress(min(start + batch_size, len(output)), len(output))
     return _inside(placed.with_array(output, translator.task.target.unit), volume)

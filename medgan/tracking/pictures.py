@@ -27,7 +27,8 @@ def draw_slices(arrays: Path, picture: Path, *, title: str, source: Image, targe
     with np.load(arrays, allow_pickle=False) as stored:
         columns = [stored["source"], stored["output"], stored["target"], stored["output"] - stored["target"]]
         titles = [str(row) for row in stored["titles"]]
-    (low, high), worst = SHOWN.get(target.unit, (target.window, (target.window[1] - target.window[0]) / 5))
+    window = target.window or (0.0, 1.0)
+    (low, high), worst = SHOWN.get(target.unit, (window, (window[1] - window[0]) / 5))
     names = [f"source ({source.modality})", "output", f"target ({target.modality})", "output - target"]
     styles = [
         {"cmap": "gray_r", "vmin": -1, "vmax": 0},

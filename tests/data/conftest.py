@@ -5,8 +5,9 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from medgan.data.dataset import PreparedDataset
 from medgan.data.phantoms import write_phantoms
-from medgan.data.prepare import prepare
+from medgan.data.prepare import Request, prepare
 from medgan.tasks import TASKS
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "sts_petct"
@@ -18,7 +19,7 @@ def write_series(
     """A small series; `positions`, `pixels`, `orientation` and any DICOM keyword can be given."""
     folder.mkdir(parents=True, exist_ok=True)
     positions = more.pop("positions", [(-10.0, 5.0, 3.0 * index) for index in range(num)])
-    pixels = more.pop("pixels", np.arange(5 * 6, dtype=np.int16).reshape(5, 6))
+    pixels = more.pop("pixels", 20 * np.arange(5 * 6, dtype=np.int16).reshape(5, 6))
     orientation = more.pop("orientation", [1, 0, 0, 0, 1, 0])
     series = series or generate_uid(entropy_srcs=[patient, study, modality, str(folder)])
     for index, position in enumerate(positions):
@@ -51,7 +52,8 @@ def phantoms(tmp_path_factory):
 @pytest.fixture(scope="session")
 def prepared(phantoms, tmp_path_factory):
     """The six small patients prepared at 32 pixels."""
-    return prepare(phantoms, task=TASKS["pet2ct"], datasets=tmp_path_factory.mktemp("datasets"), size=32)
+    request = Request(phantoms, TASKS["pet2ct"], 32, tmp_path_factory.mktemp("datasets"))
+    return PreparedDataset.open(prepare(request))
 
 
 @pytest.fixture

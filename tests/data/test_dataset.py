@@ -81,8 +81,8 @@ def test_the_mean_target_is_the_mean_of_the_clipped_targets(prepared):
     slices = prepared.slices("train")
     expected = np.mean([slices.target(index).clip(-1000, 2000) for index in range(len(slices))], axis=0)
     mean = mean_target(slices)
-    assert mean.dtype == np.float32
-    np.testing.assert_allclose(mean, expected, atol=1e-2)
+    assert mean.dtype == torch.float32
+    np.testing.assert_allclose(from_network(mean.numpy(), (-1000, 2000)), expected, atol=1e-2)
 
 
 def test_a_folder_without_manifest_is_refused(tmp_path):
@@ -95,8 +95,8 @@ def test_a_folder_without_manifest_is_refused(tmp_path):
     [
         ("{", "damaged"),
         ("[]", "damaged"),
-        ('{"schema_version": 1}', "damaged"),
-        ('{"schema_version": 99}', "expected schema version 1, got 99"),
+        ('{"schema_version": 2}', "damaged"),
+        ('{"schema_version": 99}', "expected schema version 2, got 99"),
     ],
 )
 def test_a_foreign_manifest_is_refused(tmp_path, content, message):

@@ -1,6 +1,7 @@
 import numpy as np
 
-from medgan.data.mask import body_mask
+from medgan.data.mask import body_mask, body_threshold
+from medgan.tasks import CT, MR
 
 
 def test_the_body_is_filled_and_the_couch_left_out():
@@ -10,14 +11,19 @@ def test_the_body_is_filled_and_the_couch_left_out():
     hu[:, 17, 2:18] = 100  # the couch
     expected = np.zeros(hu.shape, bool)
     expected[:, 3:13, 3:13] = True
-    np.testing.assert_array_equal(body_mask(hu), expected)
+    np.testing.assert_array_equal(body_mask(hu, -300), expected)
 
 
 def test_nothing_but_air_has_no_body():
-    assert not body_mask(np.full((2, 4, 4), -1000.0)).any()
+    assert not body_mask(np.full((2, 4, 4), -1000.0), -300).any()
 
 
 def test_the_threshold_is_minus_300_hu():
     hu = np.full((1, 3, 3), -300.0)
-    assert not body_mask(hu).any()
-    assert body_mask(hu + 1).all()
+    assert not body_mask(hu, -300).any()
+    assert body_mask(hu + 1, -300).all()
+
+
+def test_the_threshold_is_physical_or_a_share_of_the_volumes_own_window():
+    assert body_threshold(CT, (-1000, 2000)) == -300
+    assert body_threshold(MR, (20, 220)) == 40

@@ -16,7 +16,7 @@ def test_source_and_target_of_a_patient_are_paired(make_series, tmp_path):
     for patient in ("P1", "P2"):
         make_series(tmp_path / patient / "a", patient=patient)
         make_series(tmp_path / patient / "b", patient=patient, modality="PT")
-    pairs, problems = pair(find_series(tmp_path), TASK)
+    pairs, problems = pair(find_series(tmp_path), TASK, root=tmp_path)
     assert [(one.source.modality, one.target.modality, one.target.patient_id) for one in pairs] == [
         ("PT", "CT", "P1"),
         ("PT", "CT", "P2"),
@@ -29,7 +29,7 @@ def test_the_largest_overlap_wins_and_the_choice_is_noted(make_series, tmp_path)
     make_series(tmp_path / "pet", modality="PT", positions=stack(0, 10))
     make_series(tmp_path / "far", positions=stack(21, 10))
     make_series(tmp_path / "near", positions=stack(3, 9))
-    (one,), _ = pair(find_series(tmp_path), TASK)
+    (one,), _ = pair(find_series(tmp_path), TASK, root=tmp_path)
     assert len(one.target.files) == 9
     assert one.note == "took 1 of 2 possible pairs in 1 study: 10 PT and 9 CT slices that overlap by 24 mm"
 
@@ -38,7 +38,7 @@ def test_attenuation_corrected_pet_wins(make_series, tmp_path):
     make_series(tmp_path / "ct")
     make_series(tmp_path / "nac", modality="PT", CorrectedImage=["DECY"], num=5)
     make_series(tmp_path / "ac", modality="PT", CorrectedImage=["DECY", "ATTN"])
-    (one,), _ = pair(find_series(tmp_path), TASK)
+    (one,), _ = pair(find_series(tmp_path), TASK, root=tmp_path)
     assert one.source.attenuation_corrected
 
 
@@ -46,7 +46,7 @@ def test_of_two_studies_the_better_overlap_is_taken(make_series, tmp_path):
     for study, num in (("1.2.3", 4), ("1.2.4", 7)):
         make_series(tmp_path / study / "ct", study=study, num=num)
         make_series(tmp_path / study / "pt", study=study, num=num, modality="PT")
-    (one,), _ = pair(find_series(tmp_path), TASK)
+    (one,), _ = pair(find_series(tmp_path), TASK, root=tmp_path)
     assert one.target.study_uid == one.source.study_uid == "1.2.4"
     assert "in 2 studies" in one.note
 
@@ -63,7 +63,7 @@ def test_of_two_studies_the_better_overlap_is_taken(make_series, tmp_path):
 def test_a_patient_without_a_pair_is_a_problem_with_its_reason(make_series, tmp_path, more, reason):
     make_series(tmp_path / "ct")
     make_series(tmp_path / "pt", modality="PT", **more)
-    pairs, problems = pair(find_series(tmp_path), TASK)
+    pairs, problems = pair(find_series(tmp_path), TASK, root=tmp_path)
     assert not pairs
     assert reason in problems[0].reason
 
@@ -71,9 +71,29 @@ def test_a_patient_without_a_pair_is_a_problem_with_its_reason(make_series, tmp_
 def test_series_without_patient_id_are_a_problem(make_series, tmp_path):
     make_series(tmp_path / "ct", patient="")
     make_series(tmp_path / "pt", patient="", modality="PT")
-    assert "expected a Patient ID" in pair(find_series(tmp_path), TASK)[1][0].reason
+    assert "expected a Patient ID" in pair(find_series(tmp_path), TASK, root=tmp_path)[1][0].reason
 
 
 def test_one_modality_alone_is_refused(make_series, tmp_path):
     with pytest.raises(InputError, match="expected PT and CT series of the same patients; found 1 CT and 0 PT"):
-        pair(find_series(make_series(tmp_path)), TASK)
+        pair(find_series(make_series(tmp_path)), TASK, root=tmp_path)
+
+
+def test_a_task_that_simulates_its_sources_takes_the_longest_target_alone(make_series, tmp_path):
+    make_series(tmp_path / "t1", modality="MR", num=4)
+    make_series(tmp_path / "t2", modality="MR", num=6)
+    (one,), problems = pair(find_series(tmp_path), TASKS["mr_motion"], root=tmp_path)
+    assert (one.source, len(one.target.files), problems) == (None, 6, [])
+    assert one.note == "took the longest of 2 MR series"
+
+
+def test_text_in_the_path_tells_given_sources_from_targets(make_series, tmp_path):
+    make_series(tmp_path / "dicom" / "moved", modality="MR")
+    make_series(tmp_path / "dicom" / "still", modality="MR")
+    series = find_series(tmp_path)
+    (one,), _ = pair(series, TASKS["mr_motion"], root=tmp_path, source_match="moved", target_match="still")
+    assert ("moved" in str(one.source.files[0]), "still" in str(one.target.files[0])) == (True, True)
+    with pytest.raises(InputError, match=r"expected MR \('T9' in its path\) and MR \('still' in its path\) series"):
+        pair(series, TASKS["mr_motion"], root=tmp_path, source_match="T9", target_match="still")
+    with pytest.raises(InputError, match="expected PT series of the same patients; found 0 PT"):
+        pair(series, TASKS["pet_denoise"], root=tmp_path)

@@ -1,7 +1,13 @@
 import hashlib
 import json
+import os
+import resource
 import shutil
+import signal
+import subprocess
+import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pydicom
@@ -9,7 +15,8 @@ import pytest
 
 from medgan.data import prepare as module
 from medgan.data.dataset import PreparedDataset
-from medgan.data.prepare import prepare
+from medgan.data.manifest import read_manifest
+from medgan.data.prepare import Request, plan_only, prepare
 from medgan.errors import InputError
 from medgan.tasks import TASKS
 
@@ -18,6 +25,11 @@ TASK = TASKS["pet2ct"]
 
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def made(source, datasets, size=16, **more):
+    """The data set of a folder, prepared and opened."""
+    return PreparedDataset.open(prepare(Request(source, TASK, size, datasets, **more)))
 
 
 @pytest.fixture
@@ -48,12 +60,25 @@ def test_the_manifest_says_what_lies_there(prepared):
             assert hashlib.sha256(content).hexdigest() == digest
         assert np.load(prepared.folder / patient.folder / "source.npy").dtype == np.int16
         assert np.load(prepared.folder / patient.folder / "mask.npy").shape == (patient.slices, 32, 32)
+        assert 0.8 < patient.overlap <= 1
+        assert 1 < patient.mutual_information < 2
+
+
+def test_facts_and_plan_are_files_a_person_can_read(prepared):
+    facts = json.loads((prepared.folder / "fingerprint.json").read_text())
+    assert facts["patients"] == 6
+    assert facts["target"]["pixel_spacing_mm"] == [7.3333, 7.3333, 7.3333]
+    assert facts["source"]["slices"] == [5, 5, 5]
+    plan = json.loads((prepared.folder / "plan.json").read_text())
+    assert (plan["task"], plan["size"], plan["spacing_mm"]) == ("pet2ct", 32, 11)
+    assert (plan["source_window"], plan["target_window"]) == ([0, 10], [-1000, 2000])
+    assert (prepared.folder / "report.html").stat().st_size > 10_000
 
 
 def test_a_second_call_opens_the_same_files(phantoms, prepared):
     before = contents(prepared.folder.parent)
     start = time.perf_counter()
-    again = prepare(phantoms, task=TASK, datasets=prepared.folder.parent, size=32)
+    again = made(phantoms, prepared.folder.parent, 32)
     assert time.perf_counter() - start < 2
     assert again.folder == prepared.folder
     assert contents(prepared.folder.parent) == before
@@ -64,42 +89,174 @@ def test_making_it_anew_gives_the_same_digest_also_over_processes(phantoms, prep
     for name in (".key", "roles.json"):
         shutil.copy(prepared.folder.parent / name, tmp_path)
     seen = []
-    again = prepare(phantoms, task=TASK, datasets=tmp_path, size=32, processes=2,
-                    progress=lambda done, total: seen.append((done, total)))  # fmt: skip
-    assert again.digest == prepared.digest
+    folder = prepare(Request(phantoms, TASK, 32, tmp_path, processes=2), lambda *done: seen.append(done))
+    assert read_manifest(folder).digest == prepared.digest
     assert seen == [(number, 6) for number in range(1, 7)]
 
 
-def test_other_settings_and_changed_files_make_another_data_set(copy, tmp_path):
-    first = prepare(copy, task=TASK, datasets=tmp_path / "out", size=16)
-    coarser = prepare(copy, task=TASK, datasets=tmp_path / "out", size=16, spacing_mm=25.0)
-    edit(copy / "PHANTOM-0001" / "CT", RescaleIntercept=-1000)
-    changed = prepare(copy, task=TASK, datasets=tmp_path / "out", size=16)
-    assert len({first.digest, coarser.digest, changed.digest}) == 3
-    assert first.folder.is_dir()
-
-
-def test_roles_stay_when_patients_come(copy, tmp_path):
+def test_a_new_patient_alone_is_converted_and_roles_stay(copy, tmp_path):
     held_back = shutil.move(copy / "PHANTOM-0003", tmp_path / "later")
-    first = prepare(copy, task=TASK, datasets=tmp_path / "out", size=16)
+    first = made(copy, tmp_path / "out")
+    before = contents(first.folder / "patients")
     shutil.move(held_back, copy / "PHANTOM-0003")
-    second = prepare(copy, task=TASK, datasets=tmp_path / "out", size=16)
+    seen = []
+    folder = prepare(Request(copy, TASK, 16, tmp_path / "out"), lambda *done: seen.append(done))
+    second = PreparedDataset.open(folder)
+    assert (folder, seen) == (first.folder, [(1, 1)])
+    assert contents(folder / "patients").items() >= before.items()
+    assert PreparedDataset.open(first.state).digest == first.digest
+    assert len(PreparedDataset.open(first.state).slices("test")) == len(first.slices("test"))
+    assert second.digest != first.digest
     roles = {patient.hash: patient.role for patient in second.manifest.patients}
     assert len(roles) == 6
     assert all(roles[patient.hash] == patient.role for patient in first.manifest.patients)
 
 
-def test_a_crash_leaves_nothing_to_be_seen(phantoms, tmp_path, monkeypatch):
+def test_a_changed_file_makes_its_patient_anew_and_no_other(copy, tmp_path):
+    first = made(copy, tmp_path / "out")
+    edit(copy / "PHANTOM-0001" / "CT", RescaleIntercept=-1000)
+    second = made(copy, tmp_path / "out")
+    old, new = ({patient.folder for patient in one.manifest.patients} for one in (first, second))
+    assert len(new - old) == 1
+    assert second.digest != first.digest
+
+
+def test_an_edited_plan_is_carried_out(copy, tmp_path):
+    request = Request(copy, TASK, 16, tmp_path / "out")
+    path = plan_only(request)
+    assert not (path.parent / "dataset.json").exists()
+    path.write_text(path.read_text().replace('"spacing_mm": 22.0', '"spacing_mm": 25.0').replace("10.0", "8.0"))
+    manifest = read_manifest(prepare(request))
+    assert manifest.spacing_mm == 25
+    assert manifest.task.source.window == (0, 8)
+    assert {patient.source_window for patient in manifest.patients} == {(0, 8)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"size": 16', '"size": 8', r"plan.json: size: Input should be greater than or equal to 16; got 8"),
+        ('"task": "pet2ct",', "", "plan.json: task: Field required"),
+        ('"size": 16,', '"size": 16', "plan.json: expected JSON; line 4"),
+        ("10.0", "-1.0", r"plan.json: source_window: expected \(low, high\) with low < high; got \(0.0, -1.0\)"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_by_its_field(copy, tmp_path, before, after, message):
+    request = Request(copy, TASK, 16, tmp_path / "out")
+    path = plan_only(request)
+    path.write_text(path.read_text().replace(before, after, 1))
+    with pytest.raises(InputError, match=message):
+        prepare(request)
+
+
+def test_settings_of_the_plan_can_be_asked_for_and_belong_to_the_folder(copy, tmp_path):
+    request = Request(copy, TASK, 16, tmp_path, {"spacing_mm": 30, "test_share": 0.5}, tmp_path / "own")
+    manifest = read_manifest(prepare(request))
+    assert manifest.spacing_mm == 30
+    assert sum(patient.role == "test" for patient in manifest.patients) == 3
+    with pytest.raises(InputError, match="plan.json: says spacing_mm 30.0, asked for is 20; edit the plan, or choose"):
+        prepare(replace(request, settings={"spacing_mm": 20}))
+    with pytest.raises(InputError, match="plan.json: says size 16, asked for is 32"):
+        prepare(replace(request, size=32))
+    with pytest.raises(InputError, match="plan: severty: Extra inputs are not permitted; got 3"):
+        prepare(replace(request, settings={"severty": 3}, out=tmp_path / "other"))
+    with pytest.raises(InputError, match="simulation.severity: this task's sources have no simulation"):
+        prepare(replace(request, settings={"simulation.severity": 3}, out=tmp_path / "other"))
+
+
+def test_a_crash_leaves_no_data_set_and_keeps_what_was_finished(phantoms, tmp_path, monkeypatch):
     def crash(*arguments, **more):
         raise KeyboardInterrupt
 
-    (tmp_path / ".pet2ct-16px-000000000000.part").mkdir()
-    monkeypatch.setattr(module, "_manifest", crash)
+    monkeypatch.setattr(module, "sealed", crash)
+    request = Request(phantoms, TASK, 16, tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        prepare(phantoms, task=TASK, datasets=tmp_path, size=16)
-    assert not list(tmp_path.glob("pet2ct*"))
+        prepare(request)
+    assert not list(tmp_path.rglob("dataset.json"))
+    finished = contents(tmp_path)
     monkeypatch.undo()
-    assert len(prepare(phantoms, task=TASK, datasets=tmp_path, size=16).manifest.patients) == 6
+    seen = []
+    folder = prepare(request, lambda *done: seen.append(done))
+    assert seen == []
+    assert len(read_manifest(folder).patients) == 6
+    assert finished.items() <= contents(tmp_path).items() | {
+        (path, finished[path]) for path in finished if "roles" in path.name
+    }
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from medgan.data import prepare as module
+from medgan.errors import JobError
+from medgan.tasks import TASKS
+module.SLICES_WORTH_A_PROCESS = 1
+def progress(done, total):
+    print(done, flush=True)
+if __name__ == "__main__":
+    request = module.Request(Path(sys.argv[1]), TASKS["pet2ct"], 32, Path(sys.argv[2]), processes=2)
+    try:
+        module.prepare(request, progress)
+    except JobError as error:
+        print("failed:", error, flush=True)
+"""
+
+
+def children(pid):
+    """Processes that a process has started, and what those have."""
+    found = [int(one) for one in subprocess.run(["pgrep", "-P", str(pid)], capture_output=True).stdout.split()]
+    return found + [one for child in found for one in children(child)]
+
+
+def test_killed_in_the_middle_it_leaves_no_process_and_goes_on(phantoms, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    out = tmp_path / "out"
+    job = subprocess.Popen([sys.executable, script, phantoms, out], stdout=subprocess.PIPE, text=True)
+    assert job.stdout.readline().strip() == "1"
+    workers = children(job.pid)
+    job.kill()
+    job.wait(10)
+    deadline = time.monotonic() + 20
+    while any(os.path.exists(f"/proc/{worker}") for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
+    assert not list(out.rglob("dataset.json"))
+    assert len(made(phantoms, out, 32).manifest.patients) == 6
+    assert not list(out.rglob("*.part"))
+
+
+def test_a_killed_worker_ends_the_job_in_a_sentence(phantoms, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("print(done, flush=True)", "print(done, flush=True); sys.stdin.readline()"))
+    command = [sys.executable, script, phantoms, tmp_path / "out"]
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+    assert job.stdout.readline().strip() == "1"
+    for worker in children(job.pid):
+        os.kill(worker, signal.SIGKILL)
+    said, _ = job.communicate("\n" * 9, timeout=60)
+    assert "failed: a worker process was killed" in said or said.split()[-1] == "6"
+
+
+def test_a_full_disk_ends_the_job_in_a_sentence_and_leaves_no_data_set(phantoms, tmp_path):
+    def little_room():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("module.SLICES_WORTH_A_PROCESS = 1", ""))
+    command = [sys.executable, script, phantoms, tmp_path / "out"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=100, preexec_fn=little_room)
+    assert "failed: " in said.stdout, said.stderr
+    assert "File too large; what was finished is kept, the same command goes on" in said.stdout
+    assert not list((tmp_path / "out").rglob("dataset.json"))
+
+
+def test_too_little_room_is_refused_before_anything_is_converted(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BYTES_A_PIXEL", 1e15)
+    with pytest.raises(InputError, match=r"expected [\d.]+ GB of free disk; got [\d.]+ GB"):
+        made(phantoms, tmp_path)
+    assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_no_identifier_reaches_any_file(copy, tmp_path):
@@ -111,9 +268,9 @@ def test_no_identifier_reaches_any_file(copy, tmp_path):
              AccessionNumber=marker, StudyInstanceUID=f"{uid}.{number}", FrameOfReferenceUID=f"{uid}.{number}.1",
              StudyDate="19551111")  # fmt: skip
     shutil.rmtree(copy / f"{marker}-5" / "PT")  # a patient who is set aside
-    made = prepare(copy, task=TASK, datasets=tmp_path / "out", size=16)
-    assert len(made.manifest.patients) == 5
-    assert "expected PT and CT; got only CT" in made.manifest.notes[0]
+    one = made(copy, tmp_path / "out")
+    assert len(one.manifest.patients) == 5
+    assert "expected PT and CT; got only CT" in one.manifest.set_aside[0]
     for path, content in contents(tmp_path / "out").items():
         for secret in (marker, uid, "19331224", "19551111", str(tmp_path)):
             assert secret not in str(path)
@@ -123,55 +280,59 @@ def test_no_identifier_reaches_any_file(copy, tmp_path):
 def test_a_patient_who_cannot_be_read_is_set_aside_with_the_reason(copy, tmp_path):
     (copy / "PHANTOM-0001" / "CT" / "0003.dcm").unlink()
     edit(copy / "PHANTOM-0002" / "PT", Units="CNTS")
-    made = prepare(copy, task=TASK, datasets=tmp_path / "out", size=16)
-    assert len(made.manifest.patients) == 4
-    notes = "\n".join(made.manifest.notes)
+    one = made(copy, tmp_path / "out")
+    assert len(one.manifest.patients) == 4
+    notes = "\n".join(one.manifest.notes)
     assert "set aside: CT: slice spacing varies from 4.00 to 8.00 mm" in notes
-    assert "set aside: PT: expected Units GML (SUV) or BQML (activity), got CNTS" in notes
+    assert "set aside: PT: Units CNTS need" in notes
     assert "PHANTOM" not in notes
 
 
-def test_a_patient_without_activity_is_set_aside(copy, tmp_path):
-    edit(copy / "PHANTOM-0001" / "PT", RescaleSlope="1e-9")
-    made = prepare(copy, task=TASK, datasets=tmp_path / "out", size=16)
-    assert "no slice of the 6 shows enough PT" in made.manifest.notes[0]
+def test_a_patient_whose_bodies_do_not_meet_is_set_aside_where_a_limit_is_set(copy, tmp_path):
+    for path in (copy / "PHANTOM-0001" / "PT").iterdir():
+        header = pydicom.dcmread(path)
+        header.ImagePositionPatient[0] += 120
+        header.save_as(path)
+    one = made(copy, tmp_path / "out", settings={"least_overlap": 0.7})
+    assert len(one.manifest.patients) == 5
+    assert "PT and CT bodies overlap by 0." in one.manifest.set_aside[0]
 
 
-def test_too_few_usable_patients_are_refused_with_the_reasons(copy, tmp_path):
+def test_too_many_broken_patients_are_refused_with_the_reasons(copy, tmp_path):
     for number in range(1, 5):
         edit(copy / f"PHANTOM-000{number}" / "PT", Units="CNTS")
-    with pytest.raises(InputError, match=r"expected at least 3 patients to split, got 2 (.|\n)*got CNTS"):
-        prepare(copy, task=TASK, datasets=tmp_path / "out", size=16)
-    assert not list((tmp_path / "out").glob("*pet2ct*"))
+    with pytest.raises(InputError, match=r"at most 50% broken; got 2 usable and 4 broken(.|\n)*Units CNTS"):
+        made(copy, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("dataset.json"))
+    assert len(made(copy, tmp_path / "out", settings={"most_broken": 0.8}).manifest.patients) == 2
 
 
 def test_one_modality_alone_is_refused_by_its_folder(copy, tmp_path):
     for folder in copy.glob("*/PT"):
         shutil.rmtree(folder)
     with pytest.raises(InputError, match="dicom: expected PT and CT series of the same patients; found 6 CT and 0 PT"):
-        prepare(copy, task=TASK, datasets=tmp_path / "out", size=16)
+        made(copy, tmp_path / "out")
 
 
 def test_a_missing_folder_is_refused_before_anything_is_made(tmp_path):
-    with pytest.raises(InputError, match="nowhere: expected a folder of DICOM files"):
-        prepare(tmp_path / "nowhere", task=TASK, datasets=tmp_path / "out", size=16)
+    with pytest.raises(InputError, match="nowhere: expected a folder of images"):
+        made(tmp_path / "nowhere", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_patients_and_phantoms_are_never_mixed(copy, tmp_path):
     edit(copy / "PHANTOM-0001", ManufacturerModelName="Discovery ST")
     with pytest.raises(InputError, match="expected either patients or phantoms, got both"):
-        prepare(copy, task=TASK, datasets=tmp_path / "out", size=16)
+        made(copy, tmp_path / "out")
 
 
 @pytest.mark.real
 def test_the_real_patients_are_prepared(real, tmp_path):
-    made = prepare(real, task=TASK, datasets=tmp_path, size=64)
-    manifest = made.manifest
+    one = made(real, tmp_path, 64)
+    manifest = one.manifest
     assert len(manifest.patients) == 18
     assert not manifest.phantom
     assert not manifest.notes
     assert sum(patient.slices for patient in manifest.patients) == 1023
     assert sum(patient.role == "test" for patient in manifest.patients) == 6
-    assert json.loads((made.folder / "dataset.json").read_text())["digest"] == made.digest
-    assert isinstance(PreparedDataset.open(made.folder), PreparedDataset)
+    assert json.loads((one.folder / "dataset.json").read_text())["digest"] == one.digest

@@ -27,9 +27,14 @@ def test_known_roles_never_change_and_order_does_not_matter(order, num):
     assert Counter(later.values()) == {"train": 6, "validation": 2, "test": 4}
 
 
-def test_two_patients_are_too_few():
-    with pytest.raises(InputError, match="expected at least 3 patients to split into train, validation, test, got 2"):
-        assign_roles(HASHES[:2], {})
+@pytest.mark.parametrize("num", [1, 2])
+def test_too_few_to_split_are_all_test_patients(num):
+    assert set(assign_roles(HASHES[:num], {}).values()) == {"test"}
+
+
+def test_the_shares_can_be_chosen():
+    roles = assign_roles(HASHES[:20], {}, validation_share=0.1, test_share=0.5)
+    assert Counter(roles.values()) == {"train": 8, "validation": 2, "test": 10}
 
 
 def test_roles_drawn_before_that_leave_no_test_patient_are_refused():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medgan.registry.gates import beats_mean_image
+from medgan.registry.gates import beats_floor
 
 
 def patients(*values):
@@ -11,11 +11,11 @@ def patients(*values):
 
 @pytest.mark.parametrize(("ours", "passed"), [((0.7, 0.5), True), ((0.5, 0.5), False), ((0.4, 0.5), False)])
 def test_the_mean_over_patients_must_be_above_the_mean_images(ours, passed):
-    verdict = beats_mean_image(patients(*ours), patients(0.4, 0.6))
+    verdict = beats_floor(patients(*ours), patients(0.4, 0.6), name="mean image")
     assert verdict.passed is passed
     assert ("not above" in verdict.reasons[0]) is not passed
 
 
 def test_other_patients_cannot_be_compared():
     with pytest.raises(AssertionError, match="same patients"):
-        beats_mean_image(patients(0.5), patients(0.5, 0.5))
+        beats_floor(patients(0.5), patients(0.5, 0.5), name="mean image")

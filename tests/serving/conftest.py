@@ -97,6 +97,20 @@ def write_pet(folder: Path, volume: Volume, headers: list[Dataset]) -> None:
 
 
 @pytest.fixture
+def put_series() -> Callable[..., None]:
+    """Writes a volume of 0 to 10 as a PET series; any keyword of its headers can be given."""
+
+    def put(folder: Path, volume: Volume, **changes: object) -> None:
+        headers = pet_headers(volume)
+        for header in headers:
+            for keyword, value in changes.items():
+                setattr(header, keyword, value)
+        write_pet(folder, volume, headers)
+
+    return put
+
+
+@pytest.fixture
 def pet_folder(tmp_path: Path, volume: Volume, headers: list[Dataset]) -> Path:
     write_pet(tmp_path / "source" / "one", volume, headers)
     return tmp_path / "source"
@@ -124,8 +138,6 @@ def translator_of() -> Callable[..., Translator]:
             task=task,
             spacing_mm=spacing_mm,
             size=size,
-            source_window=task.source.window,
-            target_window=task.target.window,
         )
 
     return build
@@ -143,14 +155,14 @@ NEWER_THAN_THE_VALIDATOR = "is not a recognized standard attribute - (0x0008,0x0
 
 @pytest.fixture
 def dciodvfy_errors() -> Callable[[Path], list[str]]:
-    """The errors that dicom3tools' validator finds in a CT image."""
+    """The errors that dicom3tools' validator finds in a CT, MR or PET image."""
     if shutil.which("dciodvfy") is None:
         pytest.skip("dciodvfy (dicom3tools) is not installed")
 
     def errors(path: Path) -> list[str]:
         ran = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, timeout=60, check=False)
         lines = (ran.stdout + ran.stderr).splitlines()
-        assert "CTImage" in lines, lines
+        assert {"CTImage", "MRImage", "PETImage"} & set(lines), lines
         return [line for line in lines if line.startswith("Error") and NEWER_THAN_THE_VALIDATOR not in line]
 
     return errors

@@ -23,7 +23,7 @@ def test_a_saved_model_comes_back_with_its_weights_and_settings(model_folder: Pa
         torch.testing.assert_close(tensor, expected)
     assert not translator.network.training
     assert (translator.task.name, translator.spacing_mm, translator.size) == ("pet2ct", 4.0, 16)
-    assert (translator.source_window, translator.target_window) == ((0.0, 10.0), (-1000.0, 2000.0))
+    assert (translator.task.source.window, translator.task.target.window) == ((0.0, 10.0), (-1000.0, 2000.0))
 
 
 def test_loading_twice_predicts_the_same(model_folder: Path) -> None:

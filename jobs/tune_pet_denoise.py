@@ -1,0 +1,11 @@
+"""Search MedGAN's hyper-parameters for PET denoising: prepare, plan, search, test, register (see medgan/pipeline.py).
+
+python jobs/tune_pet_denoise.py                                     phantoms, minutes
+python jobs/tune_pet_denoise.py --data FOLDER --space quick         your patients, small
+ray job submit -- python jobs/tune_pet_denoise.py --data FOLDER     on a cluster
+"""
+
+from medgan.cli import run_job
+
+if __name__ == "__main__":
+    run_job("pet_denoise")

@@ -1,0 +1,130 @@
+"""The commands about images: phantoms, prepare, features, doctor."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medgan.options import Output, Settings, TaskName, stoppable
+
+app = typer.Typer()
+
+
+@app.command()
+def phantoms(
+    out: Annotated[Path, typer.Argument(help="folder to write, new or empty")],
+    task: TaskName = "pet2ct",
+    patients: Annotated[int, typer.Option(help="number of patients")] = 12,
+    slices: Annotated[int, typer.Option(help="slices a patient, 4 mm apart")] = 20,
+    matrix: Annotated[int, typer.Option(help="rows and columns of a CT or MR slice")] = 128,
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+) -> None:
+    """Write phantom patients as DICOM series: PET and CT, MR, or PET alone, as the task needs them."""
+    from medgan.data.phantoms import write_phantoms
+
+    folder = write_phantoms(out, task=task, patients=patients, slices=slices, matrix=matrix, seed=seed)
+    print(f"wrote {patients} patients to {folder}")
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="folder of DICOM or NIfTI files, any layout")],
+    task: TaskName = "pet2ct",
+    size: Annotated[int, typer.Option(help="rows and columns of a prepared slice, in pixels")] = 256,
+    out: Annotated[Path | None, typer.Option(help="data set's folder [default: one in datasets/ of --output]")] = None,
+    processes: Annotated[int | None, typer.Option(help="patients read at once [default: one a CPU core]")] = None,
+    plan_only: Annotated[bool, typer.Option("--plan-only", help="write plan.json, to be edited, and stop")] = False,
+    output: Output = None,
+    settings: Annotated[list[str], typer.Option("--set", help="field of the plan, such as spacing_mm=2")] = [],  # noqa: B006 - typer's way
+) -> None:
+    """Turn images into a de-identified training set, split by patient; again, it adds what is new.
+
+    Writes fingerprint.json (facts), plan.json (what is made of them; edit it and run again), the arrays, dataset.json
+    and report.html. Fields of the plan by --set: spacing_mm, source_match, target_match, registration=rigid,
+    simulation.severity (mr_motion), simulation.dose_fraction (pet_denoise), and the others plan.json shows.
+    """
+    from rich.console import Console
+
+    from medgan.config import parse_assignment
+    from medgan.data.manifest import read_manifest
+    from medgan.data.prepare import Request
+    from medgan.data.prepare import plan_only as write_plan
+    from medgan.place import find_place
+    from medgan.prepared import described, prepared
+    from medgan.tasks import task_named
+
+    request = Request(
+        source=source.expanduser().absolute(),
+        task=task_named(task),
+        size=size,
+        datasets=find_place(output).datasets,
+        settings=dict(parse_assignment(text) for text in settings),
+        out=out.expanduser().absolute() if out else None,
+        processes=processes,
+    )
+    with stoppable():
+        if plan_only:
+            print(f"{write_plan(request)}: edit it, then run the same command without --plan-only")
+            return
+        folder = prepared(request, Console(highlight=False))
+    manifest = read_manifest(folder)
+    for note in manifest.set_aside:
+        print(note)
+    print(f"{described(manifest)}\ndata set {folder}, digest {manifest.digest[:12]}\nreport   {folder / 'report.html'}")
+
+
+@app.command()
+def features(
+    data: Annotated[Path, typer.Option(help="folder of DICOM, any layout")],
+    task: TaskName = "pet2ct",
+    size: Annotated[int, typer.Option(help="rows and columns of a slice, in pixels")] = 256,
+    out: Annotated[Path | None, typer.Option(help="weights file to write [default: weights/ in --output]")] = None,
+    output: Output = None,
+    settings: Settings = [],  # noqa: B006 - typer's way
+) -> None:
+    """Teach a feature extractor on your own target images, for style and content losses in your own domain."""
+    from rich.console import Console
+
+    from medgan.config import parse_assignment
+    from medgan.features import FeaturesRequest, learn_features
+    from medgan.place import find_place
+    from medgan.tasks import task_named
+
+    request = FeaturesRequest(
+        task=task_named(task),
+        place=find_place(output),
+        data=data.expanduser().absolute(),
+        size=size,
+        out=out.expanduser().absolute() if out else None,
+        overrides=dict(parse_assignment(text) for text in settings),
+    )
+    with stoppable():
+        learn_features(request, Console(highlight=False, width=None if sys.stdout.isatty() else 120))
+
+
+@app.command()
+def doctor(
+    phi: Annotated[Path, typer.Option(help="folder to search for what identifies a patient")],
+    against: Annotated[
+        Path | None, typer.Option(help="folder of the patients' DICOM, whose identifiers to look for")
+    ] = None,
+) -> None:
+    """Search a folder for patients' identifiers: names, ids, birth dates, accession numbers, UIDs, paths that hold one.
+
+    Exit codes: 0 none found, 1 some found. What is found is named by kind and file, never repeated.
+    """
+    from medgan.data.phi import find_identifiers
+
+    scan = find_identifiers(phi.expanduser(), against=against.expanduser() if against else None)
+    for finding in scan.findings:
+        print(f"{finding.file}: {finding.what}")
+    looked = f", {scan.num_values} known identifiers looked for" if against else ""
+    unread = (
+        f"; {scan.num_unread} damaged DICOM headers in --against could not be read whole" if scan.num_unread else ""
+    )
+    print(f"{scan.num_files} files searched{looked}{unread}: {len(scan.findings)} findings")
+    if scan.findings:
+        raise SystemExit(1)

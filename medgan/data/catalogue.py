@@ -1,0 +1,76 @@
+"""What a folder holds: series of slices, patients that cannot be used, and files that were passed over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medgan.data.geometry import Plane, stack_affine
+
+PHANTOM_MODEL = "medgan phantom"
+UNITS = {"CT": "HU", "PT": "SUV"}
+ARBITRARY_UNIT = "a.u."
+
+
+@dataclass(frozen=True)
+class Series:
+    """The slices of one series, sorted along the normal of their planes.
+
+    Attributes:
+        files: one a slice; the same one again where a file holds many slices.
+        frames: the number of each slice in its file, from 0.
+        planes: where each lies, in the same order.
+        attenuation_corrected: False only where a PET header says that the correction was not made.
+        phantom: the series was written by `medgan phantoms`.
+    """
+
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    frame_of_reference: str
+    modality: str
+    files: tuple[Path, ...]
+    frames: tuple[int, ...]
+    planes: tuple[Plane, ...]
+    attenuation_corrected: bool = True
+    phantom: bool = False
+
+    @property
+    def affine(self) -> np.ndarray:
+        """float64 (4, 4), see `Volume.affine`; raises InputError where the slices are no regular stack."""
+        return stack_affine(self.planes, self.modality)
+
+    @property
+    def unit(self) -> str:
+        """Of the values that `read_volume` gives: "HU", "SUV" or "a.u."."""
+        return UNITS.get(self.modality, ARBITRARY_UNIT)
+
+    def extent_mm(self, direction: np.ndarray) -> tuple[float, float]:
+        """The lowest and highest voxel center along the unit vector `direction`."""
+        corners = np.concatenate([self.planes[0].corners, self.planes[-1].corners]) @ direction
+        return float(corners.min()), float(corners.max())
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A patient who cannot be used, and why (without naming him)."""
+
+    patient_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a folder holds.
+
+    Attributes:
+        series: sorted by patient, study and series.
+        problems: images that cannot be used, by their patient.
+        passed_over: why a file is not part of a series -> how many files.
+    """
+
+    series: list[Series]
+    problems: list[Problem]
+    passed_over: dict[str, int]

@@ -1,0 +1,104 @@
+"""Multi-frame images as if every frame were a file of its own (PS3.3 C.7.6.16, Multi-frame Functional Groups)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydicom.datadict import dictionary_VR
+from pydicom.dataset import Dataset
+
+from medgan.errors import InputError
+
+MACROS = (
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
+    "PixelMeasuresSequence",
+    "PixelValueTransformationSequence",
+    "FrameContentSequence",
+    "UnassignedSharedConvertedAttributesSequence",
+    "UnassignedPerFrameConvertedAttributesSequence",
+)
+"""Whose attributes become the frame's own; the last two hold what a legacy conversion found no other place for."""
+CORRECTIONS = {
+    "DecayCorrected": "DECY",
+    "AttenuationCorrected": "ATTN",
+    "ScatterCorrected": "SCAT",
+    "DeadTimeCorrected": "DTIM",
+    "RandomsCorrected": "RAN",
+}
+UNITS = {"Bq/ml": "BQML", "{SUVbw}g/ml": "GML", "g/ml{SUVbw}": "GML", "126401": "GML", "{counts}": "CNTS"}
+"""Measurement Units Code (UCUM or DCM) to Units (0054,1001)."""
+
+
+def frame_headers(dataset: Dataset) -> list[Dataset]:
+    """The header that each frame would have in a classic, single-frame file.
+
+    Shared and per-frame attributes lie on the top level. Of PET, whose units and corrections an enhanced file
+    says in other words, `Units`, `CorrectedImage` and `DecayCorrection` are said in the classic ones (C.8.22,
+    C.7.6.16.2.11).
+
+    Args:
+        dataset: an enhanced or legacy converted enhanced CT, MR or PET image; its pixels are not needed.
+
+    Returns:
+        One a frame, in the order of the frames; without pixels.
+
+    Raises:
+        InputError: frames and functional groups are not as many as the header says.
+    """
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    num_frames = int(dataset.get("NumberOfFrames") or 0)
+    if not groups or len(groups) != num_frames:
+        raise InputError(
+            f"{len(groups)} functional groups for {num_frames} frames (expected one a frame); such an image"
+        )
+    common = Dataset()
+    common.update({element.tag: element for element in dataset if _belongs_to_every_frame(element.tag)})
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    return [_frame_header(common, shared, own) for own in groups]
+
+
+def _belongs_to_every_frame(tag: int) -> bool:
+    return tag >> 16 not in (0x5200, 0x7FE0)  # functional groups, pixels
+
+
+def _frame_header(common: Dataset, shared: Dataset, own: Dataset) -> Dataset:
+    header = Dataset()
+    header.update(common)
+    for group in (shared, own):
+        for macro in MACROS:
+            for item in (group.get(macro) or [])[:1]:
+                header.update(item)
+    stamp = str(header.get("FrameAcquisitionDateTime") or "")
+    if stamp:
+        _put(header, AcquisitionDate=stamp[:8], AcquisitionTime=stamp[8:].split("+")[0].split("-")[0])
+    if header.get("Modality") == "PT":
+        _say_in_classic_words(header, [own, shared])
+    return header
+
+
+def _say_in_classic_words(header: Dataset, groups: Sequence[Dataset]) -> None:
+    mapping = next((item for group in groups for item in group.get("RealWorldValueMappingSequence") or []), None)
+    units = _units(mapping)
+    if mapping is not None and units:
+        _put(header, Units=units)
+        if "RealWorldValueSlope" in mapping:
+            intercept = float(mapping.get("RealWorldValueIntercept") or 0.0)
+            _put(header, RescaleSlope=float(mapping.RealWorldValueSlope), RescaleIntercept=intercept)
+    said = {name: str(header.get(keyword) or "") for keyword, name in CORRECTIONS.items()}
+    if not header.get("CorrectedImage") and any(said.values()):
+        _put(header, CorrectedImage=[name for name, answer in said.items() if answer == "YES"] or ["NONE"])
+    if not header.get("DecayCorrection") and said["DECY"]:
+        _put(header, DecayCorrection="START" if said["DECY"] == "YES" else "NONE")
+
+
+def _put(header: Dataset, **values: object) -> None:
+    """Sets attributes of this frame alone: assigning would change the element, which frames share."""
+    for keyword, value in values.items():
+        header.add_new(keyword, dictionary_VR(keyword), value)
+
+
+def _units(mapping: Dataset | None) -> str:
+    """Units (0054,1001) of a Real World Value Mapping, or nothing where they are none of those."""
+    codes = (mapping.get("MeasurementUnitsCodeSequence") or []) if mapping is not None else []
+    return UNITS.get(str(codes[0].get("CodeValue") or ""), "") if codes else ""

@@ -1,0 +1,187 @@
+"""What one DICOM file says about its slices, read without its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import pydicom
+from pydicom.uid import UID
+
+from medgan.data.attributes import DAMAGE, read_attributes, read_attributes_slowly, text_of, tolerant
+from medgan.data.catalogue import PHANTOM_MODEL
+from medgan.data.frames import frame_headers
+from medgan.data.geometry import Plane
+from medgan.errors import InputError
+
+CLASSIC = {"CT Image Storage", "MR Image Storage", "Positron Emission Tomography Image Storage"}
+ENHANCED = {
+    "Enhanced CT Image Storage",
+    "Enhanced MR Image Storage",
+    "Enhanced PET Image Storage",
+    "Legacy Converted Enhanced CT Image Storage",
+    "Legacy Converted Enhanced MR Image Storage",
+    "Legacy Converted Enhanced PET Image Storage",
+}
+REQUIRED = {
+    "StudyInstanceUID": "Study Instance UID",
+    "SeriesInstanceUID": "Series Instance UID",
+    "SOPInstanceUID": "SOP Instance UID",
+    "Modality": "Modality",
+    "ImagePositionPatient": "Image Position (Patient)",
+    "ImageOrientationPatient": "Image Orientation (Patient)",
+    "PixelSpacing": "Pixel Spacing",
+    "Rows": "Rows",
+    "Columns": "Columns",
+}
+LARGEST_MM = 1e6
+
+
+class Slice(NamedTuple):
+    """One slice, as its header describes it.
+
+    Attributes:
+        path: of its file.
+        frame: its number in the file, from 0.
+        patient_id, study_uid, series_uid, modality, frame_of_reference: what slices of one series share.
+        sop_uid: of its file, as DICOM names it.
+        plane: None where `faults` says what is wrong with it.
+        faults: such as "no Image Position (Patient)"; empty for a slice that can be used.
+        attenuation_corrected: see `Series`.
+        phantom: see `Series`.
+    """
+
+    path: Path
+    frame: int
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    modality: str
+    frame_of_reference: str
+    sop_uid: str
+    plane: Plane | None
+    faults: tuple[str, ...]
+    attenuation_corrected: bool
+    phantom: bool
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """What slices of one series share."""
+        return self.patient_id, self.study_uid, self.series_uid, self.modality, self.frame_of_reference
+
+
+def read_slices(path: Path) -> list[Slice] | str:
+    """The slices in a file; or the reason why it is passed over, which names nobody.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file, tolerant():
+        head = file.read(132)
+        if not head:
+            return "empty file"
+        if head[128:] != b"DICM":
+            return "not DICOM"
+        file.seek(0)
+        try:
+            values = read_attributes(file)
+            if _incomplete(values):  # such as behind a sequence that is encoded otherwise than the file
+                values = read_attributes_slowly(file)
+        except DAMAGE:
+            return "damaged DICOM header"
+        kind = UID(values.get("SOPClassUID", "")).name
+        reason = _reason_to_pass_over(values, kind)
+        if reason:
+            return reason
+        if kind in CLASSIC:
+            return [_slice(path, 0, values)]
+        return _frames(path, file, values)
+
+
+def _frames(path: Path, file: BinaryIO, values: Mapping[str, str]) -> list[Slice]:
+    file.seek(0)
+    try:
+        headers = frame_headers(pydicom.dcmread(file, stop_before_pixels=True))
+        return [_slice(path, number, text_of(header)) for number, header in enumerate(headers)]
+    except InputError as error:
+        return [_slice(path, 0, values)._replace(plane=None, faults=(str(error),))]
+    except DAMAGE:
+        return [_slice(path, 0, values)._replace(plane=None, faults=("functional groups that cannot be read",))]
+
+
+def _reason_to_pass_over(values: Mapping[str, str], kind: str) -> str:
+    if "Secondary Capture" in kind:
+        return "secondary capture"
+    if kind not in CLASSIC and kind not in ENHANCED:
+        return "no CT, MR or PET image"
+    if "LOCALIZER" in values.get("ImageType", "").split("\\"):
+        return "localizer"
+    if values.get("SamplesPerPixel", "1") not in ("", "1"):
+        return "color"
+    if kind in CLASSIC and values.get("NumberOfFrames", "1") not in ("", "1"):
+        return "several frames without their places"
+    return ""
+
+
+def _slice(path: Path, frame: int, values: Mapping[str, str]) -> Slice:
+    faults = [f"no {name}" for keyword, name in REQUIRED.items() if not values.get(keyword)]
+    plane, invalid = _plane(values)
+    faults += [f"an invalid {REQUIRED[keyword]}" for keyword in invalid if values.get(keyword)]
+    return Slice(
+        path=path,
+        frame=frame,
+        patient_id=values.get("PatientID", ""),
+        study_uid=values.get("StudyInstanceUID", ""),
+        series_uid=values.get("SeriesInstanceUID", ""),
+        modality=values.get("Modality", ""),
+        frame_of_reference=values.get("FrameOfReferenceUID", ""),
+        sop_uid=values.get("SOPInstanceUID", ""),
+        plane=plane,
+        faults=tuple(faults),
+        attenuation_corrected="ATTN" in (values.get("CorrectedImage") or "ATTN").split("\\"),
+        phantom=values.get("ManufacturerModelName") == PHANTOM_MODEL,
+    )
+
+
+def _plane(values: Mapping[str, str]) -> tuple[Plane | None, list[str]]:
+    """The plane; or None and the keywords of what is no valid part of one."""
+    position = _floats(values.get("ImagePositionPatient", ""))
+    orientation = _floats(values.get("ImageOrientationPatient", ""))
+    spacing = _floats(values.get("PixelSpacing", ""))
+    size = [int(values.get(keyword, "")) if values.get(keyword, "").isdigit() else 0 for keyword in ("Rows", "Columns")]
+    valid = {
+        "ImagePositionPatient": len(position) == 3 and all(abs(value) < LARGEST_MM for value in position),
+        "ImageOrientationPatient": _orthonormal(orientation),
+        "PixelSpacing": len(spacing) == 2 and all(0 < value < LARGEST_MM for value in spacing),
+        "Rows": size[0] > 0,
+        "Columns": size[1] > 0,
+    }
+    if all(valid.values()):
+        return Plane(position, orientation, spacing, (size[0], size[1])), []
+    return None, [keyword for keyword, holds in valid.items() if not holds]
+
+
+@lru_cache(maxsize=4096)
+def _floats(text: str) -> tuple[float, ...]:
+    """The numbers of a Decimal String, none where one of them is no number."""
+    try:
+        return tuple(float(part) for part in text.split("\\"))
+    except ValueError:
+        return ()
+
+
+@lru_cache
+def _orthonormal(orientation: tuple[float, ...]) -> bool:
+    if len(orientation) != 6:
+        return False
+    axes = np.reshape(orientation, (2, 3))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.allclose(axes @ axes.T, np.eye(2), atol=0.02))
+
+
+def _incomplete(values: Mapping[str, str]) -> bool:
+    kind = UID(values.get("SOPClassUID", "")).name
+    return not kind or (kind in CLASSIC and not all(values.get(keyword) for keyword in REQUIRED))

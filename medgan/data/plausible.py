@@ -1,0 +1,52 @@
+"""Whether voxels can be what their modality says they are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medgan.errors import InputError
+
+CT_MEDIANS_HU = (-2000.0, 3000.0)
+CT_LEAST_RANGE_HU = 100.0
+CT_LOWEST_HU = -32768.0
+PET_HIGHEST_SUV = 1e4
+
+
+def check_values(array: np.ndarray, modality: str) -> None:
+    """Refuse voxels that no scanner makes.
+
+    Args:
+        array: (slices, rows, columns) in HU (CT), SUV (PT) or arbitrary units (anything else).
+        modality: DICOM Modality (0008,0060).
+
+    Raises:
+        InputError: values that are not finite, all the same, or far outside what the modality's unit allows.
+    """
+    num_wrong = int(array.size - np.isfinite(array).sum())
+    if num_wrong:
+        raise InputError(f"{modality}: {num_wrong} of {array.size} pixels are NaN or infinite; expected numbers")
+    low, high = float(array.min()), float(array.max())
+    if low == high:
+        raise InputError(f"{modality}: every pixel is {low}; expected an image")
+    if modality == "CT":
+        _check_ct(array, low, high)
+    if modality == "PT":
+        _check_pet(array, high)
+
+
+def _check_ct(array: np.ndarray, low: float, high: float) -> None:
+    median = float(np.median(array))
+    plausible = CT_MEDIANS_HU[0] <= median <= CT_MEDIANS_HU[1]
+    if not CT_LOWEST_HU <= low < 0 or high - low < CT_LEAST_RANGE_HU or not plausible:
+        raise InputError(
+            f"CT: expected HU, about -1000 in air and 0 in water; got {low:g} to {high:g} with a median of {median:g}"
+        )
+
+
+def _check_pet(array: np.ndarray, high: float) -> None:
+    mean = float(array.mean(dtype=np.float64))
+    if mean < 0 or high > PET_HIGHEST_SUV:
+        raise InputError(
+            f"PT: expected SUV, about 1 in most of the body and at most {PET_HIGHEST_SUV:g}; "
+            f"got a mean of {mean:g} and a highest value of {high:g}"
+        )

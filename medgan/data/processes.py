@@ -1,0 +1,67 @@
+"""Map a function over worker processes, which end with the one that began and leave Ctrl-C to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver, get_context
+from typing import TypeVar
+
+from medgan.errors import JobError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+LOOK_EVERY_S = 1.0
+
+
+def each(function: Callable[[Item], Result], items: Iterable[Item], *, processes: int) -> Iterator[tuple[Item, Result]]:
+    """Every item with what the function makes of it, as they are done.
+
+    Args:
+        function: picklable where there is more than one process.
+        items: picklable, hashable or not.
+        processes: 1: in this process.
+
+    Raises:
+        JobError: a process was killed.
+    """
+    items = list(items)
+    if processes == 1:
+        yield from ((item, function(item)) for item in items)
+        return
+    context = get_context("forkserver")
+    pool = ProcessPoolExecutor(processes, context, initializer=_follow, initargs=(os.getpid(),))
+    try:
+        tasks = {pool.submit(function, item): item for item in items}
+        for task in as_completed(tasks):
+            yield tasks[task], task.result()
+    except BrokenProcessPool:
+        raise JobError("a worker process was killed, perhaps for its memory; what was finished is kept") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def get_ready(module: str) -> None:
+    """Starts, in the background, the server whose forks are the workers, with that module imported once for all."""
+    get_context("forkserver").set_forkserver_preload([module])
+    forkserver.ensure_running()
+
+
+def _follow(first: int) -> None:
+    """A worker ignores Ctrl-C, which the first process answers, and ends when that is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while True:
+            time.sleep(LOOK_EVERY_S)
+            try:
+                os.kill(first, 0)  # asks whether it is there
+            except ProcessLookupError:
+                os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from medgan.data.catalogue import Problem
+from medgan.data.series import find_series, read_volume, representative_headers, survey
+from medgan.errors import InputError
+
+BRAIN = Path(__file__).parents[3] / "shared" / "data" / "ms_brain"
+NAMES = "ct, pet, pt, suv, mr, mri, t1, t2, flair, pd, t1w, t2w"
+CT = np.linspace(-1000, 1000, 4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
+
+
+def write(path, array=CT, *, vector=False, dimensions=3, turned=0.0, handed=1):
+    image = SimpleITK.GetImageFromArray(array, isVector=vector)
+    if dimensions == 3:
+        image.SetSpacing((1.5, 2.0, 3.0))
+        image.SetOrigin((-10.0, 5.0, 7.0))
+        cosine, sine = np.cos(turned), np.sin(turned)
+        image.SetDirection((1, 0, 0, 0, cosine, -sine * handed, 0, sine, cosine * handed))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    SimpleITK.WriteImage(image, str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "patient", "modality"),
+    [
+        ("patient07_T1.nii.gz", "patient07", "MR"),
+        ("sub-01_ses-2_FLAIR.nii", "sub-01_ses-2", "MR"),
+        ("CT-Meyer 3.nii", "Meyer 3", "CT"),
+        ("7.suv.nii.gz", "7", "PT"),
+        ("a_pet_x.NII.GZ", "a_x", "PT"),
+        ("mr_t2.nii", "clinic 4", "MR"),
+        ("ct.nii.gz", "clinic 4", "CT"),
+    ],
+)
+def test_the_name_tells_modality_and_patient(tmp_path, name, patient, modality):
+    plain = write(tmp_path / "clinic 4" / ("x.nii.gz" if name.lower().endswith("gz") else "x.nii"))
+    plain.rename(plain.with_name(name))
+    (series,) = find_series(tmp_path)
+    assert (series.patient_id, series.modality, series.series_uid) == (patient, modality, f"clinic 4/{name}")
+    assert (series.study_uid, series.frame_of_reference, len(series.files)) == ("nifti", "nifti", 4)
+
+
+@pytest.mark.parametrize("turned", [0.0, 0.3])
+@pytest.mark.parametrize("handed", [1, -1])
+def test_an_image_is_read_with_its_place(tmp_path, turned, handed):
+    (series,) = find_series(write(tmp_path / "a_ct.nii.gz", turned=turned, handed=handed).parent)
+    volume = read_volume(series)
+    assert (volume.unit, volume.array.dtype) == ("HU", np.float32)
+    image = SimpleITK.ReadImage(str(tmp_path / "a_ct.nii.gz"))
+    slice_ = 2 if handed == 1 else 1  # slices run along the normal of their planes
+    assert volume.array[slice_, 1, 3] == pytest.approx(image[3, 1, 2])
+    expected = image.TransformIndexToPhysicalPoint((3, 1, 2))
+    np.testing.assert_allclose((volume.affine @ [3, 1, slice_, 1])[:3], expected, atol=1e-4)
+
+
+def test_an_image_lies_beside_dicom(make_series, tmp_path):
+    make_series(tmp_path / "dicom")
+    write(tmp_path / "b_pet.nii.gz")
+    found = survey(tmp_path)
+    assert [(one.patient_id, one.modality) for one in found.series] == [("P1", "CT"), ("b", "PT")]
+
+
+def test_an_image_has_no_dicom_headers(tmp_path):
+    (series,) = find_series(write(tmp_path / "a_ct.nii").parent)
+    with pytest.raises(InputError, match="CT: expected a DICOM series; a NIfTI image has no DICOM headers"):
+        representative_headers(series)
+
+
+def test_an_image_that_cannot_be_used_is_a_problem(tmp_path):
+    write(tmp_path / "one.nii")
+    write(tmp_path / "two_ct_pet.nii")
+    write(tmp_path / "three_t1.nii", np.zeros((2, 4, 5, 6), np.float32), dimensions=4)
+    write(tmp_path / "four_t1.nii", np.zeros((4, 5, 6, 2), np.float32), vector=True)
+    (tmp_path / "five_t1.nii.gz").write_bytes(b"no image")
+    assert survey(tmp_path).problems == [
+        Problem("five", "MR: expected a NIfTI image; its header cannot be read"),
+        Problem("four", "MR: expected a NIfTI image of 3 axes and 1 value a voxel; got 3 axes and 2"),
+        Problem("one", f"NIfTI: expected one of {NAMES} in the file name; got none"),
+        Problem("three", "MR: expected a NIfTI image of 3 axes and 1 value a voxel; got 4 axes and 1"),
+        Problem("two", f"NIfTI: expected one of {NAMES} in the file name; got CT and PT"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (CT + 5000, "CT: expected HU"),
+        (0 * CT, "CT: every pixel is 0.0"),
+        (CT[:1], "CT: expected at least 2 slices, got 1"),
+    ],
+)
+def test_values_are_checked(tmp_path, array, message):
+    (series,) = find_series(write(tmp_path / "a_ct.nii", array.astype(np.float32)).parent)
+    with pytest.raises(InputError, match=message):
+        read_volume(series)
+
+
+@pytest.mark.parametrize("name", ["a_ct.nii", "a_ct.nii.gz"])
+def test_a_file_that_is_cut_off_is_refused(tmp_path, name):
+    path = write(tmp_path / name)
+    path.write_bytes(path.read_bytes()[:-100])
+    (series,) = find_series(tmp_path)
+    with pytest.raises(InputError, match="CT: expected a NIfTI image; its voxels cannot be read"):
+        read_volume(series)
+
+
+def test_an_image_that_changed_since_it_was_found_is_refused(tmp_path):
+    (series,) = find_series(write(tmp_path / "a_ct.nii").parent)
+    write(tmp_path / "a_ct.nii", CT[:3])
+    with pytest.raises(InputError, match="CT: the NIfTI image changed while it was read"):
+        read_volume(series)
+
+
+@pytest.mark.real
+def test_the_real_brain_is_read():
+    if not BRAIN.is_dir():
+        pytest.skip(f"the real brain is not at {BRAIN}")
+    series = find_series(BRAIN)
+    assert [(one.patient_id, one.modality) for one in series] == [("patient07", "MR")] * 3
+    volume = read_volume(series[0])
+    assert volume.array.shape == (182, 218, 182)
+    assert volume.spacing_mm == pytest.approx((1, 1, 1), abs=1e-4)

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    JPEG2000,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from medgan.data.series import find_series, read_volume
+from medgan.errors import InputError
+
+gdcm = pytest.importorskip("gdcm")
+SYNTAXES = {
+    ImplicitVRLittleEndian: gdcm.TransferSyntax.ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian: gdcm.TransferSyntax.ExplicitVRLittleEndian,
+    ExplicitVRBigEndian: gdcm.TransferSyntax.ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian: gdcm.TransferSyntax.DeflatedExplicitVRLittleEndian,
+    RLELossless: gdcm.TransferSyntax.RLELossless,
+    JPEGLSLossless: gdcm.TransferSyntax.JPEGLSLossless,
+    JPEG2000Lossless: gdcm.TransferSyntax.JPEG2000Lossless,
+    JPEGLossless: gdcm.TransferSyntax.JPEGLosslessProcess14,
+    JPEGLosslessSV1: gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+}
+
+
+def recode(path, syntax):
+    """Write a file again in another transfer syntax."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(SYNTAXES[syntax]))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(path))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
+def test_a_series_is_the_same_in_every_lossless_transfer_syntax(make_series, tmp_path, syntax, modality):
+    pixels = np.random.default_rng(0).integers(-900, 1500, (17, 12), dtype=np.int16)  # signed, of odd sizes
+    folder = make_series(tmp_path, modality=modality, pixels=pixels, RescaleSlope=1, RescaleIntercept=0)
+    (series,) = find_series(folder)
+    before = read_volume(series)
+    for path in series.files:
+        recode(path, syntax)
+        assert dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID == syntax
+    (again,) = find_series(folder)
+    after = read_volume(again)
+    np.testing.assert_array_equal(after.array, before.array)
+    np.testing.assert_array_equal(after.affine, before.affine)
+
+
+def test_a_syntax_whose_pixels_are_something_else_is_named(make_series, tmp_path):
+    (series,) = find_series(make_series(tmp_path))
+    header = dcmread(series.files[0])
+    header.PixelData = encapsulate([b"no image"])
+    header["PixelData"].is_undefined_length = True
+    header.file_meta.TransferSyntaxUID = JPEG2000
+    header.save_as(series.files[0])
+    with pytest.raises(InputError, match="slice 0 has the transfer syntax JPEG 2000 Image Compression and fails with"):
+        read_volume(series)
