@@ -27,6 +27,7 @@ class DoubleUBlock(nn.Module):
     """Encoder-decoder of double 3x3 convolutions between poolings, mirrored levels concatenated.
 
     It takes a U-block's place in a CasNet; its first level keeps the image's resolution, where a U-block's halves it.
+    The last convolution is 3x3, not 1x1: with nine times the inputs, the tanh of air, -1, is learned in fewer steps.
 
     Args:
         in_channels: C of the input.
@@ -62,7 +63,7 @@ class DoubleUBlock(nn.Module):
             for level in levels
         )
         self.last = nn.Sequential(
-            nn.Conv2d(base_channels, out_channels, 1), nn.Tanh() if output == "tanh" else nn.Identity()
+            nn.Conv2d(base_channels, out_channels, 3, padding=1), nn.Tanh() if output == "tanh" else nn.Identity()
         )
 
     def forward(self, image: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def independent_forward(weights, image, depth):
     for number in range(depth):
         hidden = functional.conv_transpose2d(hidden, *parts(f"up.{number}"), stride=2)
         hidden = double(torch.cat([hidden, encoded.pop()], dim=1), f"decoder.{number}")
-    return functional.conv2d(hidden, *parts("last.0")).tanh()
+    return functional.conv2d(hidden, *parts("last.0"), padding=1).tanh()
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
@@ -49,7 +49,7 @@ def test_its_parameters_are_as_many_as_the_published_nets():
     by_hand += sum(
         4 * entering * leaving + leaving for entering, leaving in [(512, 512), (512, 256), (256, 128), (128, 64)]
     )
-    assert sum(parameter.numel() for parameter in block.parameters()) == by_hand + 64 * 2 + 2
+    assert sum(parameter.numel() for parameter in block.parameters()) == by_hand + 9 * 64 * 2 + 2
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
