@@ -18,6 +18,7 @@ from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import FILE_NAME
 from medgan.data.phantoms import write_phantoms
 from medgan.data.prepare import Request
+from medgan.data.remote import fetched, is_remote
 from medgan.errors import InputError
 from medgan.lock import is_held
 from medgan.models.extractor import load_extractor
@@ -39,11 +40,15 @@ def nothing_left_behind(output: Path) -> Iterator[None]:
         raise
 
 
-def dataset_for(source: Path | None, task: Task, *, size: int, place: Place, console: Console) -> PreparedDataset:
-    """The data set in a folder, or made of the images there; of phantoms where there is no folder."""
-    if source is None:
+def dataset_for(data: str | None, task: Task, *, size: int, place: Place, console: Console) -> PreparedDataset:
+    """The data set in a folder or at a URL, or made of the images there; of phantoms where nothing is given."""
+    if data is None:
         console.print("No --data: making phantom patients.")
         source = write_phantoms(place.output / "phantoms" / task.name, task=task.name)
+    elif is_remote(data):
+        source = fetched(data, place.datasets / "remote")
+    else:
+        source = Path(data).expanduser().absolute()
     if (source / FILE_NAME).exists():
         dataset = PreparedDataset.open(source)
         wanted, there = f"{task.name} at {size} px", f"{dataset.task.name} at {dataset.manifest.size} px"

@@ -63,7 +63,7 @@ def tune_task(task: str) -> Callable[..., None]:
         request = Request(
             task=task_named(task),
             place=find_place(output, tracking_uri, study_uri),
-            data=data.expanduser().absolute() if data else None,
+            data=data,
             space=space,
             study=study,
             trials=trials,
@@ -162,7 +162,7 @@ def train(
         task=task_named(task),
         place=find_place(output, tracking_uri),
         preset=preset,
-        data=data.expanduser().absolute() if data else None,
+        data=data,
         quick=quick,
         workers=at_least_one("--workers", workers),
         overrides=dict(parse_assignment(text) for text in settings),

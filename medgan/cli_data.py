@@ -34,7 +34,9 @@ def prepare(
     source: Annotated[Path, typer.Argument(help="folder of DICOM or NIfTI files, any layout")],
     task: TaskName = "pet2ct",
     size: Annotated[int, typer.Option(help="rows and columns of a prepared slice, in pixels")] = 256,
-    out: Annotated[Path | None, typer.Option(help="data set's folder [default: one in datasets/ of --output]")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="data set's folder, or URL to copy it to [default: one in datasets/ of --output]")
+    ] = None,
     processes: Annotated[int | None, typer.Option(help="patients read at once [default: one a CPU core]")] = None,
     plan_only: Annotated[bool, typer.Option("--plan-only", help="write plan.json, to be edited, and stop")] = False,
     output: Output = None,
@@ -52,6 +54,7 @@ def prepare(
     from medgan.data.manifest import read_manifest
     from medgan.data.prepare import Request
     from medgan.data.prepare import plan_only as write_plan
+    from medgan.data.remote import is_remote, publish
     from medgan.place import find_place
     from medgan.prepared import described, prepared
     from medgan.tasks import task_named
@@ -62,7 +65,7 @@ def prepare(
         size=size,
         datasets=find_place(output).datasets,
         settings=dict(parse_assignment(text) for text in settings),
-        out=out.expanduser().absolute() if out else None,
+        out=Path(out).expanduser().absolute() if out and not is_remote(out) else None,
         processes=processes,
     )
     with stoppable():
@@ -70,15 +73,21 @@ def prepare(
             print(f"{write_plan(request)}: edit it, then run the same command without --plan-only")
             return
         folder = prepared(request, Console(highlight=False))
+        if out and is_remote(out):
+            publish(folder, out)
     manifest = read_manifest(folder)
     for note in manifest.set_aside:
         print(note)
-    print(f"{described(manifest)}\ndata set {folder}, digest {manifest.digest[:12]}\nreport   {folder / 'report.html'}")
+    print(described(manifest))
+    print(f"data set {folder}, digest {manifest.digest[:12]}")
+    print(f"report   {folder / 'report.html'}")
+    if out and is_remote(out):
+        print(f"copied   {out}")
 
 
 @app.command()
 def features(
-    data: Annotated[Path, typer.Option(help="folder of DICOM, any layout")],
+    data: Annotated[str, typer.Option(help="folder of images, any layout, or a prepared data set's folder or URL")],
     task: TaskName = "pet2ct",
     size: Annotated[int, typer.Option(help="rows and columns of a slice, in pixels")] = 256,
     out: Annotated[Path | None, typer.Option(help="weights file to write [default: weights/ in --output]")] = None,
@@ -96,7 +105,7 @@ def features(
     request = FeaturesRequest(
         task=task_named(task),
         place=find_place(output),
-        data=data.expanduser().absolute(),
+        data=data,
         size=size,
         out=out.expanduser().absolute() if out else None,
         overrides=dict(parse_assignment(text) for text in settings),

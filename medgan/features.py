@@ -40,7 +40,7 @@ class FeaturesRequest:
 
     task: Task
     place: Place
-    data: Path
+    data: str
     size: int
     out: Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)

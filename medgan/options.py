@@ -16,7 +16,10 @@ TrackingUri = Annotated[
     str | None, typer.Option(help="MLflow store [default: $MLFLOW_TRACKING_URI, else mlflow.db in --output]")
 ]
 Data = Annotated[
-    Path | None, typer.Option(help="folder of DICOM, any layout [default: phantom patients are made, small]")
+    str | None,
+    typer.Option(
+        help="folder of DICOM or NIfTI, any layout, or a prepared data set's folder or URL [default: phantom patients]"
+    ),
 ]
 SpaceName = Annotated[
     str | None, typer.Option(help="search space, by name or file [default: the task's, with phantoms quick]")

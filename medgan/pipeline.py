@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -51,7 +50,7 @@ class Request:
 
     task: Task
     place: Place
-    data: Path | None = None
+    data: str | None = None
     space: str | None = None
     study: str | None = None
     trials: int | None = None

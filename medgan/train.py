@@ -59,7 +59,7 @@ class TrainRequest:
     task: Task
     place: Place
     preset: str = "medgan"
-    data: Path | None = None
+    data: str | None = None
     quick: bool = False
     workers: int = 1
     overrides: Mapping[str, Any] = field(default_factory=dict)

@@ -117,10 +117,15 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder if folder.suffix == ".json" else folder / FILE_NAME
     if not path.is_file():
         raise InputError(f"{path.parent}: expected a prepared data set; there is no {path.name}")
+    return parsed_manifest(path.read_bytes(), str(path))
+
+
+def parsed_manifest(content: bytes, where: str) -> Manifest:
+    """A manifest from what its file holds; raises InputError as `read_manifest` does."""
     try:
-        version = json.loads(path.read_text()).get("schema_version")
+        version = json.loads(content).get("schema_version")
         if version != SCHEMA_VERSION:
-            raise InputError(f"{path}: expected schema version {SCHEMA_VERSION}, got {version}; prepare it again")
-        return Manifest.model_validate_json(path.read_text())
-    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
-        raise InputError(f"{path}: expected a data set's description, got a damaged file; prepare it again") from error
+            raise InputError(f"{where}: expected schema version {SCHEMA_VERSION}, got {version}; prepare it again")
+        return Manifest.model_validate_json(content)
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, AttributeError) as error:
+        raise InputError(f"{where}: expected a data set's description, got a damaged file; prepare it again") from error

@@ -1,0 +1,93 @@
+"""Prepared data sets at a URL that fsspec knows, such as s3://bucket/set: a checked local copy, or published there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import fsspec
+from fsspec import AbstractFileSystem
+
+from medgan.data.atomic import write_atomically
+from medgan.data.manifest import FILE_NAME, STATES, Manifest, Patient, parsed_manifest, read_manifest, store_manifest
+from medgan.errors import InputError, JobError
+
+
+def is_remote(place: str) -> bool:
+    """Whether a place is a URL, not a path."""
+    return "://" in place
+
+
+def fetched(url: str, cache: Path) -> Path:
+    """The folder of a local copy of the newest state; arrays that were fetched before are not fetched again.
+
+    Args:
+        url: of a prepared data set.
+        cache: where copies are kept, each URL's in a folder of its own.
+
+    Raises:
+        InputError: the URL cannot be read, or holds no prepared data set.
+        JobError: an array is not what the data set says it is.
+    """
+    folder = cache / hashlib.sha256(url.encode()).hexdigest()[:12]
+    with _reachable(url) as (files, root):
+        if not files.exists(f"{root}/{FILE_NAME}"):
+            raise InputError(f"{url}: expected a prepared data set; there is no {FILE_NAME}")
+        manifest = parsed_manifest(files.cat_file(f"{root}/{FILE_NAME}"), url)
+        for patient in manifest.patients:
+            _refuse_way_out(url, patient)
+            for name, digest in patient.sha256.items():
+                path = folder / patient.folder / name
+                if not path.exists():
+                    _fetch(files, f"{root}/{patient.folder}/{name}", path, digest)
+    store_manifest(folder, manifest)
+    return folder
+
+
+def publish(folder: Path, url: str) -> None:
+    """Copies a prepared data set to a URL; `dataset.json` goes last, so that it is never seen half there.
+
+    Raises:
+        InputError: the URL cannot be written.
+    """
+    manifest = read_manifest(folder)
+    with _reachable(url) as (files, root):
+        for name in _files_of(manifest, folder):
+            if name.startswith("patients/") and files.exists(f"{root}/{name}"):
+                continue  # a patient's files never change
+            files.pipe_file(f"{root}/{name}", (folder / name).read_bytes())
+
+
+def _files_of(manifest: Manifest, folder: Path) -> Iterator[str]:
+    for patient in manifest.patients:
+        yield from (path.relative_to(folder).as_posix() for path in sorted((folder / patient.folder).iterdir()))
+    yield from ("fingerprint.json", "plan.json", "report.html", f"{STATES}/{manifest.digest}.json", FILE_NAME)
+
+
+def _fetch(files: AbstractFileSystem, source: str, path: Path, digest: str) -> None:
+    content = files.cat_file(source)
+    found = hashlib.sha256(content).hexdigest()
+    if found != digest:
+        raise JobError(f"{source}: expected sha256 {digest}, got {found}; the copy there is damaged")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+
+
+def _refuse_way_out(url: str, patient: Patient) -> None:
+    places = [PurePosixPath(patient.folder), *map(PurePosixPath, patient.sha256)]
+    if any(place.is_absolute() or ".." in place.parts for place in places):
+        raise InputError(f"{url}: expected files below the data set; it names some outside")
+
+
+@contextmanager
+def _reachable(url: str) -> Iterator[tuple[AbstractFileSystem, str]]:
+    """The file system behind a URL, and the path in it; whatever fails there is told in a sentence."""
+    try:
+        yield fsspec.core.url_to_fs(url)
+    except (InputError, JobError):
+        raise
+    except Exception as error:  # each of fsspec's file systems has exceptions of its own
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{url}: expected a place that can be read and written; {reason:.300}") from error
