@@ -79,6 +79,8 @@ def prepare(
     for note in manifest.set_aside:
         print(note)
     print(described(manifest))
+    if {one.role for one in manifest.patients} == {"test"}:
+        print("too few patients to split: all are test patients, on whom a model can be measured")
     print(f"data set {folder}, digest {manifest.digest[:12]}")
     print(f"report   {folder / 'report.html'}")
     if out and is_remote(out):

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from medgan.data.intensity import to_network
 from medgan.data.manifest import STATES, Manifest, Patient, Scale, read_manifest
+from medgan.data.split import ROLES
 from medgan.errors import InputError
 from medgan.tasks import Task
 
@@ -57,7 +58,10 @@ class PreparedDataset:
         """
         patients = [patient for patient in self.manifest.patients if patient.role == role]
         if not patients:
-            raise InputError(f"role: expected one of train, validation, test; got {role!r}, which no patient has")
+            counts = ", ".join(f"{sum(one.role == name for one in self.manifest.patients)} {name}" for name in ROLES)
+            raise InputError(
+                f"data set {self.manifest.task.name}: expected {role} patients; it has {counts} (it takes 3 to split)"
+            )
         return Slices(self.folder, patients, self.task, given=given)
 
 

@@ -30,7 +30,7 @@ table {{ border-collapse: collapse; width: 100%; }}
 th, td {{ text-align: left; vertical-align: top; padding: 0.3em 0.9em 0.3em 0; border-bottom: 1px solid #d8dee4; }}
 th {{ font-weight: 600; }} thead th {{ color: #57606a; font-size: 0.87em; vertical-align: bottom; }}
 td {{ font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }}
-td:first-child, td:nth-child(2), th[scope=row] {{ white-space: nowrap; width: 1%; }}
+td:first-child, .linked td:nth-child(2), th[scope=row] {{ white-space: nowrap; width: 1%; }}
 .notice {{ background: #fff8e1; border-left: 4px solid #d9a406; padding: 0.6em 1em; }}
 svg {{ max-width: 100%; height: auto; display: block; }} a {{ color: #0a58a8; }}
 </style>
@@ -160,4 +160,5 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[object]], *, link: bool
         opening = "<td>" if names else '<th scope="row">'
         closing = opening[:3].replace("<", "</") + ">"
         lines.append(f"<tr>{opening}{shown}{closing}{''.join(f'<td>{cell}</td>' for cell in others)}</tr>")
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
+    opening = '<table class="linked">' if link else "<table>"
+    return opening + "\n" + "\n".join(lines) + "\n</table>"

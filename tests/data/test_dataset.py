@@ -112,8 +112,8 @@ def test_a_data_set_can_be_moved(prepared, tmp_path):
     assert str(prepared.folder) not in json.dumps(moved.manifest.model_dump(mode="json"))
 
 
-def test_an_unknown_role_is_refused(prepared):
-    with pytest.raises(InputError, match="expected one of train, validation, test; got 'training'"):
+def test_a_role_that_no_patient_has_is_refused(prepared):
+    with pytest.raises(InputError, match="expected training patients; it has 3 train, 1 validation, 2 test"):
         prepared.slices("training")
 
 
