@@ -50,7 +50,7 @@ def prepare(
     """
     from rich.console import Console
 
-    from medgan.config import parse_assignment
+    from medgan.config import at_least_one, parse_assignment
     from medgan.data.manifest import read_manifest
     from medgan.data.prepare import Request
     from medgan.data.prepare import plan_only as write_plan
@@ -66,7 +66,7 @@ def prepare(
         datasets=find_place(output).datasets,
         settings=dict(parse_assignment(text) for text in settings),
         out=Path(out).expanduser().absolute() if out and not is_remote(out) else None,
-        processes=processes,
+        processes=at_least_one("--processes", processes) if processes is not None else None,
     )
     with stoppable():
         if plan_only:
@@ -133,9 +133,7 @@ def doctor(
     for finding in scan.findings:
         print(f"{finding.file}: {finding.what}")
     looked = f", {scan.num_values} known identifiers looked for" if against else ""
-    unread = (
-        f"; {scan.num_unread} damaged DICOM headers in --against could not be read whole" if scan.num_unread else ""
-    )
+    unread = f"; {scan.num_unread} damaged or unreadable files in --against" if scan.num_unread else ""
     print(f"{scan.num_files} files searched{looked}{unread}: {len(scan.findings)} findings")
     if scan.findings:
         raise SystemExit(1)

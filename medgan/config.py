@@ -42,6 +42,7 @@ class GeneratorConfig(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="on the first three decoder layers; of resnet, in its blocks")
     between_blocks: Literal["tanh", "none"] = "tanh"
     block_input: Literal["previous", "previous_and_source"] = "previous"
+    gives: Literal["image", "change"] = Field("image", description="of casnet; change: it is added to the source")
 
 
 class DiscriminatorConfig(Section):

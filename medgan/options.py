@@ -22,7 +22,8 @@ Data = Annotated[
     ),
 ]
 SpaceName = Annotated[
-    str | None, typer.Option(help="search space, by name or file [default: the task's, with phantoms quick]")
+    str | None,
+    typer.Option(help="search space, by name or file [default: the task's, with phantoms quick, or quick_same]"),
 ]
 Study = Annotated[str | None, typer.Option(help="name of the study [default: task, data and space, shortened]")]
 Trials = Annotated[int | None, typer.Option(help="finished trials the study shall have in all [default: the space's]")]

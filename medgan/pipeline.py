@@ -94,7 +94,7 @@ def tune(request: Request, console: Console) -> None:
 
 def _accept(request: Request, console: Console) -> Accepted:
     """Everything that can be refused, refused: in the order of what it costs to find out."""
-    space_name = request.space or (request.task.name if request.data else "quick")
+    space_name = request.space or (request.task.name if request.data else request.task.quick_space)
     space = read_space(space_name, request.overrides)
     target = space.trials if request.trials is None else at_least_one("--trials", request.trials)
     base = with_lpips(space.base(request.overrides))

@@ -58,6 +58,11 @@ class Task:
         """What a network must beat, without any: the source as it is, or the mean image where it is of another kind."""
         return "source as it is" if self.source.modality == self.target.modality else "mean image"
 
+    @property
+    def quick_space(self) -> str:
+        """The search space that phantoms are searched in where none is named."""
+        return "quick" if self.floor == "mean image" else "quick_same"
+
 
 PET = Image(modality="PT", unit="SUV", window=(0.0, 10.0), background=0.0, body_above=0.1)
 FULL_PET = replace(PET, window=(0.0, 20.0))

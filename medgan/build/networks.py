@@ -28,7 +28,7 @@ from medgan.models.variational import VariationalNet
 GENERATORS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "casnet": (
         CasNet,
-        ("block", "num_blocks", "base_channels", "depth", "norm", "dropout", "between_blocks", "block_input"),
+        ("block", "num_blocks", "base_channels", "depth", "norm", "dropout", "between_blocks", "block_input", "gives"),
     ),
     "resnet": (ResNet, ("num_blocks", "base_channels", "norm", "dropout")),
     "shallow": (ShallowNet, ("base_channels", "norm")),

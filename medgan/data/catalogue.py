@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medgan.data.geometry import Plane, stack_affine
+from medgan.errors import InputError
 
 PHANTOM_MODEL = "medgan phantom"
 UNITS = {"CT": "HU", "PT": "SUV"}
@@ -41,6 +42,15 @@ class Series:
     def affine(self) -> np.ndarray:
         """float64 (4, 4), see `Volume.affine`; raises InputError where the slices are no regular stack."""
         return stack_affine(self.planes, self.modality)
+
+    @property
+    def regular(self) -> bool:
+        """Whether the slices are a regular stack, and `affine` thus says where they lie."""
+        try:
+            _ = self.affine
+        except InputError:
+            return False
+        return True
 
     @property
     def unit(self) -> str:

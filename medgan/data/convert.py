@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from medgan.data.atomic import flush_folder, write_atomically
+from medgan.data.freshness import RECORD
 from medgan.data.intensity import window_of
 from medgan.data.manifest import Scale
 from medgan.data.mask import body_mask, body_threshold
@@ -26,7 +27,6 @@ from medgan.data.volume import Volume
 from medgan.errors import InputError
 from medgan.tasks import Image
 
-RECORD = "patient.json"
 ENOUGH_SHARE = 0.01  # of a slice's pixels inside the source's field of view
 COMPARED_SIZE = 64  # pixels of a slice that source and target are compared on
 
@@ -58,7 +58,8 @@ def convert(job: Job, *, plan: Plan) -> str | None:
     except InputError as error:
         return str(error)
     part = job.folder.with_name(f".{job.folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # what a killed run left
+    for left in (part, job.folder):  # of a killed run, or damaged
+        shutil.rmtree(left, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         digests = {f"{name}.npy": _write(part / f"{name}.npy", array) for name, array in arrays.items()}
@@ -101,7 +102,7 @@ def _converted(job: Job, plan: Plan) -> tuple[dict[str, object], dict[str, np.nd
         "affine": grid.affine.tolist(),
         "overlap": found.mask_overlap,
         "mutual_information": found.mutual_information,
-        "notes": [note for note in (job.pair.note, *notes) if note],
+        "notes": [note for note in (job.pair.note, *notes, _cropped(target_volume, plan)) if note],
         "drawn": drawn,
     }
     picture = draw_pair(
@@ -125,6 +126,13 @@ def _source(job: Job, plan: Plan, target: Volume) -> tuple[Volume, list[str], di
     shift_mm = np.linalg.norm(moved.affine @ np.linalg.inv(source.affine) @ middle - middle)
     note = f"registered: the middle moved by {shift_mm:.1f} mm; bodies then overlap by {found.mask_overlap:.2f}"
     return moved, [note], {}
+
+
+def _cropped(target: Volume, plan: Plan) -> str:
+    """Says so where the grid is too small for the target, of a patient who came after the plan was made."""
+    extent_mm = max(np.multiply(target.array.shape[1:], target.spacing_mm[1::-1]))
+    room_mm = plan.size * plan.spacing_mm
+    return f"cropped: {extent_mm:.0f} mm wide, the grid holds {room_mm:.0f} mm" if extent_mm > room_mm * 1.01 else ""
 
 
 def _agreement(source: Volume, target: Volume, mask: np.ndarray, source_above: float) -> Agreement:

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pydicom
+from pydicom.config import disable_value_validation
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
-from medgan.data.attributes import DAMAGE, read_attributes, read_attributes_slowly, text_of, tolerant
 from medgan.data.catalogue import PHANTOM_MODEL
 from medgan.data.frames import frame_headers
 from medgan.data.geometry import Plane
 from medgan.errors import InputError
 
+KEYWORDS = (
+    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "ManufacturerModelName",
+    "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient",
+    "FrameOfReferenceUID", "SamplesPerPixel", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "CorrectedImage",
+)  # fmt: skip
+DAMAGE = (
+    InvalidDicomError, BytesLengthException, EOFError, ValueError, TypeError, LookupError, AttributeError,
+    OverflowError, RuntimeError, OSError, struct.error, zlib.error,
+)  # fmt: skip
+"""What pydicom raises where a file's bytes are not what they should be."""
 CLASSIC = {"CT Image Storage", "MR Image Storage", "Positron Emission Tomography Image Storage"}
 ENHANCED = {
     "Enhanced CT Image Storage",
@@ -38,6 +54,32 @@ REQUIRED = {
     "Columns": "Columns",
 }
 LARGEST_MM = 1e6
+_HARMLESS = re.compile(r"(?!.*\d{5})[A-Za-z0-9_. -]{1,16}")
+
+
+@contextmanager
+def damage_is(message: str) -> Iterator[None]:
+    """Raises an InputError that says so where pydicom finds damage, read lazily or not."""
+    try:
+        with tolerant():
+            yield
+    except InputError:
+        raise
+    except (*DAMAGE, MemoryError) as error:
+        raise InputError(f"{message} fails with {type(error).__name__}") from error
+
+
+@contextmanager
+def tolerant() -> Iterator[None]:
+    """Read what real exports hold: numbers longer than DS allows, unpadded UIDs, odd character sets."""
+    with disable_value_validation(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pydicom")
+        yield
+
+
+def shown(value: object) -> str:
+    """A value of a header as a message may say it: a short code or number, never what could name somebody."""
+    return str(value) if _HARMLESS.fullmatch(str(value)) else "another text"
 
 
 class Slice(NamedTuple):
@@ -87,9 +129,7 @@ def read_slices(path: Path) -> list[Slice] | str:
             return "not DICOM"
         file.seek(0)
         try:
-            values = read_attributes(file)
-            if _incomplete(values):  # such as behind a sequence that is encoded otherwise than the file
-                values = read_attributes_slowly(file)
+            values = _text_of(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(KEYWORDS)))
         except DAMAGE:
             return "damaged DICOM header"
         kind = UID(values.get("SOPClassUID", "")).name
@@ -101,11 +141,21 @@ def read_slices(path: Path) -> list[Slice] | str:
         return _frames(path, file, values)
 
 
+def _text_of(header: pydicom.Dataset) -> dict[str, str]:
+    """The text of `KEYWORDS`, several values with a backslash in between."""
+    values = {}
+    for keyword in KEYWORDS:
+        value = header.get(keyword)
+        parts = [value] if value is None or isinstance(value, str | int | float) else list(value)
+        values[keyword] = "\\".join("" if part is None else str(part).strip(" \0") for part in parts)
+    return values
+
+
 def _frames(path: Path, file: BinaryIO, values: Mapping[str, str]) -> list[Slice]:
     file.seek(0)
     try:
         headers = frame_headers(pydicom.dcmread(file, stop_before_pixels=True))
-        return [_slice(path, number, text_of(header)) for number, header in enumerate(headers)]
+        return [_slice(path, number, _text_of(header)) for number, header in enumerate(headers)]
     except InputError as error:
         return [_slice(path, 0, values)._replace(plane=None, faults=(str(error),))]
     except DAMAGE:
@@ -129,6 +179,7 @@ def _reason_to_pass_over(values: Mapping[str, str], kind: str) -> str:
 def _slice(path: Path, frame: int, values: Mapping[str, str]) -> Slice:
     faults = [f"no {name}" for keyword, name in REQUIRED.items() if not values.get(keyword)]
     plane, invalid = _plane(values)
+    modality = values.get("Modality", "")
     faults += [f"an invalid {REQUIRED[keyword]}" for keyword in invalid if values.get(keyword)]
     return Slice(
         path=path,
@@ -136,7 +187,7 @@ def _slice(path: Path, frame: int, values: Mapping[str, str]) -> Slice:
         patient_id=values.get("PatientID", ""),
         study_uid=values.get("StudyInstanceUID", ""),
         series_uid=values.get("SeriesInstanceUID", ""),
-        modality=values.get("Modality", ""),
+        modality=shown(modality) if modality else "",
         frame_of_reference=values.get("FrameOfReferenceUID", ""),
         sop_uid=values.get("SOPInstanceUID", ""),
         plane=plane,
@@ -180,8 +231,3 @@ def _orthonormal(orientation: tuple[float, ...]) -> bool:
     axes = np.reshape(orientation, (2, 3))
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.allclose(axes @ axes.T, np.eye(2), atol=0.02))
-
-
-def _incomplete(values: Mapping[str, str]) -> bool:
-    kind = UID(values.get("SOPClassUID", "")).name
-    return not kind or (kind in CLASSIC and not all(values.get(keyword) for keyword in REQUIRED))

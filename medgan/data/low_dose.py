@@ -23,10 +23,11 @@ def simulate_low_dose(
 
     The model is 2D parallel-beam geometry without attenuation, scatter, randoms, detector response or time of flight:
     noise is thus weaker inside large bodies, and streaks less, than on a scanner. Negative values are set to 0, which
-    adds to the mean where there is little activity.
+    adds to the mean where there is little activity. Those of
+    the full dose, which some reconstructions give, count as 0 where it is projected.
 
     Args:
-        volume: full dose, in SUV, at least 0.
+        volume: full dose, in SUV.
         total_counts: coincidences of the full dose in the mean slice. SUV images hold no counts, so this is a setting;
             a clinical FDG scan has about a million.
         dose_fraction: in (0, 1].
@@ -36,17 +37,18 @@ def simulate_low_dose(
         float32 on the same grid, at least 0; the very volume where `dose_fraction` is 1.
 
     Raises:
-        InputError: a setting is outside its range, or the volume holds negative values or none above 0.
+        InputError: a setting is outside its range, or the volume holds no value above 0.
     """
     _check(volume, total_counts, dose_fraction)
     if dose_fraction == 1:
         return volume
+    total_suv = volume.array.clip(0).sum(dtype=np.float64)
     angles = np.linspace(0, 180, NUM_ANGLES, endpoint=False)
     # every angle sees the whole slice, so that a slice's counts are known before it is projected
-    counts_per_suv = total_counts * len(volume.array) / (NUM_ANGLES * volume.array.sum(dtype=np.float64))
+    counts_per_suv = total_counts * len(volume.array) / (NUM_ANGLES * total_suv)
     array = np.empty_like(volume.array)
     for index, image in enumerate(volume.array):
-        sinogram = radon(image.astype(np.float64), angles, circle=False)
+        sinogram = radon(image.clip(0).astype(np.float64), angles, circle=False)
         counts = np.rint(sinogram * counts_per_suv).astype(np.int64)
         change = random.binomial(counts, dose_fraction) / dose_fraction - counts
         array[index] = (image + _reconstructed(change / counts_per_suv, angles, image.shape)).clip(0)
@@ -58,10 +60,9 @@ def _check(volume: Volume, total_counts: float, dose_fraction: float) -> None:
         raise InputError(f"low dose: expected a dose fraction above 0 and at most 1, got {dose_fraction}")
     if not (np.isfinite(total_counts) and total_counts > 0):
         raise InputError(f"low dose: expected total counts above 0, got {total_counts}")
-    if volume.array.min() < 0 or volume.array.max() <= 0:
+    if volume.array.max() <= 0:
         raise InputError(
-            "low dose: expected a PET of values from 0 on, some above it; "
-            f"got {volume.array.min():.3g} to {volume.array.max():.3g} {volume.unit}"
+            f"low dose: expected a PET of some values above 0; got at most {volume.array.max():.3g} {volume.unit}"
         )
 
 

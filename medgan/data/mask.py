@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from medgan.tasks import Image
+from medgan.tasks import ARBITRARY_UNIT, Image
 
 IN_PLANE = np.zeros((3, 3, 3), bool)
 IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
@@ -14,7 +14,7 @@ IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 
 def body_threshold(image: Image, window: tuple[float, float]) -> float:
     """What is brighter is body, in the image's unit; `window` is the volume's own."""
-    if image.window is not None:
+    if image.unit != ARBITRARY_UNIT:
         return image.body_above
     low, high = window
     return low + image.body_above * (high - low)

@@ -6,8 +6,11 @@ import gzip
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK
@@ -25,8 +28,19 @@ MODALITIES = {
     **dict.fromkeys(("mr", "mri", "t1", "t2", "flair", "pd", "t1w", "t2w"), "MR"),
 }
 """A part of the file name, without case -> DICOM Modality."""
+MASKS = frozenset(["mask", "seg", "dseg", "label", "labels"])
+"""Parts of the file name, without case, of what holds no intensities."""
 SHARED = "nifti"
 """Study and frame of reference of every NIfTI image: whether two show the same place, their geometry must tell."""
+_SUBJECT = re.compile(r"sub-[A-Za-z0-9+]+(?=[_\-. ]|$)")
+
+
+class _Name(NamedTuple):
+    """What the name of a file says."""
+
+    patient_id: str
+    modalities: frozenset[str]
+    is_mask: bool
 
 
 def is_nifti(path: Path) -> bool:
@@ -34,22 +48,29 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def find_nifti(paths: Sequence[Path], folder: Path) -> tuple[list[Series], list[Problem]]:
+def find_nifti(paths: Sequence[Path], folder: Path, passed_over: Counter[str]) -> tuple[list[Series], list[Problem]]:
     """A series for each image, by its header and its name.
 
     Parts of the name lie between `_`, `-`, `.` and spaces. One of them tells the modality, the rest is the patient's
-    id; where there is no rest, the id is the name of the folder that holds the file.
+    id; where there is no rest, the id is the name of the folder that holds the file. A name that begins with `sub-`
+    and a label tells the patient by these alone, whatever session or run follows (BIDS, "Entities").
 
     Args:
         paths: NIfTI images below `folder`.
         folder: what their paths are told from.
+        passed_over: counts masks, and paths that the NIfTI library could not open, by reason.
 
     Returns:
         The images that can be used, and those that cannot.
     """
     series, problems = [], []
     for path in paths:
-        found = _series(path, folder)
+        name = _named(path)
+        reason = _reason_to_pass_over(path, name)
+        if reason:
+            passed_over[reason] += 1
+            continue
+        found = _series(path, folder, name)
         if isinstance(found, Series):
             series.append(found)
         else:
@@ -71,7 +92,8 @@ def read_nifti(series: Series) -> Volume:
     affine = series.affine
     path, modality = series.files[0], series.modality
     try:
-        image = SimpleITK.ReadImage(str(path), SimpleITK.sitkFloat32)
+        with _quiet():
+            image = SimpleITK.ReadImage(str(path), SimpleITK.sitkFloat32)
         whole = _num_bytes(path) >= _num_bytes_wanted(path)  # what is cut off, the NIfTI library reads as 0
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise InputError(f"{modality}: expected a NIfTI image; its voxels cannot be read") from error
@@ -103,16 +125,36 @@ def _header(path: Path) -> SimpleITK.ImageFileReader:
     """Raises RuntimeError where the file is no image."""
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    with _quiet():
+        reader.ReadImageInformation()
     return reader
 
 
-def _series(path: Path, folder: Path) -> Series | Problem:
-    patient_id, modalities = _named(path)
-    if len(modalities) != 1:
-        got = " and ".join(sorted(modalities)) or "none"
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without ITK's warnings, which write the path to the terminal."""
+    before = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        SimpleITK.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def _reason_to_pass_over(path: Path, name: _Name) -> str:
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:  # the NIfTI library would end the process
+        return "path that is not UTF-8"
+    return "mask or label image" if name.is_mask else ""
+
+
+def _series(path: Path, folder: Path, name: _Name) -> Series | Problem:
+    patient_id = name.patient_id
+    if len(name.modalities) != 1:
+        got = " and ".join(sorted(name.modalities)) or "none"
         return Problem(patient_id, f"NIfTI: expected one of {', '.join(MODALITIES)} in the file name; got {got}")
-    (modality,) = modalities
+    (modality,) = name.modalities
     try:
         reader = _header(path)
     except RuntimeError:
@@ -136,17 +178,20 @@ def _series(path: Path, folder: Path) -> Series | Problem:
     )
 
 
-def _named(path: Path) -> tuple[str, set[str]]:
-    """The patient's id and the modalities in the name of a file."""
+def _named(path: Path) -> _Name:
     name = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-    parts = re.split(r"([_\-. ]+)", name)  # names and separators in turn
+    subject = _SUBJECT.match(name)
+    parts = re.split(r"([_\-. ]+)", name[subject.end() :] if subject else name)  # names and separators in turn
     rest = ""
     for separator, part in zip(["", *parts[1::2]], parts[::2], strict=True):
         if part.lower() not in MODALITIES:
             rest += separator + part if rest else part
-    return rest or path.absolute().parent.name, {
-        MODALITIES[part.lower()] for part in parts if part.lower() in MODALITIES
-    }
+    words = {part.lower() for part in parts}
+    return _Name(
+        patient_id=subject[0] if subject else rest or path.absolute().parent.name,
+        modalities=frozenset(MODALITIES[word] for word in words if word in MODALITIES),
+        is_mask=bool(words & MASKS),
+    )
 
 
 def _planes(reader: SimpleITK.ImageFileReader) -> tuple[tuple[int, ...], tuple[Plane, ...]]:

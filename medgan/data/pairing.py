@@ -75,7 +75,9 @@ def _fits(series: Series, root: Path, modality: str, match: str) -> bool:
 def _of_patient(patient_id: str, sides: Mapping[str, Sequence[Series]], task: Task) -> Pair | Problem:
     if not patient_id:
         return Problem(patient_id, "expected a Patient ID; it is empty, so nobody can tell patients apart")
-    mine = {side: [one for one in ones if one.patient_id == patient_id] for side, ones in sides.items()}
+    all_of = {side: [one for one in ones if one.patient_id == patient_id] for side, ones in sides.items()}
+    # a series of several phases or echoes is no stack; it is only taken, and refused by name, where there is no other
+    mine = {side: [one for one in ones if one.regular] or ones for side, ones in all_of.items()}
     if "source" in mine:
         return _best_pair(patient_id, mine["source"], mine["target"], task)
     targets = mine["target"]

@@ -112,7 +112,11 @@ def write_phantoms(
         for _ in each(write, range(1, patients + 1), processes=min(processes or os.cpu_count() or 1, worth)):
             pass
         (part / COMPLETE).write_text(json.dumps(made))
-        os.replace(part, folder)
+        try:
+            os.replace(part, folder)
+        except OSError:
+            if _record(folder) != made:  # another process was quicker
+                raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ from pydicom.datadict import dictionary_description, dictionary_has_tag, diction
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from medgan.data.attributes import DAMAGE, tolerant
+from medgan.data.header import DAMAGE, tolerant
 from medgan.data.layers import UNREADABLE, layers
 from medgan.data.needles import Needles
+from medgan.data.series import UNREADABLE as NOT_ALLOWED
+from medgan.data.series import files_below
 from medgan.errors import InputError
 
 # The common ones of PS3.15 table E.1-1; every person's name (PN) and UID (UI) comes on top.
@@ -63,7 +66,8 @@ class Scan:
         findings: one for each kind in each file, sorted.
         num_files: searched.
         num_values: of the DICOM folder, looked for.
-        num_unread: DICOM files of that folder whose header is damaged: not all their values were looked for.
+        num_unread: files of that folder that cannot be read, or DICOM files whose header is damaged: not all their
+            values were looked for.
     """
 
     findings: list[Finding]
@@ -88,11 +92,13 @@ def find_identifiers(folder: Path, *, against: Path | None = None) -> Scan:
         InputError: a folder is missing, or `against` holds no DICOM file with identifying values.
     """
     if not folder.is_dir():
-        raise InputError("expected a folder to search for identifiers; there is no such folder")
+        raise InputError(f"{folder}: expected a folder to search for identifiers; there is no such folder")
     values, num_unread = _values_of(against, apart_from=folder) if against else ({}, 0)
     needles = Needles(values)
-    paths = _files(folder)
+    paths, num_closed = _files(folder)
     findings = set()
+    if num_closed:
+        findings.add(Finding(".", f"not searched: {num_closed} folders or files that may not be read"))
     for path in paths:
         name = path.relative_to(folder).as_posix().encode(errors="replace").decode()
         in_name = {f"{kind} in the file's name" for kind in _kinds_in(name.encode(), needles)}
@@ -102,8 +108,10 @@ def find_identifiers(folder: Path, *, against: Path | None = None) -> Scan:
     return Scan(ordered, num_files=len(paths), num_values=len(values), num_unread=num_unread)
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+def _files(folder: Path) -> tuple[list[Path], int]:
+    """The files below a folder, and how many files and folders may not be read."""
+    passed_over: Counter[str] = Counter()
+    return list(files_below(folder, passed_over)), passed_over[NOT_ALLOWED]
 
 
 def _kinds_in_file(path: Path, needles: Needles) -> set[str]:
@@ -146,20 +154,25 @@ def _masked(name: str, needles: Needles, values: Iterable[str]) -> str:
 
 
 def _values_of(folder: Path, *, apart_from: Path) -> tuple[Values, int]:
-    """What to look for: from headers below a folder and from its path; and how many headers are damaged."""
+    """What to look for: from headers below a folder and from its path; and how many files could not be read whole."""
     if not folder.is_dir():
-        raise InputError("expected a folder of DICOM files to take identifiers from; there is no such folder")
+        raise InputError(
+            f"{folder}: expected a folder of DICOM files to take identifiers from; there is no such folder"
+        )
     found: Values = {}
-    num_unread = 0
-    paths = _files(folder)
+    paths, num_unread = _files(folder)
     for path in paths:
-        with path.open("rb") as file:
-            header, damaged = _header_values(file)
+        try:
+            with path.open("rb") as file:
+                header, damaged = _header_values(file)
+        except OSError:
+            header, damaged = {}, True
         found |= header
         num_unread += damaged
     if not found:
         raise InputError(
-            f"expected DICOM files to take identifiers from; none of {len(paths)} files has any, {num_unread} damaged"
+            f"expected DICOM files to take identifiers from; none of {len(paths)} files has any, "
+            f"{num_unread} damaged or not readable"
         )
     whole = folder.resolve()
     parts = {*whole.parts, *(part for path in paths for part in path.relative_to(folder).parent.parts)}

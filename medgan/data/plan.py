@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, Validati
 from medgan.data.atomic import write_atomically
 from medgan.data.pairing import Pair
 from medgan.errors import InputError
-from medgan.tasks import Task, task_named
+from medgan.tasks import ARBITRARY_UNIT, Task, task_named
 
 FINGERPRINT, PLAN = "fingerprint.json", "plan.json"
 
@@ -101,6 +101,8 @@ def first_plan(pairs: Mapping[str, Pair], task: Task, *, size: int, settings: Ma
         "target_window": task.target.window,
         "simulation": simulation.model_dump() if simulation else None,
     }
+    if taken := {"task", "size"} & settings.keys():
+        raise InputError(f"plan: {', '.join(sorted(taken))}: have options of their own, --task and --size")
     for path, value in settings.items():
         section, _, name = path.partition(".")
         if not name:
@@ -108,7 +110,7 @@ def first_plan(pairs: Mapping[str, Pair], task: Task, *, size: int, settings: Ma
         elif isinstance(tree.get(section), dict):
             tree[section][name] = value
         else:
-            raise InputError(f"plan: {path}: this task's sources have no {section}")
+            raise InputError(f"plan: {path}: expected a field of the plan; this one has {', '.join(tree)}")
     return validated_plan(tree, "plan")
 
 
@@ -125,6 +127,8 @@ def read_plan(folder: Path) -> Plan | None:
         tree = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: expected JSON; line {error.lineno}: {error.msg}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: expected JSON in UTF-8") from None
     return validated_plan(tree, str(path))
 
 
@@ -137,11 +141,30 @@ def validated_plan(tree: Any, where: str) -> Plan:
         raise InputError(
             f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}; got {first['input']!r:.80}"
         ) from None
-    for name in ("source_window", "target_window"):
+    task = task_named(plan.task)
+    for name, image in (("source_window", task.source), ("target_window", task.target)):
         window = getattr(plan, name)
+        if window is None and image.unit != ARBITRARY_UNIT:
+            raise InputError(
+                f"{where}: {name}: expected (low, high) in {image.unit}; null is for {ARBITRARY_UNIT} only"
+            )
         if window is not None and not window[0] < window[1]:
             raise InputError(f"{where}: {name}: expected (low, high) with low < high; got {window}")
+    if plan.validation_share + plan.test_share >= 1:
+        raise InputError(f"{where}: validation_share, test_share: expected less than 1 together, for train patients")
     return plan
+
+
+def fits(plan: Plan, pairs: Mapping[str, Pair], task: Task, where: str) -> None:
+    """Refuses a plan that says other things of the sources than the images do.
+
+    Raises:
+        InputError: simulated sources without settings for them, or settings where sources are given.
+    """
+    wanted = SIMULATIONS[task.simulation] if any(one.source is None for one in pairs.values()) else None
+    if type(plan.simulation) is not type(wanted):
+        named = "null, for sources are given" if wanted is None else f"settings of {task.simulation}"
+        raise InputError(f"{where}: simulation: expected {named}; got {plan.simulation!r}")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -41,7 +41,10 @@ def each(function: Callable[[Item], Result], items: Iterable[Item], *, processes
         for task in as_completed(tasks):
             yield tasks[task], task.result()
     except BrokenProcessPool:
-        raise JobError("a worker process was killed, perhaps for its memory; what was finished is kept") from None
+        raise JobError(
+            "a worker process was killed, perhaps for its memory (fewer --processes take less); what was "
+            "finished is kept"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -10,27 +10,32 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.uid import UID
+from pydicom.uid import UID, UID_dictionary
 
-from medgan.data.attributes import damage_is
 from medgan.data.catalogue import UNITS, Problem, Series, Survey
 from medgan.data.frames import frame_headers
-from medgan.data.header import Slice, read_slices
+from medgan.data.header import Slice, damage_is, read_slices
 from medgan.data.nifti import find_nifti, is_nifti, read_nifti
 from medgan.data.plausible import check_values
+from medgan.data.processes import each
 from medgan.data.suv import suv_factor
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 
+CHUNK = 300  # files whose headers are read in one go
 UNREADABLE = "unreadable (permission)"
 NO_WAY = "link in a circle or broken"
 
 
-def survey(folder: Path) -> Survey:
+def survey(folder: Path, *, processes: int = 1) -> Survey:
     """Every series of CT, MR and PET slices and every NIfTI image below `folder`, and what else is there.
 
     Links are followed, each folder is seen once. A slice that is there twice counts once. A series of which one
     slice cannot be used is a problem of its patient.
+
+    Args:
+        folder: of any layout.
+        processes: that read headers, where there are many.
 
     Raises:
         InputError: the folder is missing or holds no image.
@@ -39,20 +44,17 @@ def survey(folder: Path) -> Survey:
         raise InputError(f"{folder}: expected a folder of DICOM files; there is no such folder")
     passed_over: Counter[str] = Counter()
     groups: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
-    images: list[Path] = []
-    for path in _files(folder, passed_over):
-        if is_nifti(path):
-            images.append(path)
-            continue
-        slices = _slices(path)
+    paths = list(files_below(folder, passed_over))
+    images = [path for path in paths if is_nifti(path)]
+    for slices in _read_all([path for path in paths if not is_nifti(path)], processes):
         if isinstance(slices, str):
             passed_over[slices] += 1
         else:
             for one in slices:
                 groups[one.group].append(one)
-    if not groups and not images:
+    series, problems = find_nifti(images, folder, passed_over)
+    if not groups and not series and not problems:
         raise InputError(f"{folder}: expected DICOM image slices; found none among {sum(passed_over.values())} files")
-    series, problems = find_nifti(images, folder)
     for group in groups.values():
         once = _once(group, passed_over)
         faults = Counter(fault for one in once for fault in one.faults)
@@ -115,8 +117,13 @@ def representative_headers(series: Series) -> list[pydicom.Dataset]:
         return [headers[path][frame] for path, frame in zip(series.files, series.frames, strict=True)]
 
 
-def _files(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
-    """Regular files below a folder, sorted; counts what cannot be followed."""
+def files_below(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
+    """Regular files below a folder, each folder's own first, by name; links are followed, each folder is seen once.
+
+    Args:
+        folder: whose files come as its path and theirs.
+        passed_over: counts, by reason, what cannot be followed or read.
+    """
     waiting, seen = [folder], set()
     while waiting:
         folder = waiting.pop()
@@ -148,6 +155,17 @@ def _files(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
 
 def _reason(error: OSError) -> str:
     return UNREADABLE if isinstance(error, PermissionError) else NO_WAY
+
+
+def _read_all(paths: list[Path], processes: int) -> Iterator[list[Slice] | str]:
+    """What each file holds, in order."""
+    chunks = [tuple(paths[first : first + CHUNK]) for first in range(0, len(paths), CHUNK)]
+    found = dict(each(_read_chunk, chunks, processes=processes if len(chunks) > processes else 1))
+    return (slices for chunk in chunks for slices in found[chunk])
+
+
+def _read_chunk(paths: tuple[Path, ...]) -> list[list[Slice] | str]:
+    return [_slices(path) for path in paths]
 
 
 def _slices(path: Path) -> list[Slice] | str:
@@ -222,9 +240,10 @@ def _pixels(path: Path, modality: str, number: int, size: tuple[int, ...]) -> tu
     """A file's header without its pixels, and these as stored, (frames, rows, columns)."""
     with damage_is(f"{modality}: expected a DICOM file; reading that of slice {number}"):
         dataset = pydicom.dcmread(path)
-        syntax = UID(dataset.file_meta.get("TransferSyntaxUID") or "unknown").name
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        name = UID(syntax).name if syntax in UID_dictionary else "a private one"
     with damage_is(
-        f"{modality}: expected pixels that pydicom can decode; slice {number} has the transfer syntax {syntax} and"
+        f"{modality}: expected pixels that pydicom can decode; slice {number} has the transfer syntax {name} and"
     ):
         pixels = dataset.pixel_array.reshape(-1, *size)
     for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):

@@ -19,7 +19,7 @@ LEAST_TO_SPLIT = len(ROLES)
 
 def patient_hash(patient_id: str, key: bytes) -> str:
     """First 12 hex digits of HMAC-SHA256: without the key nobody can try out patient ids."""
-    return hmac.new(key, patient_id.encode(), hashlib.sha256).hexdigest()[:12]
+    return hmac.new(key, patient_id.encode(errors="surrogateescape"), hashlib.sha256).hexdigest()[:12]
 
 
 def load_key(datasets: Path) -> bytes:
@@ -36,7 +36,12 @@ def load_key(datasets: Path) -> bytes:
 def load_roles(datasets: Path) -> dict[str, dict[str, str]]:
     """Roles drawn so far in an output folder: task to patient hash to role."""
     path = datasets / "roles.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError:
+        raise InputError(
+            f"{path}: expected the patients' roles, got a damaged file; restore it, they are drawn once"
+        ) from None
 
 
 def store_roles(datasets: Path, roles: dict[str, dict[str, str]]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from medgan.data.header import shown
 from medgan.errors import InputError
 
 PHILIPS = (0x7053, "Philips PET Private Group")
@@ -34,13 +35,13 @@ def suv_factor(headers: Sequence[Any]) -> float:
     if units == "GML":
         suv_type = str(header.get("SUVType", "") or "BW")
         if suv_type != "BW":
-            raise InputError(f"PT: expected SUV Type BW (body weight), got {suv_type}")
+            raise InputError(f"PT: expected SUV Type BW (body weight), got {shown(suv_type)}")
         return 1.0
     if units == "BQML":
         return _suv_per_activity(headers)
     if units == "CNTS":
         return _suv_per_count(headers)
-    raise InputError(f"PT: expected Units GML (SUV), BQML (activity) or CNTS with Philips' factors; got {units}")
+    raise InputError(f"PT: expected Units GML (SUV), BQML (activity) or CNTS with Philips' factors; got {shown(units)}")
 
 
 def _suv_per_activity(headers: Sequence[Any]) -> float:
@@ -84,7 +85,7 @@ def _check_attenuation(header: Any) -> None:
     corrected = header.get("CorrectedImage") or "ATTN"  # empty: the Standard allows unknown
     names = [corrected] if isinstance(corrected, str) else [str(name) for name in corrected]
     if "ATTN" not in names:
-        raise InputError(f"PT: expected images corrected for attenuation (ATTN), got {', '.join(names)}")
+        raise InputError(f"PT: expected images corrected for attenuation (ATTN), got {', '.join(map(shown, names))}")
 
 
 def _radiopharmaceutical(header: Any) -> Any:
@@ -100,7 +101,7 @@ def _remaining(headers: Sequence[Any], nuclide: Any) -> float:
     if correction == "ADMIN":
         return 1.0
     if correction != "START":
-        raise InputError(f"PT: expected Decay Correction START or ADMIN, got {correction}")
+        raise InputError(f"PT: expected Decay Correction START or ADMIN, got {shown(correction)}")
     scan = _scan_start(headers)
     elapsed_s = (scan - _injection(headers[0], nuclide, scan)).total_seconds()
     if not 0 <= elapsed_s < 86400:
@@ -176,5 +177,5 @@ def _number(header: Any, keyword: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not (math.isfinite(number) and number > 0):
-        raise InputError(f"PT: {keyword} is {value!r}; SUV needs a number above 0")
+        raise InputError(f"PT: {keyword} is {shown(value)}; SUV needs a number above 0")
     return number

@@ -27,6 +27,7 @@ class CasNet(nn.Module):
         dropout: probability, in each block's first three decoder layers, in training; 0 for none.
         block_input: "previous", or "previous_and_source": each block but the first sees the source beside the
             previous output.
+        gives: "image", the paper's, or "change", which is added to the source: for targets of the source's own kind.
         in_channels: C of the source.
         out_channels: C' of the output.
     """
@@ -42,6 +43,7 @@ class CasNet(nn.Module):
         block: str = "u",
         dropout: float = 0.0,
         block_input: str = "previous",
+        gives: str = "image",
         in_channels: int = 1,
         out_channels: int = 1,
     ) -> None:
@@ -52,7 +54,12 @@ class CasNet(nn.Module):
             raise ValueError(f"block: expected one of {', '.join(BLOCKS)}; got {block!r}")
         if block_input not in ("previous", "previous_and_source"):
             raise ValueError(f"block_input: expected previous or previous_and_source; got {block_input!r}")
+        if gives not in ("image", "change"):
+            raise ValueError(f"gives: expected image or change; got {gives!r}")
+        if gives == "change" and in_channels != out_channels:
+            raise ValueError(f"gives change: expected as many channels out as in; got {in_channels} and {out_channels}")
         self.divisor = 2**depth
+        self.gives = gives
         self.block_input = block_input
         later_channels = out_channels + (in_channels if block_input == "previous_and_source" else 0)
         self.blocks = nn.ModuleList(
@@ -89,4 +96,6 @@ class CasNet(nn.Module):
             else:
                 image = outputs[-1]
             outputs.append(block(image))
+        if self.gives == "change":
+            outputs[-1] = (source + outputs[-1]).clamp(-1.0, 1.0)
         return tuple(outputs) if every_block else outputs[-1]

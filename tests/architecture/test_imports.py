@@ -43,7 +43,7 @@ ROOMS = {
     "sqlalchemy": ["search/*"],
     "yaml": ["search/*"],
     "mlflow": ["tracking/mlflow.py", "registry/models.py", "serving/pyfunc.py", "serving/app.py"],
-    "pydicom": ["data/series.py", "data/header.py", "data/attributes.py", "data/frames.py", "data/phi.py",
+    "pydicom": ["data/series.py", "data/header.py", "data/frames.py", "data/phi.py",
                 "data/phantom_files.py", "serving/derive.py", "serving/app.py", "serving/dicom_node.py"],
     "fsspec": ["data/remote.py"],
     "pynetdicom": ["serving/dicom_node.py"],

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,11 @@ def write(path, array=CT, *, vector=False, dimensions=3, turned=0.0, handed=1):
     ("name", "patient", "modality"),
     [
         ("patient07_T1.nii.gz", "patient07", "MR"),
-        ("sub-01_ses-2_FLAIR.nii", "sub-01_ses-2", "MR"),
+        ("sub-01_ses-2_FLAIR.nii", "sub-01", "MR"),
+        ("sub-01_ses-3_run-2_trc-FDG_pet.nii.gz", "sub-01", "PT"),
+        ("sub-pet-T1.nii", "sub-pet", "MR"),
+        ("a_sub-01_T1.nii", "a_sub-01", "MR"),
+        ("labeled_T1.nii", "labeled", "MR"),
         ("CT-Meyer 3.nii", "Meyer 3", "CT"),
         ("7.suv.nii.gz", "7", "PT"),
         ("a_pet_x.NII.GZ", "a_x", "PT"),
@@ -63,6 +68,49 @@ def test_an_image_lies_beside_dicom(make_series, tmp_path):
     write(tmp_path / "b_pet.nii.gz")
     found = survey(tmp_path)
     assert [(one.patient_id, one.modality) for one in found.series] == [("P1", "CT"), ("b", "PT")]
+
+
+@pytest.mark.parametrize("part", ["mask", "seg", "dseg", "Label", "labels", "label-GM"])
+def test_masks_and_labels_are_passed_over(tmp_path, part):
+    write(tmp_path / "sub-01_T1w.nii")
+    write(tmp_path / f"sub-01_T1w_{part}.nii")
+    write(tmp_path / f"ct {part}.nii.gz")
+    found = survey(tmp_path)
+    assert ([one.patient_id for one in found.series], found.problems) == (["sub-01"], [])
+    assert found.passed_over == {"mask or label image": 2}
+
+
+def test_a_folder_of_masks_holds_no_image(tmp_path):
+    write(tmp_path / "a_ct_mask.nii")
+    with pytest.raises(InputError, match="expected DICOM image slices; found none among 1 files"):
+        survey(tmp_path)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9_ct.nii", b"caf\xe9/a_ct.nii.gz"])
+def test_a_path_that_is_not_utf_8_is_passed_over(tmp_path, name):
+    write(tmp_path / "b_ct.nii")
+    odd = tmp_path / os.fsdecode(name)
+    try:
+        odd.parent.mkdir(exist_ok=True)
+        odd.write_bytes((tmp_path / "b_ct.nii").read_bytes())
+    except OSError:
+        pytest.skip("the file system has no such names")
+    found = survey(tmp_path)
+    assert ([one.patient_id for one in found.series], found.problems) == (["b"], [])
+    assert found.passed_over == {"path that is not UTF-8": 1}
+
+
+def test_nothing_is_written_to_the_terminal(tmp_path, capfd):
+    """ITK warns of a matrix that is no rotation, and names the file."""
+    path = write(tmp_path / "zyxquist_ct.nii")
+    content = bytearray(path.read_bytes())
+    content[252:256] = b"\0\0\1\0"  # qform_code, sform_code
+    content[280:328] = np.array([[1, 0.5, 0, 0], [0.3, 1, 0.9, 0], [0, 0.2, 1, 0]], "<f4").tobytes()
+    path.write_bytes(content)
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(True)
+    assert survey(tmp_path).problems == [Problem("zyxquist", "CT: expected a NIfTI image; its header cannot be read")]
+    assert capfd.readouterr() == ("", "")
+    assert SimpleITK.ProcessObject.GetGlobalWarningDisplay()
 
 
 def test_an_image_has_no_dicom_headers(tmp_path):

@@ -97,3 +97,10 @@ def test_text_in_the_path_tells_given_sources_from_targets(make_series, tmp_path
         pair(series, TASKS["mr_motion"], root=tmp_path, source_match="T9", target_match="still")
     with pytest.raises(InputError, match="expected PT series of the same patients; found 0 PT"):
         pair(series, TASKS["pet_denoise"], root=tmp_path)
+
+
+def test_a_series_of_several_phases_is_not_taken_where_there_is_a_stack(make_series, tmp_path):
+    make_series(tmp_path / "phases", modality="MR", positions=stack(0, 4) * 2)
+    make_series(tmp_path / "plain", modality="MR", num=4)
+    (one,), _ = pair(find_series(tmp_path), TASKS["mr_motion"], root=tmp_path)
+    assert len(one.target.files) == 4

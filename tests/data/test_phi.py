@@ -7,6 +7,7 @@ import sqlite3
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -239,6 +240,45 @@ def test_a_damaged_header_is_a_finding_and_is_counted(dicom, output):
     assert find_identifiers(output, against=dicom).num_unread == 1
 
 
+def test_a_file_that_may_not_be_read_is_counted(dicom, output, monkeypatch):
+    (output / "text.txt").write_text(PATIENT)
+    closed, plain = next(dicom.rglob("CT-001")), Path.open
+
+    def refuse(self, *arguments, **more):
+        if self == closed:
+            raise PermissionError(13, "Permission denied", str(self))
+        return plain(self, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    scan = find_identifiers(output, against=dicom)
+    assert scan.num_unread == 1
+    assert [one.what for one in scan.findings] == ["Patient ID"], "the other slice says it too"
+
+
+def test_a_folder_that_may_not_be_read_is_a_finding(dicom, output, monkeypatch):
+    (output / "inner").mkdir()
+    (dicom / "inner").mkdir()
+    plain = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == "inner":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return plain(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    scan = find_identifiers(output, against=dicom)
+    assert scan.findings == [Finding(".", "not searched: 1 folders or files that may not be read")]
+    assert scan.num_unread == 1
+
+
+def test_a_linked_folder_is_searched_once(output, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "run.log").write_text(STUDY)
+    (output / "link").symlink_to(tmp_path / "elsewhere")
+    (output / "round").symlink_to(output)
+    assert found(output) == [("link/run.log", "UID")]
+
+
 def test_a_prepared_data_set_holds_no_identifier(prepared, phantoms):
     scan = find_identifiers(prepared.folder, against=phantoms)
     assert scan.num_values > 6 * 10
@@ -256,10 +296,10 @@ def test_numbers_that_a_header_writes_wrongly_do_not_matter(output, make_series)
 
 
 def test_a_missing_folder_is_refused(output, tmp_path):
-    with pytest.raises(InputError, match="^expected a folder to search for identifiers; there is no such folder$"):
+    with pytest.raises(InputError, match="missing: expected a folder to search for identifiers; there is no such"):
         find_identifiers(tmp_path / "missing")
     with pytest.raises(
-        InputError, match="^expected a folder of DICOM files to take identifiers from; there is no such"
+        InputError, match="missing: expected a folder of DICOM files to take identifiers from; there is no such"
     ):
         find_identifiers(output, against=tmp_path / "missing")
 

@@ -16,6 +16,7 @@ import pytest
 from medgan.data import prepare as module
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import read_manifest
+from medgan.data.phantoms import write_phantoms
 from medgan.data.prepare import Request, plan_only, prepare
 from medgan.errors import InputError
 from medgan.tasks import TASKS
@@ -160,7 +161,7 @@ def test_settings_of_the_plan_can_be_asked_for_and_belong_to_the_folder(copy, tm
         prepare(replace(request, size=32))
     with pytest.raises(InputError, match="plan: severty: Extra inputs are not permitted; got 3"):
         prepare(replace(request, settings={"severty": 3}, out=tmp_path / "other"))
-    with pytest.raises(InputError, match="simulation.severity: this task's sources have no simulation"):
+    with pytest.raises(InputError, match="plan: simulation.severity: expected a field of the plan"):
         prepare(replace(request, settings={"simulation.severity": 3}, out=tmp_path / "other"))
 
 
@@ -336,3 +337,21 @@ def test_the_real_patients_are_prepared(real, tmp_path):
     assert sum(patient.slices for patient in manifest.patients) == 1023
     assert sum(patient.role == "test" for patient in manifest.patients) == 6
     assert json.loads((one.folder / "dataset.json").read_text())["digest"] == one.digest
+
+
+def test_a_displaced_source_is_registered_where_the_plan_says_so(tmp_path):
+    source = write_phantoms(tmp_path / "dicom", patients=3, slices=16, matrix=64)
+    for path in source.glob("*/PT/*"):
+        header = pydicom.dcmread(path)
+        header.ImagePositionPatient[0] += 25
+        header.save_as(path)
+    plain, registered = (
+        made(source, tmp_path / name, 32, settings={"registration": name}).manifest.patients
+        for name in ("none", "rigid")
+    )
+    for before, after in zip(plain, registered, strict=True):
+        assert before.notes == []
+        assert after.mutual_information > before.mutual_information
+        assert after.overlap > before.overlap
+        (note,) = after.notes
+        assert float(note.split("moved by ")[1].split()[0]) == pytest.approx(25, abs=4)

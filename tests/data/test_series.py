@@ -1,3 +1,6 @@
+import struct
+from collections import Counter
+
 import numpy as np
 import pytest
 from pydicom import dcmread
@@ -5,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medgan.data.catalogue import Problem
-from medgan.data.series import find_series, read_volume, representative_headers, survey
+from medgan.data.series import files_below, find_series, read_volume, representative_headers, survey
 from medgan.errors import InputError
 
 PET = {"modality": "PT", "RescaleSlope": 1, "RescaleIntercept": 0, "pixels": np.full((5, 6), 5000, np.int16)}
@@ -172,6 +175,22 @@ def test_sequences_of_undefined_length_do_not_hide_what_follows(make_series, tmp
     assert only(tmp_path / "nested").planes == plain.planes
 
 
+def test_a_private_element_of_unknown_kind_and_undefined_length_is_read(make_series, tmp_path):
+    """Its content is implicit little endian whatever the file is (PS3.5 6.2.2, note on UN of undefined length)."""
+    inner = b"\x08\x00\x50\x11" + struct.pack("<L", 10) + b"1.2.3.4.5\0"
+    item = b"\xfe\xff\x00\xe0" + b"\xff" * 4 + inner + b"\xfe\xff\x0d\xe0" + bytes(4)
+    private = b"\x09\x00\x10\x00LO\x06\x00VENDOR"
+    private += b"\x09\x00\x01\x10UN\0\0" + b"\xff" * 4 + item + b"\xfe\xff\xdd\xe0" + bytes(4)
+    plain = only(make_series(tmp_path / "plain"))
+    for path in make_series(tmp_path / "private").iterdir():
+        content = path.read_bytes()
+        place = content.index(b"\x10\x00\x20\x00LO")  # Patient ID
+        path.write_bytes(content[:place] + private + content[place:])
+    found = survey(tmp_path / "private")
+    assert (found.problems, found.passed_over) == ([], {})
+    assert found.series[0].planes == plain.planes
+
+
 def test_a_series_of_problems_only_is_refused_with_them(make_series, tmp_path):
     make_series(tmp_path, PixelSpacing=None)
     with pytest.raises(InputError, match="found none: CT: 4 of 4 slices have no Pixel Spacing") as caught:
@@ -196,6 +215,22 @@ def test_a_folder_without_dicom_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("no DICOM")
     with pytest.raises(InputError, match="expected DICOM image slices; found none among 1 files"):
         find_series(tmp_path)
+
+
+def test_a_series_knows_whether_its_slices_are_a_regular_stack(make_series, tmp_path):
+    assert only(make_series(tmp_path / "even")).regular
+    assert not only(make_series(tmp_path / "uneven", positions=[(0, 0, 0), (0, 0, 2.9), (0, 0, 8.9)])).regular
+
+
+def test_files_come_folder_by_folder_and_what_is_none_is_counted(tmp_path):
+    for name in ("b/z", "b/c/y", "a/x", "w"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    passed_over = Counter()
+    files = [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path, passed_over)]
+    assert files == ["w", "a/x", "b/z", "b/c/y"]
+    assert passed_over == {"link in a circle or broken": 1}
 
 
 @pytest.mark.real

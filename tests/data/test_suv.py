@@ -105,6 +105,35 @@ def test_an_enhanced_image_counts_from_its_decay_correction_time():
     assert suv_factor([one]) == pytest.approx(ONE_HOUR, rel=1e-4)
 
 
+MARKER = "Zyxquist^Marijke"
+
+
+@pytest.mark.filterwarnings("ignore:.*for VR CS")
+@pytest.mark.parametrize("text", [MARKER, "QX 4815162", "x" * 17, "a\nb", "ö"])
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (lambda text: {"Units": text}, "Units GML .*; got another text"),
+        (lambda text: {"Units": "GML", "SUVType": text}, "SUV Type BW .*, got another text"),
+        (lambda text: {"CorrectedImage": ["DECY", text]}, "got DECY, another text"),
+        (lambda text: {"CorrectedImage": text}, "got another text"),
+        (lambda text: {"DecayCorrection": text}, "Decay Correction START or ADMIN, got another text"),
+    ],
+)
+def test_text_that_could_name_somebody_is_not_repeated(text, more, message):
+    with pytest.raises(InputError, match=f"{message}$"):
+        suv_factor([header(**more(text))])
+
+
+@pytest.mark.parametrize("keyword", ["PatientWeight", "RadionuclideTotalDose", "RadionuclideHalfLife"])
+@pytest.mark.parametrize("value", [MARKER, "-4815162", [48151, 62342]])
+def test_a_number_that_is_none_is_not_repeated(keyword, value):
+    one = header()
+    (one if keyword in one else one.RadiopharmaceuticalInformationSequence[0])[keyword]._value = value
+    with pytest.raises(InputError, match=f"^PT: {keyword} is another text; SUV needs a number above 0$"):
+        suv_factor([one])
+
+
 @pytest.mark.parametrize(
     ("nuclide", "more", "message"),
     [

@@ -64,6 +64,16 @@ def test_a_series_is_the_same_in_every_lossless_transfer_syntax(make_series, tmp
     np.testing.assert_array_equal(after.affine, before.affine)
 
 
+@pytest.mark.parametrize("syntax", [b"1.2.826.0.1.3680043", b"1.2.840.10008.9.9.9"])
+def test_a_private_syntax_is_not_repeated(make_series, tmp_path, syntax):
+    (series,) = find_series(make_series(tmp_path))
+    content = series.files[0].read_bytes()
+    series.files[0].write_bytes(content.replace(b"1.2.840.10008.1.2.1", syntax))
+    with pytest.raises(InputError, match="slice 0 has the transfer syntax a private one and fails with") as caught:
+        read_volume(series)
+    assert syntax.decode() not in str(caught.value)
+
+
 def test_a_syntax_whose_pixels_are_something_else_is_named(make_series, tmp_path):
     (series,) = find_series(make_series(tmp_path))
     header = dcmread(series.files[0])

@@ -81,6 +81,16 @@ def test_the_kind_of_block_is_chosen_by_name(block, kind):
     assert network(torch.zeros(1, 1, 16, 8)).shape == (1, 1, 16, 8)
 
 
+def test_the_change_is_added_to_the_source_and_stays_in_range():
+    torch.manual_seed(0)
+    plain, changing = small(), small(gives="change")
+    changing.load_state_dict(plain.state_dict())
+    image = torch.rand(1, 1, 16, 16) * 2 - 1
+    assert torch.equal(changing(image), (image + plain(image)).clamp(-1, 1))
+    assert torch.equal(changing(image, every_block=True)[-1], changing(image))
+    torch.testing.assert_close(changing(image), image, atol=0.1, rtol=0)  # untrained, it changes next to nothing
+
+
 def test_every_later_block_may_see_the_source_beside_the_previous_output():
     torch.manual_seed(0)
     network = small(block_input="previous_and_source", in_channels=2)
@@ -111,6 +121,8 @@ def test_dropout_acts_in_training_and_not_in_evaluation():
         ({"num_blocks": 0}, "num_blocks: expected 1 to 8; got 0"),
         ({"num_blocks": 9}, "num_blocks: expected 1 to 8; got 9"),
         ({"block": "dense"}, "block: expected one of u, residual, double; got 'dense'"),
+        ({"gives": "both"}, "gives: expected image or change; got 'both'"),
+        ({"gives": "change", "in_channels": 2}, "expected as many channels out as in; got 2 and 1"),
         ({"block_input": "source"}, "block_input: expected previous or previous_and_source; got 'source'"),
     ],
 )

@@ -1,0 +1,136 @@
+"""A prepared data set is brought up to date exactly when something is new, changed, missing or damaged."""
+
+import json
+import shutil
+
+import pydicom
+import pytest
+
+from medgan.data.manifest import read_manifest
+from medgan.data.phantoms import write_phantoms
+from medgan.data.prepare import Request, plan_only, prepare
+from medgan.errors import InputError
+from medgan.tasks import TASKS
+
+
+@pytest.fixture
+def source(phantoms, tmp_path):
+    """Four of the phantoms."""
+    for number in range(1, 5):
+        shutil.copytree(phantoms / f"PHANTOM-000{number}", tmp_path / "dicom" / f"PHANTOM-000{number}")
+    return tmp_path / "dicom"
+
+
+@pytest.fixture
+def request_(source, tmp_path):
+    return Request(source, TASKS["pet2ct"], 16, tmp_path / "out")
+
+
+def converted(request):
+    """The manifest after preparing, and how many patients were converted."""
+    seen = []
+    manifest = read_manifest(prepare(request, lambda *done: seen.append(done)))
+    return manifest, len(seen)
+
+
+def test_a_patient_who_comes_while_others_are_converted_is_found_by_the_next_call(phantoms, source, request_):
+    def one_more(done, total):
+        if done == 1:
+            shutil.copytree(phantoms / "PHANTOM-0005", source / "PHANTOM-0005")
+
+    assert len(read_manifest(prepare(request_, one_more)).patients) == 4
+    assert len(converted(request_)[0].patients) == 5
+
+
+def test_a_patient_in_a_linked_folder_is_noticed(phantoms, source, request_):
+    assert len(converted(request_)[0].patients) == 4
+    (source / "linked").symlink_to(phantoms / "PHANTOM-0005")
+    assert len(converted(request_)[0].patients) == 5
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
+@pytest.mark.parametrize("name", ["target.npy", "patient.json"])
+def test_a_patient_whose_files_are_missing_or_damaged_is_made_anew(request_, damage, name):
+    first, _ = converted(request_)
+    folder = request_.datasets / next(request_.datasets.glob("pet2ct*")) / first.patients[0].folder
+    damage(folder / name)
+    (folder.parent.parent / "dataset.json").unlink()
+    second, num_converted = converted(request_)
+    assert num_converted == 1
+    assert second.digest == first.digest
+
+
+def test_a_missing_array_is_noticed_without_being_asked(request_):
+    first, _ = converted(request_)
+    next(request_.datasets.rglob("mask.npy")).unlink()
+    assert converted(request_) == (first, 1)
+
+
+@pytest.mark.parametrize("content", ["{", '{"schema_version": 1}'])
+def test_a_damaged_or_older_description_is_made_anew(request_, content):
+    first, _ = converted(request_)
+    next(request_.datasets.glob("*/dataset.json")).write_text(content)
+    assert converted(request_) == (first, 0)
+
+
+def test_damaged_roles_are_refused_and_not_drawn_again(request_):
+    converted(request_)
+    (request_.datasets / "roles.json").write_text("{")
+    next(request_.datasets.glob("*/dataset.json")).unlink()
+    with pytest.raises(InputError, match="roles.json: expected the patients' roles, got a damaged file; restore it"):
+        prepare(request_)
+
+
+def test_a_patient_larger_than_the_plan_is_cropped_and_that_is_noted(source, request_):
+    path = plan_only(request_)
+    path.write_text(path.read_text().replace('"spacing_mm": 22.0', '"spacing_mm": 16.0'))
+    manifest, _ = converted(request_)
+    assert {note for one in manifest.patients for note in one.notes} == {"cropped: 352 mm wide, the grid holds 256 mm"}
+
+
+def test_a_broken_series_beside_a_good_one_is_noted(source, request_):
+    shutil.copytree(source / "PHANTOM-0001" / "CT", source / "PHANTOM-0001" / "CT2")
+    for path in (source / "PHANTOM-0001" / "CT2").iterdir():
+        header = pydicom.dcmread(path)
+        header.SeriesInstanceUID = "1.2.3.4"
+        header.SOPInstanceUID = f"1.2.3.4.{path.stem}"
+        del header.ImagePositionPatient
+        header.save_as(path)
+    manifest, _ = converted(request_)
+    assert len(manifest.patients) == 4
+    (note,) = [note for one in manifest.patients for note in one.notes]
+    assert note.startswith("not used: CT: 6 of 6 slices have no Image Position")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target_window": None}, r"target_window: expected \(low, high\) in HU; null is for a.u. only"),
+        ({"test_share": 0.9}, "validation_share, test_share: expected less than 1 together"),
+        ({"simulation": {"severity": 1}}, "simulation: expected null, for sources are given"),
+    ],
+)
+def test_a_plan_that_the_images_cannot_follow_is_refused(request_, changes, message):
+    path = plan_only(request_)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(InputError, match=message):
+        prepare(request_)
+
+
+def test_a_simulated_task_needs_settings_of_its_own_simulation(tmp_path):
+    source = write_phantoms(tmp_path / "dicom", task="pet_denoise", patients=1, slices=4)
+    request = Request(source, TASKS["pet_denoise"], 32, tmp_path / "out")
+    path = plan_only(request)
+    for wrong in (None, {"severity": 2.0}):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "simulation": wrong}))
+        with pytest.raises(InputError, match="simulation: expected settings of low_dose"):
+            prepare(request)
+    for name in ("task", "size"):
+        with pytest.raises(InputError, match=f"plan: {name}: have options of their own"):
+            prepare(Request(source, TASKS["pet_denoise"], 32, tmp_path / "other", {name: 16}))
+
+
+def test_a_place_that_is_no_folder_is_refused(source, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file: expected a folder that can be written"):
+        prepare(Request(source, TASKS["pet2ct"], 16, tmp_path / "out", out=tmp_path / "file"))
