@@ -25,7 +25,7 @@ def described(manifest: Manifest) -> str:
     roles = []
     for role in ROLES:
         counts = [patient.slices for patient in manifest.patients if patient.role == role]
-        roles.append(f"{len(counts)} {role} patients ({sum(counts)} slices)")
+        roles.append(f"{len(counts)} {role} patient{'s' * (len(counts) != 1)} ({sum(counts)} slices)")
     dropped = sum(patient.dropped for patient in manifest.patients)
     kind = "phantoms: " if manifest.phantom else ""
     rest = f"; {dropped} slices without {manifest.task.source.modality} dropped" if dropped else ""

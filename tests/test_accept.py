@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from medgan.accept import (
-    described,
+    dataset_for,
     features_of,
     nothing_left_behind,
     refuse_too_few_slices,
@@ -15,12 +16,14 @@ from medgan.accept import (
 )
 from medgan.config import Config, with_values
 from medgan.data.phantoms import write_phantoms
-from medgan.data.prepare import prepare
+from medgan.data.prepare import Request, prepare
+from medgan.data.split import ROLES
 from medgan.errors import InputError
 from medgan.models.encoder import Encoder
 from medgan.models.squeezenet import SqueezeNet
 from medgan.models.weights import save_encoder
 from medgan.place import find_place
+from medgan.prepared import described
 from medgan.presets.table import configured
 from medgan.tasks import TASKS
 
@@ -165,11 +168,17 @@ def test_what_fails_otherwise_or_is_accepted_is_kept(tmp_path):
     assert (tmp_path / "failed").exists() and (tmp_path / "done").exists()
 
 
-def test_a_data_set_is_described_by_patients_slices_and_grid(tmp_path):
+def test_a_prepared_data_set_is_taken_as_it_is_and_must_be_the_tasks(tmp_path, place):
     source = write_phantoms(tmp_path / "phantoms", patients=3, slices=4, matrix=32)
-    dataset = prepare(source, task=TASKS["pet2ct"], datasets=tmp_path / "datasets", size=32)
-    counts = ", ".join(
-        f"1 {role} patients ({len(dataset.slices(role))} slices)" for role in ("train", "validation", "test")
-    )
-    assert described(dataset).startswith(f"phantoms: {counts}, 32 px of 11 mm; ")
-    assert described(dataset).endswith(" slices without PET dropped")
+    folder = prepare(Request(source, TASKS["pet2ct"], 32, tmp_path / "datasets"))
+    console = Console()
+    dataset = dataset_for(str(folder), TASKS["pet2ct"], size=32, place=place, console=console)
+    assert dataset.folder == folder
+    counts = ", ".join(f"1 {role} patient ({len(dataset.slices(role))} slices)" for role in ROLES)
+    assert described(dataset.manifest).startswith(f"phantoms: {counts}, 32 px of 11 mm")
+    with pytest.raises(
+        InputError, match=r"expected a data set for pet2ct at 64 px \(data.size\); it is for pet2ct at 32"
+    ):
+        dataset_for(str(folder), TASKS["pet2ct"], size=64, place=place, console=console)
+    with pytest.raises(InputError, match="expected a data set for mr_motion at 32 px"):
+        dataset_for(str(folder), TASKS["mr_motion"], size=32, place=place, console=console)

@@ -30,7 +30,7 @@ def test_prepare_says_what_it_made_and_makes_it_once(dicom, tmp_path):
     arguments = ("prepare", dicom, "--size", 16, "--out", tmp_path / "set")
     code, said = medgan(*arguments, home=tmp_path)
     assert code == 0, said
-    assert "phantoms: 2 train patients (12 slices), 1 validation patients (6 slices), 1 test patients" in said
+    assert "phantoms: 2 train patients (12 slices), 1 validation patient (6 slices), 1 test patient" in said
     assert f"report   {tmp_path / 'set' / 'report.html'}" in said
     began = time.perf_counter()
     assert medgan(*arguments, home=tmp_path) == (0, said)

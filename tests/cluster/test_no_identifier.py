@@ -60,7 +60,7 @@ def job(marked, tmp_path_factory):
     """Where the main job on them left everything, and what it said."""
     home = tmp_path_factory.mktemp("job") / "home"
     shutil.rmtree(marked / f"{MARKER}5" / "PT")  # a patient who is set aside
-    settings = ["train.epochs=1", "generator.num_blocks=1", "data.size=32", "discriminator.patch=16"]
+    settings = ["train.epochs=1", "train.batch_size=2", "generator.base_channels=8"]
     command = [sys.executable, REPOSITORY / "jobs" / "tune_pet2ct.py", "--space", "quick", "--trials", "1",
                "--data", marked, *(part for text in settings for part in ("--set", text))]  # fmt: skip
     environment = {**os.environ, "MEDGAN_HOME": str(home)}

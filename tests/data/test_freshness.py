@@ -93,7 +93,7 @@ def test_a_broken_series_beside_a_good_one_is_noted(source, request_):
     for path in (source / "PHANTOM-0001" / "CT2").iterdir():
         header = pydicom.dcmread(path)
         header.SeriesInstanceUID = "1.2.3.4"
-        header.SOPInstanceUID = f"1.2.3.4.{path.stem}"
+        header.SOPInstanceUID = f"1.2.3.4.{int(path.stem)}"
         del header.ImagePositionPatient
         header.save_as(path)
     manifest, _ = converted(request_)

@@ -20,8 +20,8 @@ from medgan.metrics.vif import vif
 from medgan.tasks import TASKS, Image
 
 CT = TASKS["pet2ct"].target
-PET = Image(modality="PT", unit="SUV", window=(0.0, 20.0), background=0.0)
-MR = Image(modality="MR", unit="a.u.", window=(0.0, 1.0), background=0.0)
+PET = Image(modality="PT", unit="SUV", window=(0.0, 20.0), background=0.0, body_above=0.1)
+MR = Image(modality="MR", unit="a.u.", window=None, background=0.0, body_above=0.1)
 
 
 def whole(image):

@@ -196,7 +196,7 @@ def test_a_wrong_file_is_refused_by_name(write, text, message):
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="--space: expected a file or one of .*quick; got 'fast'"):
+    with pytest.raises(InputError, match="--space: expected a file or one of .*quick_same; got 'fast'"):
         read_space("fast", {})
 
 
