@@ -33,9 +33,12 @@ def phantoms(
 def prepare(
     source: Annotated[Path, typer.Argument(help="folder of DICOM or NIfTI files, any layout")],
     task: TaskName = "pet2ct",
-    size: Annotated[int, typer.Option(help="rows and columns of a prepared slice, in pixels")] = 256,
+    size: Annotated[
+        int | None, typer.Option(help="rows and columns of a slice, in pixels [default: the plan's in --out, else 256]")
+    ] = None,
     out: Annotated[
-        str | None, typer.Option(help="data set's folder, or URL to copy it to [default: one in datasets/ of --output]")
+        str | None,
+        typer.Option(help="folder of this data set, or URL to copy it to [default: one in datasets/ of --output]"),
     ] = None,
     processes: Annotated[int | None, typer.Option(help="patients read at once [default: one a CPU core]")] = None,
     plan_only: Annotated[bool, typer.Option("--plan-only", help="write plan.json, to be edited, and stop")] = False,
@@ -52,6 +55,7 @@ def prepare(
 
     from medgan.config import at_least_one, parse_assignment
     from medgan.data.manifest import read_manifest
+    from medgan.data.plan import read_plan
     from medgan.data.prepare import Request
     from medgan.data.prepare import plan_only as write_plan
     from medgan.data.remote import is_remote, publish
@@ -59,13 +63,15 @@ def prepare(
     from medgan.prepared import described, prepared
     from medgan.tasks import task_named
 
+    folder = Path(out).expanduser().absolute() if out and not is_remote(out) else None
+    plan = read_plan(folder) if folder else None
     request = Request(
         source=source.expanduser().absolute(),
         task=task_named(task),
-        size=size,
+        size=size or (plan.size if plan else 256),
         datasets=find_place(output).datasets,
         settings=dict(parse_assignment(text) for text in settings),
-        out=Path(out).expanduser().absolute() if out and not is_remote(out) else None,
+        out=folder,
         processes=at_least_one("--processes", processes) if processes is not None else None,
     )
     with stoppable():
@@ -76,7 +82,7 @@ def prepare(
         if out and is_remote(out):
             publish(folder, out)
     manifest = read_manifest(folder)
-    for note in manifest.set_aside:
+    for note in manifest.notes:
         print(note)
     print(described(manifest))
     if {one.role for one in manifest.patients} == {"test"}:
@@ -135,5 +141,9 @@ def doctor(
     looked = f", {scan.num_values} known identifiers looked for" if against else ""
     unread = f"; {scan.num_unread} damaged or unreadable files in --against" if scan.num_unread else ""
     print(f"{scan.num_files} files searched{looked}{unread}: {len(scan.findings)} findings")
+    if not against:
+        print(
+            "looked for DICOM headers and UIDs only; --against DICOM_FOLDER looks for these patients' own identifiers"
+        )
     if scan.findings:
         raise SystemExit(1)

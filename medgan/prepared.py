@@ -28,5 +28,5 @@ def described(manifest: Manifest) -> str:
         roles.append(f"{len(counts)} {role} patient{'s' * (len(counts) != 1)} ({sum(counts)} slices)")
     dropped = sum(patient.dropped for patient in manifest.patients)
     kind = "phantoms: " if manifest.phantom else ""
-    rest = f"; {dropped} slices without {manifest.task.source.modality} dropped" if dropped else ""
+    rest = f"; {dropped} slices that show no {manifest.task.source.modality} left out" if dropped else ""
     return f"{kind}{', '.join(roles)}, {manifest.size} px of {manifest.spacing_mm:g} mm{rest}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,15 +50,20 @@ def pair(
     wanted = {} if simulated else {"source": (task.source.modality, source_match)}
     wanted["target"] = (task.target.modality, target_match)
     sides = {side: [one for one in series if _fits(one, root, *what)] for side, what in wanted.items()}
+    names = {
+        side: f"{modality}{f' ({match!r} in its path)' if match else ''}" for side, (modality, match) in wanted.items()
+    }
+    expected = " and ".join(names.values())
     if not all(sides.values()):
-        names = {
-            side: f"{modality}{f' ({match!r} in its path)' if match else ''}"
-            for side, (modality, match) in wanted.items()
-        }
         found = " and ".join(f"{len(sides[side])} {names[side]}" for side in reversed(names))
-        raise InputError(f"expected {' and '.join(names.values())} series of the same patients; found {found}")
-    patients = sorted({one.patient_id for ones in sides.values() for one in ones})
-    results = [_of_patient(patient, sides, task) for patient in patients]
+        raise InputError(f"expected {expected} series of the same patients; found {found}")
+    modalities: dict[str, set[str]] = defaultdict(set)
+    for one in series:
+        modalities[one.patient_id].add(one.modality)
+    missing = {
+        patient: f"expected {expected}; got only {', '.join(sorted(has))}" for patient, has in modalities.items()
+    }
+    results = [_of_patient(patient, sides, task, missing=missing[patient]) for patient in sorted(modalities)]
     return [one for one in results if isinstance(one, Pair)], [one for one in results if isinstance(one, Problem)]
 
 
@@ -72,25 +78,25 @@ def _fits(series: Series, root: Path, modality: str, match: str) -> bool:
     return series.modality == modality and match in str(series.files[0].relative_to(root))
 
 
-def _of_patient(patient_id: str, sides: Mapping[str, Sequence[Series]], task: Task) -> Pair | Problem:
+def _of_patient(patient_id: str, sides: Mapping[str, Sequence[Series]], task: Task, *, missing: str) -> Pair | Problem:
     if not patient_id:
         return Problem(patient_id, "expected a Patient ID; it is empty, so nobody can tell patients apart")
     all_of = {side: [one for one in ones if one.patient_id == patient_id] for side, ones in sides.items()}
     # a series of several phases or echoes is no stack; it is only taken, and refused by name, where there is no other
     mine = {side: [one for one in ones if one.regular] or ones for side, ones in all_of.items()}
+    if not all(mine.values()):
+        return Problem(patient_id, missing)
     if "source" in mine:
         return _best_pair(patient_id, mine["source"], mine["target"], task)
     targets = mine["target"]
     best = max(targets, key=lambda one: (one.attenuation_corrected, len(one.files), one.series_uid))
-    note = f"took the longest of {len(targets)} {task.target.modality} series" if len(targets) > 1 else ""
+    several = f"took the longest of {len(targets)} {task.target.modality} series; target_match=TEXT takes others"
+    note = several if len(targets) > 1 else ""
     return Pair(None, best, note)
 
 
 def _best_pair(patient_id: str, sources: list[Series], targets: list[Series], task: Task) -> Pair | Problem:
     source_name, target_name = task.source.modality, task.target.modality
-    if not sources or not targets:
-        only = (sources or targets)[0].modality
-        return Problem(patient_id, f"expected {source_name} and {target_name}; got only {only}")
     together = [(source, target) for source in sources for target in targets if _in_one_place(source, target)]
     if not together:
         return Problem(patient_id, f"no {source_name} and {target_name} share a study and a frame of reference")

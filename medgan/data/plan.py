@@ -138,6 +138,11 @@ def validated_plan(tree: Any, where: str) -> Plan:
         plan = Plan.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(Plan.model_fields)
+            raise InputError(
+                f"{where}: {'.'.join(map(str, first['loc']))}: no such field; the plan has {known}"
+            ) from None
         raise InputError(
             f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}; got {first['input']!r:.80}"
         ) from None

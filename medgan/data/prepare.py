@@ -94,7 +94,8 @@ def plan_only(request: Request) -> Path:
 def _alone(request: Request) -> Iterator[tuple[Path, bytes]]:
     """The data set's folder and the key, while no other process prepares: roles are drawn once, work is done once."""
     if not request.source.is_dir():
-        raise InputError(f"{request.source}: expected a folder of images; there is no such folder")
+        there = "it is a file" if request.source.exists() else "there is no such folder"
+        raise InputError(f"{request.source}: expected a folder of images; {there}")
     place = request.out or request.datasets
     try:
         request.datasets.mkdir(parents=True, exist_ok=True)
@@ -102,6 +103,10 @@ def _alone(request: Request) -> Iterator[tuple[Path, bytes]]:
         with held(request.datasets / ".lock", f"preparing {request.datasets}", limit_s=PREPARING_S):
             key = load_key(request.datasets)
             yield request.out or request.datasets / _default_name(request, key), key
+    except InputError:
+        if request.out and not any(request.out.iterdir()):
+            request.out.rmdir()
+        raise
     except OSError as error:
         if error.errno in DISK_FULL:
             reason = f"{error.strerror}; what was finished is kept, the same command goes on"

@@ -84,7 +84,7 @@ def test_a_task_that_simulates_its_sources_takes_the_longest_target_alone(make_s
     make_series(tmp_path / "t2", modality="MR", num=6)
     (one,), problems = pair(find_series(tmp_path), TASKS["mr_motion"], root=tmp_path)
     assert (one.source, len(one.target.files), problems) == (None, 6, [])
-    assert one.note == "took the longest of 2 MR series"
+    assert one.note == "took the longest of 2 MR series; target_match=TEXT takes others"
 
 
 def test_text_in_the_path_tells_given_sources_from_targets(make_series, tmp_path):
@@ -104,3 +104,11 @@ def test_a_series_of_several_phases_is_not_taken_where_there_is_a_stack(make_ser
     make_series(tmp_path / "plain", modality="MR", num=4)
     (one,), _ = pair(find_series(tmp_path), TASKS["mr_motion"], root=tmp_path)
     assert len(one.target.files) == 4
+
+
+def test_a_patient_without_the_modality_is_named(make_series, tmp_path):
+    make_series(tmp_path / "mr", modality="MR")
+    make_series(tmp_path / "ct", patient="P2")
+    pairs, problems = pair(find_series(tmp_path), TASKS["mr_motion"], root=tmp_path)
+    assert len(pairs) == 1
+    assert [one.reason for one in problems] == ["expected MR; got only CT"]
