@@ -1,7 +1,7 @@
-"""Search MedGAN's hyper-parameters for MR motion correction: prepare, plan, search, test, register (see medgan/pipeline.py).
+"""Search MedGAN's hyper-parameters for MR motion correction: prepare, plan, search, test, register.
 
 python jobs/tune_mr_motion.py                                     phantoms, minutes
-python jobs/tune_mr_motion.py --data FOLDER --space quick         your patients, small
+python jobs/tune_mr_motion.py --data FOLDER --space quick_same    your patients, small
 ray job submit -- python jobs/tune_mr_motion.py --data FOLDER     on a cluster
 """
 
