@@ -20,6 +20,7 @@ from medgan.data.needles import Needles
 from medgan.data.series import UNREADABLE as NOT_ALLOWED
 from medgan.data.series import files_below
 from medgan.errors import InputError
+from medgan.tasks import TASKS
 
 # The common ones of PS3.15 table E.1-1; every person's name (PN) and UID (UI) comes on top.
 KEYWORDS = (
@@ -38,6 +39,7 @@ UID_MIN_LENGTH, UID_MAX_LENGTH = 20, 64
 COMMON = frozenset([
     "anon", "anonym", "anonymous", "anonymized", "anonymised", "deidentified", "de-identified", "doctor", "hospital",
     "medgan", "no", "none", "patient", "phantom", "radiology", "removed", "research", "unknown", "unnamed", "yes",
+    *TASKS,  # folders of data are named after them
 ])  # fmt: skip
 MIN_LENGTH = 4
 WINDOW_BYTES = 1 << 22
