@@ -9,10 +9,10 @@ import numpy as np
 
 from medgan.data.geometry import Plane, stack_affine
 from medgan.errors import InputError
+from medgan.tasks import ARBITRARY_UNIT
 
 PHANTOM_MODEL = "medgan phantom"
 UNITS = {"CT": "HU", "PT": "SUV"}
-ARBITRARY_UNIT = "a.u."
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from medgan.data.intensity import to_network
-from medgan.data.manifest import STATES, Manifest, Patient, Scale, read_manifest
+from medgan.data.manifest import STATES, Manifest, Patient, read_manifest
 from medgan.data.split import ROLES
 from medgan.errors import InputError
 from medgan.tasks import Task
@@ -96,7 +96,7 @@ class Slices(Dataset):
         target = torch.from_numpy(to_network(self.target(index), patient.target_window))[None]
         if self.given == "target":
             return target, target
-        source = _physical(self._map(patient, "source")[row], patient.source)
+        source = patient.source.physical(self._map(patient, "source")[row])
         return torch.from_numpy(to_network(source, patient.source_window))[None], target
 
     def __getstate__(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Slices(Dataset):
     def target(self, index: int) -> np.ndarray:
         """The target of one slice in its physical unit, not clipped: float32 (H, W)."""
         patient, row = self._places[index]
-        return _physical(self._map(patient, "target")[row], patient.target)
+        return patient.target.physical(self._map(patient, "target")[row])
 
     def _map(self, patient: Patient, name: str) -> np.ndarray:
         key = (patient.folder, name)
@@ -182,7 +182,3 @@ def mean_target(slices: Slices) -> torch.Tensor:
     """The mean of all targets, float32 (H, W) in [-1, 1]: the least a network must beat."""
     total = sum(target[0].double() for _, target in (slices[index] for index in range(len(slices))))
     return (total / len(slices)).float()  # type: ignore[union-attr]
-
-
-def _physical(stored: np.ndarray, scale: Scale) -> np.ndarray:
-    return stored.astype(np.float32) * np.float32(scale.slope) + np.float32(scale.intercept)

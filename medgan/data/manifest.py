@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medgan.data.atomic import write_atomically
@@ -24,6 +25,10 @@ class Scale(BaseModel):
     model_config = ConfigDict(frozen=True)
     slope: float
     intercept: float
+
+    def physical(self, stored: np.ndarray) -> np.ndarray:
+        """float32 of the same shape, in the image's unit."""
+        return stored.astype(np.float32) * np.float32(self.slope) + np.float32(self.intercept)
 
 
 class Patient(BaseModel):

@@ -41,7 +41,7 @@ class Side(NamedTuple):
     @property
     def middle(self) -> np.ndarray:
         """The middle slice, (H, W), in the image's unit."""
-        return _physical(self.stored[len(self.stored) // 2], self.scale)
+        return self.scale.physical(self.stored[len(self.stored) // 2])
 
 
 def draw_pair(source: Side, target: Side) -> str:
@@ -92,7 +92,7 @@ def _jpeg(colors: np.ndarray) -> str:
 def _histogram(name: str, side: Side, *, top: float) -> Iterator[str]:
     """How many voxels have which value, over all slices, as shares of the fullest bin on a logarithmic axis."""
     counts = np.bincount(side.stored.view(np.uint16).ravel(), minlength=65536)
-    values = _physical(np.arange(65536, dtype=np.uint16).view(np.int16), side.scale)
+    values = side.scale.physical(np.arange(65536, dtype=np.uint16).view(np.int16))
     present = np.flatnonzero(counts)
     low, high = (float(pick(*side.window, pick(values[present]))) for pick in (min, max))
     heights, _ = np.histogram(values[present], bins=NUM_BINS, range=(low, high), weights=counts[present])
@@ -108,7 +108,3 @@ def _histogram(name: str, side: Side, *, top: float) -> Iterator[str]:
         x = HISTOGRAM_LEFT + width * (edge - low) / (high - low)
         yield f'<path d="M{x:.1f} {top} V{bottom}" stroke="black" stroke-width="0.8" stroke-dasharray="4 3"/>'
         yield f'<text x="{x:.1f}" y="{bottom + 13}" text-anchor="middle" font-size="10">{edge:.4g}</text>'
-
-
-def _physical(stored: np.ndarray, scale: Scale) -> np.ndarray:
-    return stored.astype(np.float32) * np.float32(scale.slope) + np.float32(scale.intercept)

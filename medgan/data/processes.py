@@ -24,7 +24,7 @@ def each(function: Callable[[Item], Result], items: Iterable[Item], *, processes
 
     Args:
         function: picklable where there is more than one process.
-        items: picklable, hashable or not.
+        items: picklable.
         processes: 1: in this process.
 
     Raises:

@@ -55,9 +55,10 @@ def publish(folder: Path, url: str) -> None:
     manifest = read_manifest(folder)
     with _reachable(url) as (files, root):
         for name in _files_of(manifest, folder):
-            if name.startswith("patients/") and files.exists(f"{root}/{name}"):
-                continue  # a patient's files never change
-            files.pipe_file(f"{root}/{name}", (folder / name).read_bytes())
+            place, content = f"{root}/{name}", (folder / name).read_bytes()
+            if name.startswith("patients/") and files.exists(place) and files.size(place) == len(content):
+                continue  # a patient's files never change; one of another size was cut off
+            files.pipe_file(place, content)
 
 
 def _files_of(manifest: Manifest, folder: Path) -> Iterator[str]:
