@@ -69,6 +69,14 @@ def test_publishing_again_copies_no_patient_twice(url, prepared):
     assert files.info(path)["LastModified"] == before
 
 
+def test_an_upload_that_was_cut_off_is_sent_again(url, prepared, tmp_path):
+    files, root = storage(url)
+    path = f"{root}/{prepared.manifest.patients[0].folder}/source.npy"
+    files.pipe_file(path, files.cat_file(path)[:-1])
+    publish(prepared.folder, url)
+    assert PreparedDataset.open(fetched(url, tmp_path)).digest == prepared.digest
+
+
 def test_a_damaged_array_is_refused_and_not_kept(url, prepared, tmp_path):
     files, root = storage(url)
     path = f"{prepared.manifest.patients[0].folder}/source.npy"
