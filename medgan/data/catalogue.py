@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ class Series:
     attenuation_corrected: bool = True
     phantom: bool = False
 
-    @property
+    @cached_property
     def affine(self) -> np.ndarray:
         """float64 (4, 4), see `Volume.affine`; raises InputError where the slices are no regular stack."""
         return stack_affine(self.planes, self.modality)

@@ -16,6 +16,8 @@ import numpy as np
 import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from medgan.data.catalogue import PHANTOM_MODEL
@@ -28,6 +30,7 @@ KEYWORDS = (
     "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient",
     "FrameOfReferenceUID", "SamplesPerPixel", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "CorrectedImage",
 )  # fmt: skip
+TAGS: list[BaseTag | int] = sorted(Tag(keyword) for keyword in KEYWORDS)
 DAMAGE = (
     InvalidDicomError, BytesLengthException, EOFError, ValueError, TypeError, LookupError, AttributeError,
     OverflowError, RuntimeError, OSError, struct.error, zlib.error,
@@ -129,7 +132,7 @@ def read_slices(path: Path) -> list[Slice] | str:
             return "not DICOM"
         file.seek(0)
         try:
-            values = _text_of(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(KEYWORDS)))
+            values = _text_of(read_partial(file, _after_last, specific_tags=TAGS))
         except DAMAGE:
             return "damaged DICOM header"
         kind = UID(values.get("SOPClassUID", "")).name
@@ -139,6 +142,11 @@ def read_slices(path: Path) -> list[Slice] | str:
         if kind in CLASSIC:
             return [_slice(path, 0, values)]
         return _frames(path, file, values)
+
+
+def _after_last(tag: BaseTag, representation: str | None, length: int) -> bool:
+    """Whether an element comes after all of `KEYWORDS`: there reading stops."""
+    return tag > TAGS[-1]
 
 
 def _text_of(header: pydicom.Dataset) -> dict[str, str]:

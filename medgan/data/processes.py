@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, get_context
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from medgan.errors import JobError
 
@@ -19,13 +19,20 @@ Result = TypeVar("Result")
 LOOK_EVERY_S = 1.0
 
 
-def each(function: Callable[[Item], Result], items: Iterable[Item], *, processes: int) -> Iterator[tuple[Item, Result]]:
+def each(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    processes: int,
+    caller: Literal["waits", "helps"] = "waits",
+) -> Iterator[tuple[Item, Result]]:
     """Every item with what the function makes of it, as they are done.
 
     Args:
         function: picklable where there is more than one process.
         items: picklable.
         processes: 1: in this process.
+        caller: "helps": this process, too, works on items that no worker has taken, such as while workers start.
 
     Raises:
         JobError: a process was killed.
@@ -38,6 +45,11 @@ def each(function: Callable[[Item], Result], items: Iterable[Item], *, processes
     pool = ProcessPoolExecutor(processes, context, initializer=_follow, initargs=(os.getpid(),))
     try:
         tasks = {pool.submit(function, item): item for item in items}
+        for task in reversed(list(tasks)) if caller == "helps" else ():
+            if not task.cancel():
+                break
+            item = tasks.pop(task)
+            yield item, function(item)
         for task in as_completed(tasks):
             yield tasks[task], task.result()
     except BrokenProcessPool:

@@ -22,7 +22,8 @@ from medgan.data.suv import suv_factor
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 
-CHUNK = 300  # files whose headers are read in one go
+CHUNK = 100  # files whose headers are read in one go
+WORTH_PROCESSES = 900  # files; fewer are read before a process has started
 UNREADABLE = "unreadable (permission)"
 NO_WAY = "link in a circle or broken"
 
@@ -160,7 +161,8 @@ def _reason(error: OSError) -> str:
 def _read_all(paths: list[Path], processes: int) -> Iterator[list[Slice] | str]:
     """What each file holds, in order."""
     chunks = [tuple(paths[first : first + CHUNK]) for first in range(0, len(paths), CHUNK)]
-    found = dict(each(_read_chunk, chunks, processes=processes if len(chunks) > processes else 1))
+    worth = processes if len(paths) >= WORTH_PROCESSES else 1
+    found = dict(each(_read_chunk, chunks, processes=worth, caller="helps"))
     return (slices for chunk in chunks for slices in found[chunk])
 
 
