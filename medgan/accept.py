@@ -4,28 +4,111 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
 
 from medgan.build.networks import deepest_block, refuse_misfit
-from medgan.build.training import updates_of
-from medgan.config import Config, flatten, with_values
+from medgan.build.training import updates_of, with_lpips
+from medgan.config import Config, at_least_one, flatten, with_values
+from medgan.data import prepare
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import FILE_NAME
 from medgan.data.phantoms import write_phantoms
-from medgan.data.prepare import Request
 from medgan.data.remote import fetched, is_remote
+from medgan.distributed.cluster import is_given, machine, resources_for
 from medgan.errors import InputError
 from medgan.lock import is_held
+from medgan.metrics.table import slice_metrics
 from medgan.models.extractor import load_extractor
 from medgan.models.weights import download_weights
-from medgan.place import Place
+from medgan.place import Place, shown
 from medgan.prepared import prepared
-from medgan.tasks import Task
+from medgan.search.budget import limited
+from medgan.search.reading import read_space
+from medgan.search.space import Budget, Space
+from medgan.search.study import Identity, Study, open_study
+from medgan.tasks import Image, Task
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for; None is the house's default (see `medgan tune --help`)."""
+
+    task: Task
+    place: Place
+    data: str | None = None
+    space: str | None = None
+    study: str | None = None
+    trials: int | None = None
+    workers: int | None = None
+    concurrent: int | None = None
+    max_gpu_hours: float | None = None
+    max_hours: float | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A request that was checked and its data prepared; nothing is stored and no engine runs yet."""
+
+    request: Request
+    space_name: str
+    space: Space
+    base: Config
+    target: int
+    budget: Budget
+    dataset: PreparedDataset
+
+    def open_study(self) -> Study:
+        """The study that is asked for, made if there is none."""
+        identity = Identity(self.request.task.name, self.dataset.digest, self.space.digest(self.request.overrides))
+        return open_study(
+            self.request.place.study_uri,
+            self.request.study or identity.default_name(),
+            identity,
+            goals=self.space.goals,
+            sampler=self.space.sampler,
+            seed=self.base.train.seed,
+        )
+
+
+def accept(request: Request, console: Console) -> Accepted:
+    """Everything that can be refused, refused: in the order of what it costs to find out."""
+    space_name = request.space or (request.task.name if request.data else request.task.quick_space)
+    space = read_space(space_name, request.overrides)
+    target = space.trials if request.trials is None else at_least_one("--trials", request.trials)
+    budget = limited(space.budget, gpu_hours=request.max_gpu_hours, hours=request.max_hours)
+    _refuse_unfit_name(request.study)
+    if request.place.study_uri == request.place.tracking_uri:
+        raise InputError(
+            f"--study-uri and --tracking-uri: expected two databases, whose tables do not mix; "
+            f"got {shown(request.place.study_uri)} for both"
+        )
+    base = with_lpips(space.base(request.overrides))
+    asked = [*(goal.metric for goal in space.goals), *(limit.metric for limit in space.limits)]
+    refuse_unmeasured([*asked, base.metrics.select], base, request.task.target)
+    corner = space.corner(base)
+    if not is_given():
+        resources, _ = resources_for(machine(), workers=request.workers, concurrent=request.concurrent)
+        refuse_what_cannot_train(corner, resources.workers)
+    refuse_unfit_weights(base, deepest_block(corner))
+    dataset = dataset_for(request.data, request.task, size=base.data.size, place=request.place, console=console)
+    refuse_too_few_slices(corner, len(dataset.slices("train")))
+    base = with_weights(base, deepest_block(corner), request.place)
+    return Accepted(request, space_name, space, base, target, budget, dataset)
+
+
+def _refuse_unfit_name(name: str | None) -> None:
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise InputError(f"--study: expected letters, digits, dots, dashes and underscores; got {name!r}")
 
 
 @contextmanager
@@ -55,7 +138,7 @@ def dataset_for(data: str | None, task: Task, *, size: int, place: Place, consol
         if there != wanted:
             raise InputError(f"{source}: expected a data set for {wanted} (data.size); it is for {there}")
         return dataset
-    return PreparedDataset.open(prepared(Request(source, task, size, place.datasets), console))
+    return PreparedDataset.open(prepared(prepare.Request(source, task, size, place.datasets), console))
 
 
 def with_weights(config: Config, deepest: int, place: Place) -> Config:
@@ -96,6 +179,21 @@ def refuse_what_cannot_train(config: Config, workers: int) -> None:
     refuse_misfit(config, slices=config.train.batch_size // workers)
 
 
+def refuse_unmeasured(asked: Iterable[str], config: Config, image: Image) -> None:
+    """Refuses validation metrics that are not measured for this target, at this size.
+
+    Raises:
+        InputError: naming those that are.
+    """
+    noise = torch.zeros(1, 1, config.data.size, config.data.size)
+    perceptual = (lambda output, target: torch.zeros(1)) if config.metrics.lpips != "none" else None
+    measured = slice_metrics(noise, noise, noise == 0, image=image, perceptual=perceptual)
+    for metric in asked:
+        if metric.startswith("val/") and metric.removeprefix("val/") not in measured:
+            known = ", ".join(f"val/{name}" for name in sorted(measured))
+            raise InputError(f"{metric}: expected a metric that is measured here, one of {known}")
+
+
 def refuse_too_few_slices(config: Config, num_slices: int) -> None:
     """Refuses a data set in which an epoch would hold no step."""
     batches = updates_of(config).batches
@@ -115,7 +213,9 @@ def digest_of(config: Config) -> str:
     """Of all that decides the result; not of the length, where a longer training goes on from a shorter one."""
     length = ("train.epochs", "train.minutes") if goes_on(config) else ()
     content = {
-        path: value for path, value in flatten(config).items() if path not in length and not path.startswith("metrics.")
+        path: value
+        for path, value in flatten(config).items()
+        if path not in length and not path.startswith("metrics.lpips")
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

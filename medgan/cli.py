@@ -15,6 +15,8 @@ from medgan.errors import InputError, JobError
 from medgan.options import (
     Concurrent,
     Data,
+    MaxGpuHours,
+    MaxHours,
     Output,
     Preset,
     Quick,
@@ -48,6 +50,8 @@ def tune_task(task: str) -> Callable[..., None]:
         trials: Trials = None,
         workers: Workers = None,
         concurrent: Concurrent = None,
+        max_gpu_hours: MaxGpuHours = None,
+        max_hours: MaxHours = None,
         output: Output = None,
         tracking_uri: TrackingUri = None,
         study_uri: StudyUri = None,
@@ -55,8 +59,9 @@ def tune_task(task: str) -> Callable[..., None]:
     ) -> None:
         from rich.console import Console
 
+        from medgan.accept import Request
         from medgan.config import parse_assignment
-        from medgan.pipeline import Request, tune
+        from medgan.pipeline import tune
         from medgan.place import find_place
         from medgan.tasks import task_named
 
@@ -69,6 +74,8 @@ def tune_task(task: str) -> Callable[..., None]:
             trials=trials,
             workers=workers,
             concurrent=concurrent,
+            max_gpu_hours=max_gpu_hours,
+            max_hours=max_hours,
             overrides=dict(parse_assignment(text) for text in settings),
         )
         with stoppable():

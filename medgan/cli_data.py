@@ -1,16 +1,21 @@
-"""The commands about images: phantoms, prepare, features, doctor."""
+"""The commands about images: phantoms, prepare, features; and doctor, about images and studies."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import typer
 
-from medgan.options import Output, Settings, TaskName, stoppable
+from medgan.errors import InputError
+from medgan.options import Output, Settings, StudyUri, TaskName, TrackingUri, stoppable
+from medgan.place import Place
 
 app = typer.Typer()
+SHOWN = 3
+"""Files of a folder that are named one by one where they hold the same kind of identifier."""
 
 
 @app.command()
@@ -124,20 +129,62 @@ def features(
 
 @app.command()
 def doctor(
-    phi: Annotated[Path, typer.Option(help="folder to search for what identifies a patient")],
+    study: Annotated[str | None, typer.Argument(help="name of the study to compare")] = None,
+    phi: Annotated[Path | None, typer.Option(help="folder to search for what identifies a patient")] = None,
     against: Annotated[
-        Path | None, typer.Option(help="folder of the patients' DICOM, whose identifiers to look for")
+        Path | None, typer.Option(help="with --phi: folder of the patients' DICOM, whose identifiers to look for")
     ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="with STUDY: mend what disagrees")] = False,
+    output: Output = None,
+    tracking_uri: TrackingUri = None,
+    study_uri: StudyUri = None,
 ) -> None:
-    """Search a folder for patients' identifiers: names, ids, birth dates, accession numbers, UIDs, paths that hold one.
+    """Compare a study's database, checkpoints and MLflow; or search a folder for patients' identifiers.
 
-    Exit codes: 0 none found, 1 some found. What is found is named by kind and file, never repeated.
+    STUDY: what disagrees, a line each; --repair mends it by the study database, while no driver runs the study.
+
+    --phi FOLDER: names, ids, birth dates, accession numbers, UIDs, paths that hold one; what is found is named by kind
+    and file, never repeated.
+
+    Exit codes: 0 nothing disagrees or is found, or all of it was mended; 1 something is left; 2 refused input.
     """
+    from medgan.place import find_place
+
+    if (study is None) == (phi is None):
+        raise InputError(f"doctor: expected STUDY or --phi FOLDER; got {'neither' if study is None else 'both'}")
+    if study is not None and against is not None:
+        raise InputError("--against: goes with --phi FOLDER; got STUDY")
+    if phi is not None and repair:
+        raise InputError("--repair: goes with STUDY; got --phi FOLDER")
+    if study is not None:
+        left = _compare(study, find_place(output, tracking_uri, study_uri), repair=repair)
+    else:
+        assert phi is not None, "checked above"
+        left = _search(phi.expanduser(), against.expanduser() if against else None)
+    if left:
+        raise SystemExit(1)
+
+
+def _compare(study: str, place: Place, *, repair: bool) -> int:
+    """How many disagreements are left."""
+    from medgan.search.doctor import examine
+    from medgan.search.doctor import repair as mend
+    from medgan.search.stores import open_stores
+
+    stores = open_stores(study, place)
+    left = (mend if repair else examine)(stores, print)
+    told = f"{left} disagreement{'s' if left > 1 else ''}{' left' if repair else ''}"
+    print(f"study {study}: {told if left else 'nothing disagrees'}")
+    return left
+
+
+def _search(folder: Path, against: Path | None) -> int:
+    """How many identifiers were found."""
     from medgan.data.phi import find_identifiers
 
-    scan = find_identifiers(phi.expanduser(), against=against.expanduser() if against else None)
-    for finding in scan.findings:
-        print(f"{finding.file}: {finding.what}")
+    scan = find_identifiers(folder, against=against)
+    for line in _grouped([(one.file, one.what) for one in scan.findings]):
+        print(line)
     looked = f", {scan.num_values} known identifiers looked for" if against else ""
     unread = f"; {scan.num_unread} damaged or unreadable files in --against" if scan.num_unread else ""
     print(f"{scan.num_files} files searched{looked}{unread}: {len(scan.findings)} findings")
@@ -145,5 +192,16 @@ def doctor(
         print(
             "looked for DICOM headers and UIDs only; --against DICOM_FOLDER looks for these patients' own identifiers"
         )
-    if scan.findings:
-        raise SystemExit(1)
+    return len(scan.findings)
+
+
+def _grouped(findings: Sequence[tuple[str, str]]) -> list[str]:
+    """A line for each file and what it holds; one with a number where more than `SHOWN` of a folder hold the same."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for file, what in findings:
+        groups.setdefault((str(PurePosixPath(file).parent), what), []).append(file)
+    lines = []
+    for (folder, what), files in groups.items():
+        shared = len(files) > SHOWN
+        lines += [f"{folder}: {what} in {len(files)} files"] if shared else [f"{file}: {what}" for file in files]
+    return lines

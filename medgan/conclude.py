@@ -31,8 +31,7 @@ def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDat
     """Tests the best trial, registers it, lets the aliases name it, and keeps the outcome with the study."""
     best = best_trial(study)
     if best is None:
-        reasons = sorted({trial.user_attrs.get("reason", "") for trial in finished(study)})
-        raise JobError(f"no trial of {study.study_name} reached a result: {'; '.join(reasons)}")
+        raise JobError(f"no trial of {study.study_name} reached a usable result: {_why_none(study)}")
     trial, value = best
     config, root = job.space.configured(trial.params, job.base), root_of(trial)
     weights = trial_folder(job.checkpoints, root) / BEST
@@ -53,6 +52,7 @@ def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDat
         aliases.append("champion")
     outcome = Outcome(
         root=root,
+        metric=job.space.goals[0].metric,
         value=value,
         params=trial.params,
         test=test,
@@ -68,6 +68,15 @@ def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDat
     _describe_study(tracking, outcome)
     outcome.keep(study)
     return outcome
+
+
+def _why_none(study: Study) -> str:
+    done = finished(study)
+    if not done:
+        return "the budget ended before any trial did; --max-gpu-hours or --max-hours has to be larger"
+    broken = sorted({name for trial in done for name, excess in trial.constraints.items() if excess > 0})
+    reasons = sorted({trial.user_attrs["reason"] for trial in done if "reason" in trial.user_attrs})
+    return "; ".join([*(f"no trial keeps {name}" for name in broken), *reasons])
 
 
 def register_generator(
@@ -110,10 +119,10 @@ def register_generator(
 
 def _describe_study(tracking: MlflowStudy, outcome: Outcome) -> None:
     tracking.run.metrics(
-        {f"test/{name}": value for name, value in outcome.test.items()} | {"val/ssim": outcome.value}, step=0
+        {f"test/{name}": value for name, value in outcome.test.items()} | {outcome.metric: outcome.value}, step=0
     )
     text = (
-        f"Best trial: #{outcome.root} (val/ssim {outcome.value:.4f}). "
+        f"Best trial: #{outcome.root} ({outcome.metric} {outcome.value:.4f}). "
         f"Registered as {outcome.model} version {outcome.version}."
     )
     tracking.run.tags({"mlflow.note.content": text, "medgan.best": outcome.root, "medgan.state": "complete"})

@@ -114,6 +114,7 @@ class TrainConfig(Section):
 
 
 class MetricsConfig(Section):
+    select: str = Field("val/ssim", description="validation metric by which the best epoch's generator is kept")
     lpips: Literal["none", "alex", "squeeze"] = "none"
     lpips_weights: str = Field("", description="folder with the network's and LPIPS v0.1's weights")
 

@@ -29,7 +29,16 @@ Study = Annotated[str | None, typer.Option(help="name of the study [default: tas
 Trials = Annotated[int | None, typer.Option(help="finished trials the study shall have in all [default: the space's]")]
 Workers = Annotated[int | None, typer.Option(help="DDP processes a trial [default: 1 on GPU, 2 on CPU]")]
 Concurrent = Annotated[int | None, typer.Option(help="trials at once [default: what fits]")]
-StudyUri = Annotated[str | None, typer.Option(help="Optuna database [default: study.db in --output]")]
+MaxGpuHours = Annotated[
+    float | None,
+    typer.Option(help="GPU-hours the study may take in all; without GPUs, core-hours [default: the space's]"),
+]
+MaxHours = Annotated[
+    float | None, typer.Option(help="hours of searching the study may take in all [default: the space's]")
+]
+StudyUri = Annotated[
+    str | None, typer.Option(help="Optuna database, such as postgresql://HOST/NAME [default: study.db in --output]")
+]
 Preset = Annotated[str, typer.Option(help="published method, such as medgan, pix2pix, unet_l1")]
 Quick = Annotated[bool, typer.Option("--quick", help="the method made small: 64 px, narrow, random features, 6 epochs")]
 TaskName = Annotated[str, typer.Option(help=f"what is translated into what: {', '.join(TASKS)}")]

@@ -41,8 +41,12 @@ class Place:
         """A study's checkpoints, one folder a trial below it."""
         return self.output / "checkpoints" / study
 
+    def report(self, study: str) -> Path:
+        """The report of a study: report.html and its pictures."""
+        return self.output / "reports" / study
+
     def lock_file(self, study: str) -> Path:
-        """Held by the one driver a study may have."""
+        """Held by the one process that may train under this name."""
         return self.output / "logs" / f"{study}.lock"
 
     def log_file(self, study: str) -> Path:

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from medgan.metrics.table import Patients, error_text, overall_means, overall_spread
 from medgan.place import Place, shown
-from medgan.search.study import Study, finished, summary
+from medgan.search.goals import goals_of
+from medgan.search.study import Study, finished, front, root_of, summary
 from medgan.terminal import LOG, duration
 
 OUTCOME = "outcome"
@@ -28,7 +29,8 @@ class Outcome:
 
     Attributes:
         root: the best trial.
-        value: its validation SSIM, in its best epoch.
+        metric: the first goal.
+        value: of it, in the trial's best epoch.
         params: its moving settings.
         test: metric -> mean over the test patients.
         floor: the same without a network.
@@ -42,6 +44,7 @@ class Outcome:
     """
 
     root: int
+    metric: str
     value: float
     params: dict[str, Any]
     test: dict[str, float]
@@ -155,11 +158,20 @@ def _store(place: Place) -> str:
     return f"--output {place.output}" if place.owns_tracking else f"--tracking-uri {shown(place.tracking_uri)}"
 
 
-def show_result(console: Console, outcome: Outcome, *, place: Place, study: Study, handovers: list[float]) -> None:
-    """The best trial, its test metrics beside those without a network, and the next commands."""
+def show_result(
+    console: Console, outcome: Outcome, *, place: Place, study: Study, handovers: list[float], stopped: str = ""
+) -> None:
+    """The best trial, its test metrics beside those without a network, and the next commands.
+
+    Args:
+        stopped: which limit of the budget ended the search, for a person; "" for none.
+    """
     counts = ", ".join(f"{number} {state}" for state, number in summary(finished(study)).items())
     console.print(f"\nStudy {study.study_name}: {counts}.")
-    console.print(f"Best trial {outcome.root}: val/ssim {outcome.value:.4f}")
+    if stopped:
+        console.print(f"Budget: {stopped}. More of it, or of --trials, goes on from here.")
+    _show_front(console, study)
+    console.print(f"Best trial {outcome.root}: {outcome.metric} {outcome.value:.4f}")
     for name, value in outcome.params.items():
         console.print(f"  {name:<24} {value:.4g}" if isinstance(value, float) else f"  {name:<24} {value}")
     table = Table("test metric", "medgan", outcome.floor_name, box=None, pad_edge=False, title_justify="left")
@@ -177,12 +189,25 @@ def show_result(console: Console, outcome: Outcome, *, place: Place, study: Stud
     _commands(
         console,
         {
+            "read": str(place.report(study.study_name) / "report.html"),
             "compare runs": _compare(place),
             "use the model": f"medgan translate --model models:/{outcome.model}@{alias} {_store(place)} "
             f"{outcome.source}_FOLDER OUT_FOLDER",
             "search on": "the same command with a larger --trials",
         },
     )
+
+
+def _show_front(console: Console, study: Study) -> None:
+    """The trials that no other beats in every goal, where there are several."""
+    goals, trials = goals_of(study), front(study)
+    if len(goals) < 2:
+        return
+    table = Table("trial", *(goal.metric for goal in goals), box=None, pad_edge=False, title_justify="left")
+    table.title = "No other trial is better in every goal"
+    for trial in trials:
+        table.add_row(str(root_of(trial)), *(f"{value:.4g}" for value in trial.values))
+    console.print(table)
 
 
 def _commands(console: Console, commands: Mapping[str, str]) -> None:

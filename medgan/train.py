@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,16 +31,17 @@ from medgan.config import Config, flatten
 from medgan.data.dataset import PreparedDataset
 from medgan.distributed.attempts import Attempts
 from medgan.distributed.cluster import cluster, is_given, machine, refuse_what_cannot_fit, resources_for
-from medgan.distributed.resident import Group, TrialFailed
+from medgan.distributed.resident import Group, Resources, TrialFailed
 from medgan.distributed.worker import Start
 from medgan.engine.checkpoint import BEST, PICTURES
-from medgan.engine.loop import OBJECTIVE, save_epoch, train_epoch
+from medgan.engine.loop import best_epoch, save_epoch, train_epoch
 from medgan.engine.runtime import SingleProcess
 from medgan.errors import Diverged, JobError
 from medgan.metrics.table import overall_means
 from medgan.place import Place
 from medgan.prepared import described
 from medgan.presets.table import configured
+from medgan.provenance import attach, job_facts, run_facts, tags_from
 from medgan.summary import Lines, show_facts, show_registered, show_tested
 from medgan.tasks import Task
 from medgan.terminal import only_driver, quiet_engines
@@ -80,9 +81,10 @@ class Trainee(Protocol):
 class Here:
     """A training in this process."""
 
-    def __init__(self, config: Config, dataset: PreparedDataset, folder: Path) -> None:
-        self.folder = folder
-        self.training = build_training(config, dataset, SingleProcess(), folder=folder)
+    def __init__(self, start: Start) -> None:
+        self.folder = Path(start.folder)
+        dataset = PreparedDataset.open(Path(start.dataset))
+        self.training = build_training(start.config, dataset, SingleProcess(), folder=self.folder)
         self.history = self.training.state.history
         self.events = [f"continues after epoch {len(self.history)}, from its checkpoint"] if self.history else []
 
@@ -153,8 +155,10 @@ def _run(
     tracking.run.tags({**tags_of(dataset), "medgan.preset": request.preset, "medgan.state": "running"})
     tracking.dataset(label_of(dataset), dataset.digest, profile=described(dataset.manifest))
     try:
-        with _trainee(request, config, dataset, folder, terminal) as trainee:
-            _epochs(trainee, config, tracking, terminal)
+        start, output = Start(config, str(dataset.state), str(folder)), request.place.output
+        with trainee(start, workers=request.workers, output=output, terminal=terminal) as (training, resources):
+            _tell(terminal, _keep_origin, tracking, config, dataset, resources)
+            _epochs(training, config, tracking, terminal)
     except (Diverged, TrialFailed) as error:
         kind = getattr(error, "kind", "diverged")
         _tell(terminal, tracking.run.tags, {"medgan.state": kind, "medgan.reason": str(error)})
@@ -162,7 +166,20 @@ def _run(
     except (KeyboardInterrupt, JobError):
         _tell(terminal, tracking.run.tags, {"medgan.state": "stopped"})
         raise
-    _conclude(config, dataset, folder, trainee.history, tracking=tracking, place=request.place, terminal=terminal)
+    _conclude(config, dataset, folder, training.history, tracking=tracking, place=request.place, terminal=terminal)
+
+
+def _keep_origin(tracking: MlflowStudy, config: Config, dataset: PreparedDataset, resources: Resources) -> None:
+    """What `medgan reproduce` needs to train the same again, and to say what is not the same."""
+    facts = run_facts(
+        job_facts(data_digest=dataset.digest, split_digest=dataset.manifest.split_digest),
+        workers=resources.workers,
+        threads=resources.cpus,
+        device=resources.device,
+        seed=config.train.seed,
+    )
+    tracking.run.tags(tags_from(facts))
+    attach(tracking.run.artifact, config.model_dump(mode="json"), facts)
 
 
 def _tell(terminal: Console, call: Callable[..., None], *arguments: Any) -> None:
@@ -179,38 +196,59 @@ def _length(config: Config) -> str:
 
 
 @contextmanager
-def _trainee(
-    request: TrainRequest, config: Config, dataset: PreparedDataset, folder: Path, terminal: Console
-) -> Iterator[Trainee]:
-    """The training, in this process, or on a worker group of its own."""
-    if request.workers == 1 and not is_given():
-        yield Here(config, dataset, folder)
+def trainee(
+    start: Start, *, workers: int, threads: int | None = None, output: Path, terminal: Console
+) -> Iterator[tuple[Trainee, Resources]]:
+    """The training, in this process, or on a worker group of its own; and what it runs on.
+
+    Args:
+        start: what is trained, on which data set, in which folder.
+        workers: DDP processes; with 1, and no cluster at hand, it is this one.
+        threads: CPU threads a process, at most what there is; None: what there is.
+        output: the output folder.
+        terminal: where the person is told that it takes a moment.
+    """
+    if workers == 1 and not is_given():
+        with _at_most(threads) as used:
+            yield Here(start), Resources(1, used, "gpu" if machine().gpus else "cpu")
         return
-    scratch = request.place.output / "ray" / folder.name
+    scratch = output / "ray" / Path(start.folder).name
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         terminal.print("starting Ray ...")
         capacity = stack.enter_context(cluster())
-        resources, _ = resources_for(capacity, workers=request.workers, concurrent=1)
+        resources, _ = resources_for(capacity, workers=workers, concurrent=1)
         refuse_what_cannot_fit(resources, capacity)
+        resources = replace(resources, cpus=min(threads or resources.cpus, resources.cpus))
         group = Group(resources, storage=scratch, limit_s=EPOCH_LIMIT_S)
         stack.callback(group.close)
-        yield Attempts(group, Start(config, str(dataset.state), str(folder)))
+        yield Attempts(group, start), resources
 
 
-def _epochs(trainee: Trainee, config: Config, tracking: MlflowStudy, terminal: Console) -> None:
+@contextmanager
+def _at_most(threads: int | None) -> Iterator[int]:
+    """Torch on so many threads of this process; how many it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(threads or before, before))
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _epochs(training: Trainee, config: Config, tracking: MlflowStudy, terminal: Console) -> None:
     """Epoch after epoch until the length is reached; each is shown, and recorded in the background."""
     length, background = length_of(config), Background()
-    for number, row in enumerate(trainee.history, start=1):
+    for number, row in enumerate(training.history, start=1):
         background.do(tracking.run.metrics, row, number)
     try:
         with Lines(terminal, epochs=config.train.epochs) as lines:
-            while length.progress(trainee.history) < 1:
-                trainee.advance()
-                for event in trainee.events_so_far():
+            while length.progress(training.history) < 1:
+                training.advance()
+                for event in training.events_so_far():
                     lines.say(event)
-                background.do(tracking.run.metrics, trainee.history[-1], len(trainee.history))
-                lines.epoch(trainee.history, length.progress(trainee.history))
+                background.do(tracking.run.metrics, training.history[-1], len(training.history))
+                lines.epoch(training.history, length.progress(training.history))
     finally:
         if not background.close(SETTLE_S):
             terminal.print("MLflow did not take everything; the log names what it refused")
@@ -228,8 +266,8 @@ def _conclude(
 ) -> None:
     """Tests the best epoch's generator on held-out patients, and registers it as a version without an alias."""
     ours, floor = measure_on_test(config, folder / BEST, dataset, SingleProcess())
-    values = [row[OBJECTIVE] for row in history]
-    show_tested(terminal, ours, floor, floor_name=dataset.task.floor, epoch=values.index(max(values)) + 1)
+    epoch = best_epoch(history, config.metrics.select) + 1
+    show_tested(terminal, ours, floor, floor_name=dataset.task.floor, epoch=epoch)
     run, means, task = tracking.run, overall_means(ours), dataset.task
     picture = folder / "validation.png"
     draw_slices(folder / PICTURES, picture, title="fixed validation slices", source=task.source, target=task.target)

@@ -1,13 +1,21 @@
 """The commands about images, as a person types them."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 import time
 
 import pytest
+from optuna.distributions import FloatDistribution
 
 from medgan.data.phantoms import write_phantoms
+from medgan.place import find_place
+from medgan.search.goals import Goal
+from medgan.search.lease import leased
+from medgan.search.study import Identity, open_study
+from medgan.tracking.mlflow import MlflowStudy
 
 
 def medgan(*arguments, home):
@@ -67,9 +75,89 @@ def test_doctor_finds_nothing_in_a_prepared_set_and_everything_in_dicom(dicom, t
     assert (code, "known identifiers looked for: 0 findings" in said) == (0, True), said
     code, said = medgan("doctor", "--phi", dicom, home=tmp_path)
     assert code == 1
-    assert "PHANTOM-0001/CT/0001.dcm: " in said
+    assert "\nPHANTOM-0001/CT: DICOM file with " in said
+    assert " in 6 files\n" in said
+    assert "CT/0001.dcm" not in said
+    assert re.search(r"\n48 files searched: \d\d+ findings\n", said), said
     code, said = medgan("doctor", "--phi", tmp_path / "nowhere", home=tmp_path)
     assert (code, "expected a folder to search" in said) == (2, True)
+
+
+def test_doctor_names_each_of_a_few_files(dicom, tmp_path):
+    (tmp_path / "few").mkdir()
+    for path in sorted(dicom.rglob("*.dcm"))[:3]:
+        shutil.copy(path, tmp_path / "few")
+    code, said = medgan("doctor", "--phi", tmp_path / "few", home=tmp_path)
+    assert [f"{number:04d}.dcm: DICOM file with " in said for number in (1, 2, 3)] == [True] * 3
+    assert (code, " in 3 files" in said) == (1, False)
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study of one trial that a dead driver left running, in the home `tmp_path`."""
+    place = find_place(tmp_path, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    goals = (Goal("val/ssim", "max"),)
+    study = open_study(place.study_uri, "tried", Identity("pet2ct", "a" * 64, "b" * 64), goals=goals)
+    with MlflowStudy(
+        place.tracking_uri, "medgan/pet2ct", artifacts=tmp_path, study="tried", key=study.user_attrs["key"]
+    ) as tracking:
+        study.ask({"optim.generator_lr": FloatDistribution(1e-4, 1e-2, log=True)})
+        tracking.trial(0).tags({"medgan.state": "running"})
+    return place
+
+
+def test_doctor_compares_a_study_and_mends_it(study, tmp_path):
+    lines = (
+        "trial 0: attempt 0 runs in the study but no driver does, should wait to be repeated",
+        "trial 0: MLflow says running (RUNNING), should be interrupted (KILLED)",
+    )
+    code, said = medgan("doctor", "tried", home=tmp_path)
+    assert (code, said.splitlines()) == (1, [*lines, "study tried: 2 disagreements"])
+    code, said = medgan("doctor", "tried", "--repair", home=tmp_path)
+    done = [f"{lines[0]}: put back into the queue", f"{lines[1]}: set", "study tried: nothing disagrees"]
+    assert (code, said.splitlines()) == (0, done)
+    code, said = medgan("doctor", "tried", "--output", tmp_path, "--study-uri", study.study_uri, home="/nowhere")
+    assert (code, said.splitlines()) == (0, ["study tried: nothing disagrees"])
+
+
+def test_doctor_refuses_to_repair_under_a_driver_and_says_who_it_is(study, tmp_path):
+    with leased(study.study_uri, "tried"):
+        code, said = medgan("doctor", "tried", "--repair", home=tmp_path)
+        assert (code, "study tried: already run by process" in said) == (2, True)
+        code, said = medgan("doctor", "tried", home=tmp_path)
+        assert "study tried is being run by process" in said
+
+
+def test_doctor_counts_what_cannot_be_mended(study, tmp_path):
+    (tmp_path / "other").mkdir()
+    empty = f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}"
+    MlflowStudy(empty, "medgan/pet2ct", artifacts=tmp_path, study="other", key="other")
+    code, said = medgan("doctor", "tried", "--repair", "--tracking-uri", empty, home=tmp_path)
+    assert code == 1
+    assert "study: MLflow has no run of it, should have one: cannot be mended" in said
+    assert said.endswith("study tried: 1 disagreement left\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "expected STUDY or --phi FOLDER; got neither"),
+        (("tried", "--phi", "."), "expected STUDY or --phi FOLDER; got both"),
+        (("tried", "--against", "."), "--against: goes with --phi FOLDER; got STUDY"),
+        (("--phi", ".", "--repair"), "--repair: goes with STUDY; got --phi FOLDER"),
+        (("tired",), "study tired: expected one of tried"),
+        (("tried", "--tracking-uri", "sqlite:////no/such/mlflow.db"), "there is no such store"),
+    ],
+)
+def test_doctor_refuses(study, tmp_path, arguments, message):
+    code, said = medgan("doctor", *arguments, home=tmp_path)
+    assert (code, message in said, len(said.splitlines())) == (2, True, 1), said
+
+
+def test_doctor_makes_no_database(tmp_path):
+    code, said = medgan("doctor", "tried", home=tmp_path)
+    assert (code, "there is no such database" in said) == (2, True), said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_phantoms_of_every_task_are_written(tmp_path):

@@ -108,6 +108,7 @@ def build_training(
         schedule=config.optim.schedule,
         augment=config.train.augment,
         perceptual=build_perceptual(config, runtime.device),
+        select=config.metrics.select,
     )
 
 

@@ -97,6 +97,12 @@ class Manifest(BaseModel):
         """What a person should know: who was set aside, and which choices were made."""
         return [*self.set_aside, *(f"patient {one.hash}: {note}" for one in self.patients for note in one.notes)]
 
+    @property
+    def split_digest(self) -> str:
+        """SHA-256 over which patient has which role, whatever was made of their images."""
+        roles = "\n".join(sorted(f"{one.hash} {one.role}" for one in self.patients))
+        return hashlib.sha256(roles.encode()).hexdigest()
+
 
 def sealed(manifest: Manifest) -> Manifest:
     """The manifest with its digest: SHA-256 over tasks, settings, roles and the arrays' own digests."""

@@ -16,8 +16,10 @@ import torch
 
 from medgan.config import at_least_one
 from medgan.distributed.resident import Resources
-from medgan.errors import InputError
+from medgan.errors import InputError, JobError
+from medgan.terminal import LOG
 
+STARTS = 3
 SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # do not warn about CUDA_VISIBLE_DEVICES on every start
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -98,6 +100,7 @@ def cluster() -> Iterator[Capacity]:
 
     Raises:
         InputError: RAY_ADDRESS names no cluster that can be joined.
+        JobError: none could be started here.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
     logging.getLogger("ray").propagate = False
@@ -109,19 +112,7 @@ def cluster() -> Iterator[Capacity]:
             address, reason = os.environ["RAY_ADDRESS"], str(error).splitlines()[0]
             raise InputError(f"RAY_ADDRESS {address}: no cluster can be joined there: {reason}") from None
     else:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        # Ray's helper actors find the cluster by this address although others may share the host
-        os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-        ray.init(
-            address="local",
-            num_cpus=machine().cpus,
-            num_gpus=machine().gpus,
-            include_dashboard=True,
-            dashboard_port=port,
-            object_store_memory=256 << 20,  # nothing large passes through it
-            **settings,
-        )
+        _start(settings)
     try:
         total = ray.cluster_resources()
         yield Capacity(int(total.get("CPU", 0)), int(total.get("GPU", 0)), sum(node["Alive"] for node in ray.nodes()))
@@ -132,6 +123,32 @@ def cluster() -> Iterator[Capacity]:
 def is_given() -> bool:
     """Whether a cluster is named by RAY_ADDRESS, as inside a submitted job."""
     return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def _start(settings: dict[str, Any]) -> None:
+    """A cluster on this machine; what an attempt in vain leaves behind ends with this process, as the cluster does."""
+    for attempt in range(1, STARTS + 1):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        # Ray's helper actors find the cluster by this address although others may share the host
+        os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+        try:
+            ray.init(
+                address="local",
+                num_cpus=machine().cpus,
+                num_gpus=machine().gpus,
+                include_dashboard=True,
+                dashboard_port=port,
+                object_store_memory=256 << 20,  # nothing large passes through it
+                **settings,
+            )
+            return
+        except Exception as error:  # Ray raises nothing narrower where a busy machine takes more than its 30 s
+            if "timed out during startup" not in str(error):
+                raise
+            LOG.warning("Ray did not start in time, attempt %d of %d", attempt, STARTS)
+            ray.shutdown()
+    raise JobError(f"Ray did not start within 30 s, {STARTS} times; is this machine overloaded?")
 
 
 def _whose(capacity: Capacity) -> str:

@@ -14,11 +14,20 @@ STOP = "stop"
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A rank's answer when it could not obey: `kind` is diverged, out_of_memory, input or error."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Replies:
-    """What came back to an order: an answer of every rank, or why the group is lost."""
+    """What came back to an order: an answer of every rank; or why the group is lost, and what its ranks failed with."""
 
     answers: tuple[Any, ...] = ()
     lost: str = ""
+    failures: tuple[Failure, ...] = ()
 
 
 class Mailbox:
@@ -32,6 +41,7 @@ class Mailbox:
         self.number = 0
         self.order: Any = None
         self.answers: dict[int, Any] = {}
+        self.deaths: dict[str, Failure] = {}
         self.changed = asyncio.Condition()
 
     async def join(self, generation: str, rank: int) -> int:
@@ -77,7 +87,7 @@ class Mailbox:
         """
         async with self.changed:
             if self._over(generation):
-                return Replies(lost="a worker died")
+                return self._lost(generation, "a worker died")
             self.number, self.order, self.answers = self.number + 1, order, {}
             self.changed.notify_all()
 
@@ -88,13 +98,12 @@ class Mailbox:
             return settled() or any(isinstance(answer, Failure) for answer in self.answers.values())
 
         in_time = await self._wait(failing, limit_s) and await self._wait(settled, grace_s)
-        if generation != self.generation:
-            return Replies(lost="a worker died")
+        if generation != self.generation or generation in self.deaths:
+            return self._lost(generation, "a worker died")
         if not in_time or self._over(generation):
             silent = sorted(set(range(self.size)) - set(self.answers))
             await self.dismiss()
-            said = [f"; {answer.message}" for answer in self.answers.values() if isinstance(answer, Failure)]
-            return Replies(lost=f"no answer from rank {', '.join(map(str, silent))}{''.join(said)}")
+            return self._lost(generation, f"no answer from rank {', '.join(map(str, silent))}")
         return Replies(answers=tuple(self.answers[rank] for rank in range(self.size)))
 
     async def dismiss(self) -> None:
@@ -102,6 +111,24 @@ class Mailbox:
         async with self.changed:
             self.dismissed = self.generation
             self.changed.notify_all()
+
+    async def mourn(self, death: Failure) -> None:
+        """Ends the present generation, one of whose processes died; the first word on why is kept."""
+        async with self.changed:
+            if not self._over(self.generation):
+                self.deaths[self.generation] = death
+        await self.dismiss()
+
+    def _lost(self, generation: str, why: str) -> Replies:
+        """What is known of a generation that is over."""
+        answers = self.answers.values() if generation == self.generation else ()
+        failures = [answer for answer in answers if isinstance(answer, Failure)]
+        death = self.deaths.get(generation)
+        said = [failure.message for failure in failures]
+        return Replies(
+            lost="; ".join([death.message if death else why, *said]),
+            failures=tuple(failures if death is None else [death, *failures]),
+        )
 
     def _over(self, generation: str) -> bool:
         return generation in (self.dismissed, "") or generation != self.generation
@@ -113,11 +140,3 @@ class Mailbox:
             except TimeoutError:
                 return False
             return True
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A rank's answer when it could not obey: `kind` is diverged, out_of_memory, input or error."""
-
-    kind: str
-    message: str

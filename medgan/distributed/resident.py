@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
 from medgan.distributed.mailbox import STOP, Failure, Mailbox, Replies
@@ -31,6 +31,11 @@ class Resources:
     def use_gpu(self) -> bool:
         return self.device == "gpu"
 
+    @property
+    def devices(self) -> int:
+        """GPUs, or CPU cores where it has none."""
+        return self.workers if self.use_gpu else self.workers * self.cpus
+
 
 class GroupLost(RuntimeError):
     """The group died or had to be dismissed; Ray Train starts it again, and the trial must be started again."""
@@ -44,6 +49,27 @@ class TrialFailed(RuntimeError):
         self.kind = kind
 
 
+class Witness(UserCallback):
+    """Tells a group's mailbox which process died and why; lives in Ray Train's controller."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self.mailbox = mailbox
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Called before the group is started again."""
+        self.mailbox.mourn.remote(death_of(worker_exceptions))
+
+
+def death_of(errors: Mapping[int, Exception]) -> Failure:
+    """What Ray says of the ranks that died: out of memory when the node's memory monitor ended one, else an error."""
+    causes = {rank: getattr(error, "health_check_failure", error) for rank, error in sorted(errors.items())}
+    for rank, cause in causes.items():
+        if isinstance(cause, ray.exceptions.OutOfMemoryError):
+            return Failure("out_of_memory", f"its node ran out of memory, and Ray ended rank {rank}")
+    ranks = ", ".join(map(str, causes))
+    return Failure("error", f"the process of rank {ranks} died")
+
+
 class Group:
     """Keeps the trainer running in a thread and talks to its ranks through a mailbox.
 
@@ -55,7 +81,7 @@ class Group:
     """
 
     def __init__(self, resources: Resources, *, storage: Path, limit_s: float, start_s: float = 180.0) -> None:
-        self.limit_s, self.start_s = limit_s, start_s
+        self.size, self.limit_s, self.start_s = resources.workers, limit_s, start_s
         self.error: BaseException | None = None
         self.generation = ""
         self.mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote(resources.workers)
@@ -71,6 +97,7 @@ class Group:
                 name=f"group-{uuid.uuid4().hex[:12]}",
                 storage_path=str(storage),
                 failure_config=FailureConfig(max_failures=-1),  # restarts are counted per trial, by the caller
+                callbacks=[Witness(self.mailbox)],
                 worker_runtime_env={
                     "env_vars": {
                         "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
@@ -99,7 +126,7 @@ class Group:
         """Gives an order to the ranks that `wait_ready` found; rank 0's answer.
 
         Raises:
-            TrialFailed: every rank failed in a way that is the trial's own.
+            TrialFailed: every rank failed in a way that is the trial's own, or one had no memory left.
             GroupLost: a rank died, hung, failed alone, or in a way that leaves its process in doubt.
             JobError: Ray Train gave up.
         """
@@ -107,15 +134,16 @@ class Group:
         while not ray.wait([asked], timeout=1.0)[0]:
             self._check()
         replies: Replies = ray.get(asked)
-        if replies.lost:
-            raise GroupLost(replies.lost)
-        failures = [answer for answer in replies.answers if isinstance(answer, Failure)]
-        if not failures:
+        failures = replies.failures or [answer for answer in replies.answers if isinstance(answer, Failure)]
+        if not failures and not replies.lost:
             return replies.answers[0]
-        if len(failures) == len(replies.answers) and failures[0].kind != "error":
-            raise TrialFailed(failures[0].kind, failures[0].message)
-        ray.get(self.mailbox.dismiss.remote())
-        raise GroupLost(failures[0].message)
+        kinds = [failure.kind for failure in failures]
+        if len(kinds) == self.size and "error" not in kinds and not replies.lost:
+            raise TrialFailed(kinds[0], failures[0].message)
+        ray.get(self.mailbox.dismiss.remote())  # a rank may be stuck in a collective
+        if "out_of_memory" in kinds:
+            raise TrialFailed("out_of_memory", failures[kinds.index("out_of_memory")].message)
+        raise GroupLost(replies.lost or failures[0].message)
 
     def close(self, limit_s: float = 8.0) -> None:
         """Lets the ranks return and Ray Train clean up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import os
 import sys
@@ -27,6 +28,9 @@ from medgan.distributed.mailbox import STOP, Failure
 from medgan.distributed.runtime import RayRuntime
 from medgan.engine.loop import Training, save_epoch, train_epoch
 from medgan.errors import Diverged, InputError
+
+NO_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "_ALLOC_FAILED")
+"""What torch's CPU allocator, C++, CUDA and its libraries say as a plain RuntimeError."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,13 @@ class Worker:
             return self._start(order) if isinstance(order, Start) else self._epoch()
         except Diverged as error:
             return Failure("diverged", str(error))
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            return Failure("out_of_memory", str(error))
         except InputError as error:
             return Failure("input", str(error))
         except Exception as error:  # the trial fails by name, the group lives on
             traceback.print_exc()
             traceback.clear_frames(error.__traceback__)
-            return Failure("error", textwrap.shorten(f"{type(error).__name__}: {error}", 160))
+            kind = "out_of_memory" if is_out_of_memory(error) else "error"
+            return Failure(kind, textwrap.shorten(f"{type(error).__name__}: {error}", 160))
         finally:
             if isinstance(order, Epoch):
                 self.idle_since = time.monotonic()
@@ -86,6 +89,7 @@ class Worker:
     def _epoch(self) -> dict[str, float]:
         assert self.training is not None, "an epoch was ordered before a trial was started"
         row = train_epoch(self.training)
+        row["cost/parameters"] = sum(weight.numel() for weight in self.training.state.best_generator.parameters())
         if self.handover_s is not None:
             row["time/handover_s"], self.handover_s = self.handover_s, None
         if self.runtime.rank == 0:
@@ -96,6 +100,12 @@ class Worker:
         """From the end of the last trial on this group to the first batch of this one."""
         if self.idle_since is not None and self.training is not None and not self.training.state.history:
             self.handover_s = time.monotonic() - self.idle_since
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU, the CPU or the process has no memory left: torch says so by a type of its own on GPUs only."""
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) == errno.ENOMEM
+    return known or any(words in str(error) for words in NO_MEMORY)
 
 
 def serve_trials(group: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,8 @@ from medgan.engine.state import State, bare
 from medgan.engine.steps import Batch, Updates, train_step
 from medgan.errors import Diverged
 from medgan.losses.objective import Objective
-from medgan.metrics.table import overall_means, patient_means
+from medgan.metrics.table import direction, overall_means, patient_means
 
-OBJECTIVE = "val/ssim"
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
     "linear": lambda progress: min(1.0, 2 * (1 - progress)),
@@ -67,6 +66,7 @@ class Training:
     schedule: str = "constant"
     augment: str = "none"
     perceptual: Perceptual | None = None
+    select: str = "val/ssim"
     on_first_step: Callable[[], None] = lambda: None
 
 
@@ -101,8 +101,7 @@ def save_epoch(training: Training, folder: Path) -> None:
     """
     state = training.state
     folder.mkdir(parents=True, exist_ok=True)
-    values = [row[OBJECTIVE] for row in state.history]
-    if values[-1] == max(values):
+    if best_epoch(state.history, training.select) == state.epoch - 1:
         weights = state.best_generator.state_dict()
         save_tensors(folder / BEST, {key: value.contiguous() for key, value in weights.items()})
         pictures: dict[str, Any] = fixed_pictures(state.best_generator, training.validation, training.runtime.device)
@@ -110,6 +109,15 @@ def save_epoch(training: Training, folder: Path) -> None:
         np.savez(content, **pictures)
         write_atomically(folder / PICTURES, content.getvalue())
     save_state(folder, state)
+
+
+def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
+    """Index of the epoch that is best by a validation metric, the last of equals; one without a number is never."""
+    sign = 1 if direction(metric) == "max" else -1
+    scores = [sign * row[metric] for row in history]
+    return max(
+        range(len(history)), key=lambda index: (-math.inf if math.isnan(scores[index]) else scores[index], index)
+    )
 
 
 def _mean_losses(training: Training, objective: Objective) -> dict[str, float]:

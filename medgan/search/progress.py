@@ -11,11 +11,15 @@ from rich.live import Live
 from rich.table import Table
 
 from medgan.metrics.table import error_text
+from medgan.search.goals import Goal
 from medgan.search.plan import Forecast
 from medgan.search.trial import Assignment
 from medgan.terminal import LOG, duration
 
-WORDS = {"running": "stopped early", "infrastructure": "interrupted, will be repeated"}
+WORDS = {
+    "pruned": "stopped early", "infrastructure": "interrupted, will be repeated",
+    "budget": "halted after its epoch, goes on when there is budget again",
+}  # fmt: skip
 """How a trial's last state reads when it has ended; other states speak for themselves."""
 
 
@@ -37,14 +41,23 @@ class Progress:
 
     Args:
         console: where to.
+        goal: the first; told of every epoch.
         target: finished trials wanted in the whole study.
         finished: how many there are already.
         forecast: for the time left, until epochs have been measured.
         concurrent: trials at once.
     """
 
-    def __init__(self, console: Console, *, target: int, finished: int, forecast: Forecast, concurrent: int) -> None:
-        self.console, self.target, self.concurrent, self.forecast = console, target, concurrent, forecast
+    def __init__(
+        self, console: Console, *, goal: Goal, target: int, finished: int, forecast: Forecast, concurrent: int
+    ) -> None:
+        self.console, self.goal, self.target, self.concurrent, self.forecast = (
+            console,
+            goal,
+            target,
+            concurrent,
+            forecast,
+        )
         self.finished = finished
         self.lines: dict[int, Line] = {}
         self.handovers: list[float] = []
@@ -71,18 +84,18 @@ class Progress:
     def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None:
         line = self.lines[assignment.root]
         for event in result["events"]:
-            self._say(f"trial {line.root}: {event}")
+            self.say(f"trial {line.root}: {event}")
         if result["epoch"] <= line.epoch or "metrics" not in result:
             return
         metrics = result["metrics"]
-        line.state, line.epoch, line.best = "running", result["epoch"], result["objective"]
+        line.state, line.epoch, line.best = "running", result["epoch"], result["values"][0]
         line.error = error_text(metrics)
         line.epoch_s.append(metrics["time/epoch_s"])
         if "time/handover_s" in metrics:
             self.handovers.append(metrics["time/handover_s"])
             LOG.info("trial %d: first step %.2f s after the last trial's end", line.root, self.handovers[-1])
-        self._say(
-            f"trial {line.root}: epoch {line.epoch}/{line.epochs}, val/ssim {metrics['val/ssim']:.3f}, "
+        self.say(
+            f"trial {line.root}: epoch {line.epoch}/{line.epochs}, {self._value(metrics[self.goal.metric])}, "
             f"{line.error}{', ' if line.error else ''}{line.epoch_s[-1]:.1f} s; {self._outlook()}",
             shown=not self.console.is_terminal,
         )
@@ -90,24 +103,30 @@ class Progress:
     def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
         line = self.lines[assignment.root]
         line.state = WORDS.get(result["state"], result["state"])
-        self.finished += result["state"] != "infrastructure"
+        self.finished += result["state"] not in ("infrastructure", "budget")
         reason = f" ({result['reason']})" if result.get("reason") else ""
-        self._say(f"trial {line.root}: {line.state}{reason}", shown=not self.console.is_terminal or bool(reason))
+        self.say(f"trial {line.root}: {line.state}{reason}", shown=not self.console.is_terminal or bool(reason))
 
     def refused(self, number: int, reason: str) -> None:
         self.finished += 1
-        self._say(f"trial {number}: refused, its settings do not go together ({reason})")
+        self.say(f"trial {number}: refused, its settings do not go together ({reason})")
 
-    def _say(self, text: str, *, shown: bool = True) -> None:
+    def _value(self, value: float) -> str:
+        return f"{self.goal.metric} {number_text(value)}"
+
+    def say(self, text: str, *, shown: bool = True) -> None:
+        """An event, in the log, and on the terminal unless the live table shows it."""
         LOG.info(text)
         if shown:
             self.console.print(text, markup=False, soft_wrap=True)
 
     def _outlook(self) -> str:
-        best = max((line for line in list(self.lines.values()) if line.best == line.best), key=lambda line: line.best)
+        sign = 1 if self.goal.mode == "max" else -1
+        begun = [line for line in list(self.lines.values()) if line.best == line.best]
+        best = max(begun, key=lambda line: sign * line.best)
         left = self.left_s()
         rest = f", about {duration(left)} left" if left else ""
-        return f"{self.finished} of {self.target} trials done, best {best.best:.3f} (trial {best.root}){rest}"
+        return f"{self.finished} of {self.target} trials done, best {number_text(best.best)} (trial {best.root}){rest}"
 
     def left_s(self) -> float | None:
         """Seconds until the last trial should end; none before anything was measured."""
@@ -128,7 +147,7 @@ class Progress:
             "trial",
             "state",
             "epoch",
-            "best val/ssim",
+            f"best {self.goal.metric}",
             "last epoch",
             "epoch (s)",
             "time left",
@@ -137,7 +156,7 @@ class Progress:
         )
         for line in list(self.lines.values()):
             seconds = f"{statistics.median(line.epoch_s):.1f}" if line.epoch_s else ""
-            number = [f"{line.best:.3f}", line.error] if line.epoch else ["", ""]
+            number = [number_text(line.best), line.error] if line.epoch else ["", ""]
             going = line.state == "running" and line.epoch_s
             left = duration((line.epochs - line.epoch) * statistics.median(line.epoch_s)) if going else ""
             table.add_row(str(line.root), line.state, f"{line.epoch}/{line.epochs}", *number, seconds, left)
@@ -145,3 +164,8 @@ class Progress:
         table.caption = self._outlook() if started else "starting the worker group (about 20 s)"
         table.caption_justify = "left"
         return table
+
+
+def number_text(value: float) -> str:
+    """A metric for a person: three decimals, or four digits where it is large."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""Writes a search down: metrics and pictures to the tracking store, and only the checkpoints that are still needed."""
+"""Writes a search down: each trial's settings, origin, metrics and pictures, to the tracking store."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from medgan.config import flatten
-from medgan.engine.checkpoint import BEST, LAST, PICTURES
-from medgan.search.study import Study, best_trial, finished, root_of
-from medgan.search.trial import Assignment, trial_folder
+from medgan.engine.checkpoint import PICTURES
+from medgan.provenance import Facts, attach, run_facts, tags_from
+from medgan.search.study import Study, root_of
+from medgan.search.trial import Assignment
 from medgan.tasks import Task
-from medgan.terminal import LOG
 from medgan.tracking.pictures import draw_slices
 from medgan.tracking.tracker import Background, Tracker
 
-STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "running": "FINISHED", "infrastructure": "KILLED"}
+STATUS = {
+    "complete": "FINISHED", "pruned": "FINISHED", "infrastructure": "KILLED", "interrupted": "KILLED",
+    "budget": "KILLED",
+}  # fmt: skip
 """A trial's last state -> MLflow's status; every other state is FAILED."""
 
 
@@ -27,26 +30,34 @@ class Recorder:
 
     Args:
         open_run: root -> the trial's run.
+        study: says which attempt at a trial this is.
         task: for the pictures' units.
         tags: facts that every run carries.
+        facts: what made these results, see `medgan.provenance.job_facts`.
     """
 
-    def __init__(self, open_run: Callable[[int], Tracker], *, task: Task, tags: Mapping[str, str]) -> None:
-        self.open_run, self.task, self.common = open_run, task, tags
+    def __init__(
+        self, open_run: Callable[[int], Tracker], *, study: Study, task: Task, tags: Mapping[str, Any], facts: Facts
+    ) -> None:
+        self.open_run, self.study, self.task, self.common, self.facts = open_run, study, task, tags, facts
         self.background = Background()
+        self.attempts: dict[int, dict[str, int]] = {}
         self.runs: dict[int, Tracker] = {}
         self.ends: list[tuple[Assignment, str, str]] = []
 
     def started(self, assignment: Assignment) -> None:
         if any(end[0].root == assignment.root for end in self.ends):
             self._tell_ends()
+        self.attempts[assignment.number] = self._attempt(assignment)
         self.background.do(self._run_of, assignment)
 
     def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None:
         self._tell_ends()
         if "metrics" not in result:
             return
-        values = {**result["metrics"], "val/best_ssim": result["objective"]}
+        goal = assignment.goals[0].metric
+        section, _, name = goal.rpartition("/")
+        values = {**result["metrics"], f"{section}/best_{name}": result["values"][0]}
         self.background.do(self._metrics, assignment, values, result["epoch"])
 
     def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
@@ -70,14 +81,32 @@ class Recorder:
             self.background.do(self._finish, *end)
         self.ends = []
 
+    def _attempt(self, assignment: Assignment) -> dict[str, int]:
+        """The how-manieth attempt at a trial this is, from 1, and which one it repeats."""
+        trials = self.study.get_trials(deepcopy=False)[: assignment.number + 1]
+        retry_of = trials[-1].user_attrs.get("retry_of")
+        number = sum(root_of(trial) == assignment.root for trial in trials)
+        return {"attempt": number} | ({"retry_of": retry_of} if retry_of is not None else {})
+
+    def _facts(self, assignment: Assignment) -> Facts:
+        resources, seed = assignment.resources, assignment.config.train.seed
+        facts = run_facts(
+            self.facts, workers=resources.workers, threads=resources.cpus, device=resources.device, seed=seed
+        )
+        trial = {"number": assignment.number, "root": assignment.root, **self.attempts[assignment.number]}
+        return {**facts, "trial": trial}
+
     def _run_of(self, assignment: Assignment) -> Tracker:
         """The trial's run, opened on first use."""
-        if assignment.number not in self.runs:
-            run = self.open_run(assignment.root)
+        number = assignment.number
+        if number not in self.runs:
+            run, facts = self.open_run(assignment.root), self._facts(assignment)
             run.params(flatten(assignment.config))
-            run.tags({**self.common, "medgan.trial": assignment.number, "medgan.state": "running"})
-            self.runs[assignment.number] = run
-        return self.runs[assignment.number]
+            attempt = {f"medgan.{name}": value for name, value in self.attempts[number].items()}
+            run.tags({**self.common, **tags_from(facts), **attempt, "medgan.trial": number, "medgan.state": "running"})
+            attach(run.artifact, assignment.config.model_dump(mode="json"), facts)
+            self.runs[number] = run
+        return self.runs[number]
 
     def _refuse(self, number: int, reason: str) -> None:
         run = self.open_run(number)
@@ -96,34 +125,6 @@ class Recorder:
                 title = f"trial {assignment.root}: fixed validation slices"
                 draw_slices(arrays, picture, title=title, source=self.task.source, target=self.task.target)
                 run.artifact(picture, "pictures")
-        run.tags({"medgan.state": "pruned" if state == "running" else state, "medgan.reason": reason or "-"})
+        run.tags({"medgan.state": state, "medgan.reason": reason or "-"})
         run.finish(STATUS.get(state, "FAILED"))
-
-
-class Retention:
-    """Listens to a search and deletes what no one needs any more: of finished trials the best keeps its generator.
-
-    Args:
-        study: says which trials are finished, and which is best.
-        checkpoints: the study's folder.
-    """
-
-    def __init__(self, study: Study, checkpoints: Path) -> None:
-        self.study, self.checkpoints = study, checkpoints
-
-    def started(self, assignment: Assignment) -> None: ...
-
-    def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None: ...
-
-    def refused(self, number: int, reason: str) -> None: ...
-
-    def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
-        best = best_trial(self.study)
-        kept = root_of(best[0]) if best else None
-        for root in {root_of(trial) for trial in finished(self.study)}:
-            folder = trial_folder(self.checkpoints, root)
-            for name in (LAST,) if root == kept else (LAST, BEST):
-                try:
-                    (folder / name).unlink(missing_ok=True)
-                except OSError as error:  # storage that is away must not end a search
-                    LOG.warning("trial %d: %s not deleted: %s", root, name, error)
+        del self.runs[assignment.number], self.attempts[assignment.number]

@@ -13,14 +13,15 @@ import optuna
 from optuna.trial import Trial
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
-from ray.tune.schedulers import ASHAScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from medgan.build.networks import refuse_misfit
 from medgan.config import Config
 from medgan.distributed.resident import Resources
+from medgan.search.budget import Meter
 from medgan.search.searcher import StudySearcher
-from medgan.search.space import Space
-from medgan.search.study import root_of
+from medgan.search.space import Scheduler, Space
+from medgan.search.study import frozen, root_of, state_of
 from medgan.search.trial import Assignment, TuneTrial, trial_folder
 
 
@@ -35,7 +36,7 @@ class Listener(Protocol):
         """A trial that never started: its settings do not go together."""
 
     def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
-        """`result["state"]` is complete, running (stopped by the scheduler), or the kind of failure."""
+        """`result["state"]` is the study's: complete, pruned (stopped early), or the kind of failure."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Job:
             number=trial.number,
             root=root,
             config=config,
+            goals=self.space.goals,
             dataset=str(self.dataset),
             folder=str(trial_folder(self.checkpoints, root)),
             resources=self.resources,
@@ -77,10 +79,9 @@ class Job:
         )
 
 
-def run_search(job: Job, study: optuna.Study, listeners: Sequence[Listener]) -> None:
-    """Runs trials until the study holds `job.target` finished ones; needs a connection to a cluster."""
-    asha, forward = job.space.scheduler, _Forward(listeners)
-    epochs = job.base.train.epochs
+def run_search(job: Job, study: optuna.Study, meter: Meter, listeners: Sequence[Listener]) -> None:
+    """Runs trials until the study holds `job.target` finished ones, or its budget is used up; needs a cluster."""
+    forward = _Forward(listeners, study)
     tuner = tune.Tuner(
         tune.with_resources(TuneTrial, {"memory": 256 << 20}),  # it only waits; its worker group computes
         tune_config=TuneConfig(
@@ -88,16 +89,11 @@ def run_search(job: Job, study: optuna.Study, listeners: Sequence[Listener]) -> 
                 study,
                 target=job.target,
                 assign=lambda trial: {"assignment": job.assign(trial)},
+                meter=meter,
+                constraints=job.space.limits,
                 refused=forward.refused,
             ),
-            scheduler=ASHAScheduler(
-                time_attr="epoch",
-                metric="objective",
-                mode="max",
-                max_t=epochs,
-                grace_period=min(asha.grace_epochs, epochs),
-                reduction_factor=asha.reduction_factor,
-            ),
+            scheduler=scheduler_of(job.space.scheduler, job.base.train.epochs),
             num_samples=-1,
             max_concurrent_trials=job.concurrent,
             reuse_actors=True,
@@ -107,7 +103,8 @@ def run_search(job: Job, study: optuna.Study, listeners: Sequence[Listener]) -> 
             name=f"search-{uuid.uuid4().hex[:12]}",
             storage_path=str(job.scratch),
             verbose=0,
-            failure_config=FailureConfig(max_failures=1),
+            stop=lambda trial_id, result: bool(meter.used_up()),  # each running trial ends its epoch
+            failure_config=FailureConfig(max_failures=0),  # the study repeats what was lost, and counts
             callbacks=[forward],
         ),
     )
@@ -118,11 +115,22 @@ def run_search(job: Job, study: optuna.Study, listeners: Sequence[Listener]) -> 
         signal.signal(signal.SIGINT, interrupt)  # Tune leaves its own behind, which ignores the first Ctrl-C
 
 
+def scheduler_of(scheduler: Scheduler, epochs: int) -> TrialScheduler:
+    """Ray Tune's scheduler, looking at the first goal's best value so far."""
+    watched: dict[str, Any] = {"time_attr": "epoch", "metric": "objective", "mode": "max"}
+    grace = min(scheduler.grace_epochs, epochs)
+    if scheduler.kind == "asha":
+        return ASHAScheduler(**watched, max_t=epochs, grace_period=grace, reduction_factor=scheduler.reduction_factor)
+    if scheduler.kind == "median":
+        return MedianStoppingRule(**watched, grace_period=grace, min_samples_required=2)
+    return FIFOScheduler()
+
+
 class _Forward(Callback):
     """Ray Tune's callbacks as calls of the listeners."""
 
-    def __init__(self, listeners: Sequence[Listener]) -> None:
-        self.listeners = listeners
+    def __init__(self, listeners: Sequence[Listener], study: optuna.Study) -> None:
+        self.listeners, self.study = listeners, study
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune's snapshots are never restored
@@ -136,10 +144,16 @@ class _Forward(Callback):
         self._tell(lambda listener: listener.epoch(trial.config["assignment"], result))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell(lambda listener: listener.ended(trial.config["assignment"], trial.last_result))
+        self._ended(trial.config["assignment"], trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell(lambda listener: listener.ended(trial.config["assignment"], {"state": "infrastructure"}))
+        self._ended(trial.config["assignment"], {})
+
+    def _ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
+        """With the state that the searcher has told the study just before."""
+        told = frozen(self.study, assignment.number)
+        ending = {**result, "state": state_of(told), "reason": told.user_attrs.get("reason", "")}
+        self._tell(lambda listener: listener.ended(assignment, ending))
 
     def refused(self, number: int, reason: str) -> None:
         """What the searcher tells of a trial that never started."""

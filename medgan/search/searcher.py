@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -10,19 +11,36 @@ from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
 from medgan.errors import InputError
-from medgan.search.study import fail, finished
+from medgan.search.budget import Meter
+from medgan.search.goals import Constraint
+from medgan.search.study import fail, finished, frozen
+
+EPOCHS, METRICS = "epochs", "metrics"
+"""Attributes of a trial: the goals' values so far by epoch, and all metrics of the best epoch."""
+
+
+@dataclass
+class Running:
+    """A trial in Tune's hands."""
+
+    trial: Trial
+    epochs: dict[str, list[float]] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
 
 
 class StudySearcher(Searcher):
-    """Hands out trials until the study holds `target` finished ones.
+    """Hands out trials until the study holds `target` finished ones, or its budget is used up.
 
     Optuna's own states are kept honest: a trial that Tune's scheduler stopped is PRUNED with its intermediate values, a
-    diverged one FAILED with the reason, one lost to the infrastructure FAILED and put back into the queue.
+    diverged one FAILED with the reason, one lost to the infrastructure FAILED and put back into the queue. With several
+    goals, Optuna takes no intermediate values; they are kept in an attribute, as with one.
 
     Args:
         study: the truth.
         target: finished trials wanted.
         assign: an Optuna trial -> what Tune's trial needs to run it; it draws the trial's parameters.
+        meter: of the budget.
+        constraints: told to Optuna of every trial that has a result.
         refused: hears of a trial whose settings do not go together, and why.
     """
 
@@ -32,59 +50,79 @@ class StudySearcher(Searcher):
         *,
         target: int,
         assign: Callable[[Trial], dict[str, Any]],
+        meter: Meter,
+        constraints: Sequence[Constraint] = (),
         refused: Callable[[int, str], None] = lambda number, reason: None,
     ) -> None:
         super().__init__(metric="objective", mode="max")
-        self.study, self.target, self.assign, self.refused = study, target, assign, refused
-        self.running: dict[str, Trial] = {}
-        self.reported: dict[str, int] = {}
+        self.study, self.target, self.assign, self.meter = study, target, assign, meter
+        self.constraints, self.refused = constraints, refused
+        self.running: dict[str, Running] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # the study database is the truth, Tune's snapshots are never restored
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial, nothing for now (one that runs may have to be repeated), or `FINISHED`."""
-        while self.target - len(finished(self.study)) > len(self.running):
+        while self.target - len(finished(self.study)) > len(self.running) and not self.meter.used_up():
             trial = self.study.ask()
             try:
                 assigned = self.assign(trial)
             except InputError as error:  # settings that do not go together
-                fail(self.study, self.study.get_trials(deepcopy=False)[trial.number], "input", str(error))
+                fail(self.study, frozen(self.study, trial.number), "input", str(error))
                 self.refused(trial.number, str(error))
                 continue
-            self.running[trial_id], self.reported[trial_id] = trial, 0
+            self.meter.begin(trial)
+            self.running[trial_id] = Running(trial)
             return assigned
         return None if self.running else Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Records an epoch's value; epochs that are replayed after a restart are known already."""
-        trial = self.running.get(trial_id)
-        if trial is None or "objective" not in result or result["epoch"] <= self.reported[trial_id]:
+        """Records an epoch's values; epochs that are replayed after a restart are known already."""
+        running = self.running.get(trial_id)
+        if running is None or "values" not in result or str(result["epoch"]) in running.epochs:
             return
-        trial.report(result["objective"], step=result["epoch"])
-        self.reported[trial_id] = result["epoch"]
+        running.epochs[str(result["epoch"])], running.best = result["values"], dict(result["best"])
+        if len(self.study.directions) == 1:
+            running.trial.report(result["values"][0], step=result["epoch"])
+        self.meter.note(running.trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells Optuna how the trial ended."""
-        trial = self.running.get(trial_id)
-        if trial is None:
+        if trial_id not in self.running:
             return
         if result:
             self.on_trial_result(trial_id, result)
-        frozen = self.study.get_trials(deepcopy=False)[trial.number]
-        state = (result or {}).get("state", "")
-        if error or not result:
-            fail(self.study, frozen, "infrastructure", "the trial's actor died or could not start its workers, twice")
-        elif state == "complete":
-            self.study.tell(trial.number, result["objective"])
-        elif state == "running":
-            self.study.tell(trial.number, state=TrialState.PRUNED)
+        running = self.running.pop(trial_id)
+        self.meter.end(running.trial)
+        self._keep_results(running)
+        kind, reason = self._ending(result, error)
+        if kind == "complete":
+            self.study.tell(running.trial.number, running.epochs[str(result["epoch"])] if result else None)
+        elif kind == "pruned":
+            self.study.tell(running.trial.number, state=TrialState.PRUNED)
         else:
-            fail(self.study, frozen, state, result["reason"])
-        del self.running[trial_id]
+            fail(self.study, frozen(self.study, running.trial.number), kind, reason)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing, see `__getstate__`."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, see `__getstate__`."""
+
+    def _ending(self, result: dict[str, Any] | None, error: bool) -> tuple[str, str]:
+        """How a trial ended, and why."""
+        if error or not result:
+            return "infrastructure", "the trial's actor died, or could not start its workers"
+        if result.get("state") != "running":
+            return result.get("state", "error"), result.get("reason", "")
+        used_up = self.meter.used_up()
+        return ("budget", used_up) if used_up else ("pruned", "")
+
+    def _keep_results(self, running: Running) -> None:
+        if not running.epochs:
+            return
+        running.trial.set_user_attr(EPOCHS, running.epochs)
+        running.trial.set_user_attr(METRICS, dict(running.best))
+        for constraint in self.constraints:
+            running.trial.set_constraint(str(constraint), constraint.excess(running.best))

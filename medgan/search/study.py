@@ -5,24 +5,32 @@ from __future__ import annotations
 import logging
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from medgan.errors import InputError
 from medgan.lock import opening
 from medgan.place import shown
+from medgan.search.goals import Goal, keep_goals
 
 Study = optuna.Study
 """For whoever only hands a study on."""
 
 FINAL_FAILURES = ("diverged", "out_of_memory", "input", "error", "restarts")
-"""Kinds of failure that finish a trial; any other is the infrastructure's, and the trial is tried again."""
+"""Kinds of failure that finish a trial; any other is not its own fault, and the trial is tried again."""
+UNCHARGED = ("budget", "interrupted")
+"""Kinds that say nothing about a trial: they may come any number of times."""
 MAX_RETRIES = 3
+CONNECT_S = 8
 KEY = "key"
 """Attribute of a study: tells it from any other of the same name, in MLflow and on disk."""
 
@@ -40,33 +48,38 @@ class Identity:
         return f"{self.task}-{self.data_digest[:6]}-{self.space_digest[:6]}"
 
 
-def open_study(uri: str, name: str, identity: Identity, *, seed: int) -> Study:
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=5, multivariate=True, group=True),
+    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=5),
+    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=10),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
+
+
+def open_study(
+    uri: str,
+    name: str,
+    identity: Identity,
+    *,
+    goals: Sequence[Goal] = (Goal("val/ssim", "max"),),
+    sampler: str = "tpe",
+    seed: int = 0,
+) -> Study:
     """The study of that name, created if there is none.
 
     Raises:
         InputError: the database cannot be opened, or the name belongs to a study of another task, data or space.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    try:
-        with opening(uri):
-            study = optuna.create_study(
-                storage=RDBStorage(uri), study_name=name, direction="maximize", load_if_exists=True
-            )
-    except (SQLAlchemyError, ImportError, ValueError) as error:
-        raise InputError(
-            f"--study-uri {shown(uri)}: cannot open the study database: {str(error).splitlines()[0]}"
-        ) from None
+    directions = [StudyDirection.MAXIMIZE if goal.mode == "max" else StudyDirection.MINIMIZE for goal in goals]
+    with _told_for(uri), opening(uri):
+        study = optuna.create_study(storage=_storage(uri), study_name=name, directions=directions, load_if_exists=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group: settings that move at times
-        study.sampler = optuna.samplers.TPESampler(
-            seed=seed + len(study.get_trials(deepcopy=False)),  # a resumed study must not draw its first trials again
-            n_startup_trials=5,
-            multivariate=True,
-            group=True,
-        )
+        # a resumed study must not draw its first trials again
+        study.sampler = SAMPLERS[sampler](seed + len(study.get_trials(deepcopy=False)))
     if KEY not in study.user_attrs:
         study.set_user_attr(KEY, uuid.uuid4().hex[:8])
+        keep_goals(study, goals)
     for key, value in vars(identity).items():
         if study.user_attrs.setdefault(key, value) != value:
             raise InputError(
@@ -75,6 +88,44 @@ def open_study(uri: str, name: str, identity: Identity, *, seed: int) -> Study:
             )
         study.set_user_attr(key, value)
     return study
+
+
+def load_study(uri: str, name: str) -> Study:
+    """A study that is there.
+
+    Raises:
+        InputError: the database cannot be opened, or has no such study; those it has are named.
+    """
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        raise InputError(f"--study-uri {shown(uri)}: there is no such database")
+    with _told_for(uri):
+        storage = _storage(uri)
+        names = optuna.get_all_study_names(storage)
+        if name not in names:
+            raise InputError(f"study {name}: expected one of {', '.join(sorted(names)) or '(none is there)'}")
+        return optuna.load_study(storage=storage, study_name=name)
+
+
+def _storage(uri: str) -> RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    arguments = {} if uri.startswith("sqlite") else {"connect_args": {"connect_timeout": CONNECT_S}}
+    return RDBStorage(uri, engine_kwargs=arguments)
+
+
+@contextmanager
+def _told_for(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"--study-uri {shown(uri)}: a driver of this database is missing ({error}); for PostgreSQL: "
+            "pip install 'medgan[postgres]'"
+        ) from None
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        raise InputError(
+            f"--study-uri {shown(uri)}: cannot open the study database: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def root_of(trial: FrozenTrial | Trial) -> int:
@@ -99,17 +150,46 @@ def finished(study: Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if is_finished(trial)]
 
 
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether it keeps every constraint."""
+    return all(excess <= 0 for excess in trial.constraints.values())
+
+
+def front(study: Study) -> list[FrozenTrial]:
+    """The trials that no other beats in every goal, the best in the first goal first; constraints are kept.
+
+    With one goal it is the best one, complete or pruned: the value is that of its best epoch, which was kept.
+    """
+    maximize = study.directions[0] == StudyDirection.MAXIMIZE
+    if len(study.directions) > 1:
+        scored = [trial for trial in study.best_trials if is_feasible(trial)]
+    else:
+        scored = [trial for trial in finished(study) if trial.values and is_feasible(trial)]
+    ordered = sorted(scored, key=lambda trial: trial.values[0], reverse=maximize)
+    return ordered if len(study.directions) > 1 else ordered[:1]
+
+
+def frozen(study: Study, number: int) -> FrozenTrial:
+    """A trial as the database holds it now."""
+    return study.get_trials(deepcopy=False)[number]
+
+
 def best_trial(study: Study) -> tuple[FrozenTrial, float] | None:
-    """The complete or pruned trial with the highest value, and the value: of its best epoch, which was kept."""
-    scored = [(trial, trial.value) for trial in finished(study) if trial.value is not None]
-    return max(scored, key=lambda pair: pair[1], default=None)
+    """The first of the front and its value in the first goal; none where no trial keeps the constraints."""
+    trials = front(study)
+    return (trials[0], trials[0].values[0]) if trials else None
 
 
 def fail(study: Study, trial: FrozenTrial, kind: str, reason: str) -> None:
-    """Ends a running trial as failed; one that is not its own fault is put back into the queue, three times at most."""
+    """Ends a running trial as failed; one that is not its own fault is put back into the queue.
+
+    Three times at most where something broke; any number of times where it was only interrupted.
+    """
     retries = int(trial.user_attrs.get("retries", 0))
     if kind in FINAL_FAILURES:
         _end(study, trial, kind, reason)
+    elif kind in UNCHARGED:
+        _repeat(study, trial, kind, reason, retries=retries)
     elif retries < MAX_RETRIES:
         _repeat(study, trial, kind, reason, retries=retries + 1)
     else:
@@ -120,8 +200,7 @@ def recover(study: Study) -> list[int]:
     """Puts the trials that a dead driver left running back into the queue; returns their roots."""
     left = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.RUNNING]
     for trial in left:
-        reason = "the driver ended while the trial was running"
-        _repeat(study, trial, "infrastructure", reason, retries=int(trial.user_attrs.get("retries", 0)))
+        fail(study, trial, "interrupted", "the driver ended while the trial was running")
     return [root_of(trial) for trial in left]
 
 
@@ -129,7 +208,8 @@ def _repeat(study: Study, trial: FrozenTrial, kind: str, reason: str, *, retries
     """Queued before it is ended: whatever happens in between, the trial is not lost."""
     if all(other.user_attrs.get("retry_of") != trial.number for other in study.get_trials(deepcopy=False)):
         attributes = {"root": root_of(trial), "retry_of": trial.number, "retries": retries}
-        study.enqueue_trial(trial.params, user_attrs=attributes)
+        drawn = {**trial.system_attrs.get("fixed_params", {}), **trial.params}  # the former, if it was never begun
+        study.enqueue_trial(drawn, user_attrs=attributes)
     _end(study, trial, kind, reason)
 
 

@@ -13,7 +13,8 @@ from medgan.config import Config
 from medgan.distributed.attempts import Attempts
 from medgan.distributed.resident import Group, Resources, TrialFailed
 from medgan.distributed.worker import Start
-from medgan.engine.loop import OBJECTIVE
+from medgan.engine.loop import best_epoch
+from medgan.search.goals import Goal
 
 EPOCH_LIMIT_S = 4 * 3600.0
 
@@ -25,6 +26,7 @@ class Assignment:
     number: int
     root: int
     config: Config
+    goals: tuple[Goal, ...]
     dataset: str
     folder: str
     resources: Resources
@@ -49,6 +51,7 @@ class TuneTrial(tune.Trainable):
         """The next trial on the same group."""
         assignment: Assignment = new_config["assignment"]
         self.attempts = Attempts(self.group, Start(assignment.config, assignment.dataset, assignment.folder))
+        self.goals, self.devices = assignment.goals, assignment.resources.devices
         self.length, self.epoch = length_of(assignment.config), 0
         return True
 
@@ -74,9 +77,23 @@ class TuneTrial(tune.Trainable):
         self.group.close()
 
     def _result(self, state: str, reason: str = "") -> dict[str, Any]:
+        """With the best epoch so far: `objective`, higher is better; `values` of the goals; `best`, all its metrics.
+
+        The latter as pairs, since Tune takes dictionaries apart before the searcher sees them.
+        """
         events = self.attempts.events_so_far()
         result = {"state": state, "reason": reason, "epoch": self.epoch, "events": events, "done": state != "running"}
-        seen = self.attempts.history[: self.epoch]
+        seen = self._with_costs()
         if seen:
-            result |= {"objective": max(row[OBJECTIVE] for row in seen), "metrics": seen[-1]}
+            best = seen[best_epoch(seen, self.goals[0].metric)]
+            result |= {"objective": self.goals[0].score(best), "metrics": seen[-1], "best": [*best.items()]}
+            result["values"] = [best[goal.metric] for goal in self.goals]
         return result
+
+    def _with_costs(self) -> list[dict[str, float]]:
+        """The epochs so far, each with the device-hours until its end."""
+        rows, spent_s = [], 0.0
+        for row in self.attempts.history[: self.epoch]:
+            spent_s += row["time/epoch_s"]
+            rows.append({**row, "cost/gpu_hours": self.devices * spent_s / 3600})
+        return rows

@@ -121,3 +121,43 @@ def test_a_rank_never_sees_an_order_given_before_it_joined():
             await asyncio.wait_for(mailbox.next_order("new", number), 0.05)
 
     run(scenario())
+
+
+def test_an_order_under_way_ends_with_the_word_on_why_a_process_died():
+    async def scenario():
+        mailbox = Mailbox(2)
+        for rank in (0, 1):
+            await mailbox.join("g", rank)
+        asked = asyncio.create_task(ask(mailbox))
+        await asyncio.sleep(0.02)
+        death = Failure("out_of_memory", "rank 1 had no memory left")
+        await mailbox.mourn(death)
+        await mailbox.mourn(Failure("error", "rank 0 left"))
+        replies = await asked
+        assert (replies.lost, replies.failures) == ("rank 1 had no memory left", (death,))
+
+    run(scenario())
+
+
+def test_the_word_on_a_death_between_orders_is_told_at_the_next_one_even_when_a_new_group_is_there():
+    async def scenario():
+        mailbox = Mailbox(1)
+        await mailbox.join("old", 0)
+        await mailbox.mourn(Failure("error", "rank 0 died"))
+        await mailbox.join("new", 0)
+        assert (await ask(mailbox, "old")).lost == "rank 0 died"
+        assert await mailbox.complete(0.05) == "new"
+
+    run(scenario())
+
+
+def test_what_a_rank_failed_with_alone_is_handed_on():
+    async def scenario():
+        mailbox = Mailbox(2)
+        alone = Failure("out_of_memory", "no memory left")
+        asyncio.create_task(obey(mailbox, "g", 0, [alone]))
+        asyncio.create_task(obey(mailbox, "g", 1, [None]))
+        await mailbox.complete(5.0)
+        assert (await ask(mailbox)).failures == (alone,)
+
+    run(scenario())

@@ -4,17 +4,18 @@ import pytest
 
 from medgan.config import with_values
 from medgan.presets.medgan import medgan
+from medgan.search.moves import Move
 from medgan.search.plan import Forecast, expected_epochs, middle_of, step_s
-from medgan.search.space import Asha, Move
+from medgan.search.space import Scheduler
 
 
 def test_without_a_rung_before_the_end_every_trial_runs_through():
-    assert expected_epochs(2, Asha(grace_epochs=3, reduction_factor=3)) == 2
+    assert expected_epochs(2, Scheduler(grace_epochs=3, reduction_factor=3)) == 2
 
 
 def test_a_third_of_the_trials_passes_each_rung():
     # 3 epochs for all, 6 more for a third, 18 more for a ninth
-    assert expected_epochs(27, Asha(grace_epochs=3, reduction_factor=3)) == pytest.approx(3 + 6 / 3 + 18 / 9)
+    assert expected_epochs(27, Scheduler(grace_epochs=3, reduction_factor=3)) == pytest.approx(3 + 6 / 3 + 18 / 9)
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,22 @@ from rich.console import Console
 
 from medgan.config import Config, TrainConfig
 from medgan.distributed.resident import Resources
+from medgan.search.goals import Goal
 from medgan.search.plan import Forecast
 from medgan.search.progress import Progress
 from medgan.search.trial import Assignment
 
+SSIM = Goal("val/ssim", "max")
+
 
 def assignment(root):
-    return Assignment(root, root, Config(train=TrainConfig(epochs=4)), "data", "folder", Resources(2), "scratch")
+    config = Config(train=TrainConfig(epochs=4))
+    return Assignment(root, root, config, (SSIM,), "data", "folder", Resources(2), "scratch")
 
 
 def result(epoch, value, state="running", **more):
     metrics = {"val/ssim": value, "val/mae_hu": 100.0, "time/epoch_s": 10.0, **more.pop("metrics", {})}
-    return {"epoch": epoch, "objective": value, "state": state, "events": [], "metrics": metrics, **more}
+    return {"epoch": epoch, "values": [value], "state": state, "events": [], "metrics": metrics, **more}
 
 
 @pytest.fixture
@@ -28,13 +32,13 @@ def screen():
 
 @pytest.fixture
 def progress(screen):
-    return Progress(screen, target=3, finished=1, forecast=Forecast(None, epochs=4.0, grace=2), concurrent=1)
+    return Progress(screen, goal=SSIM, target=3, finished=1, forecast=Forecast(None, epochs=4.0, grace=2), concurrent=1)
 
 
 def test_without_a_screen_every_event_is_a_line(progress, screen):
     progress.started(assignment(1))
     progress.epoch(assignment(1), result(1, 0.5))
-    progress.ended(assignment(1), result(1, 0.5))
+    progress.ended(assignment(1), result(1, 0.5, "pruned"))
     first, second = screen.file.getvalue().splitlines()
     assert first.startswith("trial 1: epoch 1/4, val/ssim 0.500, MAE 100 HU, 10.0 s; 1 of 3 trials done, best 0.500")
     assert first.endswith("about 70 s left")  # 3 epochs of this trial, 4 of one more

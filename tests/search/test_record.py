@@ -1,18 +1,22 @@
-"""What a search writes down, and which checkpoints it keeps."""
+"""What a search writes down of each trial."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from medgan.config import Config
+from medgan.config import Config, validated
 from medgan.distributed.resident import Resources
-from medgan.engine.checkpoint import BEST, LAST, PICTURES
-from medgan.search.record import Recorder, Retention
-from medgan.search.study import Identity, fail, open_study, recover
+from medgan.engine.checkpoint import PICTURES
+from medgan.provenance import job_facts
+from medgan.search.goals import Goal
+from medgan.search.record import Recorder
+from medgan.search.study import Identity, fail, open_study
 from medgan.search.trial import Assignment
 from medgan.tasks import TASKS
+from medgan.tracking.mlflow import MlflowStudy, read_run
 
 
 class Memory:
@@ -20,6 +24,7 @@ class Memory:
 
     def __init__(self):
         self.said = []
+        self.files = {}
 
     def params(self, values):
         self.said.append(("params", dict(values)))
@@ -31,7 +36,7 @@ class Memory:
         self.said.append(("metrics", dict(values), step))
 
     def artifact(self, path, folder=""):
-        assert Path(path).exists()
+        self.files[Path(path).name] = Path(path).read_bytes()
         self.said.append(("artifact", Path(path).name, folder))
 
     def finish(self, status):
@@ -40,54 +45,12 @@ class Memory:
 
 @pytest.fixture
 def assignment(tmp_path):
-    def made(root):
+    def made(root, metric="val/ssim", mode="max"):
         folder = tmp_path / f"{root:04d}"
         folder.mkdir()
-        for name in (LAST, BEST):
-            (folder / name).write_bytes(b"weights")
-        return Assignment(root, root, Config(), "data", str(folder), Resources(2), "scratch")
+        return Assignment(root, root, Config(), (Goal(metric, mode),), "data", str(folder), Resources(2, 3), "scratch")
 
     return made
-
-
-def ended(value, state="complete"):
-    return {"state": state, "objective": value, "metrics": {"val/ssim": value}, "epoch": 1}
-
-
-def test_a_trial_is_told_in_order_with_pictures_and_an_honest_state(assignment):
-    tracker, trial = Memory(), assignment(0)
-    arrays = {name: np.zeros((2, 8, 8), np.float32) for name in ("source", "output", "target")}
-    np.savez(Path(trial.folder) / PICTURES, **arrays, titles=np.array(["patient aa slice 1", "patient aa slice 2"]))
-    recorder = Recorder(lambda root: tracker, task=TASKS["pet2ct"], tags={"medgan.task": "pet2ct"})
-    recorder.started(trial)
-    recorder.epoch(trial, ended(0.5, "running"))
-    recorder.ended(trial, ended(0.5, "running"))
-    assert recorder.close(60)
-    assert [entry[0] for entry in tracker.said] == ["params", "tags", "metrics", "artifact", "tags", "finish"]
-    assert tracker.said[0][1]["generator.num_blocks"] == 1
-    assert tracker.said[2] == ("metrics", {"val/ssim": 0.5, "val/best_ssim": 0.5}, 1)
-    assert tracker.said[4][1]["medgan.state"] == "pruned"
-    assert tracker.said[5] == ("finish", "FINISHED")
-
-
-def test_a_store_that_is_away_does_not_end_the_search_but_is_told(assignment):
-    def away(root):
-        raise OSError("the server is away")
-
-    recorder = Recorder(away, task=TASKS["pet2ct"], tags={})
-    recorder.started(assignment(0))
-    assert not recorder.close(60)
-
-
-def test_a_retry_of_a_trial_is_not_ended_by_its_first_attempt(assignment):
-    tracker, trial = Memory(), assignment(0)
-    recorder = Recorder(lambda root: tracker, task=TASKS["pet2ct"], tags={})
-    recorder.started(trial)
-    recorder.ended(trial, {"state": "infrastructure"})
-    recorder.started(replace(trial, number=1))
-    assert recorder.close(60)
-    said = [entry for entry in tracker.said if entry[0] == "finish" or "medgan.trial" in entry[1]]
-    assert [entry[0] for entry in said] == ["tags", "finish", "tags"]
 
 
 @pytest.fixture
@@ -95,31 +58,158 @@ def study(tmp_path):
     return open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", Identity("pet2ct", "a", "b"), seed=0)
 
 
-def left(trials, name):
-    return [(Path(trial.folder) / name).exists() for trial in trials]
+@pytest.fixture(scope="module")
+def facts():
+    return job_facts(data_digest="d" * 64, split_digest="5" * 64)
 
 
-def test_only_the_best_trial_keeps_its_generator(assignment, study, tmp_path):
-    retention, trials = Retention(study, tmp_path), [assignment(root) for root in range(4)]
-    for trial, value in zip(trials[:3], (0.4, 0.6, 0.5), strict=True):
-        study.tell(study.ask({}).number, value)
-        retention.ended(trial, ended(value))
-    assert left(trials, BEST) == [False, True, False, True]
-    assert left(trials, LAST) == [False, False, False, True]
+@pytest.fixture
+def recorder(study, facts):
+    """Makes one, of runs that a function opens."""
+    return lambda open_run, **tags: Recorder(open_run, study=study, task=TASKS["pet2ct"], tags=tags, facts=facts)
 
 
-def test_an_interrupted_trial_keeps_its_checkpoint(assignment, study, tmp_path):
+def epoch_of(value, number=1):
+    metrics = {"val/ssim": value}
+    return {"state": "running", "objective": value, "values": [value], "metrics": metrics, "epoch": number}
+
+
+def test_a_trial_is_told_in_order_with_its_origin_pictures_and_an_honest_state(assignment, study, recorder):
+    tracker, trial = Memory(), assignment(study.ask({}).number)
+    arrays = {name: np.zeros((2, 8, 8), np.float32) for name in ("source", "output", "target")}
+    np.savez(Path(trial.folder) / PICTURES, **arrays, titles=np.array(["patient aa slice 1", "patient aa slice 2"]))
+    listening = recorder(lambda root: tracker, **{"medgan.task": "pet2ct"})
+    listening.started(trial)
+    listening.epoch(trial, epoch_of(0.5))
+    listening.ended(trial, {"state": "pruned", "reason": ""})
+    assert listening.close(60)
+    told = ["params", "tags", "artifact", "artifact", "metrics", "artifact", "tags", "finish"]
+    assert [entry[0] for entry in tracker.said] == told
+    assert tracker.said[0][1]["generator.num_blocks"] == 1
+    assert tracker.said[1][1]["medgan.task"] == "pet2ct"
+    assert [entry[1:] for entry in tracker.said if entry[0] == "artifact"] == [
+        ("config.json", ""),
+        ("provenance.json", ""),
+        ("validation.png", "pictures"),
+    ]
+    assert tracker.said[4] == ("metrics", {"val/ssim": 0.5, "val/best_ssim": 0.5}, 1)
+    assert tracker.said[6][1] == {"medgan.state": "pruned", "medgan.reason": "-"}
+    assert tracker.said[7] == ("finish", "FINISHED")
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        ("complete", "FINISHED"),
+        ("diverged", "FAILED"),
+        ("out_of_memory", "FAILED"),
+        ("infrastructure", "KILLED"),
+        ("interrupted", "KILLED"),
+        ("budget", "KILLED"),
+    ],
+)
+def test_the_store_is_told_in_its_own_words_how_a_trial_ended(assignment, study, recorder, state, status):
+    tracker, trial = Memory(), assignment(study.ask({}).number)
+    listening = recorder(lambda root: tracker)
+    listening.started(trial)
+    listening.ended(trial, {"state": state, "reason": "why"})
+    assert listening.close(60)
+    assert tracker.said[-2:] == [("tags", {"medgan.state": state, "medgan.reason": "why"}), ("finish", status)]
+
+
+def test_the_best_value_so_far_is_the_first_goal_s_in_its_own_direction(assignment, study, recorder):
+    tracker, trial = Memory(), assignment(study.ask({}).number, "val/mae_hu", "min")
+    listening = recorder(lambda root: tracker)
+    listening.started(trial)
+    result = {"objective": -80.0, "values": [80.0], "metrics": {"val/mae_hu": 95.0}, "epoch": 4}
+    listening.epoch(trial, {"state": "running", **result})
+    assert listening.close(60)
+    assert tracker.said[-1] == ("metrics", {"val/mae_hu": 95.0, "val/best_mae_hu": 80.0}, 4)
+
+
+def test_a_trial_s_run_carries_its_settings_and_what_made_it(assignment, study, recorder, facts):
+    tracker, trial = Memory(), assignment(study.ask({}).number)
+    listening = recorder(lambda root: tracker)
+    listening.started(trial)
+    assert listening.close(60)
+    assert validated(json.loads(tracker.files["config.json"])) == trial.config
+    kept = json.loads(tracker.files["provenance.json"])
+    assert {section: kept[section] for section in facts} == facts
+    assert kept["run"] == {"workers": 2, "threads": 3, "device": "cpu", "seed": 0}
+    assert kept["trial"] == {"number": 0, "root": 0, "attempt": 1}
+    tags = tracker.said[1][1]
+    assert (tags["medgan.split_digest"], tags["medgan.workers"]) == ("5" * 64, 2)
+    assert "medgan.retry_of" not in tags
+
+
+def test_a_repeated_trial_says_which_attempt_it_is_and_which_one_it_repeats(assignment, study, recorder):
+    tracker = Memory()
+    for number in range(2):
+        study.ask({})
+        fail(study, study.trials[number], "infrastructure", "lost")
     study.ask({})
-    recover(study)
-    trial = assignment(0)
-    Retention(study, tmp_path).ended(trial, {"state": "infrastructure"})
-    assert left([trial], LAST) == [True]
+    listening = recorder(lambda root: tracker)
+    listening.started(replace(assignment(0), number=2))
+    assert listening.close(60)
+    tags = tracker.said[1][1]
+    assert (tags["medgan.trial"], tags["medgan.attempt"], tags["medgan.retry_of"]) == (2, 3, 1)
+    kept = json.loads(tracker.files["provenance.json"])["trial"]
+    assert kept == {"number": 2, "root": 0, "attempt": 3, "retry_of": 1}
 
 
-def test_a_diverged_trial_never_becomes_the_one_that_is_kept(assignment, study, tmp_path):
-    trials = [assignment(0), assignment(1)]
-    study.tell(study.ask({}).number, 0.4)
-    number = study.ask({}).number
-    fail(study, study.trials[number], "diverged", "nan")
-    Retention(study, tmp_path).ended(trials[1], ended(0.9, "diverged"))
-    assert left(trials, BEST) == [True, False]
+def test_what_a_search_tells_a_real_store_is_read_back(assignment, study, recorder, tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    tracking = MlflowStudy(uri, "medgan/pet2ct", artifacts=tmp_path / "artifacts", study="s", key="k")
+    trial = assignment(study.ask({}).number)
+    listening = recorder(tracking.trial)
+    listening.started(trial)
+    for number, value in ((1, 0.1 + 0.2), (2, float("nan"))):
+        listening.epoch(trial, epoch_of(value, number))
+    assert listening.close(60)
+    run = read_run(uri, tracking.trial(0).run_id)
+    assert validated(run.files["config.json"]) == trial.config
+    assert run.history["val/ssim"][1] == 0.1 + 0.2
+    assert run.history["val/ssim"][2] != run.history["val/ssim"][2]
+    assert run.tags["medgan.data_digest"] == run.files["provenance.json"]["data"]["digest"] == "d" * 64
+
+
+def test_a_store_that_is_away_does_not_end_the_search_but_is_told(assignment, study, recorder):
+    def away(root):
+        raise OSError("the server is away")
+
+    listening = recorder(away)
+    listening.started(assignment(study.ask({}).number))
+    assert not listening.close(60)
+
+
+def test_a_retry_of_a_trial_is_not_ended_by_its_first_attempt(assignment, study, recorder):
+    tracker, trial = Memory(), assignment(study.ask({}).number)
+    listening = recorder(lambda root: tracker)
+    listening.started(trial)
+    fail(study, study.trials[0], "infrastructure", "lost")
+    listening.ended(trial, {"state": "infrastructure"})
+    study.ask({})
+    listening.started(replace(trial, number=1))
+    assert listening.close(60)
+    said = [entry for entry in tracker.said if entry[0] == "finish" or "medgan.trial" in entry[1]]
+    assert [entry[0] for entry in said] == ["tags", "finish", "tags"]
+
+
+def test_a_trial_that_never_started_says_why(recorder):
+    tracker = Memory()
+    listening = recorder(lambda root: tracker)
+    listening.refused(4, "generator.depth 9 is too deep")
+    assert listening.close(60)
+    assert tracker.said[0][1]["medgan.reason"] == "generator.depth 9 is too deep"
+    assert tracker.said[-1] == ("finish", "FAILED")
+
+
+def test_nothing_of_a_trial_that_has_ended_stays_in_memory(assignment, study, recorder):
+    listening = recorder(lambda root: Memory())
+    for _ in range(3):
+        trial = assignment(study.ask({}).number)
+        listening.started(trial)
+        listening.ended(trial, {"state": "diverged"})
+        study.tell(trial.number, 0.1)
+    assert listening.close(60)
+    assert (listening.runs, listening.attempts, listening.ends) == ({}, {}, [])

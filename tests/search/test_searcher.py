@@ -5,8 +5,11 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from medgan.errors import InputError
+from medgan.search.budget import Devices, Meter
+from medgan.search.goals import Constraint, Goal
 from medgan.search.searcher import StudySearcher
-from medgan.search.study import Identity, open_study, state_of
+from medgan.search.space import Budget
+from medgan.search.study import Identity, best_trial, front, open_study, state_of
 
 
 def assign(trial):
@@ -21,17 +24,22 @@ def study(tmp_path):
 
 @pytest.fixture
 def searcher(study):
-    return StudySearcher(study, target=2, assign=assign)
+    return StudySearcher(study, target=2, assign=assign, meter=meter_of(study))
 
 
-def result(epoch, objective, state="running", reason=""):
-    return {"epoch": epoch, "objective": objective, "state": state, "reason": reason}
+def meter_of(study, clock=lambda: 0.0, **limits):
+    return Meter(study, Budget(**limits), Devices(2, "cpu"), clock)
+
+
+def result(epoch, *values, state="running", reason="", **metrics):
+    best = [*zip(("val/ssim", "cost/parameters"), values, strict=False), *metrics.items()]
+    return {"epoch": epoch, "values": list(values), "best": best, "state": state, "reason": reason}
 
 
 def test_a_complete_trial_is_complete_with_its_value(study, searcher):
     searcher.suggest("t")
     searcher.on_trial_result("t", result(1, 0.3))
-    searcher.on_trial_complete("t", result(2, 0.5, "complete"))
+    searcher.on_trial_complete("t", result(2, 0.5, state="complete"))
     (trial,) = study.trials
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.5, {1: 0.3, 2: 0.5})
 
@@ -62,7 +70,7 @@ def test_replayed_epochs_are_reported_once(study, searcher):
     searcher.suggest("t")
     for objective in (0.3, 0.9):
         searcher.on_trial_result("t", result(1, objective))
-    searcher.on_trial_complete("t", result(2, 0.5, "complete"))
+    searcher.on_trial_complete("t", result(2, 0.5, state="complete"))
     assert study.trials[0].intermediate_values == {1: 0.3, 2: 0.5}
 
 
@@ -70,15 +78,15 @@ def test_no_more_trials_than_wanted_are_handed_out(searcher):
     assert searcher.suggest("t") is not None
     assert searcher.suggest("u") is not None
     assert searcher.suggest("v") is None
-    searcher.on_trial_complete("t", result(1, 0.5, "complete"))
+    searcher.on_trial_complete("t", result(1, 0.5, state="complete"))
     assert searcher.suggest("v") is None
-    searcher.on_trial_complete("u", result(1, 0.5, "complete"))
+    searcher.on_trial_complete("u", result(1, 0.5, state="complete"))
     assert searcher.suggest("v") == Searcher.FINISHED
 
 
 def test_a_failed_last_trial_is_repeated_before_the_search_ends(searcher):
     searcher.suggest("t")
-    searcher.on_trial_complete("t", result(1, 0.5, "complete"))
+    searcher.on_trial_complete("t", result(1, 0.5, state="complete"))
     searcher.suggest("u")
     searcher.on_trial_complete("u", None, error=True)
     assert searcher.suggest("v") == {"number": 2}
@@ -91,7 +99,9 @@ def test_settings_that_do_not_go_together_are_failed_by_name_and_the_next_are_dr
         return {"number": trial.number}
 
     heard = []
-    searcher = StudySearcher(study, target=2, assign=picky, refused=lambda *told: heard.append(told))
+    searcher = StudySearcher(
+        study, target=2, assign=picky, meter=meter_of(study), refused=lambda *told: heard.append(told)
+    )
     assert searcher.suggest("t") == {"number": 1}
     failed = study.trials[0]
     assert (state_of(failed), failed.user_attrs["reason"]) == (
@@ -100,3 +110,62 @@ def test_settings_that_do_not_go_together_are_failed_by_name_and_the_next_are_dr
     )
     assert heard == [(0, "discriminator.patch 34 is larger than data.size 32")]
     assert searcher.suggest("u") is None, "the failed one counts"
+
+
+def test_the_values_so_far_and_the_metrics_of_the_best_epoch_stay_with_the_trial(study, searcher):
+    searcher.suggest("t")
+    searcher.on_trial_result("t", result(1, 0.3))
+    searcher.on_trial_complete("t", result(2, 0.5, state="complete"))
+    kept = study.trials[0].user_attrs
+    assert (kept["epochs"], kept["metrics"]) == ({"1": [0.3], "2": [0.5]}, {"val/ssim": 0.5})
+
+
+@pytest.mark.parametrize("state", ["complete", "running"])
+def test_constraints_are_told_of_complete_and_stopped_trials(study, state):
+    limit = Constraint.read("val/mae_hu <= 100")
+    searcher = StudySearcher(study, target=1, assign=assign, meter=meter_of(study), constraints=[limit])
+    searcher.suggest("t")
+    searcher.on_trial_complete("t", result(1, 0.5, state=state, **{"val/mae_hu": 120.0}))
+    assert study.trials[0].constraints == {"val/mae_hu <= 100": 20.0}
+    assert best_trial(study) is None
+    searcher = StudySearcher(study, target=2, assign=assign, meter=meter_of(study), constraints=[limit])
+    searcher.suggest("u")
+    searcher.on_trial_complete("u", result(1, 0.4, state=state, **{"val/mae_hu": 90.0}))
+    assert best_trial(study)[1] == 0.4
+
+
+@pytest.fixture(params=["tpe", "nsga2", "gp", "random"])
+def several(tmp_path, request):
+    goals = (Goal("val/ssim", "max"), Goal("cost/parameters", "min"))
+    uri = f"sqlite:///{tmp_path / 'several.db'}"
+    return open_study(uri, "s", Identity("pet2ct", "a", "b"), goals=goals, sampler=request.param, seed=0)
+
+
+def test_several_goals_keep_their_epochs_and_every_sampler_goes_on_beside_stopped_trials(several):
+    searcher = StudySearcher(several, target=12, assign=assign, meter=meter_of(several))
+    for number in range(12):
+        searcher.suggest("t")
+        searcher.on_trial_result("t", result(1, 0.1 * number, 5.0))
+        searcher.on_trial_complete(
+            "t", result(2, 0.1 * number, 5.0 + number % 2, state=["complete", "running"][number % 3 == 2])
+        )
+    stopped = several.trials[2]
+    assert (stopped.state, stopped.user_attrs["epochs"]) == (TrialState.PRUNED, {"1": [0.2, 5.0], "2": [0.2, 5.0]})
+    assert [(trial.number, trial.values) for trial in front(several)] == [(10, [1.0, 5.0])]
+
+
+def test_when_the_budget_is_used_up_running_trials_are_put_back_and_none_begins(study):
+    now = [0.0]
+    meter = meter_of(study, lambda: now[0], gpu_hours=1.0)
+    searcher = StudySearcher(study, target=3, assign=assign, meter=meter)
+    assert searcher.suggest("t") and searcher.suggest("u")
+    now[0] = 901.0  # two trials of two cores for a quarter of an hour, and a little
+    assert searcher.suggest("v") is None
+    searcher.on_trial_complete("t", result(1, 0.5))
+    searcher.on_trial_complete("u", result(1, 0.6))
+    assert searcher.suggest("v") == Searcher.FINISHED
+    assert [state_of(trial) for trial in study.trials] == ["budget", "budget", "waiting", "waiting"]
+    assert [trial.user_attrs["device_s"] for trial in study.trials[:2]] == [1802.0, 1802.0]
+    more = StudySearcher(study, target=3, assign=assign, meter=meter_of(study, gpu_hours=2.0))
+    assert more.suggest("w") == {"number": 2}, "the first of those that were put back"
+    assert study.trials[2].user_attrs["retries"] == 0

@@ -7,7 +7,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from medgan.config import Config, flatten
 from medgan.errors import InputError
-from medgan.search.space import folders, read_space
+from medgan.search.reading import folders, read_space
 
 SMALL = "set: {data.size: 64, extractor.weights: random}\nsearch:\n  generator.num_blocks: {int: [1, 3]}\n"
 
@@ -203,3 +203,47 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
 def test_a_setting_that_moves_cannot_be_fixed(write):
     with pytest.raises(InputError, match="--set generator.num_blocks: the search space .* moves it"):
         read_space(write(SMALL), {"generator.num_blocks": 2})
+
+
+def test_a_space_says_what_it_wants_and_how_it_searches(write):
+    text = SMALL + (
+        "objectives: {val/mae_hu: min, cost/parameters: min}\nconstraints: [val/ssim >= 0.5]\nsampler: nsga2\n"
+        "scheduler: {kind: median, grace_epochs: 3}\nbudget: {gpu_hours: 10}\ncheckpoints: {keep: 5, max_gb: 2}\n"
+    )
+    space = read_space(write(text), {})
+    assert [(goal.metric, goal.mode) for goal in space.goals] == [("val/mae_hu", "min"), ("cost/parameters", "min")]
+    assert space.base({}).metrics.select == "val/mae_hu", "by which the best epoch is kept"
+    assert str(space.limits[0]) == "val/ssim >= 0.5"
+
+
+def test_budget_and_what_is_kept_may_change_as_a_study_goes_on_but_not_what_is_wanted(write):
+    plain = read_space(write(SMALL), {}).digest({})
+    assert read_space(write(SMALL + "budget: {hours: 3}\ncheckpoints: {keep: 9}\n"), {}).digest({}) == plain
+    for other in ("metric: val/psnr", "sampler: random", "scheduler: {kind: none}", "constraints: [val/ssim >= 0.5]"):
+        assert read_space(write(f"{SMALL}{other}\n"), {}).digest({}) != plain
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SMALL + "metric: loss/generator/l1\n", "line 4: metric|loss/generator/l1 is a training loss"),
+        (SMALL + "mode: min\n", "val/ssim is better when it is larger; got mode min"),
+        (SMALL + "metric: cost/parameters\n", "the first objective stops trials early and has to be a val/ one"),
+        (SMALL + "mode: max\nobjectives: {val/ssim: max, cost/parameters: min}\n", "or objectives; got both"),
+        (SMALL + "objectives: {val/ssim: max}\n", "line 4: objectives: .*at least 2"),
+        (SMALL + "constraints:\n  - val/ssim > 3\n", "line 4: constraints: expected METRIC <= NUMBER"),
+        (SMALL + "sampler: cmaes\n", "line 4: sampler: .*'tpe', 'gp', 'nsga2' or 'random'"),
+        (SMALL + "scheduler:\n  kind: asha\n  grace: 3\n", "line 6: scheduler.grace: Extra"),
+        (SMALL + "budget: {hours: 0}\n", "line 4: budget.hours: .*greater than 0"),
+        (SMALL + "  generator.num_blocks: {int: [1, 2]}\n", "line 4: generator.num_blocks stands on line 3 already"),
+        ("set:\n  data.size: 64\n  train.epoch: 3\nsearch: {generator.num_blocks: {int: [1, 3]}}", "line 3: unknown"),
+        (
+            "search:\n  generator.num_blocks: {int: [1, 2]}\n  optim.beta1: {float: [0, 2]}\n",
+            "line 3: setting optim.beta1",
+        ),
+        ("- 3\n", "space.yaml: Input should be"),
+    ],
+)
+def test_a_refusal_names_the_line(write, text, message):
+    with pytest.raises(InputError, match=message):
+        read_space(write(text), {})

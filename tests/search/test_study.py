@@ -82,14 +82,22 @@ def test_interrupting_the_driver_is_never_held_against_a_trial(study):
     for _ in range(6):
         study.ask(SPACE)
         recover(study)
-    assert summary(study.trials) == {"infrastructure": 6, "waiting": 1}
+    assert summary(study.trials) == {"interrupted": 6, "waiting": 1}
 
 
 def test_a_driver_that_dies_while_recovering_neither_loses_nor_doubles_the_trial(study):
     trial = study.ask(SPACE)
     study.enqueue_trial(trial.params, user_attrs={"root": 0, "retry_of": 0})
     recover(study)
-    assert summary(study.trials) == {"infrastructure": 1, "waiting": 1}
+    assert summary(study.trials) == {"interrupted": 1, "waiting": 1}
+
+
+def test_a_retry_that_a_dead_driver_had_asked_for_but_not_begun_keeps_its_parameters(study):
+    first = study.ask(SPACE)
+    recover(study)
+    study.ask()
+    recover(study)
+    assert study.ask(SPACE).params == first.params
 
 
 def test_a_resumed_study_does_not_draw_its_first_trials_again(study, tmp_path):

@@ -3,7 +3,8 @@
 import pytest
 
 from medgan.errors import InputError
-from medgan.tracking.mlflow import MlflowStudy
+from medgan.tracking import mlflow
+from medgan.tracking.mlflow import STATE_TAG, STUDY_ROOT, MlflowStudy, StudyRuns
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,12 @@ def open_study(folder, request):
         )
 
     return opened
+
+
+@pytest.fixture
+def runs_of(folder, request):
+    """The runs of the test's study, as somebody finds them who makes nothing."""
+    return lambda: StudyRuns(f"sqlite:///{folder / 'mlflow.db'}", study="s", key=request.node.name)
 
 
 def values(study, run, name):
@@ -63,6 +70,101 @@ def test_runs_a_dead_driver_left_going_are_closed_honestly(open_study):
     runs = [dead.trial(root) for root in (0, 1)]
     open_study().close_orphans({0: "FINISHED"})
     assert [dead.client.get_run(run.run_id).info.status for run in runs] == ["FINISHED", "KILLED"]
+
+
+def test_what_a_dead_driver_left_going_and_did_not_finish_says_interrupted(open_study, runs_of):
+    open_study().trial(0)
+    open_study().close_orphans({})
+    assert [(run.state, run.status) for run in runs_of().found() if run.root == "0"] == [("interrupted", "KILLED")]
+
+
+def test_orphans_are_closed_however_many_pages_there_are(open_study, runs_of, monkeypatch):
+    monkeypatch.setattr(mlflow, "PAGE", 2)
+    dead = open_study()
+    for root in range(5):
+        dead.trial(root)
+    open_study().close_orphans({})
+    assert [run.status for run in runs_of().found() if run.root != STUDY_ROOT] == ["KILLED"] * 5
+
+
+def test_a_deleted_run_is_not_found_again(open_study, runs_of):
+    study = open_study()
+    first = study.trial(0)
+    study.client.delete_run(first.run_id)
+    again = study.trial(0)
+    assert again.run_id != first.run_id
+    assert study.trial(0).run_id == again.run_id
+    assert [run.run_id for run in runs_of().found() if run.root == "0"] == [again.run_id]
+
+
+def test_a_deleted_study_run_is_not_found_again(open_study):
+    study = open_study()
+    study.client.delete_run(study.run.run_id)
+    assert open_study().run.run_id != study.run.run_id
+
+
+def test_a_deleted_experiment_is_refused_and_the_way_back_named(folder):
+    def opened():
+        return MlflowStudy(f"sqlite:///{folder / 'mlflow.db'}", "medgan/x", artifacts=folder, study="s", key="k")
+
+    study = opened()
+    study.client.delete_experiment(study.experiment_id)
+    back = f"mlflow experiments restore --experiment-id {study.experiment_id} brings it back"
+    with pytest.raises(InputError, match=f"experiment medgan/x was deleted; {back}"):
+        opened()
+
+
+def test_runs_are_listed_with_what_was_told_them(open_study, runs_of):
+    study = open_study()
+    trial = study.trial(3)
+    for step in (1, 2):
+        trial.metrics({"val/ssim": 0.5}, step)
+    trial.tags({STATE_TAG: "pruned"})
+    trial.finish("FINISHED")
+    own, run = runs_of().found()
+    assert (own.root, own.status, own.parent) == (STUDY_ROOT, "RUNNING", "")
+    assert (run.root, run.parent, run.state, run.status) == ("3", study.run.run_id, "pruned", "FINISHED")
+    assert run.epochs == {1, 2}
+
+
+def test_no_run_of_another_study_is_listed(open_study, folder):
+    open_study().trial(0)
+    assert StudyRuns(f"sqlite:///{folder / 'mlflow.db'}", study="s", key="other").found() == []
+
+
+def test_a_run_keeps_the_time_of_its_end_when_its_state_is_mended(open_study, runs_of):
+    study = open_study()
+    trial = study.trial(0)
+    study.client.set_terminated(trial.run_id, "FINISHED", 1234567)
+    runs_of().end(trial.run_id, "FAILED", "diverged")
+    info = study.client.get_run(trial.run_id).info
+    assert (info.status, info.end_time) == ("FAILED", 1234567)
+
+
+def test_a_doubled_study_run_leaves_its_trials_to_the_other(open_study, runs_of):
+    study = open_study()
+    trial = study.trial(0)
+    other = study.client.create_run(study.experiment_id).info.run_id
+    runs_of().merge(study.run.run_id, into=other)
+    assert [(run.run_id, run.parent) for run in runs_of().found()] == [(trial.run_id, other)]
+
+
+def test_listing_runs_makes_no_store(tmp_path):
+    with pytest.raises(InputError, match="--tracking-uri sqlite:.*mlflow.db: there is no such store"):
+        StudyRuns(f"sqlite:///{tmp_path / 'mlflow.db'}", study="s", key="k")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_listing_runs_of_a_store_without_experiments_makes_none(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    study = MlflowStudy(uri, "elsewhere", artifacts=tmp_path, study="s", key="k")
+    assert StudyRuns(uri, study="s", key="k").found() == []
+    assert [one.name for one in study.client.search_experiments()] == ["elsewhere", "Default"]
+
+
+def test_a_store_without_a_driver_for_it_is_refused_for_listing_too():
+    with pytest.raises(InputError, match="--tracking-uri nosuch://x: cannot open"):
+        StudyRuns("nosuch://x", study="s", key="k")
 
 
 def test_artifacts_lie_below_the_output_folder_not_the_current_one(open_study, folder, tmp_path):

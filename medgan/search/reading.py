@@ -1,0 +1,116 @@
+"""Read search spaces from `search_spaces/*.yaml` or a file of one's own; every refusal names the line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+import medgan
+from medgan.config import Config, with_values
+from medgan.errors import InputError
+from medgan.search.space import Space
+
+FIXED = (
+    "data.size", "extractor.network", "extractor.weights", "metrics.select", "train.batch_size", "train.epochs",
+    "train.minutes",
+)  # fmt: skip
+"""Settings that cannot move: the data set, the weights at hand and the early stopping hang on them."""
+Place = tuple[str | int, ...]
+
+
+def folders() -> list[Path]:
+    """Where named spaces lie: inside the installed package, or beside it in a checkout."""
+    package = Path(medgan.__file__).parent
+    return [folder for folder in (package / "search_spaces", package.parent / "search_spaces") if folder.is_dir()]
+
+
+def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
+    """The space of that name, or in that file; both ends of every range are tried against preset and overrides.
+
+    Raises:
+        InputError: no such space, unreadable, or a value its setting refuses; with file and line.
+    """
+    path = _find(name)
+    content, lines = _parsed(path)
+    try:
+        space = Space.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = f"{first['msg'].removeprefix('Value error, ')}"
+        where = ".".join(map(str, first["loc"]))
+        raise _refusal(path, lines, first["loc"], f"{where}: {message}" if where else message) from None
+    base = _base(path, lines, space, overrides)
+    for setting in space.search:
+        if setting in overrides:
+            raise InputError(f"--set {setting}: the search space {path} moves it; take it out there, or do not set it")
+        try:
+            _refuse_unfit_ends(space, setting, base)
+        except InputError as error:
+            raise _refusal(path, lines, ("search", setting), str(error)) from None
+    return space
+
+
+def _base(path: Path, lines: Mapping[Place, int], space: Space, overrides: Mapping[str, Any]) -> Config:
+    """The preset with the space's own settings, then with the user's: a fault is told where it lies."""
+    try:
+        space.base({})
+    except InputError as error:
+        named = [setting for setting in space.set if setting in str(error)]
+        raise _refusal(path, lines, ("set", *named[:1]), str(error)) from None
+    return space.base(overrides)
+
+
+def _refuse_unfit_ends(space: Space, setting: str, base: Config) -> None:
+    if setting in FIXED:
+        raise InputError(f"{setting} is one for all trials of a study; put it under set")
+    needed = space.needed_for(setting, base)
+    for end in space.search[setting].ends:
+        with_values(base, {**needed, setting: end})
+
+
+def _refusal(path: Path, lines: Mapping[Place, int], place: Place, message: str) -> InputError:
+    """An error at the line of the innermost part of `place` that the file has."""
+    parts = [place[:length] for length in range(len(place), 0, -1) if place[:length] in lines]
+    return InputError(f"search space {path}{f', line {lines[parts[0]]}' if parts else ''}: {message}")
+
+
+def _parsed(path: Path) -> tuple[Any, dict[Place, int]]:
+    """What a YAML file holds, and the line of each of its parts, from 1."""
+    try:
+        text = path.read_text()
+        root = yaml.compose(text, yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"search space {path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    lines: dict[Place, int] = {}
+    for place, line in _places(root, ()):
+        if place in lines:
+            raise InputError(f"search space {path}, line {line}: {place[-1]} stands on line {lines[place]} already")
+        lines[place] = line
+    return content, lines
+
+
+def _places(node: yaml.Node | None, place: Place) -> Iterator[tuple[Place, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*place, str(key.value))
+            yield inner, key.start_mark.line + 1
+            yield from _places(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield (*place, number), value.start_mark.line + 1
+            yield from _places(value, (*place, number))
+
+
+def _find(name: str) -> Path:
+    named = {path.stem: path for folder in reversed(folders()) for path in sorted(folder.glob("*.yaml"))}
+    if name in named:
+        return named[name]
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise InputError(f"--space: expected a file or one of {', '.join(sorted(named))}; got {name!r}")
+    return path

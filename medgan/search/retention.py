@@ -1,0 +1,81 @@
+"""Keeps only the checkpoints a study still needs: of running trials all, of finished ones the best generators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from medgan.engine.checkpoint import BEST, LAST
+from medgan.search.goals import goals_of
+from medgan.search.space import Checkpoints
+from medgan.search.study import Study, finished, front, is_feasible, root_of
+from medgan.search.trial import Assignment, trial_folder
+from medgan.terminal import LOG
+
+
+class Retention:
+    """Listens to a search and deletes what no one needs any more, whenever a trial ends.
+
+    Args:
+        study: says which trials are finished, and which are best.
+        checkpoints: the study's folder.
+        rules: how many generators stay, and how many bytes at most.
+        say: tells a person, once, that what runs alone takes more than the bytes allowed.
+    """
+
+    def __init__(
+        self, study: Study, checkpoints: Path, rules: Checkpoints, say: Callable[[str], None] = LOG.info
+    ) -> None:
+        self.study, self.checkpoints, self.rules, self.say = study, checkpoints, rules, say
+        self.cleaned: set[int] = set()
+        self.warned = False
+
+    def started(self, assignment: Assignment) -> None: ...
+
+    def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None: ...
+
+    def refused(self, number: int, reason: str) -> None: ...
+
+    def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
+        kept = kept_roots(self.study, self.rules)
+        for root in {root_of(trial) for trial in finished(self.study)} - self.cleaned:
+            self._delete(root, LAST)
+            if root not in kept:
+                self._delete(root, BEST)
+                self.cleaned.add(root)
+        while self._too_many_bytes() and len(kept) > 1:
+            self._delete(kept.pop(), BEST)
+        if self._too_many_bytes() and not self.warned:
+            self.warned = True
+            self.say(
+                f"checkpoints take more than {self.rules.max_gb:g} GB although only the best and running ones stay"
+            )
+
+    def _too_many_bytes(self) -> bool:
+        if self.rules.max_gb is None:
+            return False
+        return (
+            sum(path.stat().st_size for path in self.checkpoints.rglob("*") if path.is_file()) > self.rules.max_gb * 1e9
+        )
+
+    def _delete(self, root: int, *names: str) -> None:
+        for name in names:
+            try:
+                (trial_folder(self.checkpoints, root) / name).unlink(missing_ok=True)
+            except OSError as error:  # storage that is away must not end a search
+                LOG.warning("trial %d: %s not deleted: %s", root, name, error)
+
+
+def kept_roots(study: Study, rules: Checkpoints) -> list[int]:
+    """The trials whose generator stays, the most wanted first: the front, then the next best in the first goal."""
+    first = goals_of(study)[0]
+
+    def rank(trial: FrozenTrial) -> tuple[bool, float]:
+        return is_feasible(trial), first.score(trial.user_attrs["metrics"])
+
+    scored = [trial for trial in finished(study) if "metrics" in trial.user_attrs]
+    ordered = [*front(study), *sorted(scored, key=rank, reverse=True)[: rules.keep]]
+    return list(dict.fromkeys(root_of(trial) for trial in ordered))

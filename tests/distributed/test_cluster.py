@@ -1,0 +1,53 @@
+"""Ray's start on a busy machine: tried again, and refused by name in the end."""
+
+import pytest
+import ray
+
+from medgan.distributed.cluster import cluster
+from medgan.errors import JobError
+
+TIMED_OUT = Exception("The current node timed out during startup. This could happen because the GCS is overloaded.")
+
+
+@pytest.fixture
+def starts(monkeypatch):
+    """What `ray.init` was asked for; it raises what the list `errors` holds, one each time."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    calls, errors = [], []
+
+    def init(**settings):
+        calls.append(settings)
+        if errors:
+            raise errors.pop(0)
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}])
+    return calls, errors
+
+
+def test_a_start_that_takes_too_long_is_tried_again_on_another_port(starts):
+    calls, errors = starts
+    errors += [TIMED_OUT]
+    with cluster() as capacity:
+        assert capacity.cpus == 2
+    assert len({settings["dashboard_port"] for settings in calls}) == len(calls) == 2
+
+
+def test_three_starts_in_vain_end_the_job_by_name(starts):
+    calls, errors = starts
+    errors += [TIMED_OUT] * 3
+    with (
+        pytest.raises(JobError, match=r"Ray did not start within 30 s, 3 times; is this machine overloaded\?"),
+        cluster(),
+    ):
+        pass
+    assert len(calls) == 3
+
+
+def test_any_other_failure_is_not_tried_again(starts):
+    calls, errors = starts
+    errors += [OSError("no space left")]
+    with pytest.raises(OSError, match="no space left"), cluster():
+        pass
+    assert len(calls) == 1

@@ -1,0 +1,185 @@
+"""What a search relies on, tried on real local Ray: storage, data, tracking, and one step of the largest trial."""
+
+import http.server
+import os
+import threading
+
+import pytest
+import ray
+
+from medgan.config import with_values
+from medgan.data.dataset import PreparedDataset
+from medgan.data.phantoms import write_phantoms
+from medgan.data.prepare import Request, prepare
+from medgan.distributed.probe import (
+    DRIVER,
+    check_nodes,
+    look_around,
+    make_step,
+    probe,
+    refuse_local_stores,
+    refuse_silent_server,
+    try_step,
+)
+from medgan.distributed.resident import Resources
+from medgan.errors import InputError
+from medgan.presets.medgan import medgan
+from medgan.tasks import TASKS
+
+LIMIT_S = 120.0
+TINY = with_values(
+    medgan(),
+    {
+        "data.size": 32,
+        "generator.num_blocks": 1,
+        "generator.base_channels": 4,
+        "discriminator.base_channels": 4,
+        "loss.style_blocks": [1],
+        "loss.content_blocks": [1],
+        "train.batch_size": 2,
+        "extractor.weights": "random",
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    """The state of a small prepared data set."""
+    folder = tmp_path_factory.mktemp("probe")
+    source = write_phantoms(folder / "phantoms", patients=6, slices=4, matrix=32)
+    return PreparedDataset.open(prepare(Request(source, TASKS["pet2ct"], 32, folder / "datasets"))).state
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """A Ray cluster of this machine alone; node -> host."""
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=128 << 20, log_to_driver=False)
+    yield {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes()}
+    ray.shutdown()
+
+
+def run_probe(output, state, config=TINY, tracking="sqlite:///runs.db"):
+    return probe(config, state, output, tracking, Resources(workers=1), limit_s=LIMIT_S)
+
+
+def test_all_is_tried_and_nothing_is_left_behind(nodes, state, tmp_path):
+    storage, step = run_probe(tmp_path, state)
+    assert storage == f"can write to {tmp_path} and read the data set"
+    assert step.startswith("one step of the largest trial: ") and step.endswith(" GB a worker")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_folder_that_the_driver_cannot_write_is_refused(nodes, state, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^--output .*/file: expected a folder that can be written; Not a directory$"):
+        run_probe(tmp_path / "file", state)
+
+
+def test_a_folder_that_is_another_one_on_a_node_is_refused_by_the_nodes_name(nodes, state, tmp_path):
+    opened = os.open(tmp_path, os.O_RDONLY)
+    own = os.dup2(opened, 900)  # a path that leads this process, and no other, to the folder
+    try:
+        with pytest.raises(
+            InputError, match=f"one output folder .* node {next(iter(nodes.values()))} .*shared storage"
+        ):
+            check_nodes(nodes, type(tmp_path)(f"/proc/self/fd/{own}/"), state, limit_s=LIMIT_S)
+    finally:
+        os.close(own)
+        os.close(opened)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_that_does_not_answer_in_time_is_named(nodes, state, tmp_path):
+    with pytest.raises(InputError, match=f"node {next(iter(nodes.values()))} .*: no answer within 0 s$"):
+        check_nodes(nodes, tmp_path, state, limit_s=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_that_is_gone_is_named(nodes, state, tmp_path):
+    gone = {"f" * 56: "elsewhere"}
+    with pytest.raises(InputError, match=r"node elsewhere \(ffffffff\): could not be asked \(TaskUnschedulableError\)"):
+        check_nodes({**nodes, **gone}, tmp_path, state, limit_s=LIMIT_S)
+
+
+def test_a_step_that_takes_too_long_is_refused_with_its_settings(nodes, state):
+    with pytest.raises(InputError, match=r"generator.num_blocks=1, .*: expected one step within 0.001 s"):
+        try_step(TINY, state, Resources(workers=1), limit_s=0.001)
+
+
+def test_a_step_without_enough_memory_is_refused_with_its_settings(nodes, state):
+    large = with_values(TINY, {"generator.base_channels": 1 << 20})
+    with pytest.raises(InputError, match=r"generator.base_channels=1048576, .* does not fit: out of memory"):
+        try_step(large, state, Resources(workers=1), limit_s=LIMIT_S)
+
+
+def test_a_step_that_cannot_be_made_is_refused_with_the_reason(nodes, state):
+    unfit = with_values(TINY, {"extractor.weights": "/nowhere/vgg.pth"})
+    with pytest.raises(InputError, match=r"cannot be trained: InputError: extractor.weights: .*there is no file"):
+        try_step(unfit, state, Resources(workers=1), limit_s=LIMIT_S)
+
+
+def test_workers_share_a_batch_in_the_step_too(state):
+    step = make_step(with_values(TINY, {"train.batch_size": 4}), str(state), 2, 1)
+    assert (step.fault, step.out_of_memory) == ("", False)
+    assert step.seconds > 0 and step.bytes > 100 << 20
+
+
+class TestWhatANodeSees:
+    """The part that runs on a node, here."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        folder = tmp_path / ".probe-1"
+        folder.mkdir()
+        (folder / DRIVER).write_text(folder.name)
+        return folder
+
+    @pytest.fixture
+    def digest(self, state):
+        return PreparedDataset.open(state).digest
+
+    def test_it_answers_beside_the_drivers_file(self, folder, state, digest):
+        assert look_around(str(folder), "node", str(state), digest) == ""
+        assert (folder / "node").read_text() == folder.name
+
+    def test_a_file_that_is_not_the_drivers_is_told(self, folder, state, digest):
+        (folder / DRIVER).write_text("another")
+        assert look_around(str(folder), "node", str(state), digest).endswith("holds something else there")
+
+    def test_a_folder_that_cannot_be_written_is_told(self, folder, state, digest):
+        (folder / "node").mkdir()
+        assert look_around(str(folder), "node", str(state), digest) == f"cannot write to {folder} (Is a directory)"
+
+    def test_another_data_set_is_told(self, folder, state):
+        assert "is another data set there" in look_around(str(folder), "node", str(state), "0" * 64)
+
+    def test_a_data_set_that_is_not_there_is_told(self, folder, tmp_path):
+        assert "there is no gone.json" in look_around(str(folder), "node", str(tmp_path / "gone.json"), "0" * 64)
+
+
+class TestTracking:
+    """Where runs are kept."""
+
+    def test_sqlite_is_refused_on_several_hosts_and_its_password_is_not_shown(self):
+        with pytest.raises(InputError, match=r"^--study-uri sqlite:///s.db: expected a server, .* has 2 hosts"):
+            refuse_local_stores({"--tracking-uri": "http://u:secret@host", "--study-uri": "sqlite:///s.db"}, 2)
+
+    def test_sqlite_serves_one_host(self):
+        refuse_local_stores({"--tracking-uri": "sqlite:///runs.db"}, 1)
+
+    def test_a_server_that_does_not_answer_is_refused_without_its_password(self):
+        with pytest.raises(InputError, match=r"^--tracking-uri http://u:\*\*\*@127.0.0.1:9: .*that answers; .*refused"):
+            refuse_silent_server("http://u:secret@127.0.0.1:9")
+
+    def test_any_answer_of_a_server_will_do(self):
+        class Refusing(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_error(403)
+
+            def log_message(self, *_):
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            refuse_silent_server(f"http://127.0.0.1:{server.server_port}")
+            server.shutdown()

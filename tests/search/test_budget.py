@@ -1,0 +1,76 @@
+"""What a study took, over every attempt and every start, and when that is enough."""
+
+import pytest
+
+from medgan.errors import InputError
+from medgan.search.budget import Devices, Meter, limited
+from medgan.search.space import Budget
+from medgan.search.study import Identity, fail, frozen, open_study
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def study(tmp_path):
+    return open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", Identity("pet2ct", "a", "b"))
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def test_failed_attempts_count_and_so_does_what_a_killed_driver_had_noted(study, clock):
+    meter = Meter(study, Budget(gpu_hours=1.0), Devices(4, "gpu"), clock)
+    for kind in ("infrastructure", "diverged"):
+        trial = study.ask()
+        meter.begin(trial)
+        clock.now += 300
+        meter.end(trial)
+        fail(study, frozen(study, trial.number), kind, "")
+    assert meter.used_up() == ""
+    trial = study.ask()
+    meter.begin(trial)
+    clock.now += 299
+    meter.note(trial)
+    assert meter.used_up() == ""
+    fail(study, frozen(study, trial.number), "interrupted", "killed")
+    again = Meter(study, Budget(gpu_hours=0.99), Devices(4, "gpu"), clock)
+    assert again.used_up() == "0.999 of 0.99 GPU-hours used"
+
+
+def test_running_trials_count_from_the_moment_they_hold_their_devices(study, clock):
+    meter = Meter(study, Budget(gpu_hours=1.0), Devices(2, "cpu"), clock)
+    meter.begin(study.ask())
+    meter.begin(study.ask())
+    clock.now = 900
+    assert meter.used_up() == "1 of 1 core-hours used"
+
+
+def test_hours_on_the_wall_add_up_over_starts(study, clock):
+    first = Meter(study, Budget(hours=1.0), Devices(1, "cpu"), clock)
+    trial = study.ask()
+    first.begin(trial)
+    clock.now = 2400
+    first.note(trial)
+    clock.now = 90000  # nothing runs
+    second = Meter(study, Budget(hours=1.0), Devices(1, "cpu"), clock)
+    assert second.used_up() == ""
+    clock.now += 1200
+    assert second.used_up() == "60 min of 60 min used"
+
+
+def test_what_the_command_says_comes_before_what_the_space_says():
+    space = Budget(gpu_hours=5.0, hours=2.0)
+    assert limited(space, gpu_hours=1.0, hours=None) == Budget(gpu_hours=1.0, hours=2.0)
+
+
+@pytest.mark.parametrize(("option", "name"), [("--max-gpu-hours", "gpu_hours"), ("--max-hours", "hours")])
+def test_a_budget_of_nothing_is_refused(option, name):
+    with pytest.raises(InputError, match=f"{option}: expected more than 0 hours; got 0"):
+        limited(Budget(), **{"gpu_hours": None, "hours": None, name: 0.0})
