@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from medgan.build.networks import deepest_block, refuse_misfit
@@ -26,7 +25,7 @@ from medgan.data.remote import fetched, is_remote
 from medgan.distributed.cluster import is_given, machine, resources_for
 from medgan.errors import InputError
 from medgan.lock import is_held
-from medgan.metrics.table import slice_metrics
+from medgan.metrics.table import measured
 from medgan.models.extractor import load_extractor
 from medgan.models.weights import download_weights
 from medgan.place import Place, shown
@@ -67,13 +66,22 @@ class Accepted:
     budget: Budget
     dataset: PreparedDataset
 
+    @property
+    def identity(self) -> Identity:
+        """What the study is about."""
+        return Identity(self.request.task.name, self.dataset.digest, self.space.digest(self.request.overrides))
+
+    @property
+    def name(self) -> str:
+        """Of the study."""
+        return self.request.study or self.identity.default_name()
+
     def open_study(self) -> Study:
         """The study that is asked for, made if there is none."""
-        identity = Identity(self.request.task.name, self.dataset.digest, self.space.digest(self.request.overrides))
         return open_study(
             self.request.place.study_uri,
-            self.request.study or identity.default_name(),
-            identity,
+            self.name,
+            self.identity,
             goals=self.space.goals,
             sampler=self.space.sampler,
             seed=self.base.train.seed,
@@ -185,13 +193,11 @@ def refuse_unmeasured(asked: Iterable[str], config: Config, image: Image) -> Non
     Raises:
         InputError: naming those that are.
     """
-    noise = torch.zeros(1, 1, config.data.size, config.data.size)
-    perceptual = (lambda output, target: torch.zeros(1)) if config.metrics.lpips != "none" else None
-    measured = slice_metrics(noise, noise, noise == 0, image=image, perceptual=perceptual)
+    known = measured(image, size=config.data.size, with_lpips=config.metrics.lpips != "none")
     for metric in asked:
-        if metric.startswith("val/") and metric.removeprefix("val/") not in measured:
-            known = ", ".join(f"val/{name}" for name in sorted(measured))
-            raise InputError(f"{metric}: expected a metric that is measured here, one of {known}")
+        if metric.startswith("val/") and metric.removeprefix("val/") not in known:
+            names = ", ".join(f"val/{name}" for name in known)
+            raise InputError(f"{metric}: expected a metric that is measured here, one of {names}")
 
 
 def refuse_too_few_slices(config: Config, num_slices: int) -> None:

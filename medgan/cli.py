@@ -10,27 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from medgan import cli_data
+from medgan import cli_data, cli_runs, cli_search
 from medgan.errors import InputError, JobError
 from medgan.options import (
-    Concurrent,
     Data,
-    MaxGpuHours,
-    MaxHours,
     Output,
     Preset,
     Quick,
     Settings,
-    SpaceName,
-    Study,
-    StudyUri,
     TaskName,
     TrackingUri,
-    Trials,
-    Workers,
     stoppable,
 )
-from medgan.tasks import TASKS
 
 app = typer.Typer(
     help="MedGAN: find, compare, promote and deploy medical image translation networks. For research only.",
@@ -38,54 +29,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-def tune_task(task: str) -> Callable[..., None]:
-    """The command that searches for one task; `jobs/tune_*.py` and `medgan tune` share it."""
-
-    def command(
-        data: Data = None,
-        space: SpaceName = None,
-        study: Study = None,
-        trials: Trials = None,
-        workers: Workers = None,
-        concurrent: Concurrent = None,
-        max_gpu_hours: MaxGpuHours = None,
-        max_hours: MaxHours = None,
-        output: Output = None,
-        tracking_uri: TrackingUri = None,
-        study_uri: StudyUri = None,
-        settings: Settings = [],  # noqa: B006 - typer's way
-    ) -> None:
-        from rich.console import Console
-
-        from medgan.accept import Request
-        from medgan.config import parse_assignment
-        from medgan.pipeline import tune
-        from medgan.place import find_place
-        from medgan.tasks import task_named
-
-        request = Request(
-            task=task_named(task),
-            place=find_place(output, tracking_uri, study_uri),
-            data=data,
-            space=space,
-            study=study,
-            trials=trials,
-            workers=workers,
-            concurrent=concurrent,
-            max_gpu_hours=max_gpu_hours,
-            max_hours=max_hours,
-            overrides=dict(parse_assignment(text) for text in settings),
-        )
-        with stoppable():
-            tune(request, Console(highlight=False))
-
-    command.__doc__ = f"""Search the hyper-parameters of {task}, test the best model on held-out patients, register it.
-
-    The same command again goes on where it stopped. Exit codes: 0 done, 1 failed, 2 refused input, 130 stopped.
-    """
-    return command
 
 
 def run(command: Callable[..., Any]) -> None:
@@ -106,15 +49,13 @@ def run(command: Callable[..., Any]) -> None:
 def run_job(task: str) -> None:
     """What `python jobs/tune_<task>.py` does."""
     job = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    job.command()(tune_task(task))
+    job.command()(cli_search.tune_task(task))
     run(job)
 
 
-tuning = typer.Typer(help="Search the hyper-parameters of a task.", no_args_is_help=True)
-for name in TASKS:
-    tuning.command(name)(tune_task(name))
-app.add_typer(tuning, name="tune")
 app.add_typer(cli_data.app)
+app.add_typer(cli_runs.app)
+app.add_typer(cli_search.app)
 
 
 @app.command()

@@ -25,7 +25,7 @@ from medgan.prepared import described
 from medgan.provenance import CONFIG_FILE, PROVENANCE_FILE, Facts, differences, job_facts, run_facts
 from medgan.summary import show_facts
 from medgan.terminal import quiet_engines
-from medgan.tracking.mlflow import RunRecord, read_run
+from medgan.tracking.store import RunRecord, read_run
 from medgan.train import Trainee, trainee
 
 EQUAL = 1e-6

@@ -75,15 +75,6 @@ def show_facts(console: Console, facts: Mapping[str, str]) -> None:
     console.print()
 
 
-def show_plan(console: Console, facts: Mapping[str, str], *, trials: int, seconds: float | None) -> None:
-    """The plan: what, on what, where to, how long."""
-    lines = dict(facts)
-    if trials:
-        expected = f"about {duration(seconds)}" if seconds is not None else "known after the first epochs"
-        lines["expected"] = f"{expected} for {trials} trials, early stopping counted in"
-    show_facts(console, lines)
-
-
 class Lines:
     """A training's epochs on the terminal: one line that changes where there is a screen, else a line each.
 

@@ -1,7 +1,6 @@
 """The commands about images, as a person types them."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import time
 import pytest
 from optuna.distributions import FloatDistribution
 
+from medgan.cli import main
 from medgan.data.phantoms import write_phantoms
 from medgan.place import find_place
 from medgan.search.goals import Goal
@@ -75,10 +75,10 @@ def test_doctor_finds_nothing_in_a_prepared_set_and_everything_in_dicom(dicom, t
     assert (code, "known identifiers looked for: 0 findings" in said) == (0, True), said
     code, said = medgan("doctor", "--phi", dicom, home=tmp_path)
     assert code == 1
-    assert "\nPHANTOM-0001/CT: DICOM file with " in said
+    assert said.startswith("PHANTOM-0001/CT: DICOM file with ")
     assert " in 6 files\n" in said
     assert "CT/0001.dcm" not in said
-    assert re.search(r"\n48 files searched: \d\d+ findings\n", said), said
+    assert "\n45 files searched: 44 findings\n" in said
     code, said = medgan("doctor", "--phi", tmp_path / "nowhere", home=tmp_path)
     assert (code, "expected a folder to search" in said) == (2, True)
 
@@ -106,36 +106,48 @@ def study(tmp_path):
     return place
 
 
-def test_doctor_compares_a_study_and_mends_it(study, tmp_path):
+@pytest.fixture
+def doctor(monkeypatch, capsys, tmp_path):
+    """`medgan doctor` in this process: its exit code and what was said."""
+    monkeypatch.setenv("MEDGAN_HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+
+    def typed(*arguments):
+        monkeypatch.setattr(sys, "argv", ["medgan", "doctor", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        return stop.value.code or 0, said.out + said.err
+
+    return typed
+
+
+def test_doctor_compares_a_study_and_mends_it(study, doctor):
     lines = (
         "trial 0: attempt 0 runs in the study but no driver does, should wait to be repeated",
         "trial 0: MLflow says running (RUNNING), should be interrupted (KILLED)",
     )
-    code, said = medgan("doctor", "tried", home=tmp_path)
+    code, said = doctor("tried")
     assert (code, said.splitlines()) == (1, [*lines, "study tried: 2 disagreements"])
-    code, said = medgan("doctor", "tried", "--repair", home=tmp_path)
+    code, said = doctor("tried", "--repair")
     done = [f"{lines[0]}: put back into the queue", f"{lines[1]}: set", "study tried: nothing disagrees"]
     assert (code, said.splitlines()) == (0, done)
-    code, said = medgan("doctor", "tried", "--output", tmp_path, "--study-uri", study.study_uri, home="/nowhere")
-    assert (code, said.splitlines()) == (0, ["study tried: nothing disagrees"])
-
-
-def test_doctor_refuses_to_repair_under_a_driver_and_says_who_it_is(study, tmp_path):
     with leased(study.study_uri, "tried"):
-        code, said = medgan("doctor", "tried", "--repair", home=tmp_path)
+        code, said = doctor("tried", "--repair")
         assert (code, "study tried: already run by process" in said) == (2, True)
-        code, said = medgan("doctor", "tried", home=tmp_path)
-        assert "study tried is being run by process" in said
 
 
-def test_doctor_counts_what_cannot_be_mended(study, tmp_path):
+def test_doctor_counts_what_cannot_be_mended_and_finds_the_stores_it_is_told(study, doctor, tmp_path):
     (tmp_path / "other").mkdir()
     empty = f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}"
     MlflowStudy(empty, "medgan/pet2ct", artifacts=tmp_path, study="other", key="other")
-    code, said = medgan("doctor", "tried", "--repair", "--tracking-uri", empty, home=tmp_path)
+    stores = ("--output", tmp_path, "--study-uri", study.study_uri, "--tracking-uri", empty)
+    code, said = doctor("tried", "--repair", *stores)
     assert code == 1
     assert "study: MLflow has no run of it, should have one: cannot be mended" in said
     assert said.endswith("study tried: 1 disagreement left\n")
+    code, said = doctor("tired", *stores)
+    assert (code, said.endswith("study tired: expected one of tried\n")) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -145,17 +157,15 @@ def test_doctor_counts_what_cannot_be_mended(study, tmp_path):
         (("tried", "--phi", "."), "expected STUDY or --phi FOLDER; got both"),
         (("tried", "--against", "."), "--against: goes with --phi FOLDER; got STUDY"),
         (("--phi", ".", "--repair"), "--repair: goes with STUDY; got --phi FOLDER"),
-        (("tired",), "study tired: expected one of tried"),
-        (("tried", "--tracking-uri", "sqlite:////no/such/mlflow.db"), "there is no such store"),
     ],
 )
-def test_doctor_refuses(study, tmp_path, arguments, message):
-    code, said = medgan("doctor", *arguments, home=tmp_path)
+def test_doctor_refuses(doctor, arguments, message):
+    code, said = doctor(*arguments)
     assert (code, message in said, len(said.splitlines())) == (2, True, 1), said
 
 
-def test_doctor_makes_no_database(tmp_path):
-    code, said = medgan("doctor", "tried", home=tmp_path)
+def test_doctor_makes_no_database(doctor, tmp_path):
+    code, said = doctor("tried")
     assert (code, "there is no such database" in said) == (2, True), said
     assert list(tmp_path.iterdir()) == []
 

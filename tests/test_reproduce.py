@@ -22,7 +22,8 @@ from medgan.place import find_place
 from medgan.provenance import code_version
 from medgan.reproduce import ReproduceRequest, reproduce, verdict
 from medgan.tasks import TASKS
-from medgan.tracking.mlflow import MlflowStudy, read_run
+from medgan.tracking.mlflow import MlflowStudy
+from medgan.tracking.store import read_run
 from medgan.train import TrainRequest, train
 
 SMALL = {
@@ -316,6 +317,17 @@ def test_options_that_cannot_be_are_refused(medgan_reproduce, run_id, arguments,
     assert re.search(message, said), said
 
 
+def test_ctrl_c_says_that_nothing_is_kept(medgan_reproduce, home, run_id, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medgan.train.train_epoch", interrupted)
+    code, said = medgan_reproduce(run_id)
+    assert code == 130
+    assert said.endswith("\nStopped. Nothing is kept.\n")
+    assert not list(home.glob("reproduce-*"))
+
+
 @pytest.mark.parametrize(
     ("now", "said", "gap"),
     [
@@ -337,7 +349,7 @@ def test_epochs_that_were_never_recorded_are_not_judged():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_training_on_two_workers_is_reproduced_on_two_workers(dicom, tmp_path, capfd):
     run_id = trained(dicom, tmp_path / "home", workers=2)
     capfd.readouterr()

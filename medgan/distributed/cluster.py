@@ -125,6 +125,11 @@ def is_given() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
+def hosts() -> int:
+    """How many machines the cluster at hand has."""
+    return len({node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]})
+
+
 def _start(settings: dict[str, Any]) -> None:
     """A cluster on this machine; what an attempt in vain leaves behind ends with this process, as the cluster does."""
     for attempt in range(1, STARTS + 1):

@@ -1,4 +1,4 @@
-"""Tries what a search will rely on: one step of its largest trial; storage, data and tracking as each node sees them."""
+"""Tries what a search relies on: one step of its largest trial; storage, data and tracking as each node sees them."""
 
 from __future__ import annotations
 

@@ -36,6 +36,11 @@ class Resources:
         """GPUs, or CPU cores where it has none."""
         return self.workers if self.use_gpu else self.workers * self.cpus
 
+    @property
+    def unit(self) -> str:
+        """How a person calls an hour of one of these devices."""
+        return "GPU-hours" if self.use_gpu else "core-hours"
+
 
 class GroupLost(RuntimeError):
     """The group died or had to be dismissed; Ray Train starts it again, and the trial must be started again."""
@@ -97,7 +102,7 @@ class Group:
                 name=f"group-{uuid.uuid4().hex[:12]}",
                 storage_path=str(storage),
                 failure_config=FailureConfig(max_failures=-1),  # restarts are counted per trial, by the caller
-                callbacks=[Witness(self.mailbox)],
+                callbacks=[Witness(self.mailbox)],  # type: ignore[list-item]  # the old one again
                 worker_runtime_env={
                     "env_vars": {
                         "RAY_ADDRESS": ray.get_runtime_context().gcs_address,

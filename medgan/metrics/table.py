@@ -77,6 +77,13 @@ def slice_metrics(
     return values
 
 
+def measured(image: Image, *, size: int, with_lpips: bool) -> list[str]:
+    """The names `slice_metrics` gives for slices of so many pixels, in alphabetical order."""
+    slices = torch.zeros(1, 1, size, size)
+    perceptual = (lambda output, target: torch.zeros(1)) if with_lpips else None
+    return sorted(slice_metrics(slices, slices, slices == 0, image=image, perceptual=perceptual))
+
+
 def _grey_metrics(output: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
     similarity = ssim_map(output, target, data_range=GREY)
     # On whole grey levels: UQI has no constants that damp noise, and black but for 0.001 is not black to it.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import optuna
 from optuna.trial import Trial, TrialState
 
+from medgan.distributed.resident import Resources
 from medgan.errors import InputError
 from medgan.search.space import Budget
 from medgan.terminal import duration
@@ -17,33 +17,20 @@ DEVICE_S, DEVICE, ELAPSED_S = "device_s", "device", "elapsed_s"
 """Attributes: of a trial (one attempt), devices x seconds and which; of a study, seconds of searching on the wall."""
 
 
-@dataclass(frozen=True)
-class Devices:
-    """What one trial holds while it runs: so many GPUs, or cores where it has none."""
-
-    count: int
-    kind: str
-
-    @property
-    def unit(self) -> str:
-        """How a person calls an hour of one."""
-        return "GPU-hours" if self.kind == "gpu" else "core-hours"
-
-
 class Meter:
     """Measures what every attempt takes, failed ones included; says when the budget is used up.
 
     Args:
         study: where it is kept.
         budget: the limits.
-        devices: of each trial.
+        resources: of each trial.
         clock: seconds, for tests.
     """
 
     def __init__(
-        self, study: optuna.Study, budget: Budget, devices: Devices, clock: Callable[[], float] = time.monotonic
+        self, study: optuna.Study, budget: Budget, resources: Resources, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.study, self.budget, self.devices, self.clock = study, budget, devices, clock
+        self.study, self.budget, self.resources, self.clock = study, budget, resources, clock
         self.began: dict[int, float] = {}
         self.spent = used_device_s(study)
         self.elapsed_before, self.start = float(study.user_attrs.get(ELAPSED_S, 0.0)), clock()
@@ -51,7 +38,7 @@ class Meter:
     def begin(self, trial: Trial) -> None:
         """An attempt holds its devices from now on."""
         self.began[trial.number] = self.clock()
-        trial.set_user_attr(DEVICE, self.devices.kind)
+        trial.set_user_attr(DEVICE, self.resources.device)
 
     def note(self, trial: Trial) -> None:
         """Keeps what an attempt took until now, in case this process is killed."""
@@ -69,13 +56,19 @@ class Meter:
         spent_hours = (self.spent + sum(map(self._device_s, self.began))) / 3600
         hours = self._elapsed_s() / 3600
         if self.budget.gpu_hours is not None and spent_hours >= self.budget.gpu_hours:
-            return f"{spent_hours:.3g} of {self.budget.gpu_hours:g} {self.devices.unit} used"
+            return f"{spent_hours:.3g} of {self.budget.gpu_hours:g} {self.resources.unit} used"
         if self.budget.hours is not None and hours >= self.budget.hours:
             return f"{duration(3600 * hours)} of {duration(3600 * self.budget.hours)} used"
         return ""
 
+    def left(self) -> Budget:
+        """What may still be taken, 0 where nothing is left."""
+        limits, spent = self.budget, {"gpu_hours": self.spent / 3600, "hours": self._elapsed_s() / 3600}
+        left = {name: max(limit - spent[name], 0.0) for name, limit in limits if limit is not None}
+        return limits.model_copy(update=left)
+
     def _device_s(self, number: int) -> float:
-        return self.devices.count * (self.clock() - self.began[number])
+        return self.resources.devices * (self.clock() - self.began[number])
 
     def _elapsed_s(self) -> float:
         return self.elapsed_before + self.clock() - self.start

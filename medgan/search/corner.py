@@ -11,6 +11,8 @@ from medgan.search.memory import Estimate, estimate, gigabytes
 from medgan.search.moves import Condition, Move
 from medgan.search.space import Space
 
+CERTAINLY = 1.5
+"""An estimate so many times what there is leaves no doubt; what is nearer, one real step has to tell."""
 MOST_ESTIMATES = 32
 DEEPER_IS_NOT_LARGER = ("generator.depth", "discriminator.patch")
 
@@ -71,10 +73,8 @@ def refuse_what_has_no_memory(trial: Largest, available: int, *, workers: int, d
         InputError: naming the settings, and what would make it smaller.
     """
     share = available if device == "gpu" else available // workers
-    if trial.estimate.bytes_per_worker > share:
-        smaller = (
-            ["train.batch_size", "data.size", *trial.values] if trial.values else ["train.batch_size", "data.size"]
-        )
+    if trial.estimate.bytes_per_worker > CERTAINLY * share:
+        smaller = ", ".join(["train.batch_size", "data.size", *trial.values])
         precision = ", or train.precision=bfloat16" if trial.config.train.precision == "float32" else ""
         raise InputError(
             f"memory: expected at most {gigabytes(share)} a worker; the largest trial needs about "

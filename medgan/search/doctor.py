@@ -30,7 +30,7 @@ from medgan.search.stores import (
     withdraw,
 )
 from medgan.search.study import is_finished, state_of
-from medgan.tracking.mlflow import STUDY_ROOT
+from medgan.tracking.store import STUDY_ROOT
 
 
 @dataclass(frozen=True)

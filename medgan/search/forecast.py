@@ -23,7 +23,7 @@ from medgan.search.space import Scheduler, Space
 GROUP_START_S = 20.0
 MEASURED_STEP_S = 0.4
 """A step that should take longer is estimated, not made: a plan shall take seconds."""
-SHARE_OF_CONVOLUTION = 0.7
+SHARE_OF_CONVOLUTION = 0.5
 """Speed of a whole step, in FLOP/s, over that of a large convolution: norms and activations take their time."""
 
 

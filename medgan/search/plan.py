@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from medgan.config import Config
 from medgan.distributed.cluster import Capacity
 from medgan.distributed.resident import Resources
-from medgan.search.budget import Devices
 from medgan.search.corner import Largest, largest, refuse_what_has_no_memory
 from medgan.search.forecast import GROUP_START_S, Forecast, forecast, middle
 from medgan.search.memory import Estimate, estimate, gigabytes
@@ -39,11 +38,6 @@ class Launch:
     device_hours: float | None = None
     hours: float | None = None
 
-    @property
-    def devices(self) -> Devices:
-        """What one trial holds."""
-        return Devices(self.resources.devices, self.resources.device)
-
 
 @dataclass(frozen=True)
 class Outlook:
@@ -69,7 +63,7 @@ class Outlook:
     def device_hours(self) -> float | None:
         """GPU-hours or core-hours of all missing trials."""
         trial_s, launch = self.forecast.trial_s, self.launch
-        return None if trial_s is None else launch.trials * launch.devices.count * trial_s / 3600
+        return None if trial_s is None else launch.trials * launch.resources.devices * trial_s / 3600
 
     @property
     def affordable(self) -> int | None:
@@ -79,7 +73,7 @@ class Outlook:
             return None
         fitting = [launch.trials]
         if launch.device_hours is not None:
-            fitting.append(int(launch.device_hours * 3600 / (launch.devices.count * trial_s)))
+            fitting.append(int(launch.device_hours * 3600 / (launch.resources.devices * trial_s)))
         if launch.hours is not None:
             rounds = int((launch.hours * 3600 - GROUP_START_S) / trial_s)
             fitting.append(max(rounds, 0) * launch.concurrent)
@@ -135,7 +129,7 @@ def _groups(launch: Launch) -> str:
     limit, there = ("GPUs", capacity.gpus) if by_gpu else ("CPU cores", capacity.cpus)
     each = f"{'1 GPU and ' if resources.use_gpu else ''}{resources.cpus} CPU core{'s' if resources.cpus > 1 else ''}"
     workers = f"{resources.workers} worker{'s' if resources.workers > 1 else ''} of {each}"
-    return f"{launch.concurrent} trials at once, {fits} would fit: each takes {workers}; {there} {limit} are the limit"
+    return f"{launch.concurrent} of {fits} that fit at once; each takes {workers}; {there} {limit} are the limit"
 
 
 def _networks(outlook: Outlook) -> str:
@@ -179,14 +173,15 @@ def _expected(outlook: Outlook) -> str:
     counted = f"{launch.trials} trials of about {forecast.epochs:.3g} epochs, early stopping counted in"
     if seconds is None or hours is None:
         return f"known after the first epochs, for {counted}"
-    return f"about {duration(seconds)}, {hours:.2g} {launch.devices.unit}, for {counted} ({forecast.basis})"
+    spent = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+    return f"about {duration(seconds)}, {spent} {launch.resources.unit}, for {counted} ({forecast.basis})"
 
 
 def _budget(outlook: Outlook) -> str:
     launch, affordable = outlook.launch, outlook.affordable
     limits = []
     if launch.device_hours is not None:
-        limits.append(f"{launch.device_hours:.3g} {launch.devices.unit}")
+        limits.append(f"{launch.device_hours:.3g} {launch.resources.unit}")
     if launch.hours is not None:
         limits.append(duration(3600 * launch.hours))
     left = f"{' and '.join(limits)} left"

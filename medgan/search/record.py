@@ -34,11 +34,20 @@ class Recorder:
         task: for the pictures' units.
         tags: facts that every run carries.
         facts: what made these results, see `medgan.provenance.job_facts`.
+        told: hears of each trial, by root, whose end the store has taken.
     """
 
     def __init__(
-        self, open_run: Callable[[int], Tracker], *, study: Study, task: Task, tags: Mapping[str, Any], facts: Facts
+        self,
+        open_run: Callable[[int], Tracker],
+        *,
+        study: Study,
+        task: Task,
+        tags: Mapping[str, Any],
+        facts: Facts,
+        told: Callable[[int], None],
     ) -> None:
+        self.told = told
         self.open_run, self.study, self.task, self.common, self.facts = open_run, study, task, tags, facts
         self.background = Background()
         self.attempts: dict[int, dict[str, int]] = {}
@@ -127,4 +136,5 @@ class Recorder:
                 run.artifact(picture, "pictures")
         run.tags({"medgan.state": state, "medgan.reason": reason or "-"})
         run.finish(STATUS.get(state, "FAILED"))
+        self.told(assignment.root)
         del self.runs[assignment.number], self.attempts[assignment.number]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial
 
@@ -12,12 +11,12 @@ from medgan.engine.checkpoint import BEST, LAST
 from medgan.search.goals import goals_of
 from medgan.search.space import Checkpoints
 from medgan.search.study import Study, finished, front, is_feasible, root_of
-from medgan.search.trial import Assignment, trial_folder
+from medgan.search.trial import trial_folder
 from medgan.terminal import LOG
 
 
 class Retention:
-    """Listens to a search and deletes what no one needs any more, whenever a trial ends.
+    """Deletes what no one needs any more, whenever a trial has ended and its end was told.
 
     Args:
         study: says which trials are finished, and which are best.
@@ -30,29 +29,27 @@ class Retention:
         self, study: Study, checkpoints: Path, rules: Checkpoints, say: Callable[[str], None] = LOG.info
     ) -> None:
         self.study, self.checkpoints, self.rules, self.say = study, checkpoints, rules, say
-        self.cleaned: set[int] = set()
+        self.told = {root for root in map(root_of, finished(study)) if self._is_told(root)}
         self.warned = False
 
-    def started(self, assignment: Assignment) -> None: ...
-
-    def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None: ...
-
-    def refused(self, number: int, reason: str) -> None: ...
-
-    def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
+    def ended(self, root: int) -> None:
+        """Of this trial the last state goes, from which its end could be told again; of all, generators behind."""
         kept = kept_roots(self.study, self.rules)
-        for root in {root_of(trial) for trial in finished(self.study)} - self.cleaned:
+        if root in {root_of(trial) for trial in finished(self.study)}:
             self._delete(root, LAST)
-            if root not in kept:
-                self._delete(root, BEST)
-                self.cleaned.add(root)
+            self.told.add(root)
+        for behind in self.told - {*kept}:
+            self._delete(behind, BEST)
+            self.told.discard(behind)
         while self._too_many_bytes() and len(kept) > 1:
             self._delete(kept.pop(), BEST)
         if self._too_many_bytes() and not self.warned:
             self.warned = True
-            self.say(
-                f"checkpoints take more than {self.rules.max_gb:g} GB although only the best and running ones stay"
-            )
+            self.say(f"checkpoints: more than {self.rules.max_gb:g} GB although only the best and running ones stay")
+
+    def _is_told(self, root: int) -> bool:
+        folder = trial_folder(self.checkpoints, root)
+        return (folder / BEST).exists() and not (folder / LAST).exists()
 
     def _too_many_bytes(self) -> bool:
         if self.rules.max_gb is None:

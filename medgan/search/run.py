@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
@@ -18,11 +18,12 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from medgan.build.networks import refuse_misfit
 from medgan.config import Config
 from medgan.distributed.resident import Resources
+from medgan.engine.checkpoint import read_history
 from medgan.search.budget import Meter
 from medgan.search.searcher import StudySearcher
 from medgan.search.space import Scheduler, Space
-from medgan.search.study import frozen, root_of, state_of
-from medgan.search.trial import Assignment, TuneTrial, trial_folder
+from medgan.search.study import finished, frozen, root_of, state_of
+from medgan.search.trial import Assignment, TuneTrial, so_far, trial_folder
 
 
 class Listener(Protocol):
@@ -65,15 +66,19 @@ class Job:
         Raises:
             InputError: they do not go together.
         """
-        root, config = root_of(trial), self.space.draw(trial, self.base)
+        config = self.space.draw(trial, self.base)
         refuse_misfit(config, slices=config.train.batch_size // self.resources.workers)
+        return self.assignment(trial, config)
+
+    def assignment(self, trial: Trial | FrozenTrial, config: Config) -> Assignment:
+        """A trial's place in the study, with its configuration."""
         return Assignment(
             number=trial.number,
-            root=root,
+            root=root_of(trial),
             config=config,
             goals=self.space.goals,
             dataset=str(self.dataset),
-            folder=str(trial_folder(self.checkpoints, root)),
+            folder=str(trial_folder(self.checkpoints, root_of(trial))),
             resources=self.resources,
             storage=str(self.scratch),
         )
@@ -113,6 +118,20 @@ def run_search(job: Job, study: optuna.Study, meter: Meter, listeners: Sequence[
         tuner.fit()
     finally:
         signal.signal(signal.SIGINT, interrupt)  # Tune leaves its own behind, which ignores the first Ctrl-C
+
+
+def retell(job: Job, study: optuna.Study, listener: Listener) -> None:
+    """Tells of finished trials whose folders still hold their last state: a dead driver had not got them told."""
+    for trial in finished(study):
+        history = read_history(trial_folder(job.checkpoints, root_of(trial)))
+        if not history:
+            continue
+        assignment = job.assignment(trial, job.space.configured(trial.params, job.base))
+        listener.started(assignment)
+        for epoch in range(1, len(history) + 1):
+            seen = so_far(history[:epoch], assignment.goals, job.resources.devices)
+            listener.epoch(assignment, {"state": "running", "epoch": epoch, "events": [], **seen})
+        listener.ended(assignment, {"state": state_of(trial), "reason": trial.user_attrs.get("reason", "")})
 
 
 def scheduler_of(scheduler: Scheduler, epochs: int) -> TrialScheduler:

@@ -16,7 +16,7 @@ from medgan.search.goals import Constraint
 from medgan.search.study import fail, finished, frozen
 
 EPOCHS, METRICS = "epochs", "metrics"
-"""Attributes of a trial: the goals' values so far by epoch, and all metrics of the best epoch."""
+"""Attributes of a trial: epoch -> the goals' values in it, and all metrics of the best epoch."""
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Running:
 
     trial: Trial
     epochs: dict[str, list[float]] = field(default_factory=dict)
+    values: list[float] = field(default_factory=list)
     best: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -82,7 +83,8 @@ class StudySearcher(Searcher):
         running = self.running.get(trial_id)
         if running is None or "values" not in result or str(result["epoch"]) in running.epochs:
             return
-        running.epochs[str(result["epoch"])], running.best = result["values"], dict(result["best"])
+        running.epochs[str(result["epoch"])] = result["now"]
+        running.values, running.best = result["values"], dict(result["best"])
         if len(self.study.directions) == 1:
             running.trial.report(result["values"][0], step=result["epoch"])
         self.meter.note(running.trial)
@@ -98,7 +100,7 @@ class StudySearcher(Searcher):
         self._keep_results(running)
         kind, reason = self._ending(result, error)
         if kind == "complete":
-            self.study.tell(running.trial.number, running.epochs[str(result["epoch"])] if result else None)
+            self.study.tell(running.trial.number, running.values)
         elif kind == "pruned":
             self.study.tell(running.trial.number, state=TrialState.PRUNED)
         else:

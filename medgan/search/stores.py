@@ -19,7 +19,7 @@ from medgan.search.record import STATUS
 from medgan.search.searcher import EPOCHS, METRICS
 from medgan.search.study import KEY, Study, best_trial, is_finished, load_study, recover, root_of, state_of
 from medgan.search.trial import trial_folder
-from medgan.tracking.mlflow import RunFacts, StudyRuns
+from medgan.tracking.study_runs import RunFacts, StudyRuns
 
 
 @dataclass(frozen=True)
@@ -116,18 +116,15 @@ def ending_of(trial: FrozenTrial) -> Ending:
 
 
 def epochs_of(trial: FrozenTrial, goals: Sequence[str]) -> dict[int, dict[str, float]]:
-    """Epoch -> metric -> value, of all metrics in the best epoch, of the goals in those that were the best so far.
-
-    The study keeps the best so far of every epoch: where it did not change, the epoch's own values are not known.
-    """
-    intermediate = {epoch: [value] for epoch, value in trial.intermediate_values.items()}
-    so_far = {int(epoch): values for epoch, values in trial.user_attrs.get(EPOCHS, intermediate).items()}
-    known, last, best = {}, None, None
-    for epoch, values in sorted(so_far.items()):
-        known[epoch] = dict(zip(goals, values, strict=False)) if values != last else {}
-        last, best = values, epoch if values != last else best
-    if best is not None:
-        known[best] |= trial.user_attrs.get(METRICS, {})
+    """Epoch -> metric -> value: of the goals in every epoch, of all metrics in the best one."""
+    known = {
+        int(epoch): dict(zip(goals, values, strict=True)) for epoch, values in trial.user_attrs.get(EPOCHS, {}).items()
+    }
+    best = trial.user_attrs.get(METRICS, {})
+    for epoch in sorted(known, reverse=True):
+        if known[epoch].items() <= best.items():
+            known[epoch] = best
+            break
     return known
 
 
@@ -193,7 +190,7 @@ def add_run(stores: Stores, *, trial: FrozenTrial, beside: RunFacts, goals: Sequ
 def add_epochs(stores: Stores, *, run: RunFacts, epochs: Mapping[int, Mapping[str, float]]) -> str:
     """Tells a run the goals' values of epochs that it lacks."""
     stores.runs.add_epochs(run.run_id, epochs)
-    return "added from the study, which knows the values of those that were the best so far"
+    return "added from the study, which knows the goals' values, and every metric of the best epoch"
 
 
 def delete_state(stores: Stores, *, root: int) -> str:

@@ -101,9 +101,9 @@ def load_study(uri: str, name: str) -> Study:
     with _told_for(uri):
         storage = _storage(uri)
         names = optuna.get_all_study_names(storage)
-        if name not in names:
-            raise InputError(f"study {name}: expected one of {', '.join(sorted(names)) or '(none is there)'}")
-        return optuna.load_study(storage=storage, study_name=name)
+    if name not in names:
+        raise InputError(f"study {name}: expected one of {', '.join(sorted(names)) or '(none is there)'}")
+    return optuna.load_study(storage=storage, study_name=name)
 
 
 def _storage(uri: str) -> RDBStorage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,23 +78,30 @@ class TuneTrial(tune.Trainable):
         self.group.close()
 
     def _result(self, state: str, reason: str = "") -> dict[str, Any]:
-        """With the best epoch so far: `objective`, higher is better; `values` of the goals; `best`, all its metrics.
-
-        The latter as pairs, since Tune takes dictionaries apart before the searcher sees them.
-        """
         events = self.attempts.events_so_far()
         result = {"state": state, "reason": reason, "epoch": self.epoch, "events": events, "done": state != "running"}
-        seen = self._with_costs()
-        if seen:
-            best = seen[best_epoch(seen, self.goals[0].metric)]
-            result |= {"objective": self.goals[0].score(best), "metrics": seen[-1], "best": [*best.items()]}
-            result["values"] = [best[goal.metric] for goal in self.goals]
-        return result
+        return result | so_far(self.attempts.history[: self.epoch], self.goals, self.devices)
 
-    def _with_costs(self) -> list[dict[str, float]]:
-        """The epochs so far, each with the device-hours until its end."""
-        rows, spent_s = [], 0.0
-        for row in self.attempts.history[: self.epoch]:
-            spent_s += row["time/epoch_s"]
-            rows.append({**row, "cost/gpu_hours": self.devices * spent_s / 3600})
-        return rows
+
+def so_far(history: Sequence[Mapping[str, float]], goals: Sequence[Goal], devices: int) -> dict[str, Any]:
+    """What a trial's epochs tell a search; nothing before the first.
+
+    Returns:
+        Of the best epoch so far: `objective`, higher is better; `values` of the goals; `best`, all its metrics, as
+        pairs, since Tune takes dictionaries apart before the searcher sees them. Of the last epoch: `metrics`, and
+        `now`, the goals' values.
+    """
+    if not history:
+        return {}
+    rows, spent_s = [], 0.0
+    for row in history:
+        spent_s += row["time/epoch_s"]
+        rows.append({**row, "cost/gpu_hours": devices * spent_s / 3600})
+    best = rows[best_epoch(rows, goals[0].metric)]
+    return {
+        "objective": goals[0].score(best),
+        "values": [best[goal.metric] for goal in goals],
+        "best": [*best.items()],
+        "metrics": rows[-1],
+        "now": [rows[-1][goal.metric] for goal in goals],
+    }

@@ -1,5 +1,8 @@
 """How a trial fails: a configuration that diverges and one out of memory are told apart wherever they are looked at."""
 
+import re
+
+import mlflow
 import optuna
 import pytest
 
@@ -30,21 +33,48 @@ def job(tmp_path_factory, dicom, search, processes_of, limit_memory):
     home = tmp_path_factory.mktemp("failures") / "home"
     told = search(home, SPACE, "--study", "failures", "--data", str(dicom))
     told.until(r"trial \d+: epoch 1/4")
-    limited = processes_of(home, "RayTrainWorker")[0]
-    limit_memory(limited)
-    assert told.end() == 0, told.text
-    print(told.text)
+    limit_memory(processes_of(home, "RayTrainWorker")[0])
+    assert told.end(2 * LIMIT_S) == 0, told.text
     return told
 
 
-def test_optuna_tells_them_apart(job):
+@pytest.fixture(scope="module")
+def states(job):
+    """What the study says of each trial."""
     study = optuna.load_study(study_name="failures", storage=f"sqlite:///{job.home / 'study.db'}")
-    states = {trial.number: state_of(trial) for trial in study.get_trials()}
-    assert set(states.values()) == {"complete", "diverged", "out_of_memory"}
-    for trial in study.get_trials():
-        if state_of(trial) == "diverged":
+    return {trial.number: (state_of(trial), trial) for trial in study.get_trials()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * LIMIT_S)
+def test_optuna_tells_them_apart_with_the_reason(states):
+    names = [state for state, _ in states.values()]
+    assert set(names) == {"complete", "diverged", "out_of_memory"}
+    assert names.count("out_of_memory") == 1
+    for state, trial in states.values():
+        reason = trial.user_attrs.get("reason", "")
+        if state == "diverged":
             assert trial.params["optim.generator_lr"] == 1e20
-            assert "not finite" in trial.user_attrs["reason"] or "is nan" in trial.user_attrs["reason"]
-        if state_of(trial) == "out_of_memory":
-            assert "memory" in trial.user_attrs["reason"]
-    assert list(states.values()).count("out_of_memory") == 1
+            assert "is nan" in reason or "is inf" in reason or "not finite" in reason
+        if state == "out_of_memory":
+            assert re.search("memory|bad_alloc", reason)
+
+
+@pytest.mark.slow
+def test_mlflow_tells_them_apart(job, states):
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{job.home / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("medgan/pet2ct-phantom")
+    runs = [run for run in client.search_runs([experiment.experiment_id]) if "mlflow.parentRunId" in run.data.tags]
+    told = {int(run.data.tags["medgan.root"]): (run.data.tags["medgan.state"], run.info.status) for run in runs}
+    expected = {
+        number: (state, "FINISHED" if state == "complete" else "FAILED") for number, (state, _) in states.items()
+    }
+    assert told == expected
+
+
+@pytest.mark.slow
+def test_the_report_and_the_terminal_tell_them_apart(job):
+    (report,) = (job.home / "reports").rglob("report.html")
+    for state in ("diverged", "out of memory"):
+        assert re.search(rf">{state}<", report.read_text())
+        assert re.search(rf"trial \d+: {state.replace(' ', '[ _]')} \(", job.text)

@@ -2,8 +2,9 @@
 
 import pytest
 
+from medgan.distributed.resident import Resources
 from medgan.errors import InputError
-from medgan.search.budget import Devices, Meter, limited
+from medgan.search.budget import Meter, limited
 from medgan.search.space import Budget
 from medgan.search.study import Identity, fail, frozen, open_study
 
@@ -26,7 +27,7 @@ def clock():
 
 
 def test_failed_attempts_count_and_so_does_what_a_killed_driver_had_noted(study, clock):
-    meter = Meter(study, Budget(gpu_hours=1.0), Devices(4, "gpu"), clock)
+    meter = Meter(study, Budget(gpu_hours=1.0), Resources(4, device="gpu"), clock)
     for kind in ("infrastructure", "diverged"):
         trial = study.ask()
         meter.begin(trial)
@@ -40,12 +41,14 @@ def test_failed_attempts_count_and_so_does_what_a_killed_driver_had_noted(study,
     meter.note(trial)
     assert meter.used_up() == ""
     fail(study, frozen(study, trial.number), "interrupted", "killed")
-    again = Meter(study, Budget(gpu_hours=0.99), Devices(4, "gpu"), clock)
+    again = Meter(study, Budget(gpu_hours=0.99), Resources(4, device="gpu"), clock)
     assert again.used_up() == "0.999 of 0.99 GPU-hours used"
+    assert again.left().gpu_hours == 0
+    assert meter.left().hours is None
 
 
 def test_running_trials_count_from_the_moment_they_hold_their_devices(study, clock):
-    meter = Meter(study, Budget(gpu_hours=1.0), Devices(2, "cpu"), clock)
+    meter = Meter(study, Budget(gpu_hours=1.0), Resources(2), clock)
     meter.begin(study.ask())
     meter.begin(study.ask())
     clock.now = 900
@@ -53,13 +56,13 @@ def test_running_trials_count_from_the_moment_they_hold_their_devices(study, clo
 
 
 def test_hours_on_the_wall_add_up_over_starts(study, clock):
-    first = Meter(study, Budget(hours=1.0), Devices(1, "cpu"), clock)
+    first = Meter(study, Budget(hours=1.0), Resources(1), clock)
     trial = study.ask()
     first.begin(trial)
     clock.now = 2400
     first.note(trial)
     clock.now = 90000  # nothing runs
-    second = Meter(study, Budget(hours=1.0), Devices(1, "cpu"), clock)
+    second = Meter(study, Budget(hours=1.0), Resources(1), clock)
     assert second.used_up() == ""
     clock.now += 1200
     assert second.used_up() == "60 min of 60 min used"

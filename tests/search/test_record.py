@@ -16,7 +16,8 @@ from medgan.search.record import Recorder
 from medgan.search.study import Identity, fail, open_study
 from medgan.search.trial import Assignment
 from medgan.tasks import TASKS
-from medgan.tracking.mlflow import MlflowStudy, read_run
+from medgan.tracking.mlflow import MlflowStudy
+from medgan.tracking.store import read_run
 
 
 class Memory:
@@ -66,7 +67,8 @@ def facts():
 @pytest.fixture
 def recorder(study, facts):
     """Makes one, of runs that a function opens."""
-    return lambda open_run, **tags: Recorder(open_run, study=study, task=TASKS["pet2ct"], tags=tags, facts=facts)
+    common = {"study": study, "task": TASKS["pet2ct"], "facts": facts, "told": lambda root: None}
+    return lambda open_run, **tags: Recorder(open_run, tags=tags, **common)
 
 
 def epoch_of(value, number=1):

@@ -47,7 +47,7 @@ def test_the_best_few_keep_their_generator_and_running_trials_everything(assignm
     retention, trials = Retention(study, tmp_path, Checkpoints(keep=2)), [assignment(root) for root in range(5)]
     for trial, value in zip(trials[:4], (0.4, 0.6, 0.3, 0.5), strict=True):
         finish(study, value)
-        retention.ended(trial, {})
+        retention.ended(trial.root)
     assert left(trials, BEST) == [False, True, False, True, True]
     assert left(trials, LAST) == [False, False, False, False, True]
 
@@ -58,7 +58,7 @@ def test_the_front_of_several_goals_stays_whatever_the_number(assignment, tmp_pa
     retention, trials = Retention(several, tmp_path, Checkpoints(keep=1)), [assignment(root) for root in range(4)]
     for trial, values in zip(trials, ((0.4, 1.0), (0.6, 3.0), (0.3, 2.0), (0.5, 2.0)), strict=True):
         finish(several, *values)
-        retention.ended(trial, {})
+        retention.ended(trial.root)
     assert left(trials, BEST) == [True, True, False, True]
 
 
@@ -72,19 +72,19 @@ def test_beyond_the_bytes_allowed_the_worst_go_first_and_the_best_never(assignme
         Path(trial.folder).rename(tmp_path / "checkpoints" / Path(trial.folder).name)
     for trial, value in zip(trials, (0.4, 0.6, 0.5), strict=True):
         finish(study, value)
-        retention.ended(trial, {})
+        retention.ended(trial.root)
     assert [(tmp_path / "checkpoints" / f"{root:04d}" / BEST).exists() for root in range(3)] == [False, True, True]
     retention.rules = Checkpoints(keep=3, max_gb=1e-7)
-    retention.ended(trials[2], {})
+    retention.ended(2)
     assert [(tmp_path / "checkpoints" / f"{root:04d}" / BEST).exists() for root in range(3)] == [False, True, False]
-    assert said == ["checkpoints take more than 2.5e-06 GB although only the best and running ones stay"], "once"
+    assert said == ["checkpoints: more than 2.5e-06 GB although only the best and running ones stay"], "once"
 
 
 def test_an_interrupted_trial_keeps_its_checkpoint(assignment, study, tmp_path):
     study.ask({})
     recover(study)
     trial = assignment(0)
-    Retention(study, tmp_path, Checkpoints()).ended(trial, {})
+    Retention(study, tmp_path, Checkpoints()).ended(0)
     assert left([trial], LAST) == [True]
 
 
@@ -93,5 +93,5 @@ def test_a_diverged_trial_never_becomes_one_that_is_kept(assignment, study, tmp_
     finish(study, 0.4)
     number = study.ask({}).number
     fail(study, study.trials[number], "diverged", "nan")
-    Retention(study, tmp_path, Checkpoints()).ended(trials[1], {})
+    Retention(study, tmp_path, Checkpoints()).ended(1)
     assert left(trials, BEST) == [True, False]

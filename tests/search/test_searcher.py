@@ -4,8 +4,9 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from medgan.distributed.resident import Resources
 from medgan.errors import InputError
-from medgan.search.budget import Devices, Meter
+from medgan.search.budget import Meter
 from medgan.search.goals import Constraint, Goal
 from medgan.search.searcher import StudySearcher
 from medgan.search.space import Budget
@@ -28,12 +29,12 @@ def searcher(study):
 
 
 def meter_of(study, clock=lambda: 0.0, **limits):
-    return Meter(study, Budget(**limits), Devices(2, "cpu"), clock)
+    return Meter(study, Budget(**limits), Resources(2), clock)
 
 
 def result(epoch, *values, state="running", reason="", **metrics):
     best = [*zip(("val/ssim", "cost/parameters"), values, strict=False), *metrics.items()]
-    return {"epoch": epoch, "values": list(values), "best": best, "state": state, "reason": reason}
+    return {"epoch": epoch, "values": list(values), "now": list(values), "best": best, "state": state, "reason": reason}
 
 
 def test_a_complete_trial_is_complete_with_its_value(study, searcher):

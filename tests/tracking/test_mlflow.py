@@ -3,8 +3,9 @@
 import pytest
 
 from medgan.errors import InputError
-from medgan.tracking import mlflow
-from medgan.tracking.mlflow import STATE_TAG, STUDY_ROOT, MlflowStudy, StudyRuns
+from medgan.tracking.mlflow import MlflowStudy
+from medgan.tracking.store import STATE_TAG, STUDY_ROOT
+from medgan.tracking.study_runs import StudyRuns
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_what_a_dead_driver_left_going_and_did_not_finish_says_interrupted(open_
 
 
 def test_orphans_are_closed_however_many_pages_there_are(open_study, runs_of, monkeypatch):
-    monkeypatch.setattr(mlflow, "PAGE", 2)
+    monkeypatch.setattr(store, "PAGE", 2)
     dead = open_study()
     for root in range(5):
         dead.trial(root)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from medgan.data.atomic import write_atomically
 from medgan.engine.checkpoint import PICTURES
-from medgan.search.report_axes import Drawing
-from medgan.search.report_page import PAGE, embedded, section, table
-from medgan.search.report_pictures import draw_curves, draw_front, draw_history, draw_importances
-from medgan.search.report_settings import draw_parallel, draw_slices_of
-from medgan.search.report_table import facts_of, trial_table
-from medgan.search.report_trials import Overview, number_text
+from medgan.report.axes import Drawing
+from medgan.report.curves import draw_curves, draw_front, draw_history, draw_importances
+from medgan.report.page import PAGE, embedded, section, table
+from medgan.report.settings import draw_parallel, draw_slices_of
+from medgan.report.table import facts_of, trial_table
+from medgan.report.trials import Overview, number_text
 from medgan.search.study import Study
 from medgan.search.trial import trial_folder
 from medgan.tasks import Task
@@ -41,7 +41,7 @@ DRAWN: dict[str, tuple[Callable[[Overview], Drawing], str, str]] = {
     "parallel": (
         draw_parallel,
         "Settings side by side",
-        "A line is a trial; the darker, the better its rank in the first goal; the best one is thick, infeasible ones "
+        "A line is a trial; the darker, the better its rank in the first goal; the best one is orange, infeasible ones "
         "are dotted. Lines below an axis belong to trials in which that setting did not move.",
     ),
     "slices": (draw_slices_of, "Setting by setting", "The first goal over the values of one setting at a time."),

@@ -23,7 +23,7 @@ figure {{ margin: 0.6em 0; overflow-x: auto; }} figure img {{ display: block; ma
 .wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; }}
 th, td {{ text-align: left; vertical-align: top; padding: 0.3em 0.9em 0.3em 0; border-bottom: 1px solid #d8dee4; }}
 th {{ font-weight: 600; }} thead th {{ color: #57606a; font-size: 0.87em; vertical-align: bottom; }}
-td {{ font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }}
+td {{ font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }} td td {{ white-space: nowrap; }}
 .trials td {{ font-size: 0.87em; white-space: nowrap; overflow-wrap: normal; }}
 .trials td.text {{ white-space: normal; min-width: 13em; overflow-wrap: anywhere; }}
 tr.best {{ background: #e8f3fb; }} tr:target {{ outline: 2px solid #0072b2; }}

@@ -16,7 +16,7 @@ from medgan.search.goals import Goal, goals_of
 from medgan.search.study import Study, best_trial, front, is_feasible, is_finished, root_of, state_of
 
 _PATH = re.compile(
-    r"""(?P<quote>['"])(?:[\w+]+:/)?[~.]{0,2}/.*?(?P=quote)|(?<![\w/])(?:[\w+]+:/|[~.]{1,2})?/[^\s'",;:()<>]+"""
+    r"""(?P<quote>['"])(?:[\w+]+:/)?[~.]{0,2}/.*?(?P=quote)|(?<![\w/<])(?:[\w+]+:/|[~.]{1,2})?/[^\s'",;:()<>]+"""
 )
 REASON_LENGTH = 400
 HOUR_S = 3600.0

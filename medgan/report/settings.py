@@ -14,9 +14,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import LogLocator, MaxNLocator
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from medgan.search.goals import Goal
-from medgan.search.report_axes import (
+from medgan.report.axes import (
     NO_VALUE,
+    RED,
     Drawing,
     add_legend,
     drawn,
@@ -26,7 +26,8 @@ from medgan.search.report_axes import (
     plain,
     scatter,
 )
-from medgan.search.report_trials import Overview, Scored, number_text, short_names
+from medgan.report.trials import Overview, Scored, number_text, short_names
+from medgan.search.goals import Goal
 
 ABSENT = -0.16
 """Where lines pass the axis of a setting that did not move in their trial."""
@@ -127,16 +128,19 @@ def draw_parallel(overview: Overview) -> Drawing:
     goals = [Scale.of_goal(goal, [one.values[place] for one in scored]) for place, goal in enumerate(overview.goals)]
     ranked = overview.ranked[::-1]
     lines = [[*_heights(one, settings, scales), *map(Scale.place, goals, one.values)] for one in ranked]
-    figure = new_figure(min(max(1.45 * (len(scales) + len(goals)), 6), 16), 5.2)
+    figure = new_figure(min(max(1.45 * (len(scales) + len(goals)), 6), 12), 5.2)
     axis = figure.subplots()
-    shades = np.linspace(0.08, 1.0, len(lines)) if len(lines) > 1 else [1.0]
+    shades = _shades(len(lines))
+    if overview.best:
+        shades[-1] = RED
     axis.add_collection(
         LineCollection(
             [np.column_stack([range(len(line)), line]) for line in lines],
-            colors=colormaps["cividis_r"](shades),
+            colors=[
+                RED if one is overview.best else shade for one, shade in zip(ranked, _shades(len(lines)), strict=True)
+            ],
             linewidths=[3.0 if one is overview.best else 1.3 for one in ranked],
             linestyles=["solid" if one.is_feasible else "dotted" for one in ranked],
-            alpha=0.9 if len(lines) <= 100 else 0.45,
         )
     )
     for place, scale in enumerate((*scales, *goals)):
@@ -150,6 +154,14 @@ def draw_parallel(overview: Overview) -> Drawing:
     axis.set(xlim=(-0.35, len(names) - 0.55), ylim=(min(map(min, lines)) - 0.06, 1.04), yticks=[])
     axis.spines[:].set_visible(False)
     return figure
+
+
+def _shades(count: int) -> list[Any]:
+    """From the worst rank to the best; of many lines the worse fade, or the better could not be followed."""
+    ranks = np.linspace(0.08, 1.0, count)
+    shades = colormaps["cividis_r"](ranks)
+    shades[:, 3] = 0.9 if count <= 100 else 0.05 + 0.6 * ranks**6
+    return [tuple(shade) for shade in shades]
 
 
 def _heights(one: Scored, settings: dict[str, BaseDistribution], scales: Sequence[Scale]) -> list[float]:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from optuna.trial import TrialState
 
-from medgan.search.report_axes import (
+from medgan.report.axes import (
     BLUE,
     GREEN,
     GREY,
@@ -28,7 +28,7 @@ from medgan.search.report_axes import (
     new_figure,
     scatter,
 )
-from medgan.search.report_trials import Overview, epochs_of, short_names
+from medgan.report.trials import Overview, epochs_of, short_names
 from medgan.search.study import root_of, state_of
 
 FAILED = {"diverged": ("x", RED), "out of memory": ("P", PURPLE), "other failure": ("|", "#1b1f23")}

@@ -7,9 +7,8 @@ from html import escape
 
 from optuna.trial import FrozenTrial
 
-from medgan.search.budget import ELAPSED_S
-from medgan.search.report_page import table, wide_table
-from medgan.search.report_trials import (
+from medgan.report.page import table, wide_table
+from medgan.report.trials import (
     Overview,
     cost_hours,
     cost_unit,
@@ -23,6 +22,7 @@ from medgan.search.report_trials import (
     values_of,
     violations,
 )
+from medgan.search.budget import ELAPSED_S
 from medgan.search.study import Study, is_finished, root_of, state_of
 from medgan.terminal import duration
 
@@ -54,7 +54,7 @@ def _states(trials: list[FrozenTrial]) -> str:
 
 
 def _counted(states: dict[str, int]) -> str:
-    return ", ".join(f"{states[state]} {state.replace('_', ' ')}" for state in sorted(states, key=in_order))
+    return ", ".join(f"{states[state]} {state.replace('_', ' ')}" for state in sorted(sorted(states), key=in_order))
 
 
 def _best(overview: Overview) -> list[tuple[str, str]]:

@@ -1,0 +1,76 @@
+"""MLflow's store: opened with a clear refusal, read page by page, one run read back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from medgan.errors import InputError
+from medgan.lock import opening
+from medgan.place import shown
+
+STUDY_TAG, KEY_TAG, ROOT_TAG = "medgan.study", "medgan.study_key", "medgan.root"
+PARENT_TAG, STATE_TAG = "mlflow.parentRunId", "medgan.state"
+STUDY_ROOT = "study"
+"""What the study's own run has for a root."""
+PAGE = 1000
+
+
+@contextmanager
+def opened(uri: str) -> Iterator[MlflowClient]:
+    """A client; what fails while the store is opened is refused in a line."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # a server that is away is told within seconds
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        with opening(uri):
+            yield MlflowClient(tracking_uri=uri)
+    except (MlflowException, OSError, ImportError) as error:
+        raise InputError(f"--tracking-uri {shown(uri)}: cannot open: {str(error).splitlines()[0]}") from None
+
+
+def every_run(client: MlflowClient, experiment_ids: list[str], query: str) -> Iterator[Run]:
+    """The runs that fit and were not deleted, page by page; change none of them before all are read."""
+    token: str | None = ""
+    while token is not None:
+        page = client.search_runs(experiment_ids, query, ViewType.ACTIVE_ONLY, PAGE, page_token=token or None)
+        yield from page
+        token = page.token or None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run read back: its tags, validation metric -> epoch -> value, and name -> content of its JSON files."""
+
+    tags: Mapping[str, str]
+    history: Mapping[str, Mapping[int, float]]
+    files: Mapping[str, Any]
+
+
+def read_run(uri: str, run_id: str) -> RunRecord:
+    """Reads a run back; raises InputError where there is no such store, or no such run in it."""
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        raise InputError(f"--tracking-uri {shown(uri)}: there is no such store; give --output or --tracking-uri")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with opened(uri) as client, tempfile.TemporaryDirectory() as folder:
+        try:
+            told = client.get_run(run_id).data
+        except MlflowException as error:
+            raise InputError(f"run {run_id}: not found in {shown(uri)}: {str(error).splitlines()[0]}") from None
+        metrics = [name for name in told.metrics if name.startswith("val/")]
+        history = {name: {one.step: one.value for one in client.get_metric_history(run_id, name)} for name in metrics}
+        names = [one.path for one in client.list_artifacts(run_id) if one.path.endswith(".json")]
+        files = {name: json.loads(Path(client.download_artifacts(run_id, name, folder)).read_text()) for name in names}
+    return RunRecord(told.tags, history, files)

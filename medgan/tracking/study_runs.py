@@ -1,0 +1,128 @@
+"""The runs that a study has in MLflow, read and set right without making what is not there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric, Run
+
+from medgan.errors import InputError
+from medgan.place import shown
+from medgan.tracking.mlflow import MlflowRun
+from medgan.tracking.store import KEY_TAG, PARENT_TAG, ROOT_TAG, STATE_TAG, STUDY_TAG, every_run, opened
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the store says of one run.
+
+    Attributes:
+        root: of its trial; `STUDY_ROOT`: the study's own run.
+        parent: id of the run it is shown below; "": of none.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        state: how its trial ended, as it was told; "": nothing was.
+        epochs: whose metrics it holds.
+    """
+
+    run_id: str
+    root: str
+    parent: str
+    status: str
+    state: str
+    epochs: frozenset[int]
+
+
+class StudyRuns:
+    """The runs that a study has, in whichever experiment; opened without making anything.
+
+    Args:
+        uri: the tracking store.
+        study: name of the study.
+        key: tells the study from others of the same name.
+
+    Raises:
+        InputError: the store is not there, or cannot be reached.
+    """
+
+    def __init__(self, uri: str, *, study: str, key: str) -> None:
+        self.study, self.key = study, key
+        if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+            raise InputError(f"--tracking-uri {shown(uri)}: there is no such store")
+        with opened(uri) as self.client:
+            ours = self.client.search_experiments(filter_string="name LIKE 'medgan/%'")
+            self.experiment_ids = [experiment.experiment_id for experiment in ours]
+
+    def found(self) -> list[RunFacts]:
+        """Every run that was not deleted, oldest first."""
+        if not self.experiment_ids:
+            return []
+        runs = every_run(self.client, self.experiment_ids, f"tags.`{KEY_TAG}` = '{self.key}'")
+        return [self._facts(run) for run in sorted(runs, key=lambda run: run.info.start_time)]
+
+    def delete(self, run_id: str) -> None:
+        """Marks a run deleted, as MLflow does it: `mlflow gc` removes it for good."""
+        self.client.delete_run(run_id)
+
+    def merge(self, run_id: str, into: str) -> None:
+        """Deletes a run that doubles another; what was shown below it is shown below the other."""
+        query = f"tags.`{PARENT_TAG}` = '{run_id}'"
+        for child in list(every_run(self.client, self.experiment_ids, query)):
+            self.client.set_tag(child.info.run_id, PARENT_TAG, into)
+        self.delete(run_id)
+
+    def end(self, run_id: str, status: str, state: str = "", *, end_ms: int | None = None) -> None:
+        """Says how a run ended, and when, unless that is known.
+
+        Args:
+            run_id: the run.
+            status: FINISHED, FAILED or KILLED.
+            state: how its trial ended; "": as it is.
+            end_ms: when, milliseconds since 1970; now where nobody knows.
+        """
+        if state:
+            self.client.set_tag(run_id, STATE_TAG, state)
+        self.client.set_terminated(run_id, status, self.client.get_run(run_id).info.end_time or end_ms)
+
+    def add(
+        self, root: int, *, beside: str, tags: Mapping[str, Any], params: Mapping[str, Any], start_ms: int | None
+    ) -> str:
+        """Makes the run of a trial below the study's run.
+
+        Args:
+            root: of the trial.
+            beside: id of the study's run.
+            tags: facts of the trial.
+            params: its settings.
+            start_ms: when it started, milliseconds since 1970.
+
+        Returns:
+            The new run's id.
+        """
+        own = {STUDY_TAG: self.study, KEY_TAG: self.key, ROOT_TAG: root, PARENT_TAG: beside}
+        experiment = self.client.get_run(beside).info.experiment_id
+        every = {key: str(value) for key, value in {**own, **tags}.items()}
+        run = self.client.create_run(experiment, start_ms, every, f"{self.study} #{root}")
+        MlflowRun(self.client, run.info.run_id).params(params)
+        return str(run.info.run_id)
+
+    def add_epochs(self, run_id: str, epochs: Mapping[int, Mapping[str, float]]) -> None:
+        """Tells a run the metrics of epochs that it lacks."""
+        now = int(time.time() * 1000)
+        for step, values in sorted(epochs.items()):
+            counted = {**values, "epoch": step}
+            self.client.log_batch(run_id, [Metric(key, value, now, step) for key, value in counted.items()])
+
+    def _facts(self, run: Run) -> RunFacts:
+        history = self.client.get_metric_history(run.info.run_id, "epoch") if "epoch" in run.data.metrics else []
+        return RunFacts(
+            run_id=run.info.run_id,
+            root=run.data.tags.get(ROOT_TAG, ""),
+            parent=run.data.tags.get(PARENT_TAG, ""),
+            status=run.info.status,
+            state=run.data.tags.get(STATE_TAG, ""),
+            epochs=frozenset(metric.step for metric in history),
+        )

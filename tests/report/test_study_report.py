@@ -1,0 +1,429 @@
+"""The report of a study: whole, alone, honest about every trial, whatever the study holds."""
+
+import math
+import re
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+from PIL import Image
+
+from medgan.report.axes import drawn, drawn_range
+from medgan.report.settings import Scale
+from medgan.report.study import write_report
+from medgan.report.trials import Overview, number_text, short_names
+from medgan.search.goals import Goal, keep_goals
+from medgan.search.study import Identity, open_study
+from medgan.tasks import TASKS
+
+SSIM, MAE = Goal("val/ssim", "max"), Goal("val/mae_hu", "min")
+LIMIT = "val/mae_hu <= 100"
+MOVES = {
+    "optim.generator_lr": FloatDistribution(1e-5, 1e-2, log=True),
+    "generator.num_blocks": IntDistribution(1, 6),
+    "discriminator.patch": CategoricalDistribution([16, 34, 70]),
+}
+STYLE = {"loss.lambda_style": FloatDistribution(1e-6, 1e-2, log=True)}
+STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+PICTURE_NAMES = {"history", "importances", "parallel", "slices", "curves"}
+
+
+class Page(HTMLParser):
+    """What a page says, cell by cell, and what it would load."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.loads, self.rows, self.ids, self.links, self.is_cell = [], [], [], [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.tags.append(tag)
+        self.loads += [given[name] for name in ("src", "data", "srcset") if name in given]
+        self.ids += [given["id"]] if "id" in given else []
+        self.links += [given["href"]] if "href" in given else []
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+            self.is_cell = True
+
+    def handle_endtag(self, tag):
+        self.is_cell = self.is_cell and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.is_cell:
+            self.rows[-1][-1] += data
+
+    def attempt(self, number):
+        """The cells of an attempt, by column."""
+        names = next(row for row in self.rows if row[:2] == ["number", "trial"])
+        (cells,) = (row for row in self.rows if row and row[0] == str(number) and len(row) == len(names))
+        return dict(zip(names, cells, strict=True))
+
+    def fact(self, name):
+        return next(row[1] for row in self.rows if row[:1] == [name])
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A study in a real database."""
+
+    def made(*goals, name="s"):
+        identity = Identity("pet2ct", "a" * 64, "b" * 64)
+        return open_study(f"sqlite:///{tmp_path / name}.db", name, identity, goals=goals or (SSIM,), seed=0)
+
+    return made
+
+
+@pytest.fixture
+def add():
+    """Adds a trial as the search leaves it; the attributes are those of `medgan.search.searcher`."""
+
+    def added(study, state, *values, params=None, moves=MOVES, excess=None, **attributes):
+        number = len(study.get_trials(deepcopy=False))
+        params = params or {
+            "optim.generator_lr": 10.0 ** -(2 + number % 3),
+            "generator.num_blocks": 1 + number % 6,
+            "discriminator.patch": [16, 34, 70][number % 3],
+        }
+        rows = {str(epoch): [value * (1 - 0.1 / epoch) for value in values] for epoch in (1, 2)}
+        rows["3"] = list(values)
+        several = len(study.directions) > 1
+        final = {} if state not in STATES or (several and state == "pruned") else {"values": list(values)}
+        if state not in STATES:
+            attributes = {"failure": state, **attributes}
+        study.add_trial(
+            create_trial(
+                state=STATES.get(state, TrialState.FAIL),
+                params=params,
+                distributions={setting: moves[setting] for setting in params},
+                user_attrs={"device": "gpu", "device_s": 360.0, "epochs": rows if values else {}, **attributes},
+                intermediate_values={} if several else {int(epoch): row[0] for epoch, row in rows.items() if row},
+                constraints={} if excess is None else {LIMIT: excess},
+                **final,
+            )
+        )
+        return number
+
+    return added
+
+
+@pytest.fixture
+def report(tmp_path):
+    """Writes the report of a study; its text, its page and its pictures' folder."""
+
+    def written(study, **changes):
+        folder = tmp_path / "report"
+        given = {"checkpoints": tmp_path / "checkpoints", "task": TASKS["pet2ct"], **changes}
+        path = write_report(study, folder, **given)
+        assert path == folder / "report.html"
+        text = path.read_text()
+        return text, Page(text), folder
+
+    return written
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A trial's pictures as its training leaves them."""
+
+    def stored(root, *, level=0.0):
+        folder = tmp_path / "checkpoints" / f"{root:04d}"
+        folder.mkdir(parents=True)
+        image = np.full((2, 16, 16), level, np.float32)
+        titles = np.array(["patient 3f2a slice 4", "patient 77bc slice 9"])
+        np.savez(folder / "pictures.npz", source=image, output=image, target=image, titles=titles)
+
+    return stored
+
+
+def names_of(folder):
+    return {path.stem for path in folder.glob("*.png")}
+
+
+def test_a_search_is_told_with_its_best_trial_states_cost_and_pictures(make, add, report):
+    study = make()
+    for value in (0.7, 0.8, 0.91234, 0.85, 0.6):
+        add(study, "complete", value, metrics={"val/ssim": value, "val/psnr": 27.31, "time/epoch_s": 44.0})
+    add(study, "pruned", 0.5)
+    add(study, "diverged", 0.4, reason="loss/generator/l1 is nan in epoch 4")
+    study.set_user_attr("elapsed_s", 7200.0)
+    text, page, folder = report(study, facts={"Space": "pet2ct"})
+    assert "For research only" in text
+    assert page.fact("Space") == "pet2ct"
+    assert page.fact("Task") == "pet2ct, PT [SUV] to CT [HU]"
+    assert page.fact("Goal") == "val/ssim (higher is better)"
+    assert page.fact("Trials") == "7 finished: 5 complete, 1 pruned, 1 diverged"
+    assert page.fact("Best trial") == "trial 2: val/ssim 0.9123"
+    assert page.fact("generator.num_blocks") == "3"
+    assert page.fact("val/psnr") == "27.31"
+    assert page.fact("Cost") == "0.7 GPU-hours in all: complete 0.5, pruned 0.1, failed 0.12 h 00 min of searching"
+    assert names_of(folder) == PICTURE_NAMES
+    for path in folder.glob("*.png"):
+        with Image.open(path) as picture:
+            assert picture.width > 500
+            assert len(set(picture.convert("L").get_flattened_data())) > 20, f"{path.name} shows something"
+
+
+def test_the_report_loads_nothing_and_runs_nothing(make, add, report, store):
+    study = make()
+    for value in (0.7, 0.8, 0.9, 0.85):
+        store(add(study, "complete", value))
+    text, page, folder = report(study)
+    assert len(page.loads) == len(names_of(folder)) == 8
+    assert all(source.startswith("data:image/png;base64,") for source in page.loads)
+    assert {"script", "link", "iframe", "object"}.isdisjoint(page.tags)
+    assert not re.search(r"https?://|url\(|@import", text)
+    assert "default-src 'none'" in text
+    assert all(link[1:] in page.ids for link in page.links if link.startswith("#"))
+    assert all(link.startswith("#") for link in page.links)
+
+
+def test_every_kind_of_failure_is_told_by_word_and_color_and_a_retry_leads_to_its_root(make, add, report):
+    study = make()
+    add(study, "diverged", 0.4, reason="loss is nan")
+    add(study, "out_of_memory", reason="2.5 GiB wanted")
+    add(study, "infrastructure", reason="the trial's actor died", device_s=36.0)
+    add(study, "budget", reason="2 of 2 GPU-hours used", root=2, retry_of=2)
+    add(study, "complete", 0.8, root=2, retry_of=3)
+    text, page, _ = report(study)
+    states = [page.attempt(number)["state"] for number in range(5)]
+    assert states == ["diverged", "out of memory", "infrastructure", "budget", "complete, best"]
+    borders = [re.search(rf"\.{kind}\b[^{{]*{{[^}}]*border-color: (#\w+)", text) for kind in
+               ("diverged", "out_of_memory", "infrastructure", "budget", "complete")]  # fmt: skip
+    assert len({border.group(1) for border in borders}) == 5
+    assert page.attempt(1)["reason"] == "2.5 GiB wanted"
+    assert (page.attempt(4)["trial"], page.attempt(4)["reason"]) == ("2", "repeats number 3")
+    assert 'href="#number-2">2</a>' in text
+    assert page.fact("Trials") == (
+        "3 finished: 1 complete, 1 diverged, 1 out of memory; 2 attempts were repeated: 1 budget, 1 infrastructure"
+    )
+    assert page.fact("Best trial") == "trial 2: val/ssim 0.8"
+    assert page.fact("Cost").startswith("0.41 GPU-hours in all: complete 0.1, failed 0.2, repeated attempts 0.11")
+
+
+def test_two_goals_and_a_constraint_give_a_front_of_feasible_trials(make, add, report):
+    study = make(SSIM, MAE)
+    for ssim, mae, excess in ((0.9, 90.0, -10.0), (0.8, 70.0, -30.0), (0.7, 95.0, -5.0), (0.95, 120.0, 20.0)):
+        add(study, "complete", ssim, mae, excess=excess)
+    add(study, "pruned", 0.6, 99.0, excess=-1.0)
+    text, page, folder = report(study)
+    assert names_of(folder) == {*PICTURE_NAMES, "front"}
+    assert page.fact("Goals") == "val/ssim (higher is better), then val/mae_hu (lower is better)"
+    assert page.fact("Constraint") == LIMIT
+    assert page.fact("Best trial") == "trial 0: val/ssim 0.9, val/mae_hu 90"
+    assert page.fact("Pareto front") == "trial 0, trial 1"
+    assert page.attempt(1)["state"] == "complete, Pareto front"
+    assert page.attempt(3)["reason"] == f"infeasible: {LIMIT} missed by 20"
+    assert (page.attempt(4)["val/ssim"], page.attempt(4)["val/mae_hu"]) == ("0.6", "99")
+    assert [one.kind for one in Overview.of(study).scored] == ["complete"] * 3 + ["infeasible", "pruned"]
+
+
+def test_three_goals_are_shown_pair_by_pair(make, add, report):
+    study = make(SSIM, MAE, Goal("time/epoch_s", "min"))
+    for place in range(5):
+        add(study, "complete", 0.7 + 0.05 * place, 90.0 + place, 5.0 - place)
+    _, page, folder = report(study)
+    assert page.fact("Pareto front").startswith("trial 0, ")
+    with Image.open(folder / "front.png") as picture:
+        assert picture.height > 0.8 * picture.width
+
+
+def test_without_a_feasible_trial_there_is_no_best(make, add, report):
+    study = make(SSIM, MAE)
+    add(study, "complete", 0.9, 120.0, excess=20.0)
+    _, page, _ = report(study)
+    assert page.fact("Best trial") == "No trial keeps the constraints."
+    assert page.fact("Pareto front") == "No complete trial is feasible."
+
+
+def test_an_empty_study_says_so(make, report):
+    text, page, folder = report(make())
+    assert names_of(folder) == set()
+    assert page.fact("Trials") == "0 finished"
+    assert page.fact("Best trial") == "No trial has finished with a value yet."
+    assert "Importances need at least 4 finished trials with a value; there are 0." in text
+    assert "No epoch has ended yet." in text
+
+
+def test_failed_trials_alone_are_told_too(make, add, report):
+    study = make()
+    add(study, "input", params={}, reason="discriminator.patch: expected at most 16", device_s=0.0)
+    study.enqueue_trial({"generator.num_blocks": 2})
+    _, page, folder = report(study)
+    assert names_of(folder) == set()
+    assert page.fact("Trials") == "1 finished: 1 input; 1 waiting"
+    assert page.attempt(0)["reason"] == "discriminator.patch: expected at most 16"
+
+
+def test_one_trial_is_enough_for_a_report(make, add, report):
+    study = make()
+    add(study, "complete", 0.8)
+    text, _, folder = report(study)
+    assert names_of(folder) == PICTURE_NAMES - {"importances"}
+    assert "Importances need at least 4 finished trials with a value; there are 1." in text
+
+
+def test_why_importances_are_missing_is_said(make, add, report):
+    alike, single = make(name="alike"), make(name="single")
+    for _ in range(5):
+        add(alike, "complete", 0.8)
+    for value in (0.5, 0.6, 0.7, 0.8):
+        add(single, "complete", value, params={"generator.num_blocks": 2})
+    assert "All trials have the same val/ssim: no setting makes a difference." in report(alike)[0]
+    assert "Only one setting moves: there is nothing to weigh it against." in report(single)[0]
+
+
+def test_settings_that_move_only_at_times_are_shown(make, add, report):
+    study = make()
+    for place in range(8):
+        style = {"loss.lambda_style": 10.0 ** -(3 + place % 3)} if place % 2 else {}
+        add(
+            study, "complete", 0.5 + 0.05 * place, params={"generator.num_blocks": 2, **style}, moves={**MOVES, **STYLE}
+        )
+    _, page, folder = report(study)
+    assert names_of(folder) == PICTURE_NAMES
+    assert page.attempt(0)["lambda_style"] == "-"
+    assert page.attempt(1)["lambda_style"] == "0.0001"
+
+
+def test_no_number_is_shown_as_not_a_number(make, add, report):
+    study = make()
+    add(study, "complete", 0.8, metrics={"val/ssim": 0.8, "val/mae_hu_bone": math.nan})
+    add(study, "diverged", math.nan, reason="a loss is not finite")
+    text, page, _ = report(study)
+    said = " ".join(cell for row in page.rows for cell in row)
+    assert not re.search(r"\b(nan|inf|None)\b", said, re.IGNORECASE), said
+    assert "mae_hu_bone" not in text
+
+
+def test_what_others_wrote_is_escaped(make, add, report):
+    study = make()
+    params = {"generator.norm": "<b>$x$</b>", "generator.num_blocks": 2}
+    moves = {**MOVES, "generator.norm": CategoricalDistribution(["<b>$x$</b>", "batch"])}
+    for value in (0.5, 0.6, 0.7, 0.8):
+        add(study, "complete", value, params=params, moves=moves)
+    add(study, "error", reason="<script>alert('x')</script> & more")
+    text, page, _ = report(study, facts={"<i>Data": "a & b <script>"})
+    assert "<script" not in text
+    assert {"script", "b", "i"}.isdisjoint(page.tags)
+    assert page.fact("<i>Data") == "a & b <script>"
+    assert page.attempt(4)["reason"] == "<script>alert('x')</script> & more"
+    assert page.attempt(0)["norm"] == "<b>$x$</b>"
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("[Errno 2] No such file: '/data/Jane Doe/ct.dcm'", "[Errno 2] No such file: [path]"),
+        ("see /tmp/ray/session_1/worker.err, twice", "see [path], twice"),
+        ("s3://bucket/jane/last.safetensors is away", "[path] is away"),
+        ("~/medgan/study.db is locked", "[path] is locked"),
+        ("sqlite:////home/jane/study.db is locked", "[path] is locked"),
+        ("loss/generator/l1 is nan at 3.5 images/s and/or 1/2", "loss/generator/l1 is nan at 3.5 images/s and/or 1/2"),
+        ("x" * 1000, "x" * 396 + " ..."),
+    ],
+)
+def test_a_reason_tells_no_path(make, add, report, reason, said):
+    study = make()
+    add(study, "infrastructure", reason=reason)
+    assert report(study)[1].attempt(0)["reason"] == said
+
+
+def test_the_report_names_no_folder(make, add, report, store, tmp_path):
+    study = make()
+    store(add(study, "complete", 0.8))
+    assert str(tmp_path) not in report(study)[0]
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, ""), (1, "b"), (2, "bw"), (3, "bmw"), (6, "bmw")])
+def test_best_median_and_worst_of_those_that_have_pictures(make, add, report, store, count, shown):
+    study = make()
+    for place in range(7):  # the best, the last, has none
+        number = add(study, "complete", 0.5 + 0.05 * place)
+        if place < count:
+            store(number)
+    text, _, folder = report(study)
+    expected = [name for name in ("best", "median", "worst") if name[0] in shown]
+    assert names_of(folder) - PICTURE_NAMES == set(expected)
+    titles = re.findall(r'alt="(\w+): trial (\d+)', text)
+    places = {"best": count - 1, "median": count // 2, "worst": 0}
+    assert titles == [(name, str(places[name])) for name in expected]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # NumPy leaves a broken archive open
+def test_pictures_that_cannot_be_read_are_passed_over(make, add, report, tmp_path):
+    study = make()
+    folder = tmp_path / "checkpoints" / f"{add(study, 'complete', 0.8):04d}"
+    folder.mkdir(parents=True)
+    (folder / "pictures.npz").write_bytes(b"PK\x03\x04 cut off")
+    text, _, written = report(study)
+    assert "best: trial 0 (val/ssim 0.8): its pictures cannot be read" in text
+    assert "best" not in names_of(written)
+
+
+def test_a_second_report_leaves_no_picture_of_the_first(make, add, report):
+    full, empty = make(name="full"), make(name="empty")
+    for value in (0.5, 0.6, 0.7, 0.8):
+        add(full, "complete", value)
+    assert names_of(report(full)[2]) == PICTURE_NAMES
+    assert names_of(report(empty)[2]) == set()
+
+
+def test_a_thousand_trials_are_reported_in_seconds(add, report):
+    study = optuna.create_study(direction="maximize")  # in memory: a file takes longer to fill than to report
+    keep_goals(study, [SSIM])
+    numbers = np.random.default_rng(0)
+    for place in range(1000):
+        params = {"optim.generator_lr": 10 ** float(numbers.uniform(-5, -2)), "generator.num_blocks": 1 + place % 6}
+        add(study, "complete" if place % 3 else "pruned", float(numbers.uniform(0.5, 0.9)), params=params)
+    began = time.process_time()
+    text, _, _ = report(study)
+    assert time.process_time() - began < 20
+    assert len(text) < 4_000_000
+
+
+def test_short_names_tell_settings_apart():
+    names = short_names(["loss.lambda_style", "generator.norm", "discriminator.norm", "a.b.c", "x.b.c", "norm"])
+    assert list(names.values()) == ["lambda_style", "generator.norm", "discriminator.norm", "a.b.c", "x.b.c", "norm"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.00012345, "0.0001234"), (1234.5, "1234"), (27.3149, "27.31"), (math.inf, "-"), (None, "-"), (3, "3")],
+)
+def test_numbers_are_for_a_person(value, text):
+    assert number_text(value) == text
+
+
+def test_a_collapsed_trial_does_not_squeeze_the_others():
+    values = [0.80, 0.82, 0.84, 0.86, 0.88, 0.1]
+    low, high = drawn_range(values, SSIM)
+    assert 0.5 < low < 0.8
+    assert high == 0.88
+    assert drawn(values, SSIM) == [*values[:5], low]
+    assert drawn_range([100.0, 101.0, 102.0, 103.0, 9000.0], MAE)[1] < 200
+    assert drawn_range([0.5, 0.5, 0.5], SSIM) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("moves", "places"),
+    [
+        (FloatDistribution(1e-4, 1e-2, log=True), {1e-4: 0, 1e-3: 0.5, 1e-2: 1}),
+        (FloatDistribution(0.0, 4.0), {0.0: 0, 1.0: 0.25, 4.0: 1}),
+        (IntDistribution(1, 5), {1: 0, 3: 0.5, 5: 1}),
+        (CategoricalDistribution(["a", "b", "c"]), {"b": 0.5}),
+        (CategoricalDistribution(["a"]), {"a": 0.5}),
+        (FloatDistribution(2.0, 2.0), {2.0: 0.5}),
+    ],
+)
+def test_a_parallel_axis_runs_over_the_whole_range(moves, places):
+    scale = Scale.of_setting("x", moves)
+    assert {value: scale.place(value) for value in places} == pytest.approx(places)
+    assert all(0 <= place <= 1 for place, _ in scale.ticks)
+    assert scale.ticks
