@@ -19,6 +19,7 @@ from medgan.search.memory import available_bytes
 from medgan.search.plan import Launch, Outlook, lines, outlook
 from medgan.search.study import Study, finished, load_study
 from medgan.summary import show_facts
+from medgan.terminal import quiet_engines
 
 PROBE_S = 600.0
 STOPPING = {"asha": "ASHA", "median": "median rule", "none": "no early stopping"}
@@ -37,7 +38,8 @@ def fitted(accepted: Accepted, capacity: Capacity) -> Fit:
     """How many groups of which size; refuses what can never be scheduled, and batches that cannot be shared."""
     request = accepted.request
     resources, concurrent = resources_for(capacity, workers=request.workers, concurrent=request.concurrent)
-    refuse_what_cannot_train(accepted.space.corner(accepted.base), resources.workers)
+    if is_given():  # what this machine would do was checked before
+        refuse_what_cannot_train(accepted.space.corner(accepted.base), resources.workers)
     return Fit(capacity, resources, concurrent)
 
 
@@ -114,7 +116,7 @@ def plan(request: Request, console: Console, *, with_probe: bool) -> None:
         study = _there(accepted.name, request.place)
         done = len(finished(study)) if study is not None else 0
         if is_given() or with_probe:
-            with cluster() as capacity:
+            with quiet_engines(request.place.log_file("plan")) as console, cluster() as capacity:
                 fit = fitted(accepted, capacity)
                 foreseen = _shown(console, accepted, fit, study, done)
                 for note in try_out(accepted, foreseen, fit) if with_probe and foreseen else ():

@@ -5,7 +5,7 @@ import pytest
 from medgan.config import with_values
 from medgan.errors import InputError
 from medgan.presets.medgan import medgan
-from medgan.search.corner import largest, refuse_what_has_no_memory
+from medgan.search.corner import CERTAINLY, largest, refuse_what_has_no_memory
 from medgan.search.memory import estimate
 from medgan.search.moves import Move
 from medgan.search.space import Space
@@ -76,7 +76,7 @@ def test_what_fits_is_let_through():
 @pytest.mark.parametrize(("device", "factor"), [("gpu", 1), ("cpu", 2)])
 def test_what_does_not_fit_is_refused_with_its_settings_and_a_way_out(device, factor):
     trial = found(generator__num_blocks={"int": (1, 3)})
-    available = factor * trial.estimate.bytes_per_worker - factor
+    available = int(factor * trial.estimate.bytes_per_worker / CERTAINLY) - factor
     with pytest.raises(
         InputError,
         match=r"^memory: expected at most \S+ GB a worker; the largest trial needs about \S+ GB "

@@ -3,6 +3,7 @@
 import pytest
 
 from medgan.errors import InputError
+from medgan.tracking import store
 from medgan.tracking.mlflow import MlflowStudy
 from medgan.tracking.store import STATE_TAG, STUDY_ROOT
 from medgan.tracking.study_runs import StudyRuns
