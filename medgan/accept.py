@@ -31,6 +31,7 @@ from medgan.models.weights import download_weights
 from medgan.place import Place, shown
 from medgan.prepared import prepared
 from medgan.search.budget import limited
+from medgan.search.goals import COSTS
 from medgan.search.reading import read_space
 from medgan.search.space import Budget, Space
 from medgan.search.study import Identity, Study, open_study
@@ -102,7 +103,8 @@ def accept(request: Request, console: Console) -> Accepted:
         )
     base = with_lpips(space.base(request.overrides))
     asked = [*(goal.metric for goal in space.goals), *(limit.metric for limit in space.limits)]
-    refuse_unmeasured([*asked, base.metrics.select], base, request.task.target)
+    measured_ones = [metric for metric in asked if metric not in COSTS]
+    refuse_unmeasured([*measured_ones, base.metrics.select], base, request.task.target)
     corner = space.corner(base)
     if not is_given():
         resources, _ = resources_for(machine(), workers=request.workers, concurrent=request.concurrent)
@@ -195,7 +197,7 @@ def refuse_unmeasured(asked: Iterable[str], config: Config, image: Image) -> Non
     """
     known = measured(image, size=config.data.size, with_lpips=config.metrics.lpips != "none")
     for metric in asked:
-        if metric.startswith("val/") and metric.removeprefix("val/") not in known:
+        if not metric.startswith("val/") or metric.removeprefix("val/") not in known:
             names = ", ".join(f"val/{name}" for name in known)
             raise InputError(f"{metric}: expected a metric that is measured here, one of {names}")
 

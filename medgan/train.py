@@ -20,6 +20,7 @@ from medgan.accept import (
     nothing_left_behind,
     refuse_too_few_slices,
     refuse_unfit_weights,
+    refuse_unmeasured,
     refuse_what_cannot_train,
     with_weights,
 )
@@ -115,6 +116,7 @@ def train(request: TrainRequest, console: Console) -> None:
         with nothing_left_behind(place.output):
             config = _configured(request)
             refuse_unfit_weights(config, deepest_block(config))
+            refuse_unmeasured([config.metrics.select], config, request.task.target)
             dataset = dataset_for(request.data, request.task, size=config.data.size, place=place, console=console)
             refuse_too_few_slices(config, len(dataset.slices("train")))
             config = with_weights(config, deepest_block(config), place)

@@ -67,6 +67,12 @@ def job():
         (["--study", "a b"], "--study: expected letters"),
         (["--tracking-uri", "nosuch://x"], "--tracking-uri nosuch://x: cannot open"),
         (["--study-uri", "sqlite:////no/such/folder/x.db"], "--study-uri .*cannot open the study database"),
+        (["--study-uri", "postgresql://127.0.0.1:9/x"], "--study-uri .*cannot open the study database"),
+        (["--study-uri", "sqlite:///x.db", "--tracking-uri", "sqlite:///x.db"], "expected two databases"),
+        (["--max-gpu-hours", "0"], "--max-gpu-hours: expected more than 0 hours; got 0"),
+        (["--max-hours", "-1"], "--max-hours: expected more than 0 hours; got -1"),
+        (["--set", "metrics.select=val/suv"], "val/suv: expected a metric that is measured here, one of val/bias_hu"),
+        (["--set", "metrics.select=loss/generator/l1"], "loss/generator/l1: expected a metric that is measured here"),
     ],
 )
 def test_the_job_refuses(refused, arguments, message):
@@ -170,5 +176,7 @@ def test_help_is_instant_and_names_every_command():
     began = time.perf_counter()
     answer = subprocess.run([sys.executable, "-m", "medgan.cli", "--help"], capture_output=True, text=True, timeout=60)
     assert time.perf_counter() - began < 5
-    for name in ("phantoms", "prepare", "features", "inspect", "train", "tune", "translate"):
+    for name in (
+        "phantoms", "prepare", "features", "inspect", "train", "tune", "plan", "translate", "doctor", "reproduce",
+    ):  # fmt: skip
         assert name in answer.stdout

@@ -16,6 +16,8 @@ from medgan.metrics.table import Row, slice_metrics
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 """(output, target), each (B, 1, H, W) in [-1, 1] -> LPIPS (B,)."""
+SAME = 1e-6
+"""Outputs that differ by less anywhere, in [-1, 1], are one image."""
 
 
 @torch.no_grad()
@@ -30,11 +32,11 @@ def evaluate(
     """The metrics of every slice, the same list on every rank; with LPIPS where `perceptual` computes it.
 
     Raises:
-        Diverged: an output is not finite.
+        Diverged: an output is not finite, or is the same whatever the source.
     """
     mine = range(runtime.rank, len(slices), runtime.size)
     rows: list[Row] = []
-    finite = 1.0
+    finite, first, constant = 1.0, None, 1.0
     was_training = generator.training
     generator.eval()
     for start in range(0, len(mine), batch_size):
@@ -42,10 +44,15 @@ def evaluate(
         source, target, mask = _stack(slices, indices, runtime.device)
         output = generator(source)
         finite = min(finite, float(output.isfinite().all()))
+        first = output[:1].clone() if first is None else first
+        constant = min(constant, float((output - first).abs().max() < SAME))
         rows += rows_of(slices, indices, output, target, mask, perceptual)
     generator.train(was_training)
-    if runtime.mean({"finite": finite})["finite"] < 1:
+    told = runtime.mean({"finite": finite, "constant": constant})
+    if told["finite"] < 1:
         raise Diverged("the generator's output is not finite")
+    if told["constant"] == 1 and len(slices) > runtime.size:
+        raise Diverged("the generator's output is the same whatever the source")
     return runtime.gather(rows)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from medgan.report.axes import (
@@ -32,6 +32,9 @@ from medgan.search.goals import Goal
 ABSENT = -0.16
 """Where lines pass the axis of a setting that did not move in their trial."""
 COLUMNS = 4
+
+LOG_MARGIN = 1.15
+"""Room beside the ends of a logarithmic axis."""
 
 
 def draw_slices_of(overview: Overview) -> Drawing:
@@ -72,6 +75,10 @@ def _places(axis: Axes, moves: BaseDistribution, values: Sequence[Any]) -> list[
         return [moves.choices.index(value) + float(apart) for value, apart in zip(values, spread, strict=True)]
     if isinstance(moves, FloatDistribution | IntDistribution) and moves.log:
         axis.set_xscale("log")
+        axis.set_xlim(moves.low / LOG_MARGIN, moves.high * LOG_MARGIN)
+        axis.xaxis.set_minor_locator(NullLocator())
+        if moves.high / moves.low < 100:  # too few powers of ten to read a value from
+            axis.set_xticks([moves.low, moves.high], [number_text(moves.low), number_text(moves.high)])
     elif isinstance(moves, IntDistribution):
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return list(values)

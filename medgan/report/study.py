@@ -53,7 +53,7 @@ DRAWN: dict[str, tuple[Callable[[Overview], Drawing], str, str]] = {
     "curves": (
         draw_curves,
         "Learning curves",
-        "The first goal on the validation patients after each epoch, of the best epoch so far.",
+        "The first goal on the validation patients after each epoch; the generator of the best epoch is kept.",
     ),
 }
 """Name of the picture's file -> what draws it, its heading, and how it is to be read."""

@@ -21,7 +21,7 @@ set:
   train.batch_size: 8
 search:
   generator.num_blocks: {int: [1, 2]}
-  optim.generator_lr: {choice: [1.0e-3, 1.0e+20]}
+  optim.generator_lr: {choice: [1.0e-3, 10]}
 scheduler: {grace_epochs: 4}
 trials: 5
 """
@@ -54,8 +54,8 @@ def test_optuna_tells_them_apart_with_the_reason(states):
     for state, trial in states.values():
         reason = trial.user_attrs.get("reason", "")
         if state == "diverged":
-            assert trial.params["optim.generator_lr"] == 1e20
-            assert "is nan" in reason or "is inf" in reason or "not finite" in reason
+            assert trial.params["optim.generator_lr"] == 10
+            assert "is nan" in reason or "is inf" in reason or "not finite" in reason or "the same whatever" in reason
         if state == "out_of_memory":
             assert re.search("memory|bad_alloc", reason)
 

@@ -130,3 +130,19 @@ def test_pictures_show_the_same_slices_every_time_in_the_targets_unit(generator,
 
 def test_pictures_of_a_short_set_show_each_slice_once(generator, make_slices):
     assert len(fixed_pictures(generator, make_slices(2), CPU)["titles"]) == 2
+
+
+class Collapsed(nn.Module):
+    """One image for every source."""
+
+    def forward(self, source):
+        return torch.full_like(source, -1.0)
+
+
+def test_a_generator_that_gives_one_image_for_every_source_has_diverged(make_slices):
+    with pytest.raises(Diverged, match="the generator's output is the same whatever the source"):
+        evaluate(Collapsed(), make_slices(4), SingleProcess(CPU), batch_size=2)
+
+
+def test_of_a_single_slice_nobody_can_say_so(make_slices):
+    assert len(evaluate(Collapsed(), make_slices(1), SingleProcess(CPU))) == 1
