@@ -15,8 +15,11 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
 from medgan.distributed.mailbox import STOP, Failure, Mailbox, Replies
+from medgan.distributed.orphans import Orphans
 from medgan.distributed.worker import serve_trials
 from medgan.errors import JobError
+
+LOOK_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -120,9 +123,10 @@ class Group:
         Raises:
             JobError: they did not come in time, or Ray Train gave up.
         """
-        end = time.monotonic() + self.start_s
-        while not (generation := ray.get(self.mailbox.complete.remote(1.0))):
+        end, orphans = time.monotonic() + self.start_s, Orphans()
+        while not (generation := ray.get(self.mailbox.complete.remote(LOOK_EVERY_S))):
             self._check()
+            orphans.remove()  # may hold the very resources that are waited for
             if time.monotonic() > end:
                 raise JobError(f"the worker group did not start within {self.start_s:.0f} s; are its resources free?")
         self.generation = generation
