@@ -76,7 +76,8 @@ def _why_none(study: Study) -> str:
         return "the budget ended before any trial did; --max-gpu-hours or --max-hours has to be larger"
     broken = sorted({name for trial in done for name, excess in trial.constraints.items() if excess > 0})
     reasons = sorted({trial.user_attrs["reason"] for trial in done if "reason" in trial.user_attrs})
-    return "; ".join([*(f"no trial keeps {name}" for name in broken), *reasons])
+    stopped = [] if broken or reasons else ["all were stopped early; with several objectives one has to be complete"]
+    return "; ".join([*(f"no trial keeps {name}" for name in broken), *reasons, *stopped])
 
 
 def register_generator(

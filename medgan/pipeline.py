@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -13,11 +14,12 @@ from medgan.accept import Accepted, Request, accept, nothing_left_behind
 from medgan.conclude import conclude, label_of, tags_of
 from medgan.config import flatten
 from medgan.data.dataset import PreparedDataset
-from medgan.distributed.cluster import cluster, is_given, machine
+from medgan.distributed.cluster import cluster, is_given, is_running, machine
+from medgan.errors import JobError
 from medgan.planning import fitted, foresee, show_plan, try_out
 from medgan.prepared import described
 from medgan.provenance import job_facts
-from medgan.report.study import write_report
+from medgan.report.study import FILE_NAME, write_report
 from medgan.search.budget import Meter
 from medgan.search.doctor import mend
 from medgan.search.lease import leased
@@ -27,13 +29,15 @@ from medgan.search.record import STATUS, Recorder
 from medgan.search.retention import Retention
 from medgan.search.run import Job, retell, run_search
 from medgan.search.stores import Stores
-from medgan.search.study import KEY, Study, best_trial, finished, recover, root_of, state_of
+from medgan.search.study import KEY, Study, best_trial, find_study, finished, recover, root_of, state_of
 from medgan.summary import Outcome, show_result
-from medgan.terminal import LOG, quiet_engines
+from medgan.terminal import LOG, only_driver, quiet_engines
 from medgan.tracking.mlflow import MlflowStudy
 from medgan.tracking.study_runs import StudyRuns
 
 SETTLE_S = 120.0
+REPORTED = "reported"
+"""Attribute of a study: how many finished trials its report tells of."""
 
 
 def tune(request: Request, console: Console) -> None:
@@ -45,24 +49,28 @@ def tune(request: Request, console: Console) -> None:
         KeyboardInterrupt: stopped from outside; what was finished is kept.
     """
     place = request.place
-    with ExitStack() as stack:
-        with nothing_left_behind(place.output):
-            accepted = accept(request, console)
-            study = accepted.open_study()
-            stack.enter_context(leased(place.study_uri, study.study_name))
-            tracking = MlflowStudy(
-                place.tracking_uri,
-                f"medgan/{label_of(accepted.dataset)}",
-                artifacts=place.artifacts,
-                study=study.study_name,
-                key=study.user_attrs[KEY],
-            )
+    with nothing_left_behind(place.output), ExitStack() as held:
+        accepted = accept(request, console)
+        held.enter_context(only_driver(place.lock_file(accepted.name), accepted.name))
+        lost = held.enter_context(leased(place.study_uri, accepted.name))
+        if not is_given() and find_study(place.study_uri, accepted.name) is None:
+            foresee(accepted, fitted(accepted, machine()), done=0, meter=None)  # refused before anything is stored
+        study = accepted.open_study()
+        tracking = MlflowStudy(
+            place.tracking_uri,
+            f"medgan/{label_of(accepted.dataset)}",
+            artifacts=place.artifacts,
+            study=study.study_name,
+            key=study.user_attrs[KEY],
+        )
+        holding = held.pop_all()
+    with holding as stack:
         terminal = stack.enter_context(quiet_engines(place.log_file(study.study_name)))
-        _run(accepted, study, stack.enter_context(tracking), terminal)
+        _run(accepted, study, stack.enter_context(tracking), terminal, lost)
 
 
-def _run(accepted: Accepted, study: Study, tracking: MlflowStudy, terminal: Console) -> None:
-    """Plan, search, test, register, report; each skipped where the study has it already."""
+def _run(accepted: Accepted, study: Study, tracking: MlflowStudy, terminal: Console, lost: Callable[[], bool]) -> None:
+    """Plan, search, report, test, register; each skipped where the study has it already."""
     dataset, place = accepted.dataset, accepted.request.place
     scratch = place.output / "ray" / study.study_name
     with ExitStack() as stack:
@@ -80,32 +88,34 @@ def _run(accepted: Accepted, study: Study, tracking: MlflowStudy, terminal: Cons
         )
         _settle(job, study, tracking, accepted)
         meter = Meter(study, accepted.budget, fit.resources)
-        done = len(finished(study))
+        done, handovers, stopped = len(finished(study)), [], meter.used_up()
         foreseen = foresee(accepted, fit, done=done, meter=meter)
         show_plan(terminal, accepted, foreseen, done=done)
-        outcome, handovers, best = Outcome.of(study), [], best_trial(study)
-        up_to_date = outcome is not None and best is not None and outcome.root == root_of(best[0])
-        missing = done < accepted.target and not meter.used_up()
-        if missing or not up_to_date:
-            if not is_given():
-                terminal.print("starting Ray ...")
-                stack.enter_context(cluster())
-            if missing and foreseen:
-                for note in try_out(accepted, foreseen, fit):
-                    terminal.print(note, markup=False, soft_wrap=True)
-                handovers = _search(job, study, tracking, meter, dataset, terminal=terminal, outlook=foreseen.forecast)
+        if foreseen and not stopped:
+            _start(stack, terminal)
+            for note in try_out(accepted, foreseen, fit):
+                terminal.print(note, markup=False, soft_wrap=True)
+            search = Search(job, study, tracking, dataset, meter, lost)
+            handovers = _search(search, terminal, foreseen.forecast)
+            stopped = meter.used_up() if len(finished(study)) < job.target else ""
+        _report(job, study, tracking, dataset, place.report(study.study_name))
+        outcome, best = Outcome.of(study), best_trial(study)
+        if outcome is None or best is None or outcome.root != root_of(best[0]):
+            _start(stack, terminal)
             outcome = conclude(job, study, tracking, dataset, place)
-            _report(job, study, tracking, dataset, place.report(study.study_name))
-    assert outcome is not None, "a study is concluded before its result is shown"
-    show_result(terminal, outcome, place=place, study=study, handovers=handovers, stopped=meter.used_up())
+    show_result(terminal, outcome, place=place, study=study, handovers=handovers, stopped=stopped)
 
 
 def _settle(job: Job, study: Study, tracking: MlflowStudy, accepted: Accepted) -> None:
     """Brings study, MLflow and checkpoints to one account of what was done, whatever an earlier driver died of."""
     dataset, place = accepted.dataset, accepted.request.place
     recorder = _recorder(job, study, tracking, dataset, LOG.info)
+    recorder.facts = None  # of what others did
     retell(job, study, recorder)
-    recorder.close(SETTLE_S)
+    if not recorder.close(SETTLE_S):
+        raise JobError(
+            "MLflow did not take what an earlier start had left; the log says why, and the same command goes on"
+        )
     runs = StudyRuns(place.tracking_uri, study=study.study_name, key=study.user_attrs[KEY])
     mend(Stores(study, place.study_uri, runs, job.checkpoints), LOG.info)
     tracking.go_on()
@@ -114,33 +124,53 @@ def _settle(job: Job, study: Study, tracking: MlflowStudy, accepted: Accepted) -
     tracking.dataset(label_of(dataset), dataset.digest, profile=described(dataset.manifest))
 
 
-def _search(
-    job: Job,
-    study: Study,
-    tracking: MlflowStudy,
-    meter: Meter,
-    dataset: PreparedDataset,
-    *,
-    terminal: Console,
-    outlook: Forecast,
-) -> list[float]:
+@dataclass(frozen=True)
+class Search:
+    """A search under way: what is to be done, and where it is written down.
+
+    Attributes:
+        lost: whether the study is another driver's by now.
+    """
+
+    job: Job
+    study: Study
+    tracking: MlflowStudy
+    dataset: PreparedDataset
+    meter: Meter
+    lost: Callable[[], bool]
+
+
+def _search(search: Search, terminal: Console, outlook: Forecast) -> list[float]:
     """Runs what is missing; returns the measured hand-overs in seconds."""
-    done, goal = finished(study), job.space.goals[0]
+    job, study, done = search.job, search.study, len(finished(search.study))
     progress = Progress(
-        terminal, goal=goal, target=job.target, finished=len(done), forecast=outlook, concurrent=job.concurrent
+        terminal,
+        goal=job.space.goals[0],
+        target=job.target,
+        finished=done,
+        forecast=outlook,
+        concurrent=job.concurrent,
     )
-    recorder = _recorder(job, study, tracking, dataset, progress.say)
+    recorder = _recorder(job, study, search.tracking, search.dataset, progress.say)
     try:
         with progress:
-            run_search(job, study, meter, [progress, recorder])
+            run_search(job, study, search.meter, [progress, recorder])
     finally:
-        recover(study)
-        recorder.finally_do(tracking.close_orphans, _statuses(study))
+        if not search.lost():
+            recover(study)
+            recorder.finally_do(search.tracking.close_orphans, _statuses(study))
         if not recorder.close(SETTLE_S):
             terminal.print("MLflow did not take everything; the log names what it refused")
-    if len(finished(study)) < job.target and not meter.used_up():
+    if search.lost() or (len(finished(study)) < job.target and not search.meter.used_up()):
         raise KeyboardInterrupt
     return progress.handovers
+
+
+def _start(stack: ExitStack, terminal: Console) -> None:
+    """Ray, unless it runs already."""
+    if not is_running():
+        terminal.print("starting Ray ...")
+        stack.enter_context(cluster())
 
 
 def _recorder(
@@ -158,10 +188,14 @@ def _recorder(
 
 
 def _report(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDataset, folder: Path) -> None:
-    """Writes the study's report, and keeps it with the study's run."""
+    """Writes the study's report where trials have come since the last one, and keeps it with the study's run."""
+    done = len(finished(study))
+    if done == study.user_attrs.get(REPORTED) and (folder / FILE_NAME).exists():
+        return
     write_report(study, folder, checkpoints=job.checkpoints, task=dataset.task)
     for path in sorted(folder.iterdir()):
         tracking.run.artifact(path, "report")
+    study.set_user_attr(REPORTED, done)
 
 
 def _statuses(study: Study) -> dict[int, str]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 
 from medgan.accept import Accepted, Request, accept, features_of, nothing_left_behind, refuse_what_cannot_train
-from medgan.distributed.cluster import Capacity, cluster, hosts, is_given, machine, resources_for
-from medgan.distributed.probe import probe, refuse_local_stores
+from medgan.distributed.cluster import Capacity, cluster, is_given, machine, resources_for
+from medgan.distributed.probe import probe
 from medgan.distributed.resident import Resources
-from medgan.errors import InputError
-from medgan.place import Place
 from medgan.prepared import described
 from medgan.search.budget import Meter
 from medgan.search.memory import available_bytes
 from medgan.search.plan import Launch, Outlook, lines, outlook
-from medgan.search.study import Study, finished, load_study
+from medgan.search.study import Study, find_study, finished, refuse_other
 from medgan.summary import show_facts
 from medgan.terminal import quiet_engines
 
@@ -94,15 +91,8 @@ def try_out(accepted: Accepted, foreseen: Outlook, fit: Fit) -> list[str]:
         InputError: something cannot be reached or does not fit.
     """
     place = accepted.request.place
-    refuse_local_stores({"--study-uri": place.study_uri}, hosts())
-    return probe(
-        foreseen.largest.config,
-        accepted.dataset.state,
-        place.output,
-        place.tracking_uri,
-        fit.resources,
-        limit_s=PROBE_S,
-    )
+    stores = {"--study-uri": place.study_uri, "--tracking-uri": place.tracking_uri}
+    return probe(foreseen.largest.config, accepted.dataset.state, place.output, stores, fit.resources, limit_s=PROBE_S)
 
 
 def plan(request: Request, console: Console, *, with_probe: bool) -> None:
@@ -113,7 +103,9 @@ def plan(request: Request, console: Console, *, with_probe: bool) -> None:
     """
     with nothing_left_behind(request.place.output):
         accepted = accept(request, console)
-        study = _there(accepted.name, request.place)
+        study = find_study(request.place.study_uri, accepted.name)
+        if study is not None:
+            refuse_other(study, accepted.identity)
         done = len(finished(study)) if study is not None else 0
         if is_given() or with_probe:
             with quiet_engines(request.place.log_file("plan")) as console, cluster() as capacity:
@@ -130,13 +122,3 @@ def _shown(console: Console, accepted: Accepted, fit: Fit, study: Study | None, 
     foreseen = foresee(accepted, fit, done=done, meter=meter)
     show_plan(console, accepted, foreseen, done=done)
     return foreseen
-
-
-def _there(name: str, place: Place) -> Study | None:
-    """The study, if there is one already."""
-    if place.study_uri.startswith("sqlite:///") and not Path(place.study_uri.removeprefix("sqlite:///")).is_file():
-        return None
-    try:
-        return load_study(place.study_uri, name)
-    except InputError:
-        return None

@@ -125,9 +125,9 @@ def is_given() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
-def hosts() -> int:
-    """How many machines the cluster at hand has."""
-    return len({node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]})
+def is_running() -> bool:
+    """Whether this process is connected to a cluster."""
+    return bool(ray.is_initialized())
 
 
 def _start(settings: dict[str, Any]) -> None:

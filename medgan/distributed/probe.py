@@ -52,7 +52,13 @@ class Step:
 
 
 def probe(
-    config: Config, dataset_state: Path, output: Path, tracking_uri: str, resources: Resources, *, limit_s: float
+    config: Config,
+    dataset_state: Path,
+    output: Path,
+    stores: Mapping[str, str],
+    resources: Resources,
+    *,
+    limit_s: float,
 ) -> list[str]:
     """Tries everything once; leaves nothing behind. Needs a connection to a cluster.
 
@@ -60,7 +66,7 @@ def probe(
         config: of the largest trial.
         dataset_state: the data set's state, see `PreparedDataset.state`.
         output: folder that all nodes must share.
-        tracking_uri: MLflow's store.
+        stores: option -> address, of the study database and of MLflow.
         resources: of one trial; the step is made on one worker's share.
         limit_s: longest wait for the nodes, and again for the step.
 
@@ -71,8 +77,8 @@ def probe(
         InputError: something cannot be reached, differs from node to node, or does not fit.
     """
     nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
-    refuse_local_stores({"--tracking-uri": tracking_uri}, len(set(nodes.values())))
-    refuse_silent_server(tracking_uri)
+    refuse_local_stores(stores, len(set(nodes.values())))
+    refuse_silent_server(stores["--tracking-uri"])
     check_nodes(nodes, output, dataset_state, limit_s=limit_s)
     step = try_step(config, dataset_state, resources, limit_s=limit_s)
     seen = f"{len(nodes)} nodes write to" if len(nodes) > 1 else "can write to"

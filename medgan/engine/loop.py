@@ -114,7 +114,7 @@ def save_epoch(training: Training, folder: Path) -> None:
 def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
     """Index of the epoch that is best by a validation metric, the last of equals; one without a number is never."""
     sign = 1 if direction(metric) == "max" else -1
-    scores = [sign * row[metric] for row in history]
+    scores = [sign * row.get(metric, math.nan) for row in history]
     return max(
         range(len(history)), key=lambda index: (-math.inf if math.isnan(scores[index]) else scores[index], index)
     )

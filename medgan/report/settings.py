@@ -137,9 +137,6 @@ def draw_parallel(overview: Overview) -> Drawing:
     lines = [[*_heights(one, settings, scales), *map(Scale.place, goals, one.values)] for one in ranked]
     figure = new_figure(min(max(1.45 * (len(scales) + len(goals)), 6), 12), 5.2)
     axis = figure.subplots()
-    shades = _shades(len(lines))
-    if overview.best:
-        shades[-1] = RED
     axis.add_collection(
         LineCollection(
             [np.column_stack([range(len(line)), line]) for line in lines],

@@ -32,7 +32,7 @@ class Meter:
     ) -> None:
         self.study, self.budget, self.resources, self.clock = study, budget, resources, clock
         self.began: dict[int, float] = {}
-        self.spent = used_device_s(study)
+        self.spent = used_device_s(study, resources.device)
         self.elapsed_before, self.start = float(study.user_attrs.get(ELAPSED_S, 0.0)), clock()
 
     def begin(self, trial: Trial) -> None:
@@ -74,10 +74,10 @@ class Meter:
         return self.elapsed_before + self.clock() - self.start
 
 
-def used_device_s(study: optuna.Study) -> float:
-    """Device-seconds of all attempts that are over."""
-    trials = study.get_trials(deepcopy=False)
-    return sum(trial.user_attrs.get(DEVICE_S, 0.0) for trial in trials if trial.state != TrialState.RUNNING)
+def used_device_s(study: optuna.Study, device: str) -> float:
+    """Seconds of all attempts that are over, on that kind of device: hours of a core are none of a GPU."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.RUNNING]
+    return sum(trial.user_attrs.get(DEVICE_S, 0.0) for trial in trials if trial.user_attrs.get(DEVICE) == device)
 
 
 def limited(budget: Budget, *, gpu_hours: float | None, hours: float | None) -> Budget:

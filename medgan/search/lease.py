@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -30,6 +30,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from medgan.errors import InputError, JobError
+from medgan.lock import opening
+from medgan.search.study import told_for
 from medgan.terminal import LOG
 
 BEAT_S = 5.0
@@ -41,7 +43,7 @@ LEASES = Table(
     Column("study", String(256), primary_key=True),
     Column("token", String(32), nullable=False),
     Column("host", String(256), nullable=False),
-    Column("namespace", String(64), nullable=False),
+    Column("namespace", String(128), nullable=False),
     Column("process", Integer, nullable=False),
     Column("started", String(32), nullable=False),
     Column("since", Float, nullable=False),
@@ -50,51 +52,54 @@ LEASES = Table(
 
 
 @contextmanager
-def leased(uri: str, study: str) -> Iterator[None]:
+def leased(uri: str, study: str) -> Iterator[Callable[[], bool]]:
     """Holds the study against other drivers, until the block ends, however it ends.
 
     Args:
-        uri: the study database, open and reachable.
+        uri: the study database.
         study: its name.
 
+    Yields:
+        Whether it was lost; the study is another driver's then, and must be left alone.
+
     Raises:
-        InputError: a living driver holds it; its host, process and age are named.
+        InputError: a living driver holds it, whose host, process and age are named; or there is no such database.
         JobError: another driver took the lease over, since this one did not renew it in time (a machine asleep).
     """
     token = uuid.uuid4().hex
-    with closing(_Store(uri)) as store:
+    with closing(_opened(uri)) as store:
         store.take(study, token)
         ended, lost = threading.Event(), threading.Event()
         beating = threading.Thread(target=_beat, args=(store, study, token, ended, lost), daemon=True)
         beating.start()
         try:
-            yield
-        except KeyboardInterrupt:
-            if lost.is_set():
-                raise JobError(f"study {study}: its lease was lost to {store.holder(study) or 'nobody'}") from None
-            raise
+            yield lost.is_set
+        except BaseException:
+            if not lost.is_set():
+                raise
         finally:
             ended.set()
             beating.join(BEAT_S)
             store.release(study, token)
+        if lost.is_set():
+            raise JobError(f"study {study}: its lease was lost to {store.holder(study) or 'nobody'}")
 
 
 def holder(uri: str, study: str) -> str:
     """Who holds a study, such as "process 12 on host, for 40 s"; "" where nobody alive does."""
-    with closing(_Store(uri)) as store:
+    with closing(_opened(uri)) as store:
         return store.holder(study)
 
 
 def is_expired(uri: str, study: str) -> bool:
     """Whether a dead driver's lease is left."""
-    with closing(_Store(uri)) as store:
+    with closing(_opened(uri)) as store:
         return store.has(study) and not store.holder(study)
 
 
-def clear(uri: str, study: str) -> None:
-    """Removes a lease, whoever's it is."""
-    with closing(_Store(uri)) as store:
-        store.clear(study)
+def _opened(uri: str) -> _Store:
+    with told_for(uri), opening(uri):
+        return _Store(uri)
 
 
 class _Store:
@@ -153,10 +158,6 @@ class _Store:
         with self.engine.connect() as connection:
             return _row(connection, study) is not None
 
-    def clear(self, study: str) -> None:
-        with self.engine.begin() as connection:
-            connection.execute(LEASES.delete().where(LEASES.c.study == study))
-
 
 def _beat(store: _Store, study: str, token: str, ended: threading.Event, lost: threading.Event) -> None:
     while not ended.wait(BEAT_S):
@@ -187,9 +188,10 @@ def _described(row: Row) -> str:
 
 
 def _namespace() -> str:
-    """Tells process ids of one container from another's."""
+    """Tells process ids of one machine and container from another's, whatever they are called."""
     try:
-        return os.readlink("/proc/self/ns/pid")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
 

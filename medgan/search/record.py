@@ -33,7 +33,7 @@ class Recorder:
         study: says which attempt at a trial this is.
         task: for the pictures' units.
         tags: facts that every run carries.
-        facts: what made these results, see `medgan.provenance.job_facts`.
+        facts: what made these results, see `medgan.provenance.job_facts`; none where others did, earlier.
         told: hears of each trial, by root, whose end the store has taken.
     """
 
@@ -44,10 +44,11 @@ class Recorder:
         study: Study,
         task: Task,
         tags: Mapping[str, Any],
-        facts: Facts,
+        facts: Facts | None,
         told: Callable[[int], None],
     ) -> None:
         self.told = told
+        self.untold: set[tuple[int, int]] = set()
         self.open_run, self.study, self.task, self.common, self.facts = open_run, study, task, tags, facts
         self.background = Background()
         self.attempts: dict[int, dict[str, int]] = {}
@@ -99,9 +100,7 @@ class Recorder:
 
     def _facts(self, assignment: Assignment) -> Facts:
         resources, seed = assignment.resources, assignment.config.train.seed
-        facts = run_facts(
-            self.facts, workers=resources.workers, threads=resources.cpus, device=resources.device, seed=seed
-        )
+        facts = run_facts(job, workers=resources.workers, threads=resources.cpus, device=resources.device, seed=seed)
         trial = {"number": assignment.number, "root": assignment.root, **self.attempts[assignment.number]}
         return {**facts, "trial": trial}
 
@@ -109,11 +108,13 @@ class Recorder:
         """The trial's run, opened on first use."""
         number = assignment.number
         if number not in self.runs:
-            run, facts = self.open_run(assignment.root), self._facts(assignment)
+            run, facts = self.open_run(assignment.root), self._facts(assignment) if self.facts is not None else {}
             run.params(flatten(assignment.config))
             attempt = {f"medgan.{name}": value for name, value in self.attempts[number].items()}
-            run.tags({**self.common, **tags_from(facts), **attempt, "medgan.trial": number, "medgan.state": "running"})
-            attach(run.artifact, assignment.config.model_dump(mode="json"), facts)
+            origin = tags_from(facts) if facts else {}
+            run.tags({**self.common, **origin, **attempt, "medgan.trial": number, "medgan.state": "running"})
+            if facts:
+                attach(run.artifact, assignment.config.model_dump(mode="json"), facts)
             self.runs[number] = run
         return self.runs[number]
 
@@ -123,7 +124,9 @@ class Recorder:
         run.finish("FAILED")
 
     def _metrics(self, assignment: Assignment, values: Mapping[str, float], step: int) -> None:
+        self.untold.add((assignment.root, step))
         self._run_of(assignment).metrics(values, step)
+        self.untold.discard((assignment.root, step))
 
     def _finish(self, assignment: Assignment, state: str, reason: str) -> None:
         run = self._run_of(assignment)
@@ -136,5 +139,6 @@ class Recorder:
                 run.artifact(picture, "pictures")
         run.tags({"medgan.state": state, "medgan.reason": reason or "-"})
         run.finish(STATUS.get(state, "FAILED"))
-        self.told(assignment.root)
+        if all(root != assignment.root for root, _ in self.untold):
+            self.told(assignment.root)
         del self.runs[assignment.number], self.attempts[assignment.number]

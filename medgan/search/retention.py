@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 from medgan.engine.checkpoint import BEST, LAST
 from medgan.search.goals import goals_of
 from medgan.search.space import Checkpoints
-from medgan.search.study import Study, finished, front, is_feasible, root_of
+from medgan.search.study import Study, finished, front, is_feasible, root_of, state_of
 from medgan.search.trial import trial_folder
 from medgan.terminal import LOG
 
@@ -52,10 +52,8 @@ class Retention:
         return (folder / BEST).exists() and not (folder / LAST).exists()
 
     def _too_many_bytes(self) -> bool:
-        if self.rules.max_gb is None:
-            return False
-        return (
-            sum(path.stat().st_size for path in self.checkpoints.rglob("*") if path.is_file()) > self.rules.max_gb * 1e9
+        return self.rules.max_gb is not None and sum(map(_size, self.checkpoints.glob("*/*.safetensors"))) > (
+            self.rules.max_gb * 1e9
         )
 
     def _delete(self, root: int, *names: str) -> None:
@@ -73,6 +71,13 @@ def kept_roots(study: Study, rules: Checkpoints) -> list[int]:
     def rank(trial: FrozenTrial) -> tuple[bool, float]:
         return is_feasible(trial), first.score(trial.user_attrs["metrics"])
 
-    scored = [trial for trial in finished(study) if "metrics" in trial.user_attrs]
+    scored = [trial for trial in finished(study) if state_of(trial) in ("complete", "pruned")]
     ordered = [*front(study), *sorted(scored, key=rank, reverse=True)[: rules.keep]]
     return list(dict.fromkeys(root_of(trial) for trial in ordered))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # replaced just now
+        return 0

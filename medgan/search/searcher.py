@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from ray.tune.search import Searcher
 from medgan.errors import InputError
 from medgan.search.budget import Meter
 from medgan.search.goals import Constraint
-from medgan.search.study import fail, finished, frozen
+from medgan.search.study import fail, finished, frozen, root_of
 
 EPOCHS, METRICS = "epochs", "metrics"
 """Attributes of a trial: epoch -> the goals' values in it, and all metrics of the best epoch."""
@@ -71,7 +72,7 @@ class StudySearcher(Searcher):
                 assigned = self.assign(trial)
             except InputError as error:  # settings that do not go together
                 fail(self.study, frozen(self.study, trial.number), "input", str(error))
-                self.refused(trial.number, str(error))
+                self.refused(root_of(trial), str(error))
                 continue
             self.meter.begin(trial)
             self.running[trial_id] = Running(trial)
@@ -127,4 +128,5 @@ class StudySearcher(Searcher):
         running.trial.set_user_attr(EPOCHS, running.epochs)
         running.trial.set_user_attr(METRICS, dict(running.best))
         for constraint in self.constraints:
-            running.trial.set_constraint(str(constraint), constraint.excess(running.best))
+            measured = constraint.metric in running.best  # or no validation slice shows what it is about
+            running.trial.set_constraint(str(constraint), constraint.excess(running.best) if measured else math.inf)

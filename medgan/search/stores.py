@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
-from medgan.engine.checkpoint import LAST
+from medgan.engine.checkpoint import LAST, read_history
 from medgan.errors import InputError
 from medgan.place import Place
 from medgan.search.goals import GOALS, goals_of
 from medgan.search.record import STATUS
 from medgan.search.searcher import EPOCHS, METRICS
-from medgan.search.study import KEY, Study, best_trial, is_finished, load_study, recover, root_of, state_of
+from medgan.search.study import KEY, Study, best_trial, is_finished, load_study, queue_again, recover, root_of, state_of
 from medgan.search.trial import trial_folder
 from medgan.tracking.study_runs import RunFacts, StudyRuns
 
@@ -135,10 +135,8 @@ def recover_all(stores: Stores) -> str:
 
 
 def queue(stores: Stores, *, trial: FrozenTrial) -> str:
-    """Queues a lost trial's next attempt, with the settings it had or was to have."""
-    settings = trial.system_attrs.get("fixed_params", {}) | trial.params
-    attributes = {"root": root_of(trial), "retry_of": trial.number, "retries": trial.user_attrs.get("retries", 0)}
-    stores.study.enqueue_trial(settings, user_attrs=attributes)
+    """Queues a lost trial's next attempt."""
+    queue_again(stores.study, trial, retries=trial.user_attrs.get("retries", 0))
     return "queued"
 
 
@@ -188,9 +186,10 @@ def add_run(stores: Stores, *, trial: FrozenTrial, beside: RunFacts, goals: Sequ
 
 
 def add_epochs(stores: Stores, *, run: RunFacts, epochs: Mapping[int, Mapping[str, float]]) -> str:
-    """Tells a run the goals' values of epochs that it lacks."""
-    stores.runs.add_epochs(run.run_id, epochs)
-    return "added from the study, which knows the goals' values, and every metric of the best epoch"
+    """Tells a run the epochs that it lacks: whole where the folder has them, else what the study knows."""
+    rows = dict(enumerate(read_history(trial_folder(stores.checkpoints, int(run.root))), start=1))
+    stores.runs.add_epochs(run.run_id, {epoch: rows.get(epoch, dict(values)) for epoch, values in epochs.items()})
+    return "added"
 
 
 def delete_state(stores: Stores, *, root: int) -> str:

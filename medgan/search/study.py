@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -71,7 +72,7 @@ def open_study(
         InputError: the database cannot be opened, or the name belongs to a study of another task, data or space.
     """
     directions = [StudyDirection.MAXIMIZE if goal.mode == "max" else StudyDirection.MINIMIZE for goal in goals]
-    with _told_for(uri), opening(uri):
+    with told_for(uri), opening(uri):
         study = optuna.create_study(storage=_storage(uri), study_name=name, directions=directions, load_if_exists=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group: settings that move at times
@@ -80,14 +81,25 @@ def open_study(
     if KEY not in study.user_attrs:
         study.set_user_attr(KEY, uuid.uuid4().hex[:8])
         keep_goals(study, goals)
+    refuse_other(study, identity)
     for key, value in vars(identity).items():
-        if study.user_attrs.setdefault(key, value) != value:
-            raise InputError(
-                f"--study {name}: exists with another {key.replace('_', ' ')} ({study.user_attrs[key][:12]}, "
-                f"now {value[:12]}); choose another name"
-            )
         study.set_user_attr(key, value)
     return study
+
+
+def find_study(uri: str, name: str) -> Study | None:
+    """The study of that name, or none; nothing is made.
+
+    Raises:
+        InputError: the database cannot be opened.
+    """
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        return None
+    with told_for(uri):
+        storage = _storage(uri)
+        return (
+            optuna.load_study(storage=storage, study_name=name) if name in optuna.get_all_study_names(storage) else None
+        )
 
 
 def load_study(uri: str, name: str) -> Study:
@@ -98,23 +110,35 @@ def load_study(uri: str, name: str) -> Study:
     """
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise InputError(f"--study-uri {shown(uri)}: there is no such database")
-    with _told_for(uri):
-        storage = _storage(uri)
-        names = optuna.get_all_study_names(storage)
-    if name not in names:
+    study = find_study(uri, name)
+    if study is None:
+        names = optuna.get_all_study_names(_storage(uri))
         raise InputError(f"study {name}: expected one of {', '.join(sorted(names)) or '(none is there)'}")
-    return optuna.load_study(storage=storage, study_name=name)
+    return study
+
+
+def refuse_other(study: Study, identity: Identity) -> None:
+    """Refuses a study that is about something else; raises InputError."""
+    for key, value in vars(identity).items():
+        there = study.user_attrs.get(key, value)
+        if there != value:
+            raise InputError(
+                f"--study {study.study_name}: exists with another {key.replace('_', ' ')} ({there[:12]}, "
+                f"now {value[:12]}); choose another name"
+            )
 
 
 def _storage(uri: str) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    arguments = {} if uri.startswith("sqlite") else {"connect_args": {"connect_timeout": CONNECT_S}}
+    arguments: dict[str, Any] = {}
+    if not uri.startswith("sqlite"):  # a server: it may be away, or have been away since the last question
+        arguments = {"connect_args": {"connect_timeout": CONNECT_S}, "pool_pre_ping": True}
     return RDBStorage(uri, engine_kwargs=arguments)
 
 
 @contextmanager
-def _told_for(uri: str) -> Iterator[None]:
+def told_for(uri: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
@@ -207,10 +231,14 @@ def recover(study: Study) -> list[int]:
 def _repeat(study: Study, trial: FrozenTrial, kind: str, reason: str, *, retries: int) -> None:
     """Queued before it is ended: whatever happens in between, the trial is not lost."""
     if all(other.user_attrs.get("retry_of") != trial.number for other in study.get_trials(deepcopy=False)):
-        attributes = {"root": root_of(trial), "retry_of": trial.number, "retries": retries}
-        drawn = {**trial.system_attrs.get("fixed_params", {}), **trial.params}  # the former, if it was never begun
-        study.enqueue_trial(drawn, user_attrs=attributes)
+        queue_again(study, trial, retries=retries)
     _end(study, trial, kind, reason)
+
+
+def queue_again(study: Study, trial: FrozenTrial, *, retries: int) -> None:
+    """Queues a trial's next attempt, with the settings it had or, if it was never begun, was to have."""
+    drawn = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    study.enqueue_trial(drawn, user_attrs={"root": root_of(trial), "retry_of": trial.number, "retries": retries})
 
 
 def _end(study: Study, trial: FrozenTrial, kind: str, reason: str) -> None:

@@ -63,6 +63,9 @@ class TuneTrial(tune.Trainable):
                 self.attempts.advance()
         except TrialFailed as failure:
             return self._result(failure.kind, str(failure))
+        measured = {"cost/gpu_hours", *self.attempts.history[self.epoch]}
+        if missing := [goal.metric for goal in self.goals if goal.metric not in measured]:
+            return self._result("input", f"measured on no validation slice, and yet an objective: {', '.join(missing)}")
         self.epoch += 1
         progress = self.length.progress(self.attempts.history[: self.epoch])
         return self._result("complete" if progress >= 1 else "running")

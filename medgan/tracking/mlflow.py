@@ -12,7 +12,7 @@ from mlflow.entities import Dataset as LoggedDataset
 from mlflow.entities import DatasetInput, LifecycleStage, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from medgan.errors import InputError
+from medgan.errors import InputError, JobError
 from medgan.terminal import LOG
 from medgan.tracking.store import KEY_TAG, PARENT_TAG, ROOT_TAG, STATE_TAG, STUDY_ROOT, STUDY_TAG, every_run, opened
 
@@ -27,7 +27,8 @@ class MlflowRun:
         self.client, self.run_id = client, run_id
         known = client.get_run(run_id).data
         self.known_params = dict(known.params)
-        self.last_step = int(known.metrics.get("epoch", 0))
+        told = client.get_metric_history(run_id, "epoch") if "epoch" in known.metrics else []
+        self.steps = {metric.step for metric in told}
 
     def params(self, values: Mapping[str, Any]) -> None:
         new = [Param(key, str(value)) for key, value in values.items() if key not in self.known_params]
@@ -38,12 +39,12 @@ class MlflowRun:
         self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in values.items()])
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        if 0 < step <= self.last_step:
+        if step in self.steps:
             return
         now = int(time.time() * 1000)
         counted = {**values, "epoch": step} if step else values
         self.client.log_batch(self.run_id, [Metric(key, value, now, step) for key, value in counted.items()])
-        self.last_step = max(step, self.last_step)
+        self.steps |= {step} if step else set()
 
     def artifact(self, path: Path, folder: str = "") -> None:
         self.client.log_artifact(self.run_id, str(path), folder or None)
@@ -80,12 +81,15 @@ class MlflowStudy:
         """Says that the study is going on."""
         self.client.update_run(self.run.run_id, status="RUNNING")
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         failed = "KILLED" if kind and issubclass(kind, KeyboardInterrupt) else "FAILED"
         try:
             self.run.finish(failed if kind else "FINISHED")
         except MlflowException:  # how the job ended matters more than that a store is away
             LOG.exception("tracking: the study's run was not closed")
+        if isinstance(error, MlflowException):
+            reason = str(error).splitlines()[0]
+            raise JobError(f"MLflow did not take a result ({reason}); the same command again goes on") from error
 
     def trial(self, root: int) -> MlflowRun:
         """The run of a trial, made if there is none; going again if it had ended."""

@@ -59,7 +59,8 @@ def nodes():
 
 
 def run_probe(output, state, config=TINY, tracking="sqlite:///runs.db"):
-    return probe(config, state, output, tracking, Resources(workers=1), limit_s=LIMIT_S)
+    stores = {"--study-uri": "sqlite:///study.db", "--tracking-uri": tracking}
+    return probe(config, state, output, stores, Resources(workers=1), limit_s=LIMIT_S)
 
 
 def test_all_is_tried_and_nothing_is_left_behind(nodes, state, tmp_path):

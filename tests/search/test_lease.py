@@ -9,7 +9,7 @@ from sqlalchemy import create_engine
 
 from medgan.errors import InputError, JobError
 from medgan.search import lease
-from medgan.search.lease import LEASES, clear, holder, is_expired, leased
+from medgan.search.lease import LEASES, holder, is_expired, leased
 
 HOLDING = """
 import sys, time
@@ -50,7 +50,8 @@ def test_a_lease_is_given_back_however_the_block_ends(uri):
 
 
 def test_studies_of_one_database_are_held_apart(uri):
-    with leased(uri, "s"), leased(uri, "t"):
+    with leased(uri, "s") as lost, leased(uri, "t"):
+        assert not lost()
         assert holder(uri, "s") and holder(uri, "t")
 
 
@@ -82,5 +83,11 @@ def test_a_driver_that_slept_too_long_ends_when_another_has_taken_over(uri, monk
     with pytest.raises(JobError, match="study s: its lease was lost to process"), leased(uri, "s"):
         change(uri, token="another's")
         time.sleep(5)
-    clear(uri, "s")
-    assert holder(uri, "s") == ""
+
+
+def test_a_database_that_cannot_be_opened_is_refused():
+    with (
+        pytest.raises(InputError, match="--study-uri .*cannot open the study database"),
+        leased("sqlite:////no/x.db", "s"),
+    ):
+        pass
