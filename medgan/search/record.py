@@ -100,7 +100,9 @@ class Recorder:
 
     def _facts(self, assignment: Assignment) -> Facts:
         resources, seed = assignment.resources, assignment.config.train.seed
-        facts = run_facts(job, workers=resources.workers, threads=resources.cpus, device=resources.device, seed=seed)
+        facts = run_facts(
+            self.facts or {}, workers=resources.workers, threads=resources.cpus, device=resources.device, seed=seed
+        )
         trial = {"number": assignment.number, "root": assignment.root, **self.attempts[assignment.number]}
         return {**facts, "trial": trial}
 
