@@ -17,13 +17,11 @@ from sqlalchemy import (
     Connection,
     Engine,
     Float,
-    Insert,
     Integer,
     MetaData,
     Row,
     String,
     Table,
-    Update,
     create_engine,
 )
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
@@ -121,20 +119,20 @@ class _Store:
             "token": token, "host": socket.gethostname(), "namespace": _namespace(), "process": os.getpid(),
             "started": _started(os.getpid()), "since": time.time(), "beat": time.time(),
         }  # fmt: skip
-        with self.engine.begin() as connection:
-            there = _row(connection, study)
-            if there is None:
-                statement: Insert | Update = LEASES.insert().values(study=study, **mine)
-            elif _is_alive(there):
-                raise InputError(f"study {study}: already run by {_described(there)}; wait for it or end it")
-            else:
-                statement = LEASES.update().where(LEASES.c.study == study, LEASES.c.token == there.token).values(**mine)
-            try:
-                changed = connection.execute(statement).rowcount
-            except (IntegrityError, OperationalError):
-                changed = 0
-        if changed != 1:
-            raise InputError(f"study {study}: another driver took it a moment ago; wait for it")
+        try:
+            with self.engine.begin() as connection:
+                there = _row(connection, study)
+                if there is None:
+                    connection.execute(LEASES.insert().values(study=study, **mine))
+                    return
+                if _is_alive(there):
+                    raise InputError(f"study {study}: already run by {_described(there)}; wait for it or end it")
+                same = LEASES.update().where(LEASES.c.study == study, LEASES.c.token == there.token)
+                if connection.execute(same.values(**mine)).rowcount == 1:
+                    return
+        except (IntegrityError, OperationalError):
+            LOG.exception("study %s: its lease was not taken", study)
+        raise InputError(f"study {study}: another driver took it a moment ago; wait for it")
 
     def renew(self, study: str, token: str) -> bool:
         """False where the lease is another's now."""

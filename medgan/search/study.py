@@ -77,6 +77,7 @@ def open_study(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group: settings that move at times
         # a resumed study must not draw its first trials again
+        study.set_metric_names([goal.metric for goal in goals])  # for Optuna's own pictures
         study.sampler = SAMPLERS[sampler](seed + len(study.get_trials(deepcopy=False)))
     if KEY not in study.user_attrs:
         study.set_user_attr(KEY, uuid.uuid4().hex[:8])
