@@ -180,7 +180,7 @@ def show_result(
     _commands(
         console,
         {
-            "read": str(place.report(study.study_name) / "report.html"),
+            "report": str(place.report(study.study_name) / "report.html"),
             "compare runs": _compare(place),
             "use the model": f"medgan translate --model models:/{outcome.model}@{alias} {_store(place)} "
             f"{outcome.source}_FOLDER OUT_FOLDER",
