@@ -21,6 +21,7 @@ import ray
 import ray.train.collective
 import torch
 
+from medgan.build.networks import refuse_misfit
 from medgan.build.training import build_training
 from medgan.config import Config
 from medgan.data.dataset import PreparedDataset
@@ -78,6 +79,7 @@ class Worker:
         self.training = None
         release_memory()
         self.folder = Path(order.folder)
+        refuse_misfit(order.config, slices=order.config.train.batch_size // self.runtime.size)
         dataset = opened(order.dataset)
         self.training = build_training(order.config, dataset, self.runtime, folder=self.folder)
         epoch = self.training.state.epoch

@@ -15,7 +15,6 @@ from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from medgan.build.networks import refuse_misfit
 from medgan.config import Config
 from medgan.distributed.resident import Resources
 from medgan.engine.checkpoint import read_history
@@ -66,9 +65,7 @@ class Job:
         Raises:
             InputError: they do not go together.
         """
-        config = self.space.draw(trial, self.base)
-        refuse_misfit(config, slices=config.train.batch_size // self.resources.workers)
-        return self.assignment(trial, config)
+        return self.assignment(trial, self.space.draw(trial, self.base))
 
     def assignment(self, trial: Trial | FrozenTrial, config: Config) -> Assignment:
         """A trial's place in the study, with its configuration."""
