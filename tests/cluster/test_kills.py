@@ -1,6 +1,6 @@
 """Random kills over one study: no trial is lost or done twice, no epoch is recorded twice, nothing is left behind.
 
-The short form kills a worker, a trial's actor and the driver once each. The long one:
+The short form kills a worker, a trial's actor and the driver once each, on SQLite. The long one, on PostgreSQL too:
 `MEDGAN_KILLS=25 MEDGAN_TRIALS=24 MEDGAN_SEED=1 pytest -m "" tests/cluster/test_kills.py`.
 """
 
@@ -41,6 +41,9 @@ search:
 scheduler: {{grace_epochs: {GRACE}}}
 trials: {TRIALS}
 """
+LONG_FORM = pytest.mark.skipif(
+    "MEDGAN_KILLS" not in os.environ, reason="the long form: MEDGAN_KILLS=25 MEDGAN_TRIALS=24"
+)
 REPEATED = ("infrastructure", "interrupted")
 TITLES = {"worker": "RayTrainWorker", "actor": "ResourceTrainable"}
 
@@ -130,7 +133,7 @@ def disturb(story, start, processes_of, descendants):
     assert story.jobs[-1].end(LIMIT_S) == 0, str(story)
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=LONG_FORM)])
 def story(request, tmp_path_factory, dicom, search, processes_of, descendants):
     """A study that was disturbed, on either kind of database."""
     home = tmp_path_factory.mktemp("kills") / "home"

@@ -19,7 +19,7 @@ from medgan.presets.table import PRESETS
 from medgan.search.memory import Tally, available_bytes, estimate, gigabytes
 
 STEP = """
-import json, resource, sys, torch
+import json, sys, torch
 from medgan.build.objective import build_objective
 from medgan.build.training import build_state, updates_of
 from medgan.config import with_values
@@ -32,9 +32,10 @@ state, objective = build_state(config, SingleProcess(torch.device("cpu"))), buil
 images = torch.zeros(2, config.train.batch_size, 1, config.data.size, config.data.size)
 for _ in range(2):
     train_step(state, objective, iter([tuple(images)] * updates_of(config).batches), updates_of(config))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
+print(int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) << 10)
 """
-"""Two real steps in a process of their own: the second has Adam's moments. Prints the most it held, in bytes."""
+"""Two real steps in a process of their own: the second has Adam's moments. Prints the most it held, in bytes:
+its own, where getrusage counts what the process that started it held, too."""
 TINY = {
     "data.size": 32,
     "generator.num_blocks": 1,
