@@ -1,4 +1,4 @@
-"""The whole job, top to bottom: prepare, plan, search, test, register, report."""
+"""The whole job, top to bottom: prepare, plan, search, report, test, register."""
 
 from __future__ import annotations
 
@@ -101,7 +101,8 @@ def _run(accepted: Accepted, study: Study, tracking: MlflowStudy, terminal: Cons
         _report(job, study, tracking, dataset, place.report(study.study_name))
         outcome, best = Outcome.of(study), best_trial(study)
         if outcome is None or best is None or outcome.root != root_of(best[0]):
-            _start(stack, terminal)
+            if best is not None:
+                _start(stack, terminal)
             outcome = conclude(job, study, tracking, dataset, place)
     show_result(terminal, outcome, place=place, study=study, handovers=handovers, stopped=stopped)
 

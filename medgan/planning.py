@@ -96,7 +96,7 @@ def try_out(accepted: Accepted, foreseen: Outlook, fit: Fit) -> list[str]:
 
 
 def plan(request: Request, console: Console, *, with_probe: bool) -> None:
-    """What `medgan plan` does: everything a job does before its first trial, and no trial; nothing is stored.
+    """What `medgan plan` does: everything a job does before its first trial, and no trial; only data are prepared.
 
     Raises:
         InputError: the request cannot be carried out.

@@ -121,7 +121,7 @@ def retell(job: Job, study: optuna.Study, listener: Listener) -> None:
     """Tells of finished trials whose folders still hold their last state: a dead driver had not got them told."""
     for trial in finished(study):
         history = read_history(trial_folder(job.checkpoints, root_of(trial)))
-        if not history:
+        if not history or state_of(trial) == "input":  # the latter's epochs lack what a goal needs; the doctor tells
             continue
         assignment = job.assignment(trial, job.space.configured(trial.params, job.base))
         listener.started(assignment)
