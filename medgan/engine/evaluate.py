@@ -18,6 +18,8 @@ Perceptual = Callable[[Tensor, Tensor], Tensor]
 """(output, target), each (B, 1, H, W) in [-1, 1] -> LPIPS (B,)."""
 SAME = 1e-6
 """Outputs that differ by less anywhere, in [-1, 1], are one image."""
+SATURATED = 0.999
+"""Values beyond it, in [-1, 1], are at an end of the range, where tanh passes no gradient back."""
 
 
 @torch.no_grad()
@@ -32,11 +34,11 @@ def evaluate(
     """The metrics of every slice, the same list on every rank; with LPIPS where `perceptual` computes it.
 
     Raises:
-        Diverged: an output is not finite, or is the same whatever the source.
+        Diverged: an output is not finite, or all are the same whatever the source, or black and white alone.
     """
     mine = range(runtime.rank, len(slices), runtime.size)
     rows: list[Row] = []
-    finite, first, constant = 1.0, None, 1.0
+    finite, first, constant, saturated = 1.0, None, 1.0, 1.0
     was_training = generator.training
     generator.eval()
     for start in range(0, len(mine), batch_size):
@@ -46,13 +48,16 @@ def evaluate(
         finite = min(finite, float(output.isfinite().all()))
         first = output[:1].clone() if first is None else first
         constant = min(constant, float((output - first).abs().max() < SAME))
+        saturated = min(saturated, float((output.abs() > SATURATED).float().mean() > SATURATED))
         rows += rows_of(slices, indices, output, target, mask, perceptual)
     generator.train(was_training)
-    told = runtime.mean({"finite": finite, "constant": constant})
+    told = runtime.mean({"finite": finite, "constant": constant, "saturated": saturated})
     if told["finite"] < 1:
         raise Diverged("the generator's output is not finite")
     if told["constant"] == 1 and len(slices) > runtime.size:
         raise Diverged("the generator's output is the same whatever the source")
+    if told["saturated"] == 1 and len(slices) > runtime.size:
+        raise Diverged("the generator's output is black and white alone, whatever the source")
     return runtime.gather(rows)
 
 

@@ -144,5 +144,17 @@ def test_a_generator_that_gives_one_image_for_every_source_has_diverged(make_sli
         evaluate(Collapsed(), make_slices(4), SingleProcess(CPU), batch_size=2)
 
 
+class Saturated(nn.Module):
+    """Follows the source, with no value between the ends of the range."""
+
+    def forward(self, source):
+        return torch.where(source > source.mean(), 1.0, -1.0)
+
+
+def test_a_generator_without_a_value_between_the_ends_of_the_range_has_diverged(make_slices):
+    with pytest.raises(Diverged, match="the generator's output is black and white alone"):
+        evaluate(Saturated(), make_slices(4), SingleProcess(CPU), batch_size=2)
+
+
 def test_of_a_single_slice_nobody_can_say_so(make_slices):
     assert len(evaluate(Collapsed(), make_slices(1), SingleProcess(CPU))) == 1
