@@ -1,12 +1,42 @@
-"""The first champion's gate, by hand."""
+"""The gates, by hand; the test behind them against scipy."""
 
+import dataclasses
+import math
+
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import permutation_test
 
-from medgan.registry.gates import beats_floor
+from medgan.errors import InputError
+from medgan.registry.gates import EXACT, Evidence, beats_floor, judge, sign_flip
+from medgan.registry.rules import Rules
+
+SUPERIOR = {"non_inferior": {}, "worst_patient": {}}
+"""Superiority on the primary metric, and enough patients: nothing else."""
+GAINS = (0.01, 0.02, 0.03, 0.015, 0.025, 0.012)
 
 
-def patients(*values):
-    return {f"p{number}": {"ssim": value} for number, value in enumerate(values)}
+def patients(*values, metric="ssim"):
+    return {f"p{number}": {metric: value} for number, value in enumerate(values)}
+
+
+def evidence(*values, metric="ssim", **facts):
+    return Evidence(
+        patients(*values, metric=metric), **{"latency_ms": 10.0, "memory_gb": 1.0, "pretrained": True, **facts}
+    )
+
+
+def pair(gains, *, start=0.8, metric="ssim"):
+    """Candidate and champion of those gains in the metric's value."""
+    return evidence(*(start + gain for gain in gains), metric=metric), evidence(*(start for _ in gains), metric=metric)
+
+
+def reason(verdict, beginning):
+    """The one reason that begins so."""
+    (found,) = (text for text in verdict.reasons if text.startswith(beginning))
+    return found
 
 
 @pytest.mark.parametrize(("ours", "passed"), [((0.7, 0.5), True), ((0.5, 0.5), False), ((0.4, 0.5), False)])
@@ -16,6 +46,231 @@ def test_the_mean_over_patients_must_be_above_the_mean_images(ours, passed):
     assert ("not above" in verdict.reasons[0]) is not passed
 
 
-def test_other_patients_cannot_be_compared():
+def test_other_patients_cannot_be_compared_with_the_floor():
     with pytest.raises(AssertionError, match="same patients"):
         beats_floor(patients(0.5), patients(0.5, 0.5), name="mean image")
+
+
+def test_a_gain_with_each_of_six_patients_is_shown():
+    verdict = judge(*pair(GAINS), Rules(**SUPERIOR), tried=1)
+    assert verdict.passed
+    assert (verdict.p, verdict.adjusted_p) == (1 / 64, 1 / 64)
+    assert verdict.reasons == (
+        "ssim 0.8187 against 0.8, better by 0.01867, more than 0 needed: p 0.01562, adjusted for 1 tried on these "
+        "patients 0.01562; at most 0.05 allowed: holds",
+        "6 test patients, at least 6 needed: holds",
+    )
+
+
+def test_the_same_gains_the_other_way_round_are_not():
+    candidate, champion = pair(GAINS)
+    verdict = judge(champion, candidate, Rules(**SUPERIOR), tried=1)
+    assert not verdict.passed and verdict.p == 1.0
+    assert "worse by 0.01867" in reason(verdict, "ssim")
+
+
+def test_a_model_is_not_better_than_itself():
+    candidate, _ = pair(GAINS)
+    assert judge(candidate, candidate, Rules(**SUPERIOR), tried=1).p == 1.0
+
+
+def test_two_of_six_patients_that_lose_a_little_are_too_many():
+    verdict = judge(*pair((0.03, 0.02, 0.03, 0.02, -0.01, -0.01)), Rules(**SUPERIOR), tried=1)
+    # By hand, in hundredths: 12 - 2 x (what is turned) >= 8 leaves none, 1, 1, 1 + 1, 2 and 2 of 3 2 3 2 1 1.
+    assert verdict.p == 6 / 64 and not verdict.passed
+
+
+def test_the_order_of_the_patients_does_not_matter():
+    candidate, champion = pair((0.03, 0.02, 0.03, 0.02, -0.01, -0.01))
+    turned = dataclasses.replace(candidate, patients=dict(reversed(candidate.patients.items())))
+    assert judge(turned, champion, Rules(**SUPERIOR), tried=1) == judge(candidate, champion, Rules(**SUPERIOR), tried=1)
+
+
+@pytest.mark.parametrize(("margin", "passed"), [(0.0, True), (0.009, True), (0.01, False), (0.02, False)])
+def test_the_margin_must_be_exceeded(margin, passed):
+    assert judge(*pair([0.01] * 6), Rules(**SUPERIOR, margin=margin), tried=1).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("metric", "ours", "theirs", "passed"),
+    [
+        ("psnr", 30.0, 29.0, True),
+        ("mae_hu_body", 80.0, 90.0, True),
+        ("mae_hu_body", 90.0, 80.0, False),
+        ("lpips", 0.1, 0.2, True),
+        ("bias_hu", -5.0, 10.0, True),
+        ("bias_hu", 5.0, -10.0, True),
+        ("bias_hu", -10.0, 5.0, False),
+    ],
+)
+def test_each_metric_has_its_better_direction(metric, ours, theirs, passed):
+    candidate, champion = (evidence(*[value] * 6, metric=metric) for value in (ours, theirs))
+    assert judge(candidate, champion, Rules(**SUPERIOR, primary=metric), tried=1).passed is passed
+
+
+@pytest.mark.parametrize(("tried", "adjusted"), [(1, 1 / 64), (3, 3 / 64), (4, 4 / 64), (100, 1.0)])
+def test_the_ledger_adjusts_and_blocks_only_where_the_rules_say_so(tried, adjusted):
+    told = judge(*pair(GAINS), Rules(**SUPERIOR), tried=tried)
+    blocked = judge(*pair(GAINS), Rules(**SUPERIOR, ledger="block"), tried=tried)
+    assert told.p == blocked.p == 1 / 64 and told.adjusted_p == blocked.adjusted_p == adjusted
+    assert told.passed and blocked.passed is (adjusted <= 0.05)
+
+
+def test_too_few_patients_for_any_p_are_told():
+    few = judge(*pair(GAINS[:4]), Rules(**SUPERIOR, min_patients=2), tried=1)
+    assert not few.passed and few.p == 1 / 16
+    assert "at most 0.05 allowed, which 4 patients cannot show: does not hold" in reason(few, "ssim")
+    many = judge(*pair(GAINS), Rules(**SUPERIOR, ledger="block"), tried=4)
+    assert "adjusted at most 0.05 allowed, which 6 patients cannot show: does not hold" in reason(many, "ssim")
+
+
+def test_fewer_patients_than_the_rules_want_are_not_enough():
+    verdict = judge(*pair(GAINS[:5]), Rules(**SUPERIOR), tried=1)
+    assert verdict.p == 1 / 32 and not verdict.passed
+    assert "5 test patients, at least 6 needed: does not hold" in verdict.reasons
+
+
+@pytest.mark.parametrize(("lost", "passed"), [(0.0, True), (0.49, True), (0.5, False), (0.6, False)])
+def test_another_metric_must_be_shown_to_lose_less_than_its_margin(lost, passed):
+    candidate, champion = pair(GAINS)
+    for number in range(6):
+        candidate.patients[f"p{number}"]["psnr"] = 30 - lost
+        champion.patients[f"p{number}"]["psnr"] = 30
+    verdict = judge(candidate, champion, Rules(worst_patient={}), tried=1)
+    assert verdict.passed is passed
+    assert f"less than 0.5 may be lost: p {'0.01562' if passed else '1'}, at most 0.05" in reason(verdict, "psnr")
+
+
+def test_a_mean_within_its_margin_is_not_enough_where_patients_differ_much():
+    rules = Rules(non_inferior={"ssim": 0.01}, worst_patient={})
+    verdict = judge(*pair((0.05, -0.06, 0.04, -0.05, 0.06, -0.06)), rules, tried=1)
+    assert "worse by 0.003333, less than 0.01 may be lost: p 0.3906, at most 0.05 allowed: does not hold" in str(
+        verdict.reasons
+    )
+
+
+@pytest.mark.parametrize(("loss", "passed"), [(0.05, True), (0.0501, False)])
+def test_no_patient_may_lose_more_than_the_rules_allow(loss, passed):
+    rules = Rules(non_inferior={}, worst_patient={"ssim": 0.05})
+    verdict = judge(*pair((*[0.1] * 8, -loss)), rules, tried=1)
+    assert verdict.passed is passed
+    holds = "holds" if passed else "does not hold"
+    told = reason(verdict, "ssim of one patient")
+    assert told == f"ssim of one patient worse by {loss:.4g} at most (patient p8), 0.05 allowed: {holds}"
+
+
+def test_where_every_patient_gains_the_worst_loses_nothing():
+    verdict = judge(*pair(GAINS), Rules(non_inferior={}, worst_patient={"ssim": 0.0}), tried=1)
+    assert "ssim of one patient worse by 0 at most, 0 allowed: holds" in verdict.reasons
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "bound", "text", "passed"),
+    [
+        ("ssim", (0.7, 0.9), 0.8, "ssim 0.8, at least 0.8 needed: holds", True),
+        ("ssim", (0.7, 0.9), 0.81, "ssim 0.8, at least 0.81 needed: does not hold", False),
+        ("mae_hu", (70, 90), 80, "mae_hu 80, at most 80 allowed: holds", True),
+        ("mae_hu", (70, 90), 79, "mae_hu 80, at most 79 allowed: does not hold", False),
+        ("bias_hu", (-20, 20), 10, "bias_hu 20, at most 10 allowed: does not hold", False),
+    ],
+)
+def test_without_a_champion_the_floors_decide(metric, values, bound, text, passed):
+    rules = Rules(**SUPERIOR, primary=metric, floors={metric: bound}, min_patients=2)
+    verdict = judge(evidence(*values, metric=metric), None, rules, tried=1)
+    assert verdict.passed is passed
+    assert (verdict.p, verdict.adjusted_p) == (None, None)
+    assert verdict.reasons == (
+        "there is no champion to compare with",
+        "2 test patients, at least 2 needed: holds",
+        text,
+    )
+
+
+def test_the_floors_are_asked_with_a_champion_too():
+    verdict = judge(*pair(GAINS), Rules(**SUPERIOR, floors={"ssim": 0.9}), tried=1)
+    assert not verdict.passed and "ssim 0.8187, at least 0.9 needed: does not hold" in verdict.reasons
+
+
+@pytest.mark.parametrize(
+    ("rule", "facts", "text"),
+    [
+        ({"max_latency_ms": 10.0}, {"latency_ms": 10.5}, "10.5 ms a slice, at most 10 allowed"),
+        ({"max_memory_gb": 2.0}, {"memory_gb": 2.5}, "2.5 GB, at most 2 allowed"),
+        ({"extractor": "pretrained"}, {"pretrained": False}, "feature extractor of random weights, a pretrained"),
+    ],
+)
+def test_a_limit_is_held_where_the_rules_have_it(rule, facts, text):
+    slow = evidence(*[0.8] * 6, **facts)
+    assert judge(slow, None, Rules(**SUPERIOR), tried=1).passed
+    verdict = judge(slow, None, Rules(**SUPERIOR, **rule), tried=1)
+    assert not verdict.passed and reason(verdict, text).endswith("does not hold")
+    assert judge(evidence(*[0.8] * 6), None, Rules(**SUPERIOR, **rule), tried=1).passed
+
+
+def test_a_latency_that_is_no_number_does_not_pass():
+    assert not judge(
+        evidence(*[0.8] * 6, latency_ms=math.nan), None, Rules(**SUPERIOR, max_latency_ms=9), tried=1
+    ).passed
+
+
+def test_other_patients_are_refused_not_left_out():
+    candidate, champion = pair(GAINS)
+    others = dataclasses.replace(champion, patients={**champion.patients, "a": {"ssim": 0.5}, "b": {"ssim": 0.5}})
+    with pytest.raises(
+        InputError, match=r"same test patients; none only of the candidate, 2 \(a, b\) only of the champ"
+    ):
+        judge(candidate, others, Rules(**SUPERIOR), tried=1)
+
+
+@pytest.mark.parametrize("rule", [{"primary": "vif"}, {"floors": {"vif": 0.1}}, {"worst_patient": {"vif": 0.1}}])
+def test_a_metric_that_was_not_measured_is_refused(rule):
+    message = "candidate, patient p0: the rules ask for vif, which was not measured; measured: ssim"
+    with pytest.raises(InputError, match=message):
+        judge(*pair(GAINS), Rules(**{**SUPERIOR, **rule}), tried=1)
+
+
+def test_a_metric_that_one_patient_lacks_is_refused():
+    candidate, champion = pair(GAINS)
+    del champion.patients["p3"]["ssim"]
+    with pytest.raises(InputError, match="champion, patient p3: the rules ask for ssim.*measured: nothing"):
+        judge(candidate, champion, Rules(**SUPERIOR), tried=1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_refused(value):
+    candidate, champion = pair((*GAINS[:5], value))
+    with pytest.raises(InputError, match=f"candidate, patient p5: expected a finite ssim; got {value}"):
+        judge(candidate, champion, Rules(**SUPERIOR), tried=1)
+
+
+def test_no_patient_at_all_is_refused():
+    with pytest.raises(InputError, match="candidate: expected at least one test patient; got none"):
+        judge(evidence(), None, Rules(), tried=1)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=11))
+def test_the_test_is_scipys_exact_one(differences):
+    given_ = np.round(differences, 3)
+    theirs = permutation_test(
+        (given_,), np.sum, permutation_type="samples", vectorized=True, n_resamples=np.inf, alternative="greater"
+    )
+    assert sign_flip(given_) == pytest.approx(theirs.pvalue, abs=1e-12)
+
+
+def test_beyond_the_exact_patterns_are_drawn_and_agree():
+    random = np.random.default_rng(3)
+    gains = random.normal(0.25, 1.0, EXACT)
+    exact = sign_flip(gains)
+    drawn = sign_flip(np.append(gains, 0.0))  # a patient without a difference changes no sum
+    assert 0.01 < exact < 0.5
+    assert drawn == pytest.approx(exact, abs=4 * math.sqrt(exact / 99_999)) and drawn != exact
+    assert sign_flip(np.append(gains, 0.0)) == drawn, "the same patterns every time"
+    assert sign_flip(np.ones(EXACT + 1)) == 1 / 100_000, "never 0"
+
+
+@given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=12), st.integers(1, 100))
+def test_a_larger_gain_never_makes_p_larger(differences, more):
+    before = np.array(differences, dtype=float)
+    after = before.copy()
+    after[0] += more
+    assert sign_flip(after) <= sign_flip(before)

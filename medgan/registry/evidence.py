@@ -1,0 +1,53 @@
+"""What speaks for or against a version, kept with the run that trained it and named by the version's tags."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from medgan.errors import JobError
+from medgan.place import shown
+
+
+def attach(name: str, number: str, *, files: Path, folder: str, tags: Mapping[str, Any], uri: str) -> None:
+    """Keeps files with the run of a version, then the tags that tell of them on the version itself.
+
+    Args:
+        name: of the registered model.
+        number: of the version.
+        files: folder whose files are kept.
+        folder: among the run's artifacts.
+        tags: of the version.
+        uri: the tracking store.
+
+    Raises:
+        JobError: the store did not take it.
+    """
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        run_id = client.get_model_version(name, number).run_id
+        client.log_artifacts(run_id, str(files), folder)
+        for key, value in tags.items():
+            client.set_model_version_tag(name, number, key, str(value))
+    except MlflowException as error:
+        reason = str(error).splitlines()[0]
+        raise JobError(f"{shown(uri)} did not take the evidence on {name} version {number} ({reason})") from None
+
+
+def read_back(name: str, number: str, path: str, *, uri: str) -> bytes | None:
+    """A file that was kept with the run of a version; none if there is none."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    client = MlflowClient(tracking_uri=uri)
+    run_id, parent = client.get_model_version(name, number).run_id, path.rpartition("/")[0]
+    if not any(one.path == path for one in client.list_artifacts(run_id, parent)):
+        return None
+    mlflow.set_tracking_uri(uri)
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(client.download_artifacts(run_id, path, folder)).read_bytes()

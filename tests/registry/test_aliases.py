@@ -1,0 +1,166 @@
+"""Champion and previous on a real MLflow store, with a crash before each write."""
+
+import pytest
+from mlflow import MlflowClient
+
+from medgan.errors import InputError, JobError
+from medgan.registry.aliases import disagreement, mend, predecessor, roll_back, take_over
+from medgan.registry.models import holder, point
+
+WRITES = ("set_model_version_tag", "set_registered_model_alias", "delete_registered_model_alias")
+
+
+class Crash(Exception):
+    """The process is gone."""
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("aliases")
+    return f"sqlite:///{folder / 'mlflow.db'}", folder
+
+
+@pytest.fixture
+def model(registry, request):
+    """(name, uri) of a model of its own with versions 1, 2 and 3; version 1 is champion."""
+    uri, folder = registry
+    client, name = MlflowClient(tracking_uri=uri), f"model-{abs(hash(request.node.name))}"
+    client.create_registered_model(name)
+    for _ in range(3):
+        client.create_model_version(name, source=str(folder))
+    point(name, "champion", "1", uri=uri)
+    return name, uri
+
+
+def champion(model):
+    return holder(model[0], "champion", uri=model[1])
+
+
+def previous(model):
+    return holder(model[0], "previous", uri=model[1])
+
+
+@pytest.fixture
+def crash_before(monkeypatch):
+    """A function of n: from then on the store's n-th write is never made."""
+
+    def arm(number):
+        left = [number]
+
+        def guarded(real):
+            def call(*arguments, **named):
+                left[0] -= 1
+                if left[0] == 0:
+                    raise Crash
+                return real(*arguments, **named)
+
+            return call
+
+        for write in WRITES:
+            monkeypatch.setattr(MlflowClient, write, guarded(getattr(MlflowClient, write)))
+
+    yield arm
+    monkeypatch.undo()
+
+
+def test_a_promoted_version_is_champion_and_the_one_before_is_previous(model):
+    name, uri = model
+    take_over(name, "2", judged_against="1", uri=uri)
+    take_over(name, "3", judged_against="2", uri=uri)
+    assert (champion(model), previous(model)) == ("3", "2")
+    assert predecessor(name, "2", uri=uri) == "1"
+    assert disagreement(name, uri=uri) is None
+
+
+def test_a_rollback_takes_one_step_back_and_the_next_another(model):
+    name, uri = model
+    take_over(name, "2", judged_against="1", uri=uri)
+    take_over(name, "3", judged_against="2", uri=uri)
+    assert roll_back(name, uri=uri) == ("3", "2")
+    assert (champion(model), previous(model)) == ("2", "1")
+    assert roll_back(name, uri=uri) == ("2", "1")
+    assert (champion(model), previous(model)) == ("1", None)
+    with pytest.raises(InputError, match="version 1 took over from no version; there is nothing to roll back to"):
+        roll_back(name, uri=uri)
+
+
+def test_a_rolled_back_version_is_promoted_again(model):
+    name, uri = model
+    take_over(name, "2", judged_against="1", uri=uri)
+    roll_back(name, uri=uri)
+    take_over(name, "2", judged_against="1", uri=uri)
+    assert (champion(model), previous(model)) == ("2", "1")
+
+
+@pytest.mark.parametrize("write", [1, 2, 3])
+def test_a_crash_in_a_promotion_leaves_the_champion_and_the_same_again_finishes_it(model, crash_before, write):
+    name, uri = model
+    take_over(name, "2", judged_against="1", uri=uri)
+    crash_before(write)
+    with pytest.raises(Crash):
+        take_over(name, "3", judged_against="2", uri=uri)
+    assert champion(model) == "2"
+    mend(name, uri=uri)
+    assert (champion(model), previous(model)) == ("2", "1")
+    take_over(name, "3", judged_against="2", uri=uri)
+    assert (champion(model), previous(model)) == ("3", "2")
+
+
+@pytest.mark.parametrize("write", [1, 2])
+def test_a_crash_in_a_rollback_leaves_a_champion_and_the_doctor_finishes_it(model, crash_before, write):
+    name, uri = model
+    take_over(name, "2", judged_against="1", uri=uri)
+    take_over(name, "3", judged_against="2", uri=uri)
+    crash_before(write)
+    with pytest.raises(Crash):
+        roll_back(name, uri=uri)
+    assert champion(model) == ("3" if write == 1 else "2")
+    mend(name, uri=uri)
+    assert previous(model) == predecessor(name, champion(model), uri=uri)
+
+
+def test_a_rollback_after_an_interrupted_one_does_not_take_two_steps(model, crash_before):
+    name, uri = model
+    take_over(name, "2", judged_against="1", uri=uri)
+    take_over(name, "3", judged_against="2", uri=uri)
+    crash_before(2)
+    with pytest.raises(Crash):
+        roll_back(name, uri=uri)
+    with pytest.raises(InputError, match="had been interrupted and is set right now: version 2 is champion"):
+        roll_back(name, uri=uri)
+    assert (champion(model), previous(model)) == ("2", "1")
+
+
+def test_a_champion_that_changed_since_it_was_judged_against_is_left_alone(model):
+    name, uri = model
+    with pytest.raises(JobError, match="version 2 was judged against version 3, but version 1 has become champion"):
+        take_over(name, "2", judged_against="3", uri=uri)
+    assert (champion(model), previous(model)) == ("1", None)
+
+
+def test_the_first_champion_takes_over_from_nobody(registry):
+    uri, folder = registry
+    client = MlflowClient(tracking_uri=uri)
+    client.create_registered_model("first")
+    client.create_model_version("first", source=str(folder))
+    with pytest.raises(InputError, match="first: expected a model with a champion in .*; there is none"):
+        roll_back("first", uri=uri)
+    take_over("first", "1", judged_against=None, uri=uri)
+    assert holder("first", "champion", uri=uri) == "1"
+    assert holder("first", "previous", uri=uri) is None
+
+
+def test_a_version_whose_predecessor_was_deleted_has_none(model):
+    name, uri = model
+    take_over(name, "2", judged_against="1", uri=uri)
+    MlflowClient(tracking_uri=uri).delete_model_version(name, "1")
+    assert predecessor(name, "2", uri=uri) is None
+    assert disagreement(name, uri=uri) is None
+
+
+def test_a_model_or_a_store_that_is_not_there_is_refused_and_not_made(registry, tmp_path):
+    with pytest.raises(InputError, match="absent: no such model in .*; registered: "):
+        roll_back("absent", uri=registry[0])
+    with pytest.raises(InputError, match="absent: there is no MLflow store"):
+        disagreement("absent", uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert not list(tmp_path.iterdir())
