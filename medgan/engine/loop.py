@@ -5,24 +5,25 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from medgan.data.atomic import write_atomically
 from medgan.data.augment import AUGMENTATIONS
 from medgan.data.dataset import Batches, Slices, Unpaired
 from medgan.engine.checkpoint import BEST, PICTURES, save_state, save_tensors
 from medgan.engine.evaluate import Perceptual, evaluate, fixed_pictures
+from medgan.engine.feed import Feed, stored_on
 from medgan.engine.runtime import Runtime
 from medgan.engine.state import State, bare
-from medgan.engine.steps import Batch, Updates, train_step
+from medgan.engine.steps import Updates, train_step
 from medgan.errors import Diverged
 from medgan.losses.objective import Objective
 from medgan.metrics.table import direction, overall_means, patient_means
@@ -68,6 +69,11 @@ class Training:
     perceptual: Perceptual | None = None
     select: str = "val/ssim"
     on_first_step: Callable[[], None] = lambda: None
+
+    @cached_property
+    def stored(self) -> tuple[Tensor, Tensor] | None:
+        """All training slices on the device, where they fit."""
+        return stored_on(self.runtime.device, self.train)
 
 
 def train_epoch(training: Training) -> dict[str, float]:
@@ -121,17 +127,18 @@ def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
 
 
 def _mean_losses(training: Training, objective: Objective) -> dict[str, float]:
-    """Runs the epoch's steps; returns `loss/...` means over steps and ranks."""
+    """Runs the epoch's steps; returns `loss/...` means over steps and ranks, and how long they waited for data."""
     epoch = training.state.epoch
     first, last = (steps_before(training, number) for number in (epoch, epoch + 1))
     torch.manual_seed(hash((training.seed, epoch, training.runtime.rank)))
-    batches = _batches(training, first * training.updates.batches)
+    feed = _feed(training, first * training.updates.batches)
     sums: dict[str, Tensor] = {}
+    training.on_first_step()
     for _ in range(first, last):
-        for name, value in train_step(training.state, objective, batches, training.updates).items():
+        for name, value in train_step(training.state, objective, feed, training.updates).items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value
     mine = {_loss_path(name): float(value) / (last - first) for name, value in sums.items()}
-    means = training.runtime.mean(mine)
+    means = training.runtime.mean({**mine, "time/data_s": feed.waited_s})
     for name, mean in means.items():
         if not np.isfinite(mean):
             raise Diverged(f"{name} is {mean} in epoch {epoch + 1}")
@@ -150,17 +157,13 @@ def steps_before(training: Training, epoch: int) -> int:
     return epoch * per_epoch // training.updates.batches
 
 
-def _batches(training: Training, start: int) -> Iterator[Batch]:
-    runtime, augment = training.runtime, AUGMENTATIONS[training.augment]
+def _feed(training: Training, start: int) -> Feed:
+    runtime = training.runtime
     sampler = Batches(
         len(training.train), training.batch_size, seed=training.seed, rank=runtime.rank, size=runtime.size, start=start
     )
-    loader = DataLoader(training.train, batch_sampler=sampler, pin_memory=runtime.device.type == "cuda")
-    for number, (source, target) in enumerate(loader):
-        if number == 0:
-            training.on_first_step()
-        device = runtime.device
-        yield augment(source.to(device, non_blocking=True), target.to(device, non_blocking=True))
+    augment = AUGMENTATIONS[training.augment]
+    return Feed(training.train, sampler, device=runtime.device, augment=augment, stored=training.stored)
 
 
 def _loss_path(name: str) -> str:

@@ -20,11 +20,11 @@ def test_a_row_holds_losses_validation_metrics_and_times(make_training):
     terms = ("adversarial", "perceptual")
     assert set(row) == {
         "loss/discriminator", *(f"loss/generator/{term}{form}" for term in terms for form in ("", "_weighted")),
-        "time/train_s", "time/epoch_s", *(name for name in row if name.startswith("val/")),
+        "time/data_s", "time/train_s", "time/epoch_s", *(name for name in row if name.startswith("val/")),
     }  # fmt: skip
     assert {"val/ssim", "val/psnr", "val/mse", "val/mae_hu", "val/mae_hu_body"} <= set(row)
     assert all(np.isfinite(value) for value in row.values())
-    assert row["time/train_s"] <= row["time/epoch_s"]
+    assert 0 < row["time/data_s"] <= row["time/train_s"] <= row["time/epoch_s"]
     assert training.state.history == [row]
     assert json.loads(json.dumps(row)) == row
 
