@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from medgan import cli_data, cli_runs, cli_search
+from medgan import cli_data, cli_registry, cli_runs, cli_search, cli_serving
 from medgan.errors import InputError, JobError
 from medgan.options import (
     Data,
@@ -53,9 +52,18 @@ def run_job(task: str) -> None:
     run(job)
 
 
+def run_promote() -> None:
+    """What `python jobs/promote.py` does."""
+    job = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    job.command()(cli_registry.promote)
+    run(job)
+
+
 app.add_typer(cli_data.app)
+app.add_typer(cli_registry.app)
 app.add_typer(cli_runs.app)
 app.add_typer(cli_search.app)
+app.add_typer(cli_serving.app)
 
 
 @app.command()
@@ -117,36 +125,6 @@ def train(
     )
     with stoppable():
         train_one(request, Console(highlight=False))
-
-
-@app.command()
-def translate(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="folder with the source series, DICOM")],
-    out: Annotated[Path, typer.Argument(help="folder to write, new or empty")],
-    model: Annotated[str, typer.Option(help="models:/NAME@ALIAS or models:/NAME/VERSION")],
-    output: Output = None,
-    tracking_uri: TrackingUri = None,
-) -> None:
-    """Translate every fitting DICOM series below IN with a registered model; the result says it is synthetic."""
-    import warnings
-
-    import torch
-
-    from medgan.place import find_place
-    from medgan.registry.models import fetched
-    from medgan.serving.derive import ModelFacts
-    from medgan.serving.folder import translate_folder
-    from medgan.serving.model import load_translator, read_manifest
-
-    with fetched(model, uri=find_place(output, tracking_uri).tracking_uri) as (folder, name, version):
-        facts = ModelFacts(name=name, version=version, digest=read_manifest(folder).weights_sha256)
-        translator = load_translator(folder, device="cuda" if torch.cuda.is_available() else "cpu")
-        print(f"{name} version {version}")
-        with warnings.catch_warnings(record=True) as noted:
-            translate_folder(translator, source, out, facts=facts, progress=print)
-        for note in dict.fromkeys(str(warning.message) for warning in noted):
-            print(f"note: {note}")
-    print("Synthetic images, for research only; not for diagnosis.")
 
 
 def main() -> None:

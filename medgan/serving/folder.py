@@ -1,57 +1,210 @@
-"""Translates every fitting DICOM series below a folder."""
+"""Translates every fitting DICOM series below a folder, and goes on where an earlier run stopped."""
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
+import pydicom
+from pydicom.dataset import Dataset
+
 from medgan.data.catalogue import Series
-from medgan.data.series import find_series, read_volume, representative_headers
-from medgan.errors import InputError
-from medgan.serving.derive import ModelFacts, refuse_taken, write_derived
+from medgan.data.header import DAMAGE, damage_is
+from medgan.data.nifti import is_nifti
+from medgan.data.series import read_volume, representative_headers, survey
+from medgan.data.volume import Volume
+from medgan.errors import InputError, JobError
+from medgan.serving.derive import write_derived
+from medgan.serving.modules import ModelFacts
 from medgan.serving.translate import Translator, translate_volume
+
+FIRST_FILE = "00001.dcm"
 
 
 def translate_folder(
-    translator: Translator, source: Path, out: Path, *, facts: ModelFacts, progress: Callable[[str], None]
+    translator: Translator,
+    source: Path,
+    out: Path,
+    *,
+    facts: ModelFacts,
+    progress: Callable[[str], None],
+    advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
-    """Writes a derived series for each series of the task's source modality.
+    """Writes a derived series for each series of the task's source modality that the same model has not written yet.
+
+    While the network works on one series, the next is read and the last is written.
 
     Args:
         translator: what to use.
         source: a folder of DICOM files in any layout, of any number of patients.
-        out: a new or empty folder. One series goes straight into it; several go into `series-001`, `series-002`
-            and so on, in the order of `find_series`. No name tells who the patient is.
+        out: a new or empty folder, or what an earlier run of the same model left. One series goes straight into it;
+            several go into `series-001`, `series-002` and so on, in the order of `survey`. No name tells who the
+            patient is.
         facts: the model, as the derived series names it.
         progress: called with one line of text at a time, free of identifiers.
+        advance: called with the slices done, and those of all series.
 
     Returns:
         The folders written, one a series.
 
     Raises:
-        InputError: no series of that modality, `out` is taken, or a series cannot be read.
+        InputError: no series of that modality, `out` is taken, or the only series cannot be used.
+        JobError: some of several series cannot be used; the others are written.
     """
-    refuse_taken(out)
-    modality = translator.task.source.modality
-    found = find_series(source)
-    wanted = [series for series in found if series.modality == modality]
-    others = [series for series in found if series.modality != modality]
-    if not wanted:
-        raise InputError(f"{source}: expected a {modality} series; found {_counted(others)}")
-    if others:
-        progress(f"skipped {_counted(others)}: the task {translator.task.name} translates {modality}")
-    folders = [out / f"series-{number:03d}" for number in range(1, len(wanted) + 1)] if len(wanted) > 1 else [out]
-    for number, (series, folder) in enumerate(zip(wanted, folders, strict=True), 1):
-        volume = translate_volume(translator, read_volume(series))
-        write_derived(volume, representative_headers(series), folder, task=translator.task, model=facts)
-        progress(f"series {number} of {len(wanted)}: {len(volume.array)} slices written to {folder}")
+    written = _written(out, facts)
+    wanted = _wanted(translator, source, progress)
+    left = [series for series in wanted if _image(series) not in written]
+    if len(left) < len(wanted):
+        progress(f"{len(wanted) - len(left)} of {len(wanted)} series are there already")
+    if left and out in written.values():
+        raise InputError(f"output {out}: it holds one series, and there are {len(left)} more; give another folder")
+    named = (out / f"series-{number:03d}" for number in count(1))
+    free = (folder for folder in named if folder not in written.values())
+    folders = [next(free) for _ in left] if len(wanted) > 1 or written else [out] * len(left)
+    run = _Run(translator, facts, progress, advance, list(zip(left, folders, strict=True)))
+    run.translate_all()
+    if run.failed and len(wanted) == 1:
+        raise run.failed[0]
+    if run.failed:
+        raise JobError(f"{len(run.failed)} of {len(wanted)} series could not be translated; the lines above say why")
     return folders
 
 
-def _counted(found: Sequence[Series]) -> str:
+def _written(out: Path, facts: ModelFacts) -> dict[str, Path]:
+    """First source image -> folder of what the same model wrote; what a killed run left half is removed.
+
+    Raises:
+        InputError: there is something else.
+    """
+    for partial in [*out.parent.glob(f".{out.name}.*.partial"), *out.glob(".series-*.partial")]:
+        shutil.rmtree(partial)
+    if not out.exists():
+        return {}
+    refused = InputError(
+        f"output {out}: expected a new or an empty folder, or series that {facts} wrote; there is something else"
+    )
+    if not out.is_dir():
+        raise refused
+    folders = [out] if (out / FIRST_FILE).exists() else sorted(out.iterdir())
+    written = {_source_image(folder / FIRST_FILE, facts): folder for folder in folders}
+    if "" in written:
+        raise refused
+    return written
+
+
+def _source_image(path: Path, facts: ModelFacts) -> str:
+    """The instance UID of the slice from which this model made a derived one; empty if it did not."""
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        made_by = str(header.ContributingEquipmentSequence[-1].ContributionDescription)
+        return str(header.SourceImageSequence[0].ReferencedSOPInstanceUID) if made_by.endswith(str(facts)) else ""
+    except DAMAGE:
+        return ""
+
+
+def _image(series: Series) -> str:
+    """The instance UID of the first slice."""
+    if is_nifti(series.files[0]):
+        return "none"
+    with damage_is(f"{series.modality}: expected the headers that were found; reading them"):
+        header = pydicom.dcmread(series.files[0], stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
+        return str(header.SOPInstanceUID)
+
+
+def _wanted(translator: Translator, source: Path, progress: Callable[[str], None]) -> list[Series]:
+    modality, found = translator.task.source.modality, survey(source)
+    wanted = [series for series in found.series if series.modality == modality]
+    others = [series for series in found.series if series.modality != modality]
+    problems = sorted({problem.reason for problem in found.problems})
+    if not wanted:
+        reasons = "; ".join([counted(others)] * bool(others) + problems[:3])
+        raise InputError(f"{source}: expected a {modality} series; found {reasons}")
+    if others:
+        progress(f"skipped {counted(others)}: the task {translator.task.name} translates {modality}")
+    for problem in problems:
+        progress(f"skipped what cannot be used: {problem}")
+    return wanted
+
+
+def counted(found: Sequence[Series]) -> str:
     """Such as "59 CT slices in 1 series, 20 MR slices in 2 series"."""
     slices: dict[str, list[int]] = defaultdict(list)
     for series in found:
         slices[series.modality].append(len(series.files))
     return ", ".join(f"{sum(counts)} {name} slices in {len(counts)} series" for name, counts in sorted(slices.items()))
+
+
+@dataclass
+class _Run:
+    """Series on their way through reader, network and writer.
+
+    Attributes:
+        jobs: series, and the folder for what is made of each.
+        failed: what was wrong with those that cannot be used.
+        done: slices.
+    """
+
+    translator: Translator
+    facts: ModelFacts
+    progress: Callable[[str], None]
+    advance: Callable[[int, int], None]
+    jobs: list[tuple[Series, Path]]
+    failed: list[InputError] = field(default_factory=list)
+    done: int = 0
+
+    def translate_all(self) -> None:
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            before: Future[str] | None = None
+            for number, ((series, folder), read) in enumerate(zip(self.jobs, self._read(reader), strict=True), 1):
+                writing = self._translated(read, folder, writer)
+                self.done += len(series.files)
+                self._settle(number - 1, before)
+                before = writing
+            self._settle(len(self.jobs), before)
+
+    def _read(self, reader: ThreadPoolExecutor) -> Iterator[Future[tuple[Volume, list[Dataset]]]]:
+        """The volumes, each begun before the one before it is asked for no more."""
+        following = [reader.submit(_read, series) for series, _ in self.jobs[:1]]
+        for series, _ in self.jobs[1:]:
+            following.append(reader.submit(_read, series))
+            yield following.pop(0)
+        yield from following
+
+    def _translated(
+        self, read: Future[tuple[Volume, list[Dataset]]], folder: Path, writer: ThreadPoolExecutor
+    ) -> Future[str]:
+        """The writing of what the network makes of a volume, or why there is nothing to write."""
+        total, done = sum(len(series.files) for series, _ in self.jobs), self.done
+        try:
+            volume, headers = read.result()
+            derived = translate_volume(
+                self.translator, volume, progress=lambda slices, _: self.advance(done + slices, total)
+            )
+        except InputError as error:
+            nothing: Future[str] = Future()
+            nothing.set_exception(error)
+            return nothing
+        return writer.submit(self._write, derived, headers, folder)
+
+    def _write(self, derived: Volume, headers: Sequence[Dataset], folder: Path) -> str:
+        write_derived(derived, headers, folder, task=self.translator.task, model=self.facts)
+        return f"{len(derived.array)} slices written to {folder}"
+
+    def _settle(self, number: int, writing: Future[str] | None) -> None:
+        """Waits for a series to be written, and tells of it."""
+        if writing is None:
+            return
+        try:
+            self.progress(f"series {number} of {len(self.jobs)}: {writing.result()}")
+        except InputError as error:
+            self.failed.append(error)
+            self.progress(f"series {number} of {len(self.jobs)}: not translated: {error}")
+
+
+def _read(series: Series) -> tuple[Volume, list[Dataset]]:
+    return read_volume(series), representative_headers(series)

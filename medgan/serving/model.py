@@ -21,6 +21,8 @@ from medgan.tasks import task_named
 
 MANIFEST = "model.json"
 WEIGHTS = "generator.safetensors"
+CARD = "card.md"
+"""For people, see `medgan.serving.card`; no program needs it."""
 
 
 class ModelManifest(BaseModel, frozen=True, extra="forbid"):
@@ -38,6 +40,9 @@ class ModelManifest(BaseModel, frozen=True, extra="forbid"):
     )
     target_window: tuple[float, float] | None = Field(description="the same of the target; null: the source's")
     data_digest: str = Field(description="digest of the data set it was trained on")
+    training_patients: tuple[str, ...] = Field(default=(), description="hashes of those it was trained on")
+    validation_patients: tuple[str, ...] = Field(default=(), description="hashes of those its best epoch was chosen on")
+    key_id: str = Field(default="", description="of the key they were hashed with; empty: the patients are not known")
     weights_sha256: str = Field(default="", description="of generator.safetensors; set when saved")
     intended_use: Literal["research only"] = "research only"
 

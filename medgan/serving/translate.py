@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,8 @@ def translate_slices(
 ) -> np.ndarray:
     """Translates slices that are already at the network's spacing; any number of rows and columns.
 
+    Smaller ones than the training's grid are filled up to it with background, as they were for the training.
+
     A target without a window of its own, such as MR, comes back in the source's window.
 
     Args:
@@ -62,7 +64,9 @@ def translate_slices(
     network, task = translator.network, translator.task
     window = window or window_of(values, task.source)
     divisor, background = int(network.divisor), task.source.background  # type: ignore[arg-type]
-    padded, inside = _padded(values.astype(np.float32, copy=False), divisor=divisor, background=background)
+    lengths = [max(length, translator.size) for length in values.shape[1:]]
+    sides = [length + -length % divisor for length in lengths]
+    padded, inside = _padded(values.astype(np.float32, copy=False), sides, background)
     source = torch.from_numpy(to_network(padded, window))[:, None]
     device = next(network.parameters(), source).device
     with torch.inference_mode():
@@ -116,9 +120,9 @@ def _check_values(values: np.ndarray) -> None:
         raise InputError(f"slices to translate: expected finite values; {bad} of {values.size} are not")
 
 
-def _padded(values: np.ndarray, *, divisor: int, background: float) -> tuple[np.ndarray, tuple[slice, ...]]:
-    """Rows and columns filled up on both sides to multiples of the divisor, and the index that takes it back."""
-    missing = [0, *(-length % divisor for length in values.shape[1:])]
+def _padded(values: np.ndarray, sides: Sequence[int], background: float) -> tuple[np.ndarray, tuple[slice, ...]]:
+    """Rows and columns filled up on both sides to so many, and the index that takes it back."""
+    missing = [0, *(side - length for side, length in zip(sides, values.shape[1:], strict=True))]
     before = [total // 2 for total in missing]
     widths = [(first, total - first) for first, total in zip(before, missing, strict=True)]
     padded = np.pad(values, widths, constant_values=background)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,11 @@ import pytest
 from pydicom.dataset import Dataset
 
 from medgan.data.series import find_series, read_volume
-from medgan.errors import InputError
+from medgan.errors import InputError, JobError
 from medgan.serving.derive import ModelFacts
 from medgan.serving.folder import translate_folder
 from medgan.serving.translate import Translator
+from medgan.translate import Advance
 
 Build = Callable[..., Translator]
 REAL_PET = Path(__file__).parents[3] / "shared/data/sts_petct/STS_001/PET"
@@ -60,7 +63,7 @@ def test_a_folder_without_the_source_modality_is_refused(
 def test_a_taken_output_folder_is_refused_before_anything_is_read(
     pet_folder: Path, translator_of: Build, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medgan.serving.folder.find_series", lambda _: pytest.fail("read the source"))
+    monkeypatch.setattr("medgan.serving.folder.survey", lambda _: pytest.fail("read the source"))
     with pytest.raises(InputError, match="expected a new or an empty folder"):
         translate_folder(translator_of(), pet_folder, pet_folder, facts=facts, progress=lambda _: None)
 
@@ -82,3 +85,85 @@ def test_a_real_pet_becomes_a_valid_ct_in_the_same_place(
     assert [error for path in sorted(out.iterdir()) for error in dciodvfy_errors(path)] == []
     first: Dataset = pydicom.dcmread(out / "00001.dcm")
     assert first.SyntheticData == "YES" and first.PatientIdentityRemoved == "YES"
+
+
+def test_the_same_command_again_goes_on_where_it_stopped(
+    pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    add_patient("P2")
+    add_patient("P3")
+    out, lines = tmp_path / "out", []
+    translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lambda _: None)
+    before = (out / "series-001" / "00001.dcm").read_bytes()
+    shutil.rmtree(out / "series-002")
+    (out / ".series-002.0123abcd.partial").mkdir()
+    again = translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lines.append)
+    assert again == [out / "series-002"] and find_series(again[0])[0].patient_id == "P2"
+    assert lines == ["2 of 3 series are there already", f"series 1 of 1: 3 slices written to {again[0]}"]
+    assert (out / "series-001" / "00001.dcm").read_bytes() == before
+    assert sorted(path.name for path in out.iterdir()) == ["series-001", "series-002", "series-003"]
+    assert translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lines.append) == []
+    assert lines[-1] == "3 of 3 series are there already"
+
+
+def test_what_another_version_wrote_is_neither_resumed_nor_mixed_with(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+    newer = replace(facts, version="8")
+    with pytest.raises(InputError, match="or series that medgan-pet2ct, version 8, .* wrote; there is something else"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=newer, progress=lambda _: None)
+
+
+def test_a_folder_with_one_series_in_it_takes_no_others(
+    pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+    add_patient("P2")
+    with pytest.raises(InputError, match="it holds one series, and there are 1 more; give another folder"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+
+
+def test_a_series_that_cannot_be_read_does_not_keep_the_others_from_being_translated(
+    pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    for patient in ("P2", "P3"):
+        add_patient(patient)
+    broken = pet_folder / "P2" / "1.dcm"
+    broken.write_bytes(broken.read_bytes()[:-20])
+    lines: list[str] = []
+    with pytest.raises(JobError, match="1 of 3 series could not be translated; the lines above say why"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lines.append)
+    assert [line.partition(":")[0] for line in lines] == ["series 1 of 3", "series 2 of 3", "series 3 of 3"]
+    assert lines[1].startswith("series 2 of 3: not translated: PT: expected pixels that pydicom can decode; slice 1")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["series-001", "series-003"]
+
+
+def test_the_slices_done_and_to_do_are_told(
+    pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    add_patient("P2")
+    told: list[tuple[int, int]] = []
+    translate_folder(
+        translator_of(),
+        pet_folder,
+        tmp_path / "out",
+        facts=facts,
+        progress=lambda _: None,
+        advance=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(3, 6), (6, 6)]
+
+
+def test_where_there_is_no_terminal_each_line_says_how_long_the_rest_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Advance() as advance:
+        advance(10, 30)
+        advance.say("series 1 of 2: 10 slices written")
+        advance(30, 30)
+        advance.say("series 2 of 2: 20 slices written")
+    assert capsys.readouterr().out.splitlines() == [
+        "series 1 of 2: 10 slices written; about 0 s left",
+        "series 2 of 2: 20 slices written",
+    ]

@@ -80,3 +80,13 @@ def test_a_wrong_manifest_is_refused_by_field(model_folder: Path, field: str, va
 def test_a_window_upside_down_is_refused(manifest: ModelManifest) -> None:
     with pytest.raises(ValidationError, match=r"source_window: expected \(low, high\) with low < high; got \(10, 0\)"):
         ModelManifest.model_validate({**manifest.model_dump(), "source_window": (10.0, 0.0)})
+
+
+def test_a_model_that_was_saved_before_patients_were_recorded_still_loads(model_folder: Path) -> None:
+    content = json.loads((model_folder / MANIFEST).read_text())
+    for field in ("training_patients", "validation_patients", "key_id"):
+        del content[field]
+    (model_folder / MANIFEST).write_text(json.dumps(content))
+    manifest = read_manifest(model_folder)
+    assert (manifest.training_patients, manifest.validation_patients, manifest.key_id) == ((), (), "")
+    load_translator(model_folder)

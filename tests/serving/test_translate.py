@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from medgan.build.networks import build_generator
+from medgan.config import Config, with_values
 from medgan.data.resample import in_plane_grid, resample
 from medgan.data.volume import Volume
 from medgan.errors import InputError
@@ -33,7 +35,10 @@ def test_values_outside_the_window_are_clipped(translator_of: Build) -> None:
     np.testing.assert_allclose(output, 2000, atol=1e-3)
 
 
-def test_padding_is_background_on_both_sides(translator_of: Build) -> None:
+@pytest.mark.parametrize(("size", "sides"), [(4, (4, 8)), (8, (8, 8)), (10, (12, 12))])
+def test_padding_is_background_on_both_sides_and_fills_the_trainings_grid(
+    translator_of: Build, size: int, sides: tuple[int, int]
+) -> None:
     class Seen(nn.Module):
         divisor = 4
 
@@ -42,10 +47,18 @@ def test_padding_is_background_on_both_sides(translator_of: Build) -> None:
             return source
 
     network = Seen()
-    translate_slices(translator_of(network), np.full((1, 2, 5), 10.0))
-    expected = np.full((4, 8), -1.0)
-    expected[1:3, 1:6] = 1.0
+    translate_slices(translator_of(network, size=size), np.full((1, 2, 5), 10.0))
+    expected = np.full(sides, -1.0)
+    top, left = (sides[0] - 2) // 2, (sides[1] - 5) // 2
+    expected[top : top + 2, left : left + 5] = 1.0
     np.testing.assert_array_equal(network.source[0, 0].numpy(), expected)
+
+
+def test_slices_smaller_than_a_network_could_take_are_translated(translator_of: Build) -> None:
+    network = build_generator(with_values(Config(), {"generator.network": "resnet", "generator.base_channels": 4}))
+    with pytest.raises(ValueError, match="expected sides of at least"):
+        network(torch.zeros(1, 1, 4, 4))
+    assert translate_slices(translator_of(network), np.full((1, 1, 3), 5.0)).shape == (1, 1, 3)
 
 
 def test_batches_of_one_and_three_agree(translator_of: Build) -> None:

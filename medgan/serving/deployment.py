@@ -1,0 +1,106 @@
+"""The Ray Serve deployment: replicas that each hold the model, follow its alias and answer HTTP."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastapi import FastAPI
+from ray import serve
+
+from medgan.distributed.cluster import Capacity
+from medgan.serving.app import build_app
+from medgan.serving.follow import Follower, Served
+from medgan.serving.requests import Limits
+from medgan.terminal import LOG
+
+SPARE = 64  # requests for /health and /model, and refusals, while all places are taken
+STOP_S = 5.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a replica is made of.
+
+    Attributes:
+        named: the version that should be served now.
+        load: gives a version, on a device such as "cuda" or "cpu".
+        limits: of a request.
+        digest: of the bearer token.
+        scratch: a folder of this service alone.
+        log_file: where events are written; nothing in it tells of a patient.
+    """
+
+    named: Callable[[], str]
+    load: Callable[[str, str], Served]
+    limits: Limits
+    digest: str
+    scratch: Path
+    log_file: Path
+
+
+class Replica:
+    """One process with the model in it."""
+
+    def __init__(self, service: Service, num_threads: int) -> None:
+        torch.set_num_threads(num_threads)
+        _say_nothing_of_patients(service.log_file)
+        scratch = service.scratch / socket.gethostname()
+        scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _remove_what_the_dead_left(scratch)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        follower = Follower(service.named, lambda number: service.load(number, device))
+        self._app = build_app(follower, limits=service.limits, digest=service.digest, scratch=scratch)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Ray Serve's way to ask for the interface."""
+        return self._app
+
+
+def application(service: Service, capacity: Capacity) -> Any:
+    """The service as Ray Serve runs it: one replica a GPU, or one on the CPU.
+
+    Args:
+        service: what the replicas are made of.
+        capacity: of the machine.
+    """
+    replicas = max(1, capacity.gpus)
+    cpus = max(1, capacity.cpus // replicas)
+    deployment: Any = serve.deployment(
+        serve.ingress()(Replica),
+        name="medgan",
+        num_replicas=replicas,
+        ray_actor_options={"num_cpus": cpus, "num_gpus": min(1, capacity.gpus)},
+        max_ongoing_requests=service.limits.requests + SPARE,
+        max_queued_requests=SPARE,
+        graceful_shutdown_timeout_s=STOP_S,
+        graceful_shutdown_wait_loop_s=0.5,
+        max_constructor_retry_count=2,
+    )
+    return deployment.bind(service, cpus)
+
+
+def _say_nothing_of_patients(log_file: Path) -> None:
+    """Events go to medgan's log; pydicom's warnings quote the values they complain of, so they go nowhere."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("pydicom").disabled = True
+    handler = logging.FileHandler(log_file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+
+
+def _remove_what_the_dead_left(scratch: Path) -> None:
+    """Folders begin with the process that made them."""
+    for folder in scratch.iterdir():
+        if not Path(f"/proc/{folder.name.partition('-')[0]}").exists() or folder.name.startswith(f"{os.getpid()}-"):
+            shutil.rmtree(folder, ignore_errors=True)

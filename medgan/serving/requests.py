@@ -1,0 +1,189 @@
+"""Takes the body of a request to a folder of numbered files, within limits; no name that was sent is used."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+MULTIPART = b"multipart/form-data"
+ZIP = (b"application/zip", b"application/x-zip-compressed")
+UPLOAD = "upload.zip"
+PIECE = 1 << 20
+ENTRY = b"PK\x01\x02"  # begins what a zip file's directory says of one file
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may take.
+
+    Attributes:
+        body_bytes: as it is sent.
+        files: in it.
+        inflated_bytes: of all files together, and of their decoded pixels as float32.
+        request_s: from its first byte to the first of the answer.
+        requests: worked on or waiting at once, in one replica.
+    """
+
+    body_bytes: int = 1 << 30
+    files: int = 5000
+    inflated_bytes: int = 4 << 30
+    request_s: float = 600.0
+    requests: int = 16
+
+
+class Refusal(Exception):
+    """A request that cannot be served: an HTTP status, and what was wanted and came, without identifiers."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+async def receive(body: AsyncIterator[bytes], content_type: str, folder: Path, *, limits: Limits) -> bool:
+    """Writes the files of a multipart body, or a zip body as one file, while it comes in.
+
+    Args:
+        body: its pieces.
+        content_type: the header of that name.
+        folder: an empty one.
+        limits: of bytes and files.
+
+    Returns:
+        Whether there is a zip file to unpack, see `unpack`.
+
+    Raises:
+        Refusal: another type of body (415), too much of it (413), none or damaged (400).
+    """
+    kind, options = parse_options_header(content_type)
+    if kind == MULTIPART:
+        if not options.get(b"boundary"):
+            raise Refusal(400, "multipart/form-data: expected a boundary in Content-Type; there is none")
+        parts = _Parts(folder, limits.files)
+        try:
+            parser = MultipartParser(options[b"boundary"], parts.callbacks)
+            await _copy(body, parser, limits)
+        except FormParserError:
+            raise Refusal(400, "multipart/form-data: expected parts between boundaries; the body is damaged") from None
+        finally:
+            parts.close()
+        if not parts.ended:
+            raise Refusal(400, "multipart/form-data: expected a closing boundary; the body ends before it")
+        return False
+    if kind in ZIP:
+        with (folder / UPLOAD).open("wb") as file:
+            await _copy(body, file, limits)
+        return True
+    raise Refusal(
+        415,
+        "Content-Type: expected multipart/form-data (DICOM files) or application/zip (a zip file of them); "
+        f"got {'another' if kind else 'none'}",
+    )
+
+
+async def _copy(body: AsyncIterator[bytes], sink: MultipartParser | BinaryIO, limits: Limits) -> None:
+    taken = 0
+    async for piece in body:
+        taken += len(piece)
+        refuse_large(taken, limits)
+        sink.write(piece)
+    if not taken:
+        raise Refusal(400, "expected a DICOM series as the body; it is empty")
+
+
+def refuse_large(num_bytes: int, limits: Limits) -> None:
+    """Refuses a body larger than the limit.
+
+    Raises:
+        Refusal: 413.
+    """
+    if num_bytes > limits.body_bytes:
+        raise Refusal(413, f"expected a body of at most {limits.body_bytes >> 20} MiB; it is larger")
+
+
+def refuse_many(num_files: int, limit: int) -> None:
+    """Refuses more files than the limit.
+
+    Raises:
+        Refusal: 413.
+    """
+    if num_files > limit:
+        raise Refusal(413, f"expected at most {limit} files; there are more")
+
+
+class _Parts:
+    """Writes each part of a multipart body to a file of its own."""
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self.folder, self.most, self.count, self.ended = folder, most, 0, False
+        self.file: BinaryIO | None = None
+        self.callbacks: Any = {
+            "on_part_begin": self._begin,
+            "on_part_data": self._data,
+            "on_part_end": self.close,
+            "on_end": self._end,
+        }
+
+    def _begin(self) -> None:
+        self.count += 1
+        refuse_many(self.count, self.most)
+        self.file = (self.folder / f"{self.count}.dcm").open("wb")
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        assert self.file is not None, "data comes inside a part"
+        self.file.write(data[start:end])
+
+    def close(self) -> None:
+        """Ends the part that is being written, if one is."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+    def _end(self) -> None:
+        self.ended = True
+
+
+def unpack(folder: Path, limits: Limits) -> None:
+    """Unpacks the zip file that `receive` wrote, counting what really comes out, and removes it.
+
+    Raises:
+        Refusal: no zip file, or a damaged, encrypted or unusual one (400); too many or too large files (413).
+    """
+    upload = folder / UPLOAD
+    _refuse_crowded(upload, limits.files)
+    try:
+        with zipfile.ZipFile(upload) as archive:
+            _unpack(archive, folder, limits.inflated_bytes)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError):
+        raise Refusal(400, "expected a zip file, stored or deflated and not encrypted; it cannot be unpacked") from None
+    upload.unlink()
+
+
+def _unpack(archive: zipfile.ZipFile, folder: Path, left: int) -> None:
+    for number, entry in enumerate(archive.infolist(), 1):
+        if entry.is_dir():
+            continue
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise NotImplementedError
+        with archive.open(entry) as source, (folder / f"{number}.dcm").open("wb") as file:
+            while piece := source.read(PIECE):
+                left -= len(piece)
+                if left < 0:
+                    raise Refusal(413, "expected a zip file of less; unpacked it exceeds the limit")
+                file.write(piece)
+
+
+def _refuse_crowded(upload: Path, most: int) -> None:
+    """Counts the entries before the directory is read into memory, whatever it says of their number."""
+    entries, tail = 0, b""
+    with upload.open("rb") as file:
+        while piece := file.read(PIECE):
+            entries += (tail + piece).count(ENTRY)
+            tail = piece[-len(ENTRY) + 1 :]
+            refuse_many(entries, most)
