@@ -134,14 +134,17 @@ def doctor(
     against: Annotated[
         Path | None, typer.Option(help="with --phi: folder of the patients' DICOM, whose identifiers to look for")
     ] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="with STUDY: mend what disagrees")] = False,
+    model: Annotated[str | None, typer.Option(help="registered model whose aliases to check, by name")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="with STUDY or --model: mend what disagrees")] = False,
     output: Output = None,
     tracking_uri: TrackingUri = None,
     study_uri: StudyUri = None,
 ) -> None:
-    """Compare a study's database, checkpoints and MLflow; or search a folder for patients' identifiers.
+    """Compare a study's database, checkpoints and MLflow; or a model's aliases; or search a folder for identifiers.
 
     STUDY: what disagrees, a line each; --repair mends it by the study database, while no driver runs the study.
+
+    --model NAME: whether `previous` is what the champion took over from, as an interrupted promotion may have left it.
 
     --phi FOLDER: names, ids, birth dates, accession numbers, UIDs, paths that hold one; what is found is named by kind
     and file, never repeated.
@@ -150,19 +153,41 @@ def doctor(
     """
     from medgan.place import find_place
 
-    if (study is None) == (phi is None):
-        raise InputError(f"doctor: expected STUDY or --phi FOLDER; got {'neither' if study is None else 'both'}")
-    if study is not None and against is not None:
-        raise InputError("--against: goes with --phi FOLDER; got STUDY")
+    asked = [name for name, value in {"STUDY": study, "--phi": phi, "--model": model}.items() if value is not None]
+    if len(asked) != 1:
+        raise InputError(
+            f"doctor: expected one of STUDY, --phi FOLDER, --model NAME; got {' and '.join(asked) or 'none'}"
+        )
+    if phi is None and against is not None:
+        raise InputError(f"--against: goes with --phi FOLDER; got {asked[0]}")
     if phi is not None and repair:
-        raise InputError("--repair: goes with STUDY; got --phi FOLDER")
-    if study is not None:
+        raise InputError("--repair: goes with STUDY or --model NAME; got --phi FOLDER")
+    if model is not None:
+        left = _aliases(model, find_place(output, tracking_uri, study_uri), repair=repair)
+    elif study is not None:
         left = _compare(study, find_place(output, tracking_uri, study_uri), repair=repair)
     else:
         assert phi is not None, "checked above"
         left = _search(phi.expanduser(), against.expanduser() if against else None)
     if left:
         raise SystemExit(1)
+
+
+def _aliases(model: str, place: Place, *, repair: bool) -> int:
+    """How many disagreements are left."""
+    from medgan.registry.aliases import disagreement, mend
+
+    wrong = disagreement(model, uri=place.tracking_uri)
+    if wrong is None:
+        print(f"{model}: nothing disagrees")
+        return 0
+    print(f"{model}: previous names {wrong.is_on or 'no version'}, should name {wrong.belongs_on or 'none'}", end="")
+    if not repair:
+        print()
+        return 1
+    mend(model, uri=place.tracking_uri)
+    print(": set right")
+    return 0
 
 
 def _compare(study: str, place: Place, *, repair: bool) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -14,17 +13,23 @@ from medgan.data.dataset import PreparedDataset
 from medgan.distributed.testing import measure_on_worker
 from medgan.engine.checkpoint import BEST
 from medgan.errors import JobError
-from medgan.metrics.table import overall_means
+from medgan.metrics.table import Patients, overall_means
 from medgan.place import Place
+from medgan.prepared import described
 from medgan.provenance import code_version
 from medgan.registry.gates import beats_floor
 from medgan.registry.models import WEIGHTS_TAG, holder, point, register
+from medgan.report.study import FILE_NAME
+from medgan.search.goals import Goal
+from medgan.search.record import best_of
 from medgan.search.run import Job
 from medgan.search.study import Study, best_trial, finished, root_of
 from medgan.search.trial import trial_folder
-from medgan.serving.model import ModelManifest, save_model
+from medgan.serving.card import card_of, summary_of
+from medgan.serving.model import CARD, ModelManifest, save_model
 from medgan.summary import Outcome
 from medgan.tracking.mlflow import MlflowStudy
+from medgan.tracking.store import NOTE_TAG, STATE_TAG
 
 
 def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDataset, place: Place) -> Outcome:
@@ -42,7 +47,7 @@ def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDat
     run.metrics({f"test/floor_{name}": value for name, value in below.items()}, step=0)
     run.finish("FINISHED")
     name = f"medgan-{label_of(dataset)}"
-    number = register_generator(name, config, weights, dataset, run_id=run.run_id, uri=place.tracking_uri, test=test)
+    number = register_generator(name, config, weights, dataset, run_id=run.run_id, uri=place.tracking_uri, test=ours)
     verdict, aliases = beats_floor(ours, floor, name=dataset.task.floor), ["challenger"]
     point(name, "challenger", number, uri=place.tracking_uri)
     champion = holder(name, "champion", uri=place.tracking_uri)
@@ -65,7 +70,8 @@ def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDat
         aliases=aliases,
         verdict=", ".join(verdict.reasons) if champion in (None, number) else f"version {champion} stays champion",
     )
-    _describe_study(tracking, outcome)
+    told = {f"test/{metric}": mean for metric, mean in outcome.test.items()} | {outcome.metric: outcome.value}
+    tracking.run.metrics(told, step=0)
     outcome.keep(study)
     return outcome
 
@@ -88,9 +94,9 @@ def register_generator(
     *,
     run_id: str,
     uri: str,
-    test: Mapping[str, float],
+    test: Patients,
 ) -> str:
-    """Registers a trained generator with all that is needed to use it; the version's number."""
+    """Registers a trained generator with all that is needed to use and to judge it; the version's number."""
     manifest = ModelManifest(
         name=name,
         task=dataset.task.name,
@@ -100,11 +106,17 @@ def register_generator(
         source_window=dataset.task.source.window,
         target_window=dataset.task.target.window,
         data_digest=dataset.digest,
+        training_patients=dataset.manifest.hashes("train"),
+        validation_patients=dataset.manifest.hashes("validation"),
+        key_id=dataset.manifest.key_id,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        saved = save_model(Path(folder), generator_state=load_file(weights), manifest=manifest)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        saved = save_model(folder, generator_state=load_file(weights), manifest=manifest)
+        card = card_of(saved, data=described(dataset.manifest), test=test)
+        (folder / CARD).write_text(card, encoding="utf-8")
         return register(
-            Path(folder),
+            folder,
             name=name,
             run_id=run_id,
             uri=uri,
@@ -112,21 +124,22 @@ def register_generator(
             tags={
                 **tags_of(dataset),
                 WEIGHTS_TAG: saved.weights_sha256,
-                **{f"test/{metric}": f"{value:.5g}" for metric, value in test.items()},
+                **{f"test/{metric}": f"{value:.5g}" for metric, value in overall_means(test).items()},
             },
-            description="Synthetic images for research only; not for diagnosis.",
+            description=summary_of(saved, test),
         )
 
 
-def _describe_study(tracking: MlflowStudy, outcome: Outcome) -> None:
-    tracking.run.metrics(
-        {f"test/{name}": value for name, value in outcome.test.items()} | {outcome.metric: outcome.value}, step=0
-    )
+def describe_study(tracking: MlflowStudy, outcome: Outcome, goal: Goal) -> None:
+    """Says on the study's page what came out of it, with links to the best trial, all trials, model and report."""
+    best = tracking.link(f"trial #{outcome.root}", outcome.root)
+    trials = tracking.link_to_trials("All trials, best first", best_of(goal.metric), ascending=goal.mode == "min")
+    model = f"[{outcome.model} version {outcome.version}](#/models/{outcome.model}/versions/{outcome.version})"
     text = (
-        f"Best trial: #{outcome.root} ({outcome.metric} {outcome.value:.4f}). "
-        f"Registered as {outcome.model} version {outcome.version}."
+        f"Best: {best}, {outcome.metric} {outcome.value:.4f} on validation patients. Registered as {model}.\n\n"
+        f"{trials} · {tracking.link('Report', file=f'report/{FILE_NAME}')}\n\nSynthetic images, for research only."
     )
-    tracking.run.tags({"mlflow.note.content": text, "medgan.best": outcome.root, "medgan.state": "complete"})
+    tracking.run.tags({NOTE_TAG: text, "medgan.best": outcome.root, STATE_TAG: "complete"})
 
 
 def label_of(dataset: PreparedDataset) -> str:

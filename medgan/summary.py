@@ -134,6 +134,7 @@ def show_registered(console: Console, name: str, version: str, *, picture: Path,
     commands = {
         "compare runs": _compare(place),
         "use the model": f"medgan translate --model {model} {_store(place)} SOURCE_FOLDER OUT_FOLDER",
+        "promote it": f"medgan promote --model {model} {_store(place)} --data FOLDER",
     }
     if goes_on:
         commands["train on"] = "the same command with a larger --set train.epochs=N"
@@ -177,16 +178,15 @@ def show_result(
     )
     console.print("For research only; not for diagnosis.")
     alias = "champion" if "champion" in outcome.aliases else "challenger"
-    _commands(
-        console,
-        {
-            "report": str(place.report(study.study_name) / "report.html"),
-            "compare runs": _compare(place),
-            "use the model": f"medgan translate --model models:/{outcome.model}@{alias} {_store(place)} "
-            f"{outcome.source}_FOLDER OUT_FOLDER",
-            "search on": "the same command with a larger --trials",
-        },
-    )
+    model = f"--model models:/{outcome.model}@{alias} {_store(place)}"
+    commands = {
+        "report": str(place.report(study.study_name) / "report.html"),
+        "compare runs": _compare(place),
+        "use the model": f"medgan translate {model} {outcome.source}_FOLDER OUT_FOLDER",
+    }
+    if alias == "challenger":
+        commands["promote it"] = f"medgan promote {model} --data FOLDER"
+    _commands(console, {**commands, "search on": "the same command with a larger --trials"})
 
 
 def _show_front(console: Console, study: Study) -> None:

@@ -278,6 +278,6 @@ def _conclude(
     _tell(terminal, run.tags, {"medgan.state": "complete", "medgan.epochs": len(history)})
     name = f"medgan-{label_of(dataset)}"
     version = register_generator(
-        name, config, folder / BEST, dataset, run_id=run.run_id, uri=place.tracking_uri, test=means
+        name, config, folder / BEST, dataset, run_id=run.run_id, uri=place.tracking_uri, test=ours
     )
     show_registered(terminal, name, version, picture=picture, place=place, goes_on=goes_on(config))

@@ -153,10 +153,10 @@ def test_doctor_counts_what_cannot_be_mended_and_finds_the_stores_it_is_told(stu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "expected STUDY or --phi FOLDER; got neither"),
-        (("tried", "--phi", "."), "expected STUDY or --phi FOLDER; got both"),
+        ((), "expected one of STUDY, --phi FOLDER, --model NAME; got none"),
+        (("tried", "--phi", "."), "expected one of STUDY, --phi FOLDER, --model NAME; got STUDY and --phi"),
         (("tried", "--against", "."), "--against: goes with --phi FOLDER; got STUDY"),
-        (("--phi", ".", "--repair"), "--repair: goes with STUDY; got --phi FOLDER"),
+        (("--phi", ".", "--repair"), "--repair: goes with STUDY or --model NAME; got --phi FOLDER"),
     ],
 )
 def test_doctor_refuses(doctor, arguments, message):

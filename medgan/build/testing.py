@@ -26,9 +26,14 @@ def measure_on_test(
     test = dataset.slices("test")
     perceptual = build_perceptual(config, runtime.device)
     rows = evaluate(generator.to(runtime.device), test, runtime, perceptual=perceptual)
+    return patient_means(rows), floor_on_test(config, dataset, runtime)
+
+
+def floor_on_test(config: Config, dataset: PreparedDataset, runtime: Runtime) -> Patients:
+    """Test patient -> metric -> value without a network: of the task's floor (`Task.floor`)."""
+    test = dataset.slices("test")
     if dataset.task.floor == "mean image":
         on_cpu = build_perceptual(config, torch.device("cpu"))
-        floor = evaluate_image(mean_target(dataset.slices("train")), test, perceptual=on_cpu)
-    else:
-        floor = evaluate(nn.Identity(), test, runtime, perceptual=perceptual)
-    return patient_means(rows), patient_means(floor)
+        return patient_means(evaluate_image(mean_target(dataset.slices("train")), test, perceptual=on_cpu))
+    perceptual = build_perceptual(config, runtime.device)
+    return patient_means(evaluate(nn.Identity(), test, runtime, perceptual=perceptual))

@@ -45,7 +45,8 @@ def up_to_date(folder: Path, inputs: str) -> bool:
     except InputError:
         return False
     names = (folder / one.folder / name for one in manifest.patients for name in one.sha256)
-    return manifest.inputs == inputs and (folder / FILE_NAME).exists() and all(path.exists() for path in names)
+    is_same = manifest.inputs == inputs and manifest.key_id != ""
+    return is_same and (folder / FILE_NAME).exists() and all(path.exists() for path in names)
 
 
 def record_of(folder: Path) -> dict[str, Any] | None:

@@ -74,6 +74,7 @@ class Manifest(BaseModel):
         simulation: settings of the sources that were simulated; empty where none was.
         set_aside: patients that were not used, by hash, and why.
         passed_over: files that were not used: reason -> how many.
+        key_id: tells which key the patients' hashes were made with; see `medgan.data.split.key_id`.
         inputs: keyed digest of plan and input files, which tells whether anything is new.
         digest: identifies the content, wherever and whenever it was made.
     """
@@ -89,6 +90,7 @@ class Manifest(BaseModel):
     patients: list[Patient]
     set_aside: list[str]
     passed_over: dict[str, int]
+    key_id: str = ""
     inputs: str
     digest: str = ""
 
@@ -96,6 +98,10 @@ class Manifest(BaseModel):
     def notes(self) -> list[str]:
         """What a person should know: who was set aside, and which choices were made."""
         return [*self.set_aside, *(f"patient {one.hash}: {note}" for one in self.patients for note in one.notes)]
+
+    def hashes(self, role: str) -> tuple[str, ...]:
+        """The patients of a role, in the order of their hashes."""
+        return tuple(sorted(one.hash for one in self.patients if one.role == role))
 
     @property
     def split_digest(self) -> str:
@@ -106,7 +112,8 @@ class Manifest(BaseModel):
 
 def sealed(manifest: Manifest) -> Manifest:
     """The manifest with its digest: SHA-256 over tasks, settings, roles and the arrays' own digests."""
-    content = manifest.model_dump(mode="json", exclude={"digest", "medgan", "set_aside", "passed_over", "inputs"})
+    left_out = {"digest", "medgan", "set_aside", "passed_over", "key_id", "inputs"}
+    content = manifest.model_dump(mode="json", exclude=left_out)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return manifest.model_copy(update={"digest": hashlib.sha256(canonical.encode()).hexdigest()})
 

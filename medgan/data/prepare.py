@@ -19,11 +19,11 @@ import medgan
 from medgan.data.convert import Job, convert
 from medgan.data.found import Found, find
 from medgan.data.freshness import files_state, inputs_of, record_of, state_of, up_to_date
-from medgan.data.manifest import SCHEMA_VERSION, Manifest, Patient, sealed, store_manifest
+from medgan.data.manifest import FILE_NAME, SCHEMA_VERSION, Manifest, Patient, sealed, store_manifest
 from medgan.data.plan import FINGERPRINT, PLAN, Plan, facts, first_plan, fits, read_plan, write_json
 from medgan.data.processes import each, get_ready
 from medgan.data.report import write_report
-from medgan.data.split import assign_roles, load_key, load_roles, store_roles
+from medgan.data.split import assign_roles, has_key, key_id, load_key, load_roles, store_roles
 from medgan.errors import InputError, JobError
 from medgan.lock import held
 from medgan.tasks import Task
@@ -81,6 +81,14 @@ def prepare(request: Request, progress: Progress | None = None) -> Path:
         if plan is None or not up_to_date(folder, inputs_of(files, plan, key)):
             _prepare(request, folder, key, files, progress or (lambda done, total: None))
     return folder
+
+
+def prepared_before(request: Request) -> Path | None:
+    """The folder that `prepare` would bring up to date; none where it would make one."""
+    if request.out is None and not has_key(request.datasets):
+        return None
+    folder = request.out or request.datasets / _default_name(request, load_key(request.datasets))
+    return folder if (folder / FILE_NAME).exists() else None
 
 
 def plan_only(request: Request) -> Path:
@@ -153,6 +161,7 @@ def _prepare(request: Request, folder: Path, key: bytes, files: str, progress: P
             ],
             set_aside=[f"patient {patient} set aside: {reason}" for patient, reason in sorted(set_aside.items())],
             passed_over=found.passed_over,
+            key_id=key_id(key),
             inputs=inputs_of(files, plan, key),
         )
     )

@@ -22,15 +22,25 @@ def patient_hash(patient_id: str, key: bytes) -> str:
     return hmac.new(key, patient_id.encode(errors="surrogateescape"), hashlib.sha256).hexdigest()[:12]
 
 
+def key_id(key: bytes) -> str:
+    """12 hex digits that tell one key from another, and nothing else: hashes of two keys cannot be compared."""
+    return hashlib.sha256(b"medgan key" + key).hexdigest()[:12]
+
+
 def load_key(datasets: Path) -> bytes:
     """The key of an output folder, drawn on the first call and kept in `.key` (mode 600).
 
     Call it while nobody else may create the key: `prepare` holds the folder's lock.
     """
     path = datasets / ".key"
-    if not path.exists():
+    if not has_key(datasets):
         write_atomically(path, secrets.token_bytes(32))
     return path.read_bytes()
+
+
+def has_key(datasets: Path) -> bool:
+    """Whether the key of an output folder was drawn."""
+    return (datasets / ".key").exists()
 
 
 def load_roles(datasets: Path) -> dict[str, dict[str, str]]:

@@ -65,8 +65,8 @@ def roll_back(name: str, *, uri: str) -> tuple[str, str]:
         The version that was champion, and the one that is.
 
     Raises:
-        InputError: there is no such model, no champion, or none before it; or an interrupted promotion or rollback was mended
-            instead, and a person should look first.
+        InputError: there is no such model, no champion, or none before it; or an interrupted promotion or rollback was
+            mended instead, and a person should look first.
     """
     _refuse_absent(name, uri)
     champion = holder(name, CHAMPION, uri=uri)

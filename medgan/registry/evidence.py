@@ -12,7 +12,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from medgan.errors import JobError
+from medgan.errors import InputError, JobError
 from medgan.place import shown
 
 
@@ -28,11 +28,12 @@ def attach(name: str, number: str, *, files: Path, folder: str, tags: Mapping[st
         uri: the tracking store.
 
     Raises:
+        InputError: the version was registered without a run.
         JobError: the store did not take it.
     """
     client = MlflowClient(tracking_uri=uri)
     try:
-        run_id = client.get_model_version(name, number).run_id
+        run_id = _run_of(client, name, number)
         client.log_artifacts(run_id, str(files), folder)
         for key, value in tags.items():
             client.set_model_version_tag(name, number, key, str(value))
@@ -42,12 +43,23 @@ def attach(name: str, number: str, *, files: Path, folder: str, tags: Mapping[st
 
 
 def read_back(name: str, number: str, path: str, *, uri: str) -> bytes | None:
-    """A file that was kept with the run of a version; none if there is none."""
+    """A file that was kept with the run of a version; none if there is none.
+
+    Raises:
+        InputError: the version was registered without a run.
+    """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client = MlflowClient(tracking_uri=uri)
-    run_id, parent = client.get_model_version(name, number).run_id, path.rpartition("/")[0]
+    run_id, parent = _run_of(client, name, number), path.rpartition("/")[0]
     if not any(one.path == path for one in client.list_artifacts(run_id, parent)):
         return None
     mlflow.set_tracking_uri(uri)
     with tempfile.TemporaryDirectory() as folder:
         return Path(client.download_artifacts(run_id, path, folder)).read_bytes()
+
+
+def _run_of(client: MlflowClient, name: str, number: str) -> str:
+    run_id = client.get_model_version(name, number).run_id
+    if not run_id:
+        raise InputError(f"{name} version {number}: expected a version that a run made; it was registered without one")
+    return str(run_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 import medgan
 from medgan.errors import InputError, JobError
@@ -24,6 +25,12 @@ from medgan.place import shown
 REQUIREMENTS = ("torch", "numpy", "SimpleITK", "safetensors", "pydantic")
 WEIGHTS_TAG = "medgan.weights_sha256"
 SLICES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))])
+WINDOW = ParamSchema([ParamSpec("window", DataType.double, [], shape=(-1,))])
+"""(low, high) of the volume; for sources without a window of their own, such as MR."""
+MANIFEST = "model.json"
+EXAMPLE_SHAPE = (2, 16, 16)
+ARBITRARY = (0.0, 1000.0)
+"""What an example's values lie between where the source has no unit."""
 
 
 def register(
@@ -61,12 +68,14 @@ def register(
 
 def _log(folder: Path, *, name: str, run_id: str, uri: str, code: Path) -> str:
     mlflow.set_tracking_uri(uri)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(code),
             artifacts={"model": str(folder)},
-            signature=ModelSignature(inputs=SLICES, outputs=SLICES),
+            signature=ModelSignature(inputs=SLICES, outputs=SLICES, params=WINDOW),
+            input_example=_example(folder),
             registered_model_name=name,
             pip_requirements=[
                 f"medgan=={medgan.__version__}",
@@ -74,6 +83,12 @@ def _log(folder: Path, *, name: str, run_id: str, uri: str, code: Path) -> str:
             ],
         )
     return str(logged.registered_model_version)
+
+
+def _example(folder: Path) -> np.ndarray:
+    """Two slices in the source's unit, from one end of its window to the other."""
+    low, high = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["source_window"] or ARBITRARY
+    return np.linspace(low, high, num=np.prod(EXAMPLE_SHAPE), dtype=np.float32).reshape(EXAMPLE_SHAPE).round(2)
 
 
 def point(name: str, alias: str, number: str, *, uri: str) -> None:
@@ -110,17 +125,25 @@ def fetched(model: str, *, uri: str) -> Iterator[tuple[Path, str, str]]:
         The folder for `medgan.serving.model.load_translator`, the model's name, and its version.
 
     Raises:
-        InputError: not such a URI, no store, no such model.
+        InputError: not such a URI, no store, no such model, or another program's.
     """
-    name, number = _resolve(model, uri)
+    name, number = resolve(model, uri)
     mlflow.set_tracking_uri(uri)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with tempfile.TemporaryDirectory(prefix="medgan-model-") as target:
         copied = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}", dst_path=target))
-        yield next(copied.glob("artifacts/*/model.json")).parent, name, number
+        found = next(copied.glob(f"artifacts/*/{MANIFEST}"), None)
+        if found is None:
+            raise InputError(f"--model {model}: expected a model that medgan registered; it holds no {MANIFEST}")
+        yield found.parent, name, number
 
 
-def _resolve(model: str, uri: str) -> tuple[str, str]:
+def resolve(model: str, uri: str) -> tuple[str, str]:
+    """The name and the version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` names now.
+
+    Raises:
+        InputError: not such a URI, no store, no such model or alias.
+    """
     path = model.removeprefix("models:/")
     name, at, alias = path.partition("@")
     name, number = (name, "") if at else path.rpartition("/")[::2]

@@ -73,7 +73,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
     return folder / FILE_NAME
 
 
-def _patient_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+def _patient_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     rows = []
     for patient in comparison.patients:
         ours = comparison.candidate[patient][comparison.primary]
@@ -82,7 +82,7 @@ def _patient_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     return rows
 
 
-def _metric_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+def _metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     ours, our_spread = overall_means(comparison.candidate), overall_spread(comparison.candidate)
     theirs = overall_means(comparison.champion) if comparison.champion else {}
     their_spread = overall_spread(comparison.champion) if comparison.champion else {}

@@ -1,5 +1,7 @@
 """The registry on a real MLflow store: register, name, fetch, predict, refuse."""
 
+from pathlib import Path
+
 import mlflow
 import numpy as np
 import pytest
@@ -19,8 +21,6 @@ NAME = "medgan-pet2ct-phantom"
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """A store with one registered version; (uri, run id, model folder)."""
-    from pathlib import Path
-
     folder = tmp_path_factory.mktemp("registry")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     run = MlflowStudy(uri, "medgan/pet2ct-phantom", artifacts=folder / "artifacts", study="s", key="k").trial(0)
@@ -99,3 +99,48 @@ def test_a_store_that_is_not_there_is_refused_and_not_made(tmp_path):
     ):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_the_version_has_a_signature_an_example_and_pinned_requirements(store):
+    uri, _, _ = store
+    mlflow.set_tracking_uri(uri)
+    information = mlflow.models.get_model_info(f"models:/{NAME}/1")
+    assert [one["tensor-spec"] for one in information.signature.inputs.to_dict()] == [
+        {"dtype": "float32", "shape": (-1, -1, -1)}
+    ]
+    assert [one.name for one in information.signature.params] == ["window"]
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}/1")
+    example = np.asarray(model.input_example)
+    assert len(example) == 2 and (example.min(), example.max()) == (0.0, 10.0)
+    assert model.predict(example.astype(np.float32)).shape == example.shape
+    lines = Path(mlflow.pyfunc.get_model_dependencies(f"models:/{NAME}/1")).read_text().split()
+    assert {"medgan", "torch", "numpy", "SimpleITK", "safetensors", "pydantic"} <= {
+        line.partition("==")[0] for line in lines
+    }
+    assert all("==" in line for line in lines), "every requirement is pinned"
+
+
+def test_another_programs_model_is_refused(store, tmp_path):
+    uri, run_id, _ = store
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("no model of ours")
+    (tmp_path / "code.py").write_text(
+        "import mlflow\n"
+        "class Other(mlflow.pyfunc.PythonModel):\n"
+        "    def predict(self, context, model_input: list[str], params=None):\n        return model_input\n"
+        "mlflow.models.set_model(Other())\n"
+    )
+    mlflow.set_tracking_uri(uri)
+    with mlflow.start_run(run_id=run_id):
+        mlflow.pyfunc.log_model(
+            name="other",
+            python_model=str(tmp_path / "code.py"),
+            artifacts={"model": str(tmp_path / "other")},
+            registered_model_name="other",
+            pip_requirements=[],
+        )
+    with (
+        pytest.raises(InputError, match="models:/other/1: expected a model that medgan registered; it holds no"),
+        fetched("models:/other/1", uri=uri),
+    ):
+        pass

@@ -1,0 +1,39 @@
+"""Evidence is kept with the run of a version and read back; a version without a run is refused."""
+
+import pytest
+from mlflow import MlflowClient
+
+from medgan.errors import InputError
+from medgan.registry.evidence import attach, read_back
+
+NAME = "medgan-pet2ct"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """(uri, client) of a store with version 1, of a run, and version 2, of none."""
+    folder = tmp_path_factory.mktemp("evidence")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=uri)
+    run = client.create_run(client.create_experiment("medgan/pet2ct", (folder / "artifacts").as_uri()))
+    client.create_registered_model(NAME)
+    client.create_model_version(NAME, source=str(folder), run_id=run.info.run_id)
+    client.create_model_version(NAME, source=str(folder))
+    return uri, client
+
+
+def test_what_is_attached_is_read_back_and_told_by_the_versions_tags(store, tmp_path):
+    uri, client = store
+    (tmp_path / "promotion.json").write_text("{}")
+    attach(NAME, "1", files=tmp_path, folder="promotion/abc", tags={"medgan.gate": "passed"}, uri=uri)
+    assert client.get_model_version(NAME, "1").tags == {"medgan.gate": "passed"}
+    assert read_back(NAME, "1", "promotion/abc/promotion.json", uri=uri) == b"{}"
+    assert read_back(NAME, "1", "promotion/other/promotion.json", uri=uri) is None
+
+
+def test_a_version_without_a_run_is_refused(store, tmp_path):
+    uri, _ = store
+    with pytest.raises(InputError, match="medgan-pet2ct version 2: expected a version that a run made"):
+        read_back(NAME, "2", "promotion/abc/promotion.json", uri=uri)
+    with pytest.raises(InputError, match="version 2: expected a version that a run made"):
+        attach(NAME, "2", files=tmp_path, folder="promotion/abc", tags={}, uri=uri)
