@@ -6,12 +6,13 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from medgan.accept import Accepted, Request, accept, nothing_left_behind
-from medgan.conclude import conclude, label_of, tags_of
+from medgan.conclude import conclude, describe_study, label_of, tags_of
 from medgan.config import flatten
 from medgan.data.dataset import PreparedDataset
 from medgan.distributed.cluster import cluster, is_given, is_running, machine
@@ -25,17 +26,20 @@ from medgan.search.doctor import mend
 from medgan.search.lease import leased
 from medgan.search.plan import Forecast
 from medgan.search.progress import Progress
-from medgan.search.record import STATUS, Recorder
+from medgan.search.record import STATUS, Recorder, best_of
 from medgan.search.retention import Retention
 from medgan.search.run import Job, retell, run_search
 from medgan.search.stores import Stores
 from medgan.search.study import KEY, Study, best_trial, find_study, finished, recover, root_of, state_of
 from medgan.summary import Outcome, show_result
 from medgan.terminal import LOG, only_driver, quiet_engines
+from medgan.tracking import outage
 from medgan.tracking.mlflow import MlflowStudy
+from medgan.tracking.store import NOTE_TAG, STATE_TAG
 from medgan.tracking.study_runs import StudyRuns
 
-SETTLE_S = 120.0
+SETTLE_S, HALTED_S = 120.0, 8.0
+"""How long MLflow is waited for, and how long when a person, or another driver, wants this one to end."""
 REPORTED = "reported"
 """Attribute of a study: how many finished trials its report tells of."""
 
@@ -86,7 +90,8 @@ def _run(accepted: Accepted, study: Study, tracking: MlflowStudy, terminal: Cons
             concurrent=fit.concurrent,
             target=accepted.target,
         )
-        _settle(job, study, tracking, accepted)
+        lasting = _lasting(terminal)
+        _settle(job, study, tracking, accepted, terminal)
         meter = Meter(study, accepted.budget, fit.resources)
         done, handovers, stopped = len(finished(study)), [], meter.used_up()
         foreseen = foresee(accepted, fit, done=done, meter=meter)
@@ -98,19 +103,26 @@ def _run(accepted: Accepted, study: Study, tracking: MlflowStudy, terminal: Cons
             search = Search(job, study, tracking, dataset, meter, lost)
             handovers = _search(search, terminal, foreseen.forecast)
             stopped = meter.used_up() if len(finished(study)) < job.target else ""
-        _report(job, study, tracking, dataset, place.report(study.study_name))
+        _report(job, study, dataset, place.report(study.study_name), partial(lasting, tracking.run.artifact))
         outcome, best = Outcome.of(study), best_trial(study)
         if outcome is None or best is None or outcome.root != root_of(best[0]):
             if best is not None:
                 _start(stack, terminal)
+            lasting(tracking.answer)
             outcome = conclude(job, study, tracking, dataset, place)
+        lasting(describe_study, tracking, outcome, job.space.goals[0])
     show_result(terminal, outcome, place=place, study=study, handovers=handovers, stopped=stopped)
 
 
-def _settle(job: Job, study: Study, tracking: MlflowStudy, accepted: Accepted) -> None:
+def _lasting(terminal: Console) -> Callable[..., None]:
+    """Makes a call of MLflow that an outage only delays, as long as it does not last."""
+    return partial(outage.lasting, say=partial(terminal.print, markup=False, soft_wrap=True), limit_s=SETTLE_S)
+
+
+def _settle(job: Job, study: Study, tracking: MlflowStudy, accepted: Accepted, terminal: Console) -> None:
     """Brings study, MLflow and checkpoints to one account of what was done, whatever an earlier driver died of."""
-    dataset, place = accepted.dataset, accepted.request.place
-    recorder = _recorder(job, study, tracking, dataset, LOG.info)
+    dataset, place, lasting = accepted.dataset, accepted.request.place, _lasting(terminal)
+    recorder = _recorder(job, study, tracking, dataset, terminal.print)
     recorder.facts = None  # of what others did
     retell(job, study, recorder)
     if not recorder.close(SETTLE_S):
@@ -118,11 +130,12 @@ def _settle(job: Job, study: Study, tracking: MlflowStudy, accepted: Accepted) -
             "MLflow did not take what an earlier start had left; the log says why, and the same command goes on"
         )
     runs = StudyRuns(place.tracking_uri, study=study.study_name, key=study.user_attrs[KEY])
-    mend(Stores(study, place.study_uri, runs, job.checkpoints), LOG.info)
-    tracking.go_on()
-    tracking.run.params(flatten(job.base))
-    tracking.run.tags({**tags_of(dataset), "medgan.space": accepted.space_name})
-    tracking.dataset(label_of(dataset), dataset.digest, profile=described(dataset.manifest))
+    lasting(mend, Stores(study, place.study_uri, runs, job.checkpoints), LOG.info)
+    lasting(tracking.go_on)
+    lasting(tracking.run.params, {"preset": job.space.preset, **flatten(job.base)})
+    lasting(tracking.run.tags, {**_tags(job, dataset), "medgan.space": accepted.space_name})
+    profile = described(dataset.manifest)
+    lasting(partial(tracking.dataset, label_of(dataset), dataset.digest, profile=profile))
 
 
 @dataclass(frozen=True)
@@ -153,6 +166,7 @@ def _search(search: Search, terminal: Console, outlook: Forecast) -> list[float]
         concurrent=job.concurrent,
     )
     recorder = _recorder(job, study, search.tracking, search.dataset, progress.say)
+    recorder.finally_do(_note, search, "running")
     try:
         with progress:
             run_search(job, study, search.meter, [progress, recorder])
@@ -160,11 +174,26 @@ def _search(search: Search, terminal: Console, outlook: Forecast) -> list[float]
         if not search.lost():
             recover(study)
             recorder.finally_do(search.tracking.close_orphans, _statuses(study))
-        if not recorder.close(SETTLE_S):
-            terminal.print("MLflow did not take everything; the log names what it refused")
-    if search.lost() or (len(finished(study)) < job.target and not search.meter.used_up()):
+            recorder.finally_do(_note, search, "stopped")
+        halted = search.lost() or (len(finished(study)) < job.target and not search.meter.used_up())
+        if not recorder.close(HALTED_S if halted else SETTLE_S):
+            terminal.print("MLflow did not take everything; the log says what, and the same command again tells it")
+    if halted:
         raise KeyboardInterrupt
+    if recorder.background.late:
+        raise JobError(
+            f"MLflow did not take everything within {SETTLE_S:.0f} s; it is kept, and the same command again tells it"
+        )
     return progress.handovers
+
+
+def _note(search: Search, state: str) -> None:
+    """Says on the study's page how far it is; what came out of it is said when that is known."""
+    job, goal, tracking = search.job, search.job.space.goals[0], search.tracking
+    done = f"{len(finished(search.study))} of {job.target} trials done"
+    text = f"This search is going on; {done} when it was started" if state == "running" else f"Stopped with {done}"
+    trials = tracking.link_to_trials("Its trials, best first", best_of(goal.metric), ascending=goal.mode == "min")
+    tracking.run.tags({NOTE_TAG: f"{text}. {trials}.", STATE_TAG: state})
 
 
 def _start(stack: ExitStack, terminal: Console) -> None:
@@ -178,24 +207,30 @@ def _recorder(
     job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDataset, say: Callable[[str], None]
 ) -> Recorder:
     """Tells MLflow of every trial; what it has taken is deleted from disk where nobody needs it any more."""
+    shared = _tags(job, dataset)
     return Recorder(
-        tracking.trial,
+        lambda root, tags, began_ms: tracking.trial(root, {**shared, **tags}, began_ms),
         study=study,
         task=dataset.task,
-        tags=tags_of(dataset),
         facts=job_facts(data_digest=dataset.digest, split_digest=dataset.manifest.split_digest),
         told=Retention(study, job.checkpoints, job.space.checkpoints, say).ended,
+        say=say,
     )
 
 
-def _report(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDataset, folder: Path) -> None:
+def _tags(job: Job, dataset: PreparedDataset) -> dict[str, str]:
+    """What the runs of a study have in common."""
+    return {**tags_of(dataset), "medgan.preset": job.space.preset}
+
+
+def _report(job: Job, study: Study, dataset: PreparedDataset, folder: Path, take: Callable[[Path, str], None]) -> None:
     """Writes the study's report where trials have come since the last one, and keeps it with the study's run."""
     done = len(finished(study))
     if done == study.user_attrs.get(REPORTED) and (folder / FILE_NAME).exists():
         return
     write_report(study, folder, checkpoints=job.checkpoints, task=dataset.task)
     for path in sorted(folder.iterdir()):
-        tracking.run.artifact(path, "report")
+        take(path, "report")
     study.set_user_attr(REPORTED, done)
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medgan.config import flatten
 from medgan.engine.checkpoint import PICTURES
-from medgan.provenance import Facts, attach, run_facts, tags_from
+from medgan.provenance import PROVENANCE_FILE, Facts, attach, run_facts, tags_from
 from medgan.search.study import Study, root_of
 from medgan.search.trial import Assignment
 from medgan.tasks import Task
+from medgan.tracking.machine import Machine
+from medgan.tracking.mlflow import now_ms
 from medgan.tracking.pictures import draw_slices
 from medgan.tracking.tracker import Background, Tracker
 
@@ -23,37 +27,59 @@ STATUS = {
 """A trial's last state -> MLflow's status; every other state is FAILED."""
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """What is known of an attempt at a trial when it begins.
+
+    Attributes:
+        facts: the how-manieth it is, from 1, and which one it repeats.
+        moved: the settings that were drawn and are numbers.
+        origin: what makes its results; empty: nobody knows.
+        began_ms: when, milliseconds since 1970.
+    """
+
+    facts: Mapping[str, int]
+    moved: Mapping[str, float]
+    origin: Facts
+    began_ms: int
+
+
+OpenRun = Callable[[int, Mapping[str, Any], int], Tracker]
+"""Root, tags, and when the trial began (milliseconds since 1970) -> its run."""
+
+
 class Recorder:
-    """Listens to a search and tells each trial's run, in the background.
+    """Listens to a search and tells each trial's run, in the background, with the time at which it was heard.
 
     A trial's end is told when the next epoch comes in, so that drawing does not slow the hand-over to the next trial.
+    What the store has not taken when this process dies is in the trials' folders and in the study, and is told from
+    there by the next one: a trial's last state is only given up when its end was taken.
 
     Args:
-        open_run: root -> the trial's run.
-        study: says which attempt at a trial this is.
+        open_run: gives a trial's run.
+        study: says which attempt at a trial this is, and what moved.
         task: for the pictures' units.
-        tags: facts that every run carries.
-        facts: what made these results, see `medgan.provenance.job_facts`; none where others did, earlier.
+        facts: what makes these results, see `medgan.provenance.job_facts`; none where others made them, earlier.
         told: hears of each trial, by root, whose end the store has taken.
+        say: tells a person that the store is away, or back.
     """
 
     def __init__(
         self,
-        open_run: Callable[[int], Tracker],
+        open_run: OpenRun,
         *,
         study: Study,
         task: Task,
-        tags: Mapping[str, Any],
         facts: Facts | None,
         told: Callable[[int], None],
+        say: Callable[[str], None],
     ) -> None:
-        self.told = told
+        self.open_run, self.study, self.task, self.facts, self.told = open_run, study, task, facts, told
         self.untold: set[tuple[int, int]] = set()
-        self.open_run, self.study, self.task, self.common, self.facts = open_run, study, task, tags, facts
-        self.background = Background()
-        self.attempts: dict[int, dict[str, int]] = {}
+        self.background, self.machine = Background(say), Machine()
+        self.attempts: dict[int, Attempt] = {}
         self.runs: dict[int, Tracker] = {}
-        self.ends: list[tuple[Assignment, str, str]] = []
+        self.ends: list[tuple[Assignment, str, str, int]] = []
 
     def started(self, assignment: Assignment) -> None:
         if any(end[0].root == assignment.root for end in self.ends):
@@ -65,16 +91,16 @@ class Recorder:
         self._tell_ends()
         if "metrics" not in result:
             return
-        goal = assignment.goals[0].metric
-        section, _, name = goal.rpartition("/")
-        values = {**result["metrics"], f"{section}/best_{name}": result["values"][0]}
-        self.background.do(self._metrics, assignment, values, result["epoch"])
+        values = {**result["metrics"], best_of(assignment.goals[0].metric): result["values"][0]}
+        if self.facts is not None:  # else it was another time, and perhaps another machine
+            values |= self.machine.now()
+        self.background.do(self._metrics, assignment, values, result["epoch"], now_ms())
 
     def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
-        self.ends.append((assignment, result["state"], result.get("reason", "")))
+        self.ends.append((assignment, result["state"], result.get("reason", ""), now_ms()))
 
     def refused(self, number: int, reason: str) -> None:
-        self.background.do(self._refuse, number, reason)
+        self.background.do(self._refuse, number, reason, now_ms())
 
     def finally_do(self, call: Callable[..., None], *arguments: Any) -> None:
         """Queues a call behind everything that was heard."""
@@ -91,47 +117,57 @@ class Recorder:
             self.background.do(self._finish, *end)
         self.ends = []
 
-    def _attempt(self, assignment: Assignment) -> dict[str, int]:
-        """The how-manieth attempt at a trial this is, from 1, and which one it repeats."""
+    def _attempt(self, assignment: Assignment) -> Attempt:
         trials = self.study.get_trials(deepcopy=False)[: assignment.number + 1]
         retry_of = trials[-1].user_attrs.get("retry_of")
         number = sum(root_of(trial) == assignment.root for trial in trials)
-        return {"attempt": number} | ({"retry_of": retry_of} if retry_of is not None else {})
+        facts = {"attempt": number} | ({"retry_of": retry_of} if retry_of is not None else {})
+        moved = {name: value for name, value in trials[-1].params.items() if _is_number(value)}
+        return Attempt(facts, moved, self._origin(assignment, facts), now_ms())
 
-    def _facts(self, assignment: Assignment) -> Facts:
+    def _origin(self, assignment: Assignment, attempt: Mapping[str, int]) -> Facts:
+        """What makes this trial's results, kept in its folder; what made them, where others did and kept it."""
+        kept = Path(assignment.folder) / PROVENANCE_FILE
+        if self.facts is None:
+            return json.loads(kept.read_text()) if kept.exists() else {}
         resources, seed = assignment.resources, assignment.config.train.seed
         facts = run_facts(
-            self.facts or {}, workers=resources.workers, threads=resources.cpus, device=resources.device, seed=seed
+            self.facts, workers=resources.workers, threads=resources.cpus, device=resources.device, seed=seed
         )
-        trial = {"number": assignment.number, "root": assignment.root, **self.attempts[assignment.number]}
-        return {**facts, "trial": trial}
+        facts["trial"] = {"number": assignment.number, "root": assignment.root, **attempt}
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_suffix(".part")
+        part.write_text(json.dumps(facts))
+        part.replace(kept)
+        return facts
 
     def _run_of(self, assignment: Assignment) -> Tracker:
         """The trial's run, opened on first use."""
         number = assignment.number
         if number not in self.runs:
-            run, facts = self.open_run(assignment.root), self._facts(assignment) if self.facts is not None else {}
-            run.params(flatten(assignment.config))
-            attempt = {f"medgan.{name}": value for name, value in self.attempts[number].items()}
-            origin = tags_from(facts) if facts else {}
-            run.tags({**self.common, **origin, **attempt, "medgan.trial": number, "medgan.state": "running"})
-            if facts:
-                attach(run.artifact, assignment.config.model_dump(mode="json"), facts)
+            attempt = self.attempts[number]
+            origin = tags_from(attempt.origin) if attempt.origin else {}
+            numbered = {f"medgan.{name}": value for name, value in attempt.facts.items()}
+            tags = {**origin, **numbered, "medgan.trial": number, "medgan.state": "running"}
+            run = self.open_run(assignment.root, tags, attempt.began_ms)
+            run.params(flatten(assignment.config), attempt.moved)
+            if attempt.origin:
+                attach(run.artifact, assignment.config.model_dump(mode="json"), attempt.origin)
             self.runs[number] = run
         return self.runs[number]
 
-    def _refuse(self, number: int, reason: str) -> None:
-        run = self.open_run(number)
-        run.tags({**self.common, "medgan.trial": number, "medgan.state": "input", "medgan.reason": reason})
-        run.finish("FAILED")
+    def _refuse(self, number: int, reason: str, heard_ms: int) -> None:
+        tags = {"medgan.trial": number, "medgan.state": "input", "medgan.reason": reason}
+        self.open_run(number, tags, heard_ms).finish("FAILED", heard_ms)
 
-    def _metrics(self, assignment: Assignment, values: Mapping[str, float], step: int) -> None:
+    def _metrics(self, assignment: Assignment, values: Mapping[str, float], step: int, heard_ms: int) -> None:
         self.untold.add((assignment.root, step))
-        self._run_of(assignment).metrics(values, step)
+        self._run_of(assignment).metrics(values, step, heard_ms)
         self.untold.discard((assignment.root, step))
 
-    def _finish(self, assignment: Assignment, state: str, reason: str) -> None:
+    def _finish(self, assignment: Assignment, state: str, reason: str, heard_ms: int) -> None:
         run = self._run_of(assignment)
+        run.tags({"medgan.state": state, "medgan.reason": reason or "-"})
         arrays = Path(assignment.folder) / PICTURES
         if arrays.exists():
             with tempfile.TemporaryDirectory() as folder:
@@ -139,8 +175,17 @@ class Recorder:
                 title = f"trial {assignment.root}: fixed validation slices"
                 draw_slices(arrays, picture, title=title, source=self.task.source, target=self.task.target)
                 run.artifact(picture, "pictures")
-        run.tags({"medgan.state": state, "medgan.reason": reason or "-"})
-        run.finish(STATUS.get(state, "FAILED"))
+        run.finish(STATUS.get(state, "FAILED"), heard_ms)
         if all(root != assignment.root for root, _ in self.untold):
             self.told(assignment.root)
         del self.runs[assignment.number], self.attempts[assignment.number]
+
+
+def best_of(metric: str) -> str:
+    """What the value in the best epoch so far is called: `val/ssim` -> `val/best_ssim`."""
+    section, _, name = metric.rpartition("/")
+    return f"{section}/best_{name}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -80,23 +80,18 @@ class StudySearcher(Searcher):
         return None if self.running else Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Records an epoch's values; epochs that are replayed after a restart are known already."""
+        """Records an epoch's values, and what the trial took until now."""
         running = self.running.get(trial_id)
-        if running is None or "values" not in result or str(result["epoch"]) in running.epochs:
-            return
-        running.epochs[str(result["epoch"])] = result["now"]
-        running.values, running.best = result["values"], dict(result["best"])
-        if len(self.study.directions) == 1:
-            running.trial.report(result["values"][0], step=result["epoch"])
-        self.meter.note(running.trial)
+        if running is not None and self._take(running, result):
+            self.meter.note(running.trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells Optuna how the trial ended."""
         if trial_id not in self.running:
             return
-        if result:
-            self.on_trial_result(trial_id, result)
         running = self.running.pop(trial_id)
+        if result:
+            self._take(running, result)
         self.meter.end(running.trial)
         self._keep_results(running)
         kind, reason = self._ending(result, error)
@@ -112,6 +107,16 @@ class StudySearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, see `__getstate__`."""
+
+    def _take(self, running: Running, result: dict[str, Any]) -> bool:
+        """Whether it was news: epochs that are replayed after a restart are known already."""
+        if "values" not in result or str(result["epoch"]) in running.epochs:
+            return False
+        running.epochs[str(result["epoch"])] = result["now"]
+        running.values, running.best = result["values"], dict(result["best"])
+        if len(self.study.directions) == 1:
+            running.trial.report(result["values"][0], step=result["epoch"])
+        return True
 
     def _ending(self, result: dict[str, Any] | None, error: bool) -> tuple[str, str]:
         """How a trial ended, and why."""

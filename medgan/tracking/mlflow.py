@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset as LoggedDataset
-from mlflow.entities import DatasetInput, LifecycleStage, Metric, Param, RunTag, ViewType
+from mlflow.entities import DatasetInput, LifecycleStage, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from medgan.errors import InputError, JobError
 from medgan.terminal import LOG
@@ -21,36 +24,44 @@ TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class MlflowRun:
-    """One run; see `medgan.tracking.tracker.Tracker`."""
+    """One run; see `medgan.tracking.tracker.Tracker`. What is told twice is kept once."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self.client, self.run_id = client, run_id
-        known = client.get_run(run_id).data
-        self.known_params = dict(known.params)
-        told = client.get_metric_history(run_id, "epoch") if "epoch" in known.metrics else []
+    def __init__(self, client: MlflowClient, run: Run) -> None:
+        self.client, self.run_id, self.started_ms = client, str(run.info.run_id), int(run.info.start_time)
+        self.artifact_uri = run.info.artifact_uri
+        self.known_params = dict(run.data.params)
+        told = client.get_metric_history(self.run_id, "epoch") if "epoch" in run.data.metrics else []
         self.steps = {metric.step for metric in told}
 
-    def params(self, values: Mapping[str, Any]) -> None:
+    def params(self, values: Mapping[str, Any], moved: Mapping[str, float] | None = None) -> None:
         new = [Param(key, str(value)) for key, value in values.items() if key not in self.known_params]
-        self.client.log_batch(self.run_id, params=new)
+        numbers = [Metric(f"moved/{key}", value, self.started_ms, 0) for key, value in (moved or {}).items()]
+        if new:
+            self.client.log_batch(self.run_id, numbers, new)
         self.known_params |= {param.key: param.value for param in new}
 
     def tags(self, values: Mapping[str, Any]) -> None:
         self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in values.items()])
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
+    def metrics(self, values: Mapping[str, float], step: int, heard_ms: int | None = None) -> None:
         if step in self.steps:
             return
-        now = int(time.time() * 1000)
+        moment = heard_ms or now_ms()
         counted = {**values, "epoch": step} if step else values
-        self.client.log_batch(self.run_id, [Metric(key, value, now, step) for key, value in counted.items()])
+        self.client.log_batch(self.run_id, [Metric(key, value, moment, step) for key, value in counted.items()])
         self.steps |= {step} if step else set()
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        self.client.log_artifact(self.run_id, str(path), folder or None)
+        repository = get_artifact_repository(self.artifact_uri, tracking_uri=self.client.tracking_uri)
+        repository.log_artifact(str(path), folder or None)
 
-    def finish(self, status: str) -> None:
-        self.client.set_terminated(self.run_id, status)
+    def finish(self, status: str, heard_ms: int | None = None) -> None:
+        self.client.set_terminated(self.run_id, status, heard_ms)
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return int(time.time() * 1000)
 
 
 class MlflowStudy:
@@ -71,8 +82,10 @@ class MlflowStudy:
         location = None if uri.startswith("http") else (artifacts / experiment).as_uri()
         with opened(uri) as self.client:
             self.experiment_id = _experiment(self.client, experiment, location)
-        self.study, self.key = study, key
-        self.run = self._run(study, root=STUDY_ROOT, parent=None)
+        self.study, self.key, self.parent = study, key, ""
+        self.made: set[str] = set()
+        self.run = self._run(STUDY_ROOT, study)
+        self.parent, self.is_new = self.run.run_id, STUDY_ROOT in self.made
 
     def __enter__(self) -> MlflowStudy:
         return self
@@ -91,9 +104,19 @@ class MlflowStudy:
             reason = str(error).splitlines()[0]
             raise JobError(f"MLflow did not take a result ({reason}); the same command again goes on") from error
 
-    def trial(self, root: int) -> MlflowRun:
-        """The run of a trial, made if there is none; going again if it had ended."""
-        return self._run(f"{self.study} #{root}", root=str(root), parent=self.run.run_id)
+    def answer(self) -> None:
+        """Asks the store for something small; raises MlflowException where it is away."""
+        self.client.get_experiment(self.experiment_id)
+
+    def trial(self, root: int, tags: Mapping[str, Any] | None = None, started_ms: int | None = None) -> MlflowRun:
+        """The run of a trial, made if there is none; going again if it had ended.
+
+        Args:
+            root: of the trial.
+            tags: facts of it.
+            started_ms: when a new one began, milliseconds since 1970; else it is now.
+        """
+        return self._run(str(root), name_of(self.study, root), tags or {}, started_ms)
 
     def close_orphans(self, states: Mapping[int, str]) -> None:
         """Ends the trial runs that a dead driver left going; of trials that are not finished it says interrupted.
@@ -110,19 +133,52 @@ class MlflowStudy:
                 self.client.set_tag(run.info.run_id, STATE_TAG, "interrupted")
             self.client.set_terminated(run.info.run_id, states.get(int(root), "KILLED"))
 
+    def link(self, text: str, root: int | None = None, file: str = "") -> str:
+        """Markdown for MLflow's own pages: to the run of the study, or of a trial that has one, or to its file."""
+        found = self._found(str(root)) if root is not None else None
+        run_id = found.info.run_id if found else self.run.run_id
+        return f"[{text}](#/experiments/{self.experiment_id}/runs/{run_id}{f'/artifacts/{file}' if file else ''})"
+
+    def link_to_trials(self, text: str, metric: str, *, ascending: bool) -> str:
+        """Markdown for MLflow's own pages: to the runs of the study's trials, sorted by a metric."""
+        runs = f"tags.`{KEY_TAG}` = '{self.key}' and tags.`{ROOT_TAG}` != '{STUDY_ROOT}'"
+        order = {"orderByKey": f"metrics.`{metric}`", "orderByAsc": str(ascending).lower()}
+        query = urlencode({"searchFilter": runs, **order}, quote_via=quote)
+        return f"[{text}](#/experiments/{self.experiment_id}/runs?{query})"
+
     def dataset(self, name: str, digest: str, *, profile: str) -> None:
         """Notes the data set of the study by digest; never pixels or identifiers."""
         entity = LoggedDataset(name=name, digest=digest[:36], source_type="medgan", source=digest, profile=profile)
         self.client.log_inputs(self.run.run_id, [DatasetInput(entity, [])])
 
-    def _run(self, name: str, *, root: str, parent: str | None) -> MlflowRun:
+    def _run(
+        self, root: str, name: str, told: Mapping[str, Any] = MappingProxyType({}), started_ms: int | None = None
+    ) -> MlflowRun:
+        tags = {key: str(value) for key, value in told.items()}
+        if found := self._found(root):
+            self.client.update_run(found.info.run_id, status="RUNNING")
+            run = MlflowRun(self.client, found)
+            run.tags(tags)
+            return run
+        own = {STUDY_TAG: self.study, KEY_TAG: self.key, ROOT_TAG: root}
+        below = {PARENT_TAG: self.parent} if self.parent else {}
+        self.made.add(root)  # before it is: it may be there although the answer is lost
+        return MlflowRun(
+            self.client, self.client.create_run(self.experiment_id, started_ms, {**own, **below, **tags}, name)
+        )
+
+    def _found(self, root: str) -> Run | None:
+        """A run that is there; a study which this process has begun has none but those it made."""
+        if self.parent and self.is_new and root not in self.made:
+            return None
         query = f"tags.`{KEY_TAG}` = '{self.key}' and tags.`{ROOT_TAG}` = '{root}'"
         found = self.client.search_runs([self.experiment_id], query, ViewType.ACTIVE_ONLY, max_results=1)
-        if found:
-            self.client.update_run(found[0].info.run_id, status="RUNNING")
-            return MlflowRun(self.client, found[0].info.run_id)
-        tags = {STUDY_TAG: self.study, KEY_TAG: self.key, ROOT_TAG: root} | ({PARENT_TAG: parent} if parent else {})
-        return MlflowRun(self.client, self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id)
+        return found[0] if found else None
+
+
+def name_of(study: str, root: int) -> str:
+    """What the run of a trial is called: its number first, for legends show little more."""
+    return f"#{root} {study}"
 
 
 def _experiment(client: MlflowClient, name: str, location: str | None) -> str:

@@ -21,7 +21,7 @@ from medgan.lock import opening
 from medgan.place import shown
 
 STUDY_TAG, KEY_TAG, ROOT_TAG = "medgan.study", "medgan.study_key", "medgan.root"
-PARENT_TAG, STATE_TAG = "mlflow.parentRunId", "medgan.state"
+PARENT_TAG, NOTE_TAG, STATE_TAG = "mlflow.parentRunId", "mlflow.note.content", "medgan.state"
 STUDY_ROOT = "study"
 """What the study's own run has for a root."""
 PAGE = 1000
@@ -30,8 +30,9 @@ PAGE = 1000
 @contextmanager
 def opened(uri: str) -> Iterator[MlflowClient]:
     """A client; what fails while the store is opened is refused in a line."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # a server that is away is told within seconds
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told within seconds
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from mlflow.entities import Metric, Run
 
 from medgan.errors import InputError
 from medgan.place import shown
-from medgan.tracking.mlflow import MlflowRun
+from medgan.tracking.mlflow import MlflowRun, name_of, now_ms
 from medgan.tracking.store import KEY_TAG, PARENT_TAG, ROOT_TAG, STATE_TAG, STUDY_TAG, every_run, opened
 
 
@@ -105,13 +104,13 @@ class StudyRuns:
         own = {STUDY_TAG: self.study, KEY_TAG: self.key, ROOT_TAG: root, PARENT_TAG: beside}
         experiment = self.client.get_run(beside).info.experiment_id
         every = {key: str(value) for key, value in {**own, **tags}.items()}
-        run = self.client.create_run(experiment, start_ms, every, f"{self.study} #{root}")
-        MlflowRun(self.client, run.info.run_id).params(params)
+        run = self.client.create_run(experiment, start_ms, every, name_of(self.study, root))
+        MlflowRun(self.client, run).params(params)
         return str(run.info.run_id)
 
     def add_epochs(self, run_id: str, epochs: Mapping[int, Mapping[str, float]]) -> None:
         """Tells a run the metrics of epochs that it lacks."""
-        now = int(time.time() * 1000)
+        now = now_ms()
         for step, values in sorted(epochs.items()):
             counted = {**values, "epoch": step}
             self.client.log_batch(run_id, [Metric(key, value, now, step) for key, value in counted.items()])

@@ -1,6 +1,8 @@
 """What a search writes down of each trial."""
 
 import json
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from medgan.search.record import Recorder
 from medgan.search.study import Identity, fail, open_study
 from medgan.search.trial import Assignment
 from medgan.tasks import TASKS
-from medgan.tracking.mlflow import MlflowStudy
+from medgan.tracking import outage
+from medgan.tracking.mlflow import MlflowStudy, now_ms
 from medgan.tracking.store import read_run
 
 
@@ -27,21 +30,27 @@ class Memory:
         self.said = []
         self.files = {}
 
-    def params(self, values):
-        self.said.append(("params", dict(values)))
+    def params(self, values, moved=None):
+        self.said.append(("params", dict(values), moved))
 
     def tags(self, values):
         self.said.append(("tags", dict(values)))
 
-    def metrics(self, values, step):
-        self.said.append(("metrics", dict(values), step))
+    def metrics(self, values, step, heard_ms=None):
+        told = {name: value for name, value in values.items() if not name.startswith("system/")}
+        self.said.append(("metrics", told, step))
+        self.system = values.keys() - told.keys()
 
     def artifact(self, path, folder=""):
         self.files[Path(path).name] = Path(path).read_bytes()
         self.said.append(("artifact", Path(path).name, folder))
 
-    def finish(self, status):
+    def finish(self, status, heard_ms=None):
         self.said.append(("finish", status))
+
+    def opened(self, root, tags, began_ms):
+        self.tags(tags)
+        return self
 
 
 @pytest.fixture
@@ -67,8 +76,8 @@ def facts():
 @pytest.fixture
 def recorder(study, facts):
     """Makes one, of runs that a function opens."""
-    common = {"study": study, "task": TASKS["pet2ct"], "facts": facts, "told": lambda root: None}
-    return lambda open_run, **tags: Recorder(open_run, tags=tags, **common)
+    common = {"study": study, "task": TASKS["pet2ct"], "facts": facts, "told": lambda root: None, "say": print}
+    return lambda open_run: Recorder(open_run, **common)
 
 
 def epoch_of(value, number=1):
@@ -80,22 +89,23 @@ def test_a_trial_is_told_in_order_with_its_origin_pictures_and_an_honest_state(a
     tracker, trial = Memory(), assignment(study.ask({}).number)
     arrays = {name: np.zeros((2, 8, 8), np.float32) for name in ("source", "output", "target")}
     np.savez(Path(trial.folder) / PICTURES, **arrays, titles=np.array(["patient aa slice 1", "patient aa slice 2"]))
-    listening = recorder(lambda root: tracker, **{"medgan.task": "pet2ct"})
+    listening = recorder(tracker.opened)
     listening.started(trial)
     listening.epoch(trial, epoch_of(0.5))
     listening.ended(trial, {"state": "pruned", "reason": ""})
     assert listening.close(60)
-    told = ["params", "tags", "artifact", "artifact", "metrics", "artifact", "tags", "finish"]
+    told = ["tags", "params", "artifact", "artifact", "metrics", "tags", "artifact", "finish"]
     assert [entry[0] for entry in tracker.said] == told
-    assert tracker.said[0][1]["generator.num_blocks"] == 1
-    assert tracker.said[1][1]["medgan.task"] == "pet2ct"
+    assert tracker.said[0][1]["medgan.state"] == "running"
+    assert tracker.said[1][1]["generator.num_blocks"] == 1
     assert [entry[1:] for entry in tracker.said if entry[0] == "artifact"] == [
         ("config.json", ""),
         ("provenance.json", ""),
         ("validation.png", "pictures"),
     ]
     assert tracker.said[4] == ("metrics", {"val/ssim": 0.5, "val/best_ssim": 0.5}, 1)
-    assert tracker.said[6][1] == {"medgan.state": "pruned", "medgan.reason": "-"}
+    assert "system/cpu_utilization_percentage" in tracker.system
+    assert tracker.said[5][1] == {"medgan.state": "pruned", "medgan.reason": "-"}
     assert tracker.said[7] == ("finish", "FINISHED")
 
 
@@ -112,7 +122,7 @@ def test_a_trial_is_told_in_order_with_its_origin_pictures_and_an_honest_state(a
 )
 def test_the_store_is_told_in_its_own_words_how_a_trial_ended(assignment, study, recorder, state, status):
     tracker, trial = Memory(), assignment(study.ask({}).number)
-    listening = recorder(lambda root: tracker)
+    listening = recorder(tracker.opened)
     listening.started(trial)
     listening.ended(trial, {"state": state, "reason": "why"})
     assert listening.close(60)
@@ -121,7 +131,7 @@ def test_the_store_is_told_in_its_own_words_how_a_trial_ended(assignment, study,
 
 def test_the_best_value_so_far_is_the_first_goal_s_in_its_own_direction(assignment, study, recorder):
     tracker, trial = Memory(), assignment(study.ask({}).number, "val/mae_hu", "min")
-    listening = recorder(lambda root: tracker)
+    listening = recorder(tracker.opened)
     listening.started(trial)
     result = {"objective": -80.0, "values": [80.0], "metrics": {"val/mae_hu": 95.0}, "epoch": 4}
     listening.epoch(trial, {"state": "running", **result})
@@ -131,7 +141,7 @@ def test_the_best_value_so_far_is_the_first_goal_s_in_its_own_direction(assignme
 
 def test_a_trial_s_run_carries_its_settings_and_what_made_it(assignment, study, recorder, facts):
     tracker, trial = Memory(), assignment(study.ask({}).number)
-    listening = recorder(lambda root: tracker)
+    listening = recorder(tracker.opened)
     listening.started(trial)
     assert listening.close(60)
     assert validated(json.loads(tracker.files["config.json"])) == trial.config
@@ -139,7 +149,7 @@ def test_a_trial_s_run_carries_its_settings_and_what_made_it(assignment, study, 
     assert {section: kept[section] for section in facts} == facts
     assert kept["run"] == {"workers": 2, "threads": 3, "device": "cpu", "seed": 0}
     assert kept["trial"] == {"number": 0, "root": 0, "attempt": 1}
-    tags = tracker.said[1][1]
+    tags = tracker.said[0][1]
     assert (tags["medgan.split_digest"], tags["medgan.workers"]) == ("5" * 64, 2)
     assert "medgan.retry_of" not in tags
 
@@ -150,10 +160,10 @@ def test_a_repeated_trial_says_which_attempt_it_is_and_which_one_it_repeats(assi
         study.ask({})
         fail(study, study.trials[number], "infrastructure", "lost")
     study.ask({})
-    listening = recorder(lambda root: tracker)
+    listening = recorder(tracker.opened)
     listening.started(replace(assignment(0), number=2))
     assert listening.close(60)
-    tags = tracker.said[1][1]
+    tags = tracker.said[0][1]
     assert (tags["medgan.trial"], tags["medgan.attempt"], tags["medgan.retry_of"]) == (2, 3, 1)
     kept = json.loads(tracker.files["provenance.json"])["trial"]
     assert kept == {"number": 2, "root": 0, "attempt": 3, "retry_of": 1}
@@ -175,18 +185,18 @@ def test_what_a_search_tells_a_real_store_is_read_back(assignment, study, record
     assert run.tags["medgan.data_digest"] == run.files["provenance.json"]["data"]["digest"] == "d" * 64
 
 
-def test_a_store_that_is_away_does_not_end_the_search_but_is_told(assignment, study, recorder):
-    def away(root):
-        raise OSError("the server is away")
+def test_a_store_that_refuses_does_not_end_the_search_but_is_told(assignment, study, recorder):
+    def refusing(root, tags, began_ms):
+        raise ValueError("no such run")
 
-    listening = recorder(away)
+    listening = recorder(refusing)
     listening.started(assignment(study.ask({}).number))
     assert not listening.close(60)
 
 
 def test_a_retry_of_a_trial_is_not_ended_by_its_first_attempt(assignment, study, recorder):
     tracker, trial = Memory(), assignment(study.ask({}).number)
-    listening = recorder(lambda root: tracker)
+    listening = recorder(tracker.opened)
     listening.started(trial)
     fail(study, study.trials[0], "infrastructure", "lost")
     listening.ended(trial, {"state": "infrastructure"})
@@ -199,7 +209,7 @@ def test_a_retry_of_a_trial_is_not_ended_by_its_first_attempt(assignment, study,
 
 def test_a_trial_that_never_started_says_why(recorder):
     tracker = Memory()
-    listening = recorder(lambda root: tracker)
+    listening = recorder(tracker.opened)
     listening.refused(4, "generator.depth 9 is too deep")
     assert listening.close(60)
     assert tracker.said[0][1]["medgan.reason"] == "generator.depth 9 is too deep"
@@ -207,7 +217,7 @@ def test_a_trial_that_never_started_says_why(recorder):
 
 
 def test_nothing_of_a_trial_that_has_ended_stays_in_memory(assignment, study, recorder):
-    listening = recorder(lambda root: Memory())
+    listening = recorder(Memory().opened)
     for _ in range(3):
         trial = assignment(study.ask({}).number)
         listening.started(trial)
@@ -215,3 +225,67 @@ def test_nothing_of_a_trial_that_has_ended_stays_in_memory(assignment, study, re
         study.tell(trial.number, 0.1)
     assert listening.close(60)
     assert (listening.runs, listening.attempts, listening.ends) == ({}, {}, [])
+
+
+def test_settings_that_were_drawn_are_told_as_numbers_too(assignment, study, recorder):
+    tracker = Memory()
+    trial = study.ask({})
+    trial.suggest_float("loss.lambda_style", 0.5, 0.5)
+    trial.suggest_categorical("generator.norm", ["batch"])
+    listening = recorder(tracker.opened)
+    listening.started(assignment(trial.number))
+    assert listening.close(60)
+    assert tracker.said[1][2] == {"loss.lambda_style": 0.5}
+
+
+def test_an_outage_changes_neither_order_nor_times_nor_what_is_told(assignment, study, facts, tmp_path, monkeypatch):
+    monkeypatch.setattr(outage, "PAUSE_S", 0.01)
+    tracking = MlflowStudy(f"sqlite:///{tmp_path / 'mlflow.db'}", "medgan/x", artifacts=tmp_path, study="s", key="k")
+    trial, back, said, taken = assignment(study.ask({}).number), threading.Event(), [], []
+
+    def away_at_first(root, tags, began_ms):
+        if not back.is_set():
+            raise ConnectionError("nobody there")
+        return tracking.trial(root, tags, began_ms)
+
+    listening = Recorder(
+        away_at_first, study=study, task=TASKS["pet2ct"], facts=facts, told=taken.append, say=said.append
+    )
+    began = now_ms()
+    listening.started(trial)
+    for number in (1, 2, 3):
+        listening.epoch(trial, epoch_of(0.1 * number, number))
+    listening.ended(trial, {"state": "complete", "reason": ""})
+    heard = now_ms()
+    deadline = time.monotonic() + 30
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert taken == []
+    back.set()
+    assert listening.close(60)
+    assert said[0] == "MLflow does not answer; what it is to be told waits until it does"
+    assert said[1].startswith("MLflow answers again, after ")
+    run = tracking.client.search_runs([tracking.experiment_id], "tags.`medgan.root` = '0'")[0]
+    told = tracking.client.get_metric_history(run.info.run_id, "val/ssim")
+    assert [(one.step, one.value) for one in told] == [(1, 0.1), (2, 0.2), (3, 0.1 * 3)]
+    assert all(began <= moment <= heard for moment in (run.info.start_time, run.info.end_time, told[0].timestamp))
+    assert (run.info.status, run.data.tags["medgan.state"], taken) == ("FINISHED", "complete", [0])
+
+
+def test_what_made_a_trial_is_told_by_another_driver_as_it_was(assignment, study, recorder, facts):
+    tracker, trial = Memory(), assignment(study.ask({}).number)
+
+    def gone(root, tags, began_ms):
+        raise ValueError("refused")
+
+    dead = recorder(gone)
+    dead.started(trial)
+    assert not dead.close(60)
+    later = recorder(tracker.opened)
+    later.facts = None
+    later.started(trial)
+    assert later.close(60)
+    kept = json.loads(tracker.files["provenance.json"])
+    assert {section: kept[section] for section in facts} == facts
+    assert validated(json.loads(tracker.files["config.json"])) == trial.config
+    assert tracker.said[0][1]["medgan.split_digest"] == "5" * 64

@@ -45,7 +45,7 @@ def test_trials_are_children_of_the_studys_run(open_study):
     trial = study.trial(3)
     data = study.client.get_run(trial.run_id)
     assert data.data.tags["mlflow.parentRunId"] == study.run.run_id
-    assert data.info.run_name.endswith("#3")
+    assert data.info.run_name == "#3 s"
 
 
 def test_a_second_driver_finds_the_runs_again_and_doubles_no_step(open_study):
@@ -65,6 +65,41 @@ def test_parameters_told_twice_are_kept_as_they_were(open_study):
     trial.params({"generator.num_blocks": 2})
     trial.params({"generator.num_blocks": 3, "train.seed": 0})
     assert study.client.get_run(trial.run_id).data.params == {"generator.num_blocks": "2", "train.seed": "0"}
+
+
+def test_what_is_told_again_after_a_lost_answer_is_there_once(open_study):
+    study = open_study()
+    trial, again = study.trial(0, {"medgan.trial": 0}, 1000), study.trial(0, {"medgan.trial": 1})
+    for run in (trial, again):  # as a call that was taken is repeated by whoever did not hear so
+        run.params({"train.seed": 0}, {"loss.lambda_l1": 10.0})
+        run.metrics({"val/ssim": float("nan"), "val/mse": 2.0}, 1, 5000)
+    assert again.run_id == trial.run_id
+    assert values(study, trial, "moved/loss.lambda_l1") == [(0, 10.0)]
+    assert values(study, trial, "val/mse") == [(1, 2.0)]
+    assert len(values(study, trial, "val/ssim")) == 1
+    found = study.client.get_run(trial.run_id)
+    assert (found.info.start_time, found.data.tags["medgan.trial"]) == (1000, "1")
+
+
+def test_a_drawn_setting_sorts_and_filters_as_a_number(open_study):
+    study = open_study()
+    for root, value in enumerate((10.0, 9.0, 100.0)):
+        study.trial(root).params({"loss.lambda_l1": value}, {"loss.lambda_l1": value})
+    key = f"tags.`medgan.study_key` = '{study.key}'"
+    query = f"{key} and metrics.`moved/loss.lambda_l1` > 9.5"
+    found = study.client.search_runs([study.experiment_id], query, order_by=["metrics.`moved/loss.lambda_l1` DESC"])
+    assert [run.data.tags["medgan.root"] for run in found] == ["2", "0"]
+
+
+def test_links_lead_to_a_trial_s_run_the_study_s_file_and_the_trials_in_order(open_study):
+    study = open_study()
+    trial, here = study.trial(3), f"#/experiments/{study.experiment_id}/runs"
+    assert study.link("best", 3) == f"[best]({here}/{trial.run_id})"
+    report = f"[report]({here}/{study.run.run_id}/artifacts/report/report.html)"
+    assert study.link("report", file="report/report.html") == report
+    sorted_link = study.link_to_trials("all", "val/best_ssim", ascending=False)
+    assert "orderByKey=metrics.%60val%2Fbest_ssim%60&orderByAsc=false" in sorted_link
+    assert study.key in sorted_link
 
 
 def test_runs_a_dead_driver_left_going_are_closed_honestly(open_study):

@@ -1,0 +1,66 @@
+"""How busy this machine is, under the names that MLflow's pages show as system metrics."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+EVERY_S = 10.0
+LIMIT_S = 5
+
+
+class Machine:
+    """Looks at this machine at most every ten seconds; where workers run elsewhere, it is the driver's."""
+
+    def __init__(self) -> None:
+        self.asked = shutil.which("nvidia-smi")
+        self.seen, self.ticks = -EVERY_S, _ticks()
+        self.values: dict[str, float] = {}
+
+    def now(self) -> dict[str, float]:
+        """Percent of all cores since the last look, memory in use, and the same of each GPU at this moment."""
+        if time.monotonic() - self.seen >= EVERY_S:
+            before, self.ticks, self.seen = self.ticks, _ticks(), time.monotonic()
+            busy, every = self.ticks[0] - before[0], self.ticks[1] - before[1]
+            self.values = {**_memory(), **(_gpus(self.asked) if self.asked else {})}
+            if every:
+                self.values["system/cpu_utilization_percentage"] = round(100 * busy / every, 1)
+        return self.values
+
+
+def _ticks() -> tuple[int, int]:
+    """Of all cores, in the kernel's ticks: at work, and in all."""
+    first = Path("/proc/stat").read_text().splitlines()[0]
+    user, nice, system, idle, waiting, *rest = map(int, first.split()[1:9])
+    busy = user + nice + system + sum(rest)
+    return busy, busy + idle + waiting
+
+
+def _memory() -> dict[str, float]:
+    rows = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    kib = {row[0].rstrip(":"): int(row[1]) for row in rows}
+    used = kib["MemTotal"] - kib["MemAvailable"]
+    return {
+        "system/system_memory_usage_megabytes": round(used * 1024 / 1e6, 1),
+        "system/system_memory_usage_percentage": round(100 * used / kib["MemTotal"], 1),
+    }
+
+
+def _gpus(program: str) -> dict[str, float]:
+    """Nothing where NVIDIA's program is there but no GPU is, or does not answer."""
+    query = [program, "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
+    try:
+        rows = subprocess.run(query, capture_output=True, text=True, timeout=LIMIT_S, check=True).stdout.splitlines()
+        read = [(float(busy), float(mib)) for busy, mib in (row.split(",") for row in rows)]
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return {}
+    return {
+        name: value
+        for number, (busy, mib) in enumerate(read)
+        for name, value in (
+            (f"system/gpu_{number}_utilization_percentage", busy),
+            (f"system/gpu_{number}_memory_usage_megabytes", round(mib * 2**20 / 1e6, 1)),
+        )
+    }

@@ -1,0 +1,145 @@
+"""A store that is away: told from one that refuses, waited for, and left alone in time."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+
+from medgan.errors import JobError
+from medgan.tracking import outage
+from medgan.tracking.outage import is_away, lasting
+from medgan.tracking.tracker import Background
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch):
+    monkeypatch.setattr(outage, "PAUSE_S", 0.01)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+
+
+@pytest.fixture
+def answering():
+    """`answering(status)`: the address of a server that has only this answer; none: it never gives one."""
+    servers = []
+
+    def start(status):
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self):
+                if status is None:
+                    servers[0].released.wait(20)
+                    return
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_): ...
+
+        server = HTTPServer(("127.0.0.1", 0), Answer)
+        server.released = threading.Event()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.released.set()
+        server.shutdown()
+        server.server_close()
+
+
+def error_of(uri):
+    with pytest.raises(MlflowException) as caught:
+        MlflowClient(tracking_uri=uri).get_run("a" * 32)
+    return caught.value
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("status", "away"), [(None, True), (502, True), (503, True), (504, True), (400, False), (404, False), (500, False)]
+)
+def test_a_server_that_is_away_is_told_from_one_that_refuses(answering, status, away):
+    assert is_away(error_of(answering(status))) == away
+
+
+def test_nobody_at_the_address_is_away():
+    assert is_away(error_of("http://127.0.0.1:9"))
+
+
+def test_a_database_that_is_busy_is_away_and_one_that_does_not_know_a_run_is_not(tmp_path):
+    assert is_away(MlflowException("database is locked", TEMPORARILY_UNAVAILABLE))
+    assert not is_away(error_of(f"sqlite:///{tmp_path / 'mlflow.db'}"))
+
+
+def failing(times, error):
+    """A call that fails so often, and then says how often."""
+    tried = []
+
+    def call():
+        tried.append(1)
+        if len(tried) <= times:
+            raise error
+        return len(tried)
+
+    return call
+
+
+def test_a_call_is_repeated_until_it_is_taken_and_a_person_told_once_of_each_turn():
+    said = []
+    assert lasting(failing(3, ConnectionError("gone")), say=said.append) == 4
+    assert said[0] == "MLflow does not answer; what it is to be told waits until it does"
+    assert said[1].startswith("MLflow answers again, after ")
+    assert len(said) == 2
+
+
+def test_what_is_refused_is_not_repeated():
+    call = failing(1, ValueError("no"))
+    with pytest.raises(ValueError, match="no"):
+        lasting(call, say=print)
+    assert call() == 2
+
+
+def test_a_wait_has_an_end_and_says_what_to_do():
+    text = r"MLflow has not answered for 0 s \(gone\); the same command again goes on"
+    with pytest.raises(JobError, match=text):
+        lasting(failing(10**9, ConnectionError("gone")), say=print, limit_s=0.05)
+
+
+def test_an_error_is_quoted_without_a_password():
+    assert "secret" not in outage.reason_of(ConnectionError("http://me:secret@host/ is away"))
+
+
+@pytest.mark.timeout(60)
+def test_calls_wait_behind_the_one_that_cannot_be_made_and_none_is_passed_over():
+    taken, background = [], Background(lambda text: None)
+    first = failing(3, ConnectionError("gone"))
+    background.do(lambda: taken.append(first()))
+    for number in range(3):
+        background.do(taken.append, f"later {number}")
+    assert background.close(30)
+    assert taken == [4, "later 0", "later 1", "later 2"]
+
+
+@pytest.mark.timeout(60)
+def test_the_end_waits_no_longer_than_it_may_and_says_for_what(monkeypatch):
+    monkeypatch.setattr("medgan.tracking.tracker.SOON_S", 0.1)
+    said, taken = [], []
+    background = Background(said.append)
+    background.do(failing(10**9, ConnectionError("gone")))
+    background.do(taken.append, "never")
+    assert not background.close(0.3)
+    assert (background.late, taken) == (2, [])
+    assert said[1] == "waiting for MLflow to take what is left (2 calls), 0 s at most"
+    background.pool.shutdown(wait=True)  # the thread has ended too: the process can
+
+
+@pytest.mark.timeout(60)
+def test_what_is_refused_is_counted_and_the_rest_is_told():
+    taken, background = [], Background(lambda text: None)
+    background.do(failing(10**9, ValueError("refused")))
+    background.do(taken.append, "told")
+    assert not background.close(30)
+    assert (background.failures, background.late, taken) == (1, 0, ["told"])
