@@ -1,0 +1,117 @@
+"""MedGAN's training step written straight from the paper, each loss by itself: what the engine's is measured against.
+
+One forward for each use of discriminator and extractor, nothing shared, nothing frozen that a step does not need to
+freeze, float32 (Armanious et al., sections 2 and 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss, mse_loss
+
+from medgan.benchmark.method import (
+    BETAS,
+    CONTENT,
+    PERCEPTUAL,
+    RATE,
+    STYLE,
+    UPDATES,
+    Setting,
+    build_discriminator,
+    build_extractor,
+    build_generator,
+)
+from medgan.engine.steps import Batch
+
+
+class Reference:
+    """The networks of a setting, freshly initialized, and plain Adam for two of them."""
+
+    def __init__(self, setting: Setting, device: torch.device) -> None:
+        self.setting = setting
+        self.generator = build_generator(setting).to(device)
+        self.discriminator = build_discriminator(setting).to(device)
+        self.extractor = build_extractor(setting).to(device)
+        self.generator_optimizer, self.discriminator_optimizer = (
+            torch.optim.Adam(network.parameters(), lr=RATE, betas=BETAS, foreach=False)
+            for network in (self.generator, self.discriminator)
+        )
+
+    def step(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
+        """Three updates of the generator, each on its own batch, then the discriminator's on the last of them.
+
+        Returns:
+            The generator's raw terms of its last update, and `discriminator`, detached.
+        """
+        for _ in range(UPDATES.generator):
+            source, target = next(batches)
+            output = self.generator(source)
+            losses = self.generator_losses(source, target, output)
+            adversarial, perceptual, style, content = losses.values()
+            total = adversarial + PERCEPTUAL * perceptual + STYLE * style + CONTENT * content
+            self.generator_optimizer.zero_grad()
+            total.backward()
+            self.generator_optimizer.step()
+        losses["discriminator"] = self.discriminator_loss(source, target, output.detach())
+        self.discriminator_optimizer.zero_grad()
+        losses["discriminator"].backward()
+        self.discriminator_optimizer.step()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def generator_losses(self, source: Tensor, target: Tensor, output: Tensor) -> dict[str, Tensor]:
+        """The four terms of equation 8, without their weights."""
+        return {
+            "adversarial": self._adversarial(source, output),
+            "perceptual": self._perceptual(source, target, output),
+            "style": self._style(target, output),
+            "content": self._content(target, output),
+        }
+
+    def discriminator_loss(self, source: Tensor, target: Tensor, output: Tensor) -> Tensor:
+        """-E[log D(x, y)] - E[log(1 - D(G(y), y))] (equation 1)."""
+        real = self.discriminator(source, target).logits
+        fake = self.discriminator(source, output).logits
+        return binary_cross_entropy_with_logits(real, torch.ones_like(real)) + binary_cross_entropy_with_logits(
+            fake, torch.zeros_like(fake)
+        )
+
+    def _adversarial(self, source: Tensor, output: Tensor) -> Tensor:
+        """-E[log D(G(y), y)], the form that does not saturate."""
+        logits = self.discriminator(source, output).logits
+        return binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+
+    def _perceptual(self, source: Tensor, target: Tensor, output: Tensor) -> Tensor:
+        """Equations 3 and 4: the pixels, and every hidden layer of the discriminator."""
+        mine = self.discriminator(source, output).features
+        theirs = self.discriminator(source, target).features
+        total = l1_loss(output, target)
+        for one, other in zip(mine, theirs, strict=True):
+            total = total + l1_loss(one, other)
+        return total
+
+    def _style(self, target: Tensor, output: Tensor) -> Tensor:
+        """Equations 5 and 6."""
+        mine, theirs = self.extractor(output), self.extractor(target)
+        total = torch.zeros((), device=output.device)
+        for block in self.setting.style_blocks:
+            difference = _gram(mine[block - 1]) - _gram(theirs[block - 1])
+            depth = mine[block - 1].shape[1]
+            total = total + (difference**2).sum() / (4 * depth**2 * len(output))
+        return total
+
+    def _content(self, target: Tensor, output: Tensor) -> Tensor:
+        """Equation 7."""
+        mine, theirs = self.extractor(output), self.extractor(target)
+        total = torch.zeros((), device=output.device)
+        for block in self.setting.content_blocks:
+            total = total + mse_loss(mine[block - 1], theirs[block - 1])
+        return total
+
+
+def _gram(features: Tensor) -> Tensor:
+    """F F^T / (h w d): (B, d, h, w) -> (B, d, d)."""
+    _, depth, rows, columns = features.shape
+    return torch.einsum("bihw,bjhw->bij", features, features) / (rows * columns * depth)

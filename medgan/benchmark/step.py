@@ -1,0 +1,152 @@
+"""MedGAN's whole training step: the engine's against the plain reference, and its share of what the device can do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from medgan.benchmark.method import (
+    PAPER,
+    QUICK,
+    UPDATES,
+    Setting,
+    build_objective,
+    build_state,
+    random_batches,
+)
+from medgan.benchmark.reference import Reference
+from medgan.benchmark.table import Row, Spread, spread_of
+from medgan.benchmark.timing import described, in_turns, rate, ratio, seconds
+from medgan.engine.steps import train_step
+
+PLAIN = "plain eager"
+PAIRS, EPOCHS = 1935, 200
+"""Of the paper's PET to CT."""
+LARGEST_BATCH = 64
+MATRIX = {"cuda": 8192, "cpu": 1024}
+PRODUCT = {"cuda": torch.bfloat16, "cpu": torch.float32}
+STEADY_S = 60.0
+PAPER_GB = 15.0
+"""Two trainings of the paper's network: weights, gradients and moments of 326.5 M parameters, and activations."""
+
+Step = Callable[[], object]
+
+
+def measure(*, quick: bool, device: torch.device) -> list[Row]:
+    """The quick setting, and, in full, the paper's, on a CPU with memory for it; the whole schedule on a GPU only."""
+    rows = compare(QUICK, device, limit_s=15.0 if quick else 90.0, wanted=">= 1.3x" if device.type == "cpu" else "")
+    if quick:
+        return rows
+    if device.type == "cpu" and (free := free_gb()) < PAPER_GB:
+        why = f"needs {PAPER_GB:.0f} GB of free memory for both; there are {free:.1f}"
+        rows += [Row("step", "engine, float32", PAPER.text(), described(device), against=PLAIN, note=why)]
+    else:
+        rows += compare(PAPER, device, limit_s=60.0, wanted=">= 3x" if device.type == "cuda" else "")
+    return rows + schedule(PAPER, device, steady_s=STEADY_S)
+
+
+def free_gb() -> float:
+    """Memory that is free or can be freed, in GB."""
+    found = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
+    assert found is not None, "every Linux has it"
+    return int(found[1]) * 1024 / 1e9
+
+
+def compare(setting: Setting, device: torch.device, *, limit_s: float, wanted: str = "") -> list[Row]:
+    """Engine against reference, in turns, and the engine's share of the device's peak."""
+    precisions = ("float32", "bfloat16") if device.type == "cuda" else ("float32",)
+    steps = {f"engine, {precision}": engine_step(setting, device, precision=precision) for precision in precisions}
+    times = in_turns({**steps, PLAIN: reference_step(setting, device)}, device=device, limit_s=limit_s)
+    images = UPDATES.generator * setting.batch_size
+    row = partial(Row, part="step", settings=setting.text(), device=described(device))
+    rows = [
+        row(
+            figure=name,
+            unit="images/s",
+            value=rate(images, taken),
+            ratio=None if name == PLAIN else ratio(times[PLAIN], taken),
+            against="" if name == PLAIN else PLAIN,
+            wanted="" if name == PLAIN else wanted,
+        )
+        for name, taken in times.items()
+    ]
+    flops, best = counted(steps["engine, float32"]), f"engine, {precisions[-1]}"
+    peak, word = measured_peak(device), str(PRODUCT[device.type]).removeprefix("torch.")
+    share = rate(100 * flops / peak, times[best])
+    note = f"{flops / 1e9:.4g} GFLOP a step; the peak is a {word} matrix product's, {peak / 1e9:.4g} GFLOP/s"
+    return [*rows, row(figure=f"{best}: share of peak", unit="%", value=share, note=note)]
+
+
+def engine_step(setting: Setting, device: torch.device, *, precision: str = "float32") -> Step:
+    """A step of the engine on random batches, to be called again and again."""
+    state, objective = build_state(setting, device, precision=precision), build_objective(setting)
+    batches = random_batches(setting, device)
+    return lambda: train_step(state, objective, batches, UPDATES)
+
+
+def reference_step(setting: Setting, device: torch.device) -> Step:
+    """The same of the reference."""
+    reference, batches = Reference(setting, device), random_batches(setting, device)
+    return lambda: reference.step(batches)
+
+
+def counted(step: Step) -> int:
+    """Floating-point operations of a step, a multiplication and an addition two; convolutions and products only."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return int(counter.get_total_flops())
+
+
+def measured_peak(device: torch.device, rounds: int = 10) -> float:
+    """Floating-point operations a second of a large matrix product, the best of some rounds."""
+    side = MATRIX[device.type]
+    left, right = torch.randn(2, side, side, device=device).to(PRODUCT[device.type])
+    left @ right
+    return 2 * side**3 / min(seconds(lambda: left @ right, device) for _ in range(rounds))
+
+
+def schedule(setting: Setting, device: torch.device, *, steady_s: float) -> list[Row]:
+    """Minutes of the paper's whole training, extrapolated from a steady state, at batch one and at the best batch."""
+    settings = f"{PAIRS} pairs, {EPOCHS} epochs, {setting.size} px, {setting.num_blocks} blocks"
+    row = partial(Row, part="step", settings=settings, device=described(device), wanted="<= 30 min")
+    if device.type != "cuda":
+        return [row(figure="whole schedule", note="no CUDA device")]
+    best = best_batch(setting, device)
+    return [
+        row(
+            figure=f"engine, bfloat16, batch {batch}",
+            unit="min",
+            value=minutes(replace(setting, batch_size=batch), device, steady_s=steady_s),
+            note=f"from {steady_s:.0f} s of steady state",
+        )
+        for batch in dict.fromkeys((1, best))
+    ]
+
+
+def best_batch(setting: Setting, device: torch.device, *, limit_s: float = 2.0) -> int:
+    """The power of two at which most images a second pass, as far as memory reaches; each is tried for `limit_s`."""
+    rates: dict[int, float] = {}
+    batch = 1
+    while batch <= LARGEST_BATCH:
+        try:
+            step = engine_step(replace(setting, batch_size=batch), device, precision="bfloat16")
+            times = in_turns({"step": step}, device=device, limit_s=limit_s)["step"]
+        except torch.OutOfMemoryError:
+            break
+        rates[batch] = batch / spread_of(times).median
+        batch *= 2
+    return max(rates, key=lambda size: rates[size])
+
+
+def minutes(setting: Setting, device: torch.device, *, steady_s: float) -> Spread:
+    """Of the paper's whole training at this batch size, from the steps of at least `steady_s` seconds."""
+    step = engine_step(setting, device, precision="bfloat16")
+    times = in_turns({"step": step}, device=device, limit_s=steady_s, warmups=3)["step"]
+    steps = PAIRS * EPOCHS / (UPDATES.generator * setting.batch_size)
+    return spread_of([steps * taken / 60 for taken in times])

@@ -1,0 +1,109 @@
+"""The plain reference computes what the engine computes: the same losses and gradients, from the same weights."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+
+from medgan.benchmark.method import QUICK, UPDATES, build_objective, build_state, random_batches
+from medgan.benchmark.reference import Reference
+from medgan.engine.steps import look, train_step, update_discriminator, update_generator
+
+CPU = torch.device("cpu")
+SMALL = replace(QUICK, size=32, base_channels=4, batch_size=2)
+ROUNDING = 1e-5
+"""Of a network's largest gradient: a bias before a norm has none, but for rounding."""
+LOSSES = ("adversarial", "perceptual", "style", "content", "discriminator")
+
+
+@pytest.fixture
+def both():
+    """The engine's state and the reference with the same weights; largest singular values are found before."""
+    state, reference = build_state(SMALL, CPU), Reference(SMALL, CPU)
+    source, target = next(random_batches(SMALL, CPU, seed=7))
+    with torch.no_grad():
+        for _ in range(300):  # each forward takes one step of the power iteration, and the two make different numbers
+            reference.discriminator(source, target)
+    state.ways[0].discriminator.load_state_dict(reference.discriminator.state_dict())
+    return state, reference
+
+
+def gradients(network):
+    return {name: weight.grad.clone() for name, weight in network.named_parameters()}
+
+
+def close(mine, theirs):
+    assert mine.keys() == theirs.keys()
+    least = ROUNDING * float(max(value.detach().abs().max() for value in theirs.values()))
+    for name, value in mine.items():
+        torch.testing.assert_close(
+            value, theirs[name], rtol=1e-4, atol=least, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def test_both_start_from_the_same_weights(both):
+    state, reference = both
+    close(dict(state.generator.named_parameters()), dict(reference.generator.named_parameters()))
+    close(dict(state.extractor.named_parameters()), dict(reference.extractor.named_parameters()))
+
+
+def test_the_losses_of_a_whole_step_are_the_same(both):
+    state, reference = both
+    mine = train_step(state, build_objective(SMALL), random_batches(SMALL, CPU), UPDATES)
+    theirs = reference.step(random_batches(SMALL, CPU))
+    assert tuple(theirs) == LOSSES
+    for name in LOSSES:
+        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-4, atol=0.0)
+
+
+def test_the_gradients_of_the_generator_are_the_same(both):
+    state, reference = both
+    source, target = next(random_batches(SMALL, CPU))
+    objective = build_objective(SMALL)
+    update_generator(state, objective, look(state, objective, source, target), UPDATES)
+    losses = reference.generator_losses(source, target, reference.generator(source))
+    sum(weight * losses[name] for name, (weight, _) in objective.generator.items()).backward()
+    close(gradients(state.generator), gradients(reference.generator))
+
+
+def test_the_gradients_of_the_discriminator_are_the_same(both):
+    state, reference = both
+    source, target = next(random_batches(SMALL, CPU))
+    objective = build_objective(SMALL)
+    views = look(state, objective, source, target)
+    update_discriminator(state, objective, views, UPDATES)
+    reference.discriminator_loss(source, target, views[0].output.detach()).backward()
+    close(gradients(state.ways[0].discriminator), gradients(reference.discriminator))
+
+
+def test_both_still_agree_after_three_steps(both):
+    state, reference = both
+    mine, theirs, objective = random_batches(SMALL, CPU), random_batches(SMALL, CPU), build_objective(SMALL)
+    for _ in range(3):
+        last, reference_last = train_step(state, objective, mine, UPDATES), reference.step(theirs)
+    for name in LOSSES:
+        torch.testing.assert_close(last[name], reference_last[name], rtol=1e-2, atol=1e-4)
+
+
+def test_the_reference_takes_three_batches_a_step():
+    stream = itertools.count()
+    batches = (batch for _, batch in zip(stream, random_batches(SMALL, CPU), strict=False))
+    Reference(SMALL, CPU).step(batches)
+    assert next(stream) == 3
+
+
+def test_the_reference_shares_nothing():
+    """Three generator updates with three judgements and four looks at features each, then two judgements."""
+    reference, calls = Reference(SMALL, CPU), {"discriminator": 0, "extractor": 0}
+
+    def count(name):
+        def hook(*_):
+            calls[name] += 1
+
+        return hook
+
+    for name in calls:
+        getattr(reference, name).register_forward_hook(count(name))
+    reference.step(random_batches(SMALL, CPU))
+    assert calls == {"discriminator": 11, "extractor": 12}

@@ -1,0 +1,43 @@
+import time
+
+import pytest
+import torch
+
+from medgan.benchmark.timing import described, in_turns, rate, ratio, seconds
+
+CPU = torch.device("cpu")
+
+
+def test_functions_take_turns_and_the_order_turns_round():
+    calls = []
+    functions = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    times = in_turns(functions, device=CPU, limit_s=0.0, warmups=2)
+    assert "".join(calls) == "aabb" + "ab" + "ba" + "ab"
+    assert {name: len(rounds) for name, rounds in times.items()} == {"a": 3, "b": 3}
+
+
+def test_rounds_go_on_until_the_time_is_up():
+    began = time.perf_counter()
+    rounds = in_turns({"a": lambda: None}, device=CPU, limit_s=0.2)["a"]
+    assert 0.2 <= time.perf_counter() - began < 2
+    assert len(rounds) > 3
+
+
+def test_a_call_is_timed():
+    assert 0 <= seconds(lambda: None, CPU) < 0.1
+
+
+def test_rates_and_ratios_are_taken_round_by_round():
+    assert rate(10, [1.0, 2.0, 5.0]) == (5.0, 3.5, 7.5)
+    assert ratio([2.0, 20.0, 6.0], [1.0, 10.0, 2.0]) == pytest.approx((2.0, 2.0, 2.5))
+
+
+def test_a_cpu_is_described_with_its_threads():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert described(CPU) == "cpu, 2 threads"
+        torch.set_num_threads(1)
+        assert described(CPU) == "cpu, 1 thread"
+    finally:
+        torch.set_num_threads(before)
