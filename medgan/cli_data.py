@@ -176,18 +176,18 @@ def doctor(
 def _aliases(model: str, place: Place, *, repair: bool) -> int:
     """How many disagreements are left."""
     from medgan.registry.aliases import disagreement, mend
+    from medgan.registry.models import reached
 
-    wrong = disagreement(model, uri=place.tracking_uri)
+    with reached(place.tracking_uri):
+        wrong = disagreement(model, uri=place.tracking_uri)
+        if wrong and repair:
+            mend(model, uri=place.tracking_uri)
     if wrong is None:
         print(f"{model}: nothing disagrees")
         return 0
-    print(f"{model}: previous names {wrong.is_on or 'no version'}, should name {wrong.belongs_on or 'none'}", end="")
-    if not repair:
-        print()
-        return 1
-    mend(model, uri=place.tracking_uri)
-    print(": set right")
-    return 0
+    said = f"{model}: previous names {wrong.is_on or 'no version'}, should name {wrong.belongs_on or 'none'}"
+    print(f"{said}: set right" if repair else said)
+    return 0 if repair else 1
 
 
 def _compare(study: str, place: Place, *, repair: bool) -> int:

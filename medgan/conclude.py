@@ -13,10 +13,13 @@ from medgan.data.dataset import PreparedDataset
 from medgan.distributed.testing import measure_on_worker
 from medgan.engine.checkpoint import BEST
 from medgan.errors import JobError
+from medgan.evaluation import test_set_of
 from medgan.metrics.table import Patients, overall_means
 from medgan.place import Place
 from medgan.prepared import described
 from medgan.provenance import code_version
+from medgan.registry import ledger
+from medgan.registry.aliases import CHALLENGER, CHAMPION, take_over
 from medgan.registry.gates import beats_floor
 from medgan.registry.models import WEIGHTS_TAG, holder, point, register
 from medgan.report.study import FILE_NAME
@@ -48,13 +51,13 @@ def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDat
     run.finish("FINISHED")
     name = f"medgan-{label_of(dataset)}"
     number = register_generator(name, config, weights, dataset, run_id=run.run_id, uri=place.tracking_uri, test=ours)
-    verdict, aliases = beats_floor(ours, floor, name=dataset.task.floor), ["challenger"]
-    point(name, "challenger", number, uri=place.tracking_uri)
-    champion = holder(name, "champion", uri=place.tracking_uri)
+    verdict, aliases = beats_floor(ours, floor, name=dataset.task.floor), [CHALLENGER]
+    point(name, CHALLENGER, number, uri=place.tracking_uri)
+    champion = holder(name, CHAMPION, uri=place.tracking_uri)
     if champion is None and verdict.passed:
-        point(name, "champion", number, uri=place.tracking_uri)
+        take_over(name, number, judged_against=None, uri=place.tracking_uri)
     if champion in (None, number) and verdict.passed:
-        aliases.append("champion")
+        aliases.append(CHAMPION)
     outcome = Outcome(
         root=root,
         metric=job.space.goals[0].metric,
@@ -96,7 +99,10 @@ def register_generator(
     uri: str,
     test: Patients,
 ) -> str:
-    """Registers a trained generator with all that is needed to use and to judge it; the version's number."""
+    """Registers a trained and tested generator with all that is needed to use and to judge it; the version's number.
+
+    It has met the test patients: the ledger counts it among the candidates tried on them.
+    """
     manifest = ModelManifest(
         name=name,
         task=dataset.task.name,
@@ -115,7 +121,7 @@ def register_generator(
         saved = save_model(folder, generator_state=load_file(weights), manifest=manifest)
         card = card_of(saved, data=described(dataset.manifest), test=test)
         (folder / CARD).write_text(card, encoding="utf-8")
-        return register(
+        number = register(
             folder,
             name=name,
             run_id=run_id,
@@ -128,6 +134,8 @@ def register_generator(
             },
             description=summary_of(saved, test),
         )
+    ledger.enter(name, test_set=test_set_of(dataset), weights=saved.weights_sha256, version=number, uri=uri)
+    return number
 
 
 def describe_study(tracking: MlflowStudy, outcome: Outcome, goal: Goal) -> None:

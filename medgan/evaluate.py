@@ -19,8 +19,9 @@ from medgan.engine.runtime import SingleProcess
 from medgan.evaluation import Evaluation, dataset_for_model, measure_model
 from medgan.metrics.table import overall_means, overall_spread
 from medgan.place import Place, shown
-from medgan.registry.evidence import attach
-from medgan.registry.models import fetched
+from medgan.registry import ledger
+from medgan.registry.evidence import attach, run_of
+from medgan.registry.models import fetched, reached
 from medgan.serving.model import load_translator, read_manifest
 from medgan.summary import UNITS
 from medgan.tracking.pictures import draw_slices
@@ -53,11 +54,13 @@ def evaluate_model(request: EvaluateRequest, console: Console) -> Evaluation:
         JobError: the store did not take the result, whose files are in the output folder nonetheless.
     """
     place, uri = request.place, request.place.tracking_uri
-    with nothing_left_behind(place.output), fetched(request.model, uri=uri) as (folder, name, version):
+    with reached(uri), nothing_left_behind(place.output), fetched(request.model, uri=uri) as (folder, name, version):
+        run_of(name, version, uri=uri)  # refused before anything is measured
         manifest = read_manifest(folder)
         dataset = dataset_for_model(request.data, manifest, place=place, console=console)
         console.print(f"measuring {name} version {version} on {len(dataset.slices('test'))} slices ...")
         evaluation = measure_model(folder, dataset, name=name, version=version)
+        ledger.enter(name, test_set=evaluation.test_set, weights=evaluation.weights, version=version, uri=uri)
         short = dataset.digest[:12]
         out = place.output / "evaluations" / f"{name}-{version}-{short}"
         write_files(evaluation, folder, dataset, out)

@@ -30,6 +30,8 @@ from medgan.serving.model import ModelManifest, load_translator, read_manifest
 from medgan.tasks import task_named
 
 SAME_SPACING_MM = 1e-3
+PHANTOM = "-phantom"
+"""What the names of models end with that phantoms were used for, see `medgan.conclude.label_of`."""
 
 
 class Evaluation(BaseModel, frozen=True, extra="forbid", ser_json_inf_nan="constants"):
@@ -87,7 +89,9 @@ def dataset_for_model(data: str, manifest: ModelManifest, *, place: Place, conso
     return PreparedDataset.open(prepared(request, console))
 
 
-def measure_model(folder: Path, dataset: PreparedDataset, *, name: str, version: str) -> Evaluation:
+def measure_model(
+    folder: Path, dataset: PreparedDataset, *, name: str, version: str, ruler: Config | None = None
+) -> Evaluation:
     """Every slice of every test patient once, on the GPU if there is one.
 
     Args:
@@ -95,6 +99,7 @@ def measure_model(folder: Path, dataset: PreparedDataset, *, name: str, version:
         dataset: whose test patients.
         name: of the registered model.
         version: of it.
+        ruler: whose LPIPS is measured, so that two models are measured with one; none: the model's own.
 
     Raises:
         InputError: the model is damaged, has seen a test patient, or is for other images than these.
@@ -110,7 +115,7 @@ def measure_model(folder: Path, dataset: PreparedDataset, *, name: str, version:
     if size % divisor:
         raise InputError(f"model {name}: expected slices of a multiple of {divisor} px; those of the data are {size}")
     try:
-        rows = evaluate(translator.network, slices, runtime, perceptual=_perceptual(config, runtime))
+        rows = evaluate(translator.network, slices, runtime, perceptual=_perceptual(ruler or config, runtime))
     except Diverged as error:
         raise JobError(f"{name} version {version}: {error}") from None
     cost = measure_cost(translator)
@@ -142,10 +147,17 @@ def refuse_unfit(manifest: ModelManifest, dataset: PreparedDataset) -> None:
     """Refuses a model for other images than the data set's.
 
     Raises:
-        InputError: it is of another task, another spacing or another window. Any size will do.
+        InputError: it is of another task, another spacing or another window, or one is of phantoms and the other is
+            not. Any size will do.
     """
     task = dataset.task
     named = f"model {manifest.name}, data set {dataset.digest[:12]}"
+    if manifest.name.endswith(PHANTOM) != dataset.manifest.phantom:
+        kinds = ("patients", "phantoms")
+        wanted = kinds[manifest.name.endswith(PHANTOM)]
+        raise InputError(
+            f"{named}: expected images of {wanted}, as the model's; they are of {kinds[dataset.manifest.phantom]}"
+        )
     if manifest.task != task.name:
         raise InputError(f"{named}: expected images for {manifest.task}; they are for {task.name}")
     if abs(manifest.spacing_mm - dataset.manifest.spacing_mm) > SAME_SPACING_MM:
@@ -153,10 +165,14 @@ def refuse_unfit(manifest: ModelManifest, dataset: PreparedDataset) -> None:
             f"{named}: expected pixels of {manifest.spacing_mm:g} mm, as the model was trained with; they are of "
             f"{dataset.manifest.spacing_mm:g} mm (medgan prepare --set spacing_mm={manifest.spacing_mm:g})"
         )
-    for side, wanted in (("source", manifest.source_window), ("target", manifest.target_window)):
-        there = getattr(task, side).window
-        if there != wanted:
-            raise InputError(f"{named}: expected the {side}_window {wanted} of the model; the data set's is {there}")
+    for side, window in (("source", manifest.source_window), ("target", manifest.target_window)):
+        own = getattr(task, side).window
+        if own != window:
+            raise InputError(f"{named}: expected the {side}_window {window} of the model; the data set's is {own}")
+
+
+def _is_of_phantoms(manifest: ModelManifest) -> bool:
+    return manifest.name.endswith(PHANTOM)
 
 
 def refuse_seen(manifest: ModelManifest, dataset: PreparedDataset) -> None:

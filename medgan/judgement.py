@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.table import Table
 
+import medgan
 from medgan.evaluation import Evaluation
 from medgan.metrics.table import Patients, overall_means, overall_spread
 from medgan.registry.evidence import attach, read_back
@@ -50,15 +51,22 @@ def folder_of(key: Sequence[str | None], rules: Rules) -> str:
         key: what it is about: digests of the candidate's weights, the champion's, and the test patients.
         rules: that were asked.
     """
-    content = json.dumps([*key, rules.model_dump(mode="json")], sort_keys=True)
+    content = json.dumps([medgan.__version__, *key, rules.model_dump(mode="json")], sort_keys=True)
     return f"promotion/{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
-def kept(name: str, version: str, where: str, *, uri: str) -> Judgement | None:
-    """A verdict that passed before, by its folder; none if there is none."""
+def kept(name: str, version: str, champion: str | None, where: str, *, uri: str) -> Judgement | None:
+    """A verdict that passed before, by its folder; none if there is none, or none that can be read."""
     content = read_back(name, version, f"{where}/{RECORD}", uri=uri)
-    judgement = Judgement.model_validate_json(content) if content else None
-    return judgement if judgement and judgement.verdict.passed else None
+    try:
+        judgement = Judgement.model_validate_json(content or "")
+    except ValidationError:
+        return None
+    if judgement.champion and champion:  # the same weights, perhaps of another version
+        judgement = judgement.model_copy(
+            update={"champion": judgement.champion.model_copy(update={"version": champion})}
+        )
+    return judgement if judgement.verdict.passed else None
 
 
 def keep(judgement: Judgement, where: str, *, uri: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from medgan.build.testing import floor_on_test
-from medgan.config import Config
+from medgan.config import Config, validated
 from medgan.data.dataset import PreparedDataset
 from medgan.engine.runtime import SingleProcess
 from medgan.errors import InputError
@@ -21,7 +21,7 @@ from medgan.place import Place, shown
 from medgan.registry import ledger
 from medgan.registry.aliases import CHAMPION, roll_back, take_over
 from medgan.registry.gates import Evidence, Verdict, beats_floor, judge
-from medgan.registry.models import fetched, holder
+from medgan.registry.models import fetched, holder, reached
 from medgan.registry.rules import Rules, read_rules
 from medgan.report.comparison import FILE_NAME
 from medgan.serving.model import read_manifest
@@ -73,7 +73,12 @@ def promote(request: PromoteRequest, console: Console) -> bool:
         InputError: no such model, damaged, of other images, or it has seen a test patient; rules that do not fit.
         JobError: the store is away, or another version became champion meanwhile.
     """
-    rules, place, uri = read_rules(request.rules), request.place, request.place.tracking_uri
+    with reached(request.place.tracking_uri):
+        return _promote(request, read_rules(request.rules), console)
+
+
+def _promote(request: PromoteRequest, rules: Rules, console: Console) -> bool:
+    place, uri = request.place, request.place.tracking_uri
     with ExitStack() as stack:
         folder, name, version = stack.enter_context(fetched(request.model, uri=uri))
         champion = holder(name, CHAMPION, uri=uri)
@@ -84,12 +89,12 @@ def promote(request: PromoteRequest, console: Console) -> bool:
         theirs = stack.enter_context(fetched(f"models:/{name}/{champion}", uri=uri))[0] if champion else None
         pair = _Pair(name, version, folder, champion, theirs, dataset)
         where = folder_of(pair.key, rules)
-        judgement = kept(name, version, where, uri=uri)
+        judgement = kept(name, version, champion, where, uri=uri)
         if judgement:
             console.print(f"The evidence of {judgement.when} is used again: the same weights, patients and rules.")
         else:
             judgement = _judged(pair, rules, uri, console)
-            keep(judgement, where, uri=uri)
+        keep(judgement, where, uri=uri)
     show(console, judgement)
     if judgement.verdict.passed:
         take_over(name, version, judged_against=champion, uri=uri)
@@ -102,8 +107,10 @@ def rollback(name: str, place: Place, console: Console) -> None:
 
     Raises:
         InputError: there is none.
+        JobError: the store is away.
     """
-    before, now = roll_back(name, uri=place.tracking_uri)
+    with reached(place.tracking_uri):
+        before, now = roll_back(name, uri=place.tracking_uri)
     console.print(f"{name}: version {now} is champion again; version {before} was. Whoever follows the alias changes.")
     console.print(f"medgan promote --model models:/{name}/{before} brings it back, by the evidence it has.")
 
@@ -115,16 +122,23 @@ def _judged(pair: _Pair, rules: Rules, uri: str, console: Console) -> Judgement:
     _refuse_unmeasured(rules, pair.dataset)
     weights, _, test_set = pair.key
     tried = ledger.enter(pair.name, test_set=test_set, weights=weights, version=pair.version, uri=uri)
-    candidate = _measured(pair.folder, pair, pair.version, console)
+    ruler = validated(read_manifest(pair.champion_folder or pair.folder).config)
+    candidate = _measured(pair.folder, pair, pair.version, ruler=ruler, console=console)
     if pair.champion is None or pair.champion_folder is None:
-        floor = floor_on_test(Config(), pair.dataset, SingleProcess())
-        above = beats_floor(candidate.patients, floor, name=pair.dataset.task.floor)
-        verdict = judge(_evidence(candidate), None, rules, tried=tried)
-        verdict = Verdict(verdict.passed and above.passed, (*verdict.reasons, *above.reasons))
+        verdict = _above_floor(judge(_evidence(candidate), None, rules, tried=tried), candidate, pair.dataset)
         return Judgement(when=_now(), candidate=candidate, champion=None, rules=rules, tried=tried, verdict=verdict)
-    champion = _measured(pair.champion_folder, pair, pair.champion, console)
+    champion = _measured(pair.champion_folder, pair, pair.champion, ruler=ruler, console=console)
     verdict = judge(_evidence(candidate), _evidence(champion), rules, tried=tried)
     return Judgement(when=_now(), candidate=candidate, champion=champion, rules=rules, tried=tried, verdict=verdict)
+
+
+def _above_floor(verdict: Verdict, candidate: Evaluation, dataset: PreparedDataset) -> Verdict:
+    """What is asked of a first champion besides: to be better than without a network."""
+    if not verdict.passed:
+        return verdict
+    floor = floor_on_test(Config(), dataset, SingleProcess())
+    above = beats_floor(candidate.patients, floor, name=dataset.task.floor)
+    return Verdict(above.passed, (*verdict.reasons, *above.reasons))
 
 
 def _refuse_unmeasured(rules: Rules, dataset: PreparedDataset) -> None:
@@ -133,10 +147,10 @@ def _refuse_unmeasured(rules: Rules, dataset: PreparedDataset) -> None:
         raise InputError(f"rules: expected metrics that are measured here, of {', '.join(known)}; got {unknown[0]}")
 
 
-def _measured(folder: Path, pair: _Pair, version: str, console: Console) -> Evaluation:
+def _measured(folder: Path, pair: _Pair, version: str, *, ruler: Config, console: Console) -> Evaluation:
     count = len(pair.dataset.slices("test"))
     console.print(f"measuring {pair.name} version {version} on {count} slices of the test patients ...")
-    return measure_model(folder, pair.dataset, name=pair.name, version=version)
+    return measure_model(folder, pair.dataset, name=pair.name, version=version, ruler=ruler)
 
 
 def _evidence(measured: Evaluation) -> Evidence:

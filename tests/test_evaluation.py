@@ -230,6 +230,11 @@ def test_images_are_not_even_prepared_in_another_output_folder(registered, dicom
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_of_patients_is_not_measured_on_phantoms(model, dataset):
+    with pytest.raises(InputError, match="expected images of patients, as the model was trained on; they are of phan"):
+        measure_model(model(name="medgan-pet2ct"), dataset, name="medgan-pet2ct", version="1")
+
+
 def test_a_model_that_names_no_patients_is_refused(model, dataset):
     with pytest.raises(InputError, match="does not say on which patients it was trained; register it again"):
         measure_model(model(key_id=""), dataset, name=NAME, version="1")

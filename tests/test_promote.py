@@ -25,7 +25,7 @@ def home(tmp_path_factory):
     """An output folder with three versions of a model: trained well, hardly, and better than the first."""
     folder = tmp_path_factory.mktemp("promote")
     write_phantoms(folder / "images", task="pet2ct", patients=20, slices=6, matrix=32, seed=0)
-    for seed, epochs in enumerate((4, 1, 12)):
+    for seed, epochs in enumerate((6, 1, 24)):
         length = ("--set", f"train.seed={seed}", "--set", f"train.epochs={epochs}")
         run(folder, "train", "--preset", "unet_l1", "--data", folder / "images", *TINY, *length)
     return folder
@@ -102,12 +102,14 @@ def test_the_champion_is_not_compared_with_itself(story):
     assert story["again"][0] == (0, f"{MODEL} version 3 is champion already.\n")
 
 
-def test_a_rollback_and_a_promotion_by_the_evidence_of_before(story):
+def test_a_rollback_and_a_promotion_by_the_evidence_of_before(story, uri):
     assert story["rollback"][1:] == ("1", None)
     (code, said), champion, previous = story["after"]
     assert (code, champion, previous) == (0, "3", "1")
     assert "is used again: the same weights, patients and rules" in said
     assert "measuring" not in said
+    told = tags(uri, "3")
+    assert (told["medgan.gate"], told["medgan.gate_against"]) == ("passed", "version 1")
 
 
 def test_the_evidence_is_with_the_version_and_names_no_patient(story, home, uri, tmp_path):

@@ -1,11 +1,12 @@
 """The aliases `champion` and `previous`, moved so that a crash at any point leaves a valid champion.
 
-Each champion carries a tag that says which version it took over from; `previous` follows that tag. Only one alias
-moves at a time, so what a crash leaves is `previous` on the champion itself, and the tag says where it belongs.
+A tag of the registered model lists the reigns, one version after the other; the alias `champion` says where in that
+list we are, and `previous` follows both. The champion moves in one write, so whatever a crash leaves is mended from it.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +14,19 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from medgan.errors import InputError, JobError
+from medgan.lock import opening
 from medgan.place import shown
-from medgan.registry.models import holder, point
+from medgan.registry.models import ABSENT, holder, point
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
-TOOK_OVER_FROM = "medgan.took_over_from"
+REIGNS = "medgan.champions"
+MOST_REIGNS = 100
 NOBODY = "none"
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """`previous` is not what the champion took over from.
+    """`previous` is not the champion before this one.
 
     Attributes:
         is_on: the version it names; none if there is no such alias.
@@ -35,7 +38,9 @@ class Disagreement:
 
 
 def take_over(name: str, number: str, *, judged_against: str | None, uri: str) -> None:
-    """Makes a version the champion, and the champion so far `previous`, in this order.
+    """Makes a version the champion, and the champion so far `previous`: the list first, the champion last.
+
+    Processes on one SQLite store take turns; on a server nothing keeps two promotions in the same second apart.
 
     Args:
         name: of the registered model.
@@ -46,16 +51,17 @@ def take_over(name: str, number: str, *, judged_against: str | None, uri: str) -
     Raises:
         JobError: another version has become champion since then. Nothing is changed.
     """
-    champion = holder(name, CHAMPION, uri=uri)
-    if champion != judged_against:
-        raise JobError(
-            f"{name}: version {number} was judged against version {judged_against or NOBODY}, but version "
-            f"{champion or NOBODY} has become champion meanwhile; nothing is changed, the same command judges again"
-        )
-    client = MlflowClient(tracking_uri=uri)
-    client.set_model_version_tag(name, number, TOOK_OVER_FROM, champion or NOBODY)
-    _point_or_remove(name, PREVIOUS, champion, uri=uri)
-    point(name, CHAMPION, number, uri=uri)
+    with opening(uri):
+        reigns = _reigns(name, uri)
+        champion = reigns[-1] if reigns else None
+        if champion != judged_against:
+            raise JobError(
+                f"{name}: version {number} was judged against version {judged_against or NOBODY}, but version "
+                f"{champion or NOBODY} has become champion meanwhile; nothing is changed, the same command judges again"
+            )
+        _write(name, [*reigns, number], uri)
+        _point_or_remove(name, PREVIOUS, champion, uri=uri)
+        point(name, CHAMPION, number, uri=uri)
 
 
 def roll_back(name: str, *, uri: str) -> tuple[str, str]:
@@ -69,62 +75,89 @@ def roll_back(name: str, *, uri: str) -> tuple[str, str]:
             mended instead, and a person should look first.
     """
     _refuse_absent(name, uri)
-    champion = holder(name, CHAMPION, uri=uri)
-    if champion is None:
-        raise InputError(f"{name}: expected a model with a champion in {shown(uri)}; there is none")
-    if champion == holder(name, PREVIOUS, uri=uri):
-        mend(name, uri=uri)
-        raise InputError(
-            f"{name}: a promotion or rollback had been interrupted and is set right now: version {champion} is "
-            "champion; the same command again rolls back from there"
-        )
-    before = predecessor(name, champion, uri=uri)
-    if before is None:
-        raise InputError(f"{name}: version {champion} took over from no version; there is nothing to roll back to")
-    point(name, CHAMPION, before, uri=uri)
-    _point_or_remove(name, PREVIOUS, predecessor(name, before, uri=uri), uri=uri)
-    return champion, before
-
-
-def predecessor(name: str, number: str, *, uri: str) -> str | None:
-    """The version that this one took over from; none where it was the first, or where that one was deleted."""
-    client = MlflowClient(tracking_uri=uri)
-    before = client.get_model_version(name, number).tags.get(TOOK_OVER_FROM, NOBODY)
-    if before == NOBODY:
-        return None
-    try:
-        return str(client.get_model_version(name, before).version)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
+    with opening(uri):
+        reigns = _reigns(name, uri)
+        if not reigns:
+            raise InputError(f"{name}: expected a model with a champion in {shown(uri)}; there is none")
+        champion = reigns[-1]
+        if champion == holder(name, PREVIOUS, uri=uri):
+            _settle(name, reigns, uri)
+            raise InputError(
+                f"{name}: a promotion or rollback had been interrupted and is set right now: version {champion} is "
+                "champion; the same command again rolls back from there"
+            )
+        if len(reigns) == 1:
+            raise InputError(f"{name}: version {champion} took over from no version; there is nothing to roll back to")
+        point(name, CHAMPION, reigns[-2], uri=uri)
+        _settle(name, reigns[:-1], uri)
+        return champion, reigns[-2]
 
 
 def disagreement(name: str, *, uri: str) -> Disagreement | None:
-    """Where `previous` is not on the version that the champion took over from; none if all is well.
+    """Where `previous` is not on the champion before this one; none if all is well.
 
     Raises:
         InputError: there is no such store, or no such model.
     """
     _refuse_absent(name, uri)
-    champion, previous = holder(name, CHAMPION, uri=uri), holder(name, PREVIOUS, uri=uri)
-    before = predecessor(name, champion, uri=uri) if champion else None
+    reigns, previous = _reigns(name, uri), holder(name, PREVIOUS, uri=uri)
+    before = reigns[-2] if len(reigns) > 1 else None
     return Disagreement(previous, before) if previous != before else None
 
 
 def mend(name: str, *, uri: str) -> None:
-    """Lets `previous` name the version that the champion took over from."""
-    if wrong := disagreement(name, uri=uri):
-        _point_or_remove(name, PREVIOUS, wrong.belongs_on, uri=uri)
+    """Lets the list end with the champion, and `previous` name the one before."""
+    with opening(uri):
+        _settle(name, _reigns(name, uri), uri)
+
+
+def _settle(name: str, reigns: list[str], uri: str) -> None:
+    _write(name, reigns, uri)
+    _point_or_remove(name, PREVIOUS, reigns[-2] if len(reigns) > 1 else None, uri=uri)
+
+
+def _reigns(name: str, uri: str) -> list[str]:
+    """The champions so far, the one that is last: what comes after it in the list was never carried out.
+
+    A champion that is not in the list was named by hand. Versions that were deleted are left out.
+    """
+    champion = holder(name, CHAMPION, uri=uri)
+    if champion is None:
+        return []
+    client = MlflowClient(tracking_uri=uri)
+    listed = json.loads(client.get_registered_model(name).tags.get(REIGNS, "[]"))
+    if champion in listed:
+        listed = listed[: len(listed) - listed[::-1].index(champion)]
+    else:
+        listed.append(champion)
+    there = {number for number in dict.fromkeys(listed) if _is_there(client, name, number)}
+    kept = [number for number in listed if number in there]
+    return [number for place, number in enumerate(kept) if place == 0 or number != kept[place - 1]]
+
+
+def _write(name: str, reigns: list[str], uri: str) -> None:
+    MlflowClient(tracking_uri=uri).set_registered_model_tag(name, REIGNS, json.dumps(reigns[-MOST_REIGNS:]))
+
+
+def _is_there(client: MlflowClient, name: str, number: str) -> bool:
+    try:
+        client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return False
+        raise
+    return True
 
 
 def _refuse_absent(name: str, uri: str) -> None:
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise InputError(f"{name}: there is no MLflow store {shown(uri)}; give --output or --tracking-uri")
-    client = MlflowClient(tracking_uri=uri)
-    known = sorted(entry.name for entry in client.search_registered_models())
-    if name not in known:
-        raise InputError(f"{name}: no such model in {shown(uri)}; registered: {', '.join(known) or 'none'}")
+    try:
+        MlflowClient(tracking_uri=uri).get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            raise InputError(f"{name}: no such model in {shown(uri)}") from None
+        raise
 
 
 def _point_or_remove(name: str, alias: str, number: str | None, *, uri: str) -> None:

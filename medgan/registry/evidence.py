@@ -31,15 +31,19 @@ def attach(name: str, number: str, *, files: Path, folder: str, tags: Mapping[st
         InputError: the version was registered without a run.
         JobError: the store did not take it.
     """
-    client = MlflowClient(tracking_uri=uri)
     try:
-        run_id = _run_of(client, name, number)
-        client.log_artifacts(run_id, str(files), folder)
-        for key, value in tags.items():
-            client.set_model_version_tag(name, number, key, str(value))
-    except MlflowException as error:
+        MlflowClient(tracking_uri=uri).log_artifacts(run_of(name, number, uri=uri), str(files), folder)
+        tag(name, number, tags, uri=uri)
+    except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise JobError(f"{shown(uri)} did not take the evidence on {name} version {number} ({reason})") from None
+
+
+def tag(name: str, number: str, tags: Mapping[str, Any], *, uri: str) -> None:
+    """Sets tags of a version."""
+    client = MlflowClient(tracking_uri=uri)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, number, key, str(value))
 
 
 def read_back(name: str, number: str, path: str, *, uri: str) -> bytes | None:
@@ -50,7 +54,7 @@ def read_back(name: str, number: str, path: str, *, uri: str) -> bytes | None:
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client = MlflowClient(tracking_uri=uri)
-    run_id, parent = _run_of(client, name, number), path.rpartition("/")[0]
+    run_id, parent = run_of(name, number, uri=uri), path.rpartition("/")[0]
     if not any(one.path == path for one in client.list_artifacts(run_id, parent)):
         return None
     mlflow.set_tracking_uri(uri)
@@ -58,8 +62,13 @@ def read_back(name: str, number: str, path: str, *, uri: str) -> bytes | None:
         return Path(client.download_artifacts(run_id, path, folder)).read_bytes()
 
 
-def _run_of(client: MlflowClient, name: str, number: str) -> str:
-    run_id = client.get_model_version(name, number).run_id
+def run_of(name: str, number: str, *, uri: str) -> str:
+    """The run that made a version.
+
+    Raises:
+        InputError: the version was registered without a run.
+    """
+    run_id = MlflowClient(tracking_uri=uri).get_model_version(name, number).run_id
     if not run_id:
         raise InputError(f"{name} version {number}: expected a version that a run made; it was registered without one")
     return str(run_id)

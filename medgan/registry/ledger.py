@@ -43,20 +43,6 @@ def enter(name: str, *, test_set: str, weights: str, version: str, uri: str) -> 
             raise _lost(name, uri, error) from None
 
 
-def tried(name: str, *, test_set: str, uri: str) -> int:
-    """How many distinct candidates were tried on a test set.
-
-    Raises:
-        InputError: the store cannot be opened.
-        JobError: it has no such model, or went away.
-    """
-    with opened(uri) as client:
-        try:
-            return _count(client, name, test_set)
-        except MlflowException as error:
-            raise _lost(name, uri, error) from None
-
-
 def _count(client: MlflowClient, name: str, test_set: str) -> int:
     return sum(key.startswith(_prefix(test_set)) for key in client.get_registered_model(name).tags)
 

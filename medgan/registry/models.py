@@ -24,6 +24,8 @@ from medgan.place import shown
 
 REQUIREMENTS = ("torch", "numpy", "SimpleITK", "safetensors", "pydantic")
 WEIGHTS_TAG = "medgan.weights_sha256"
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's words for: no such model, version or alias."""
 SLICES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))])
 WINDOW = ParamSchema([ParamSpec("window", DataType.double, [], shape=(-1,))])
 """(low, high) of the volume; for sources without a window of their own, such as MR."""
@@ -101,7 +103,7 @@ def holder(name: str, alias: str, *, uri: str) -> str | None:
     try:
         return str(MlflowClient(tracking_uri=uri).get_model_version_by_alias(name, alias).version)
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such model, no such alias
+        if error.error_code in ABSENT:
             return None
         raise
 
@@ -156,7 +158,26 @@ def resolve(model: str, uri: str) -> tuple[str, str]:
     try:
         found = client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
     except MlflowException as error:
-        known = ", ".join(sorted(entry.name for entry in client.search_registered_models())) or "none"
+        if error.error_code not in ABSENT:
+            raise
         reason = str(error).splitlines()[0]
-        raise InputError(f"--model {model}: no such model in {shown(uri)} ({reason}); registered: {known}") from None
-    return found.name, str(found.version)
+    else:
+        return found.name, str(found.version)
+    known = ", ".join(sorted(entry.name for entry in client.search_registered_models())) or "none"
+    raise InputError(f"--model {model}: no such model in {shown(uri)} ({reason}); registered: {known}")
+
+
+@contextmanager
+def reached(uri: str) -> Iterator[None]:
+    """What a store that is away, or refuses, makes of a command: one line.
+
+    Raises:
+        JobError: naming the store and its reason.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told within seconds
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    try:
+        yield
+    except MlflowException as error:
+        reason = str(error).splitlines()[0]
+        raise JobError(f"{shown(uri)}: {reason:.300}; nothing is half done, the same command again") from None

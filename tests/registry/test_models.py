@@ -1,5 +1,6 @@
 """The registry on a real MLflow store: register, name, fetch, predict, refuse."""
 
+import socket
 from pathlib import Path
 
 import mlflow
@@ -9,8 +10,8 @@ import pytest
 import medgan.serving
 from medgan.build.networks import build_generator
 from medgan.config import Config, with_values
-from medgan.errors import InputError
-from medgan.registry.models import fetched, holder, point, register, version_of_run
+from medgan.errors import InputError, JobError
+from medgan.registry.models import fetched, holder, point, reached, register, resolve, version_of_run
 from medgan.serving.model import ModelManifest, load_translator, save_model
 from medgan.serving.translate import translate_slices
 from medgan.tracking.mlflow import MlflowStudy
@@ -144,3 +145,12 @@ def test_another_programs_model_is_refused(store, tmp_path):
         fetched("models:/other/1", uri=uri),
     ):
         pass
+
+
+@pytest.mark.timeout(90)
+def test_a_store_that_is_away_is_told_in_one_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        away = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(JobError, match=f"{away}: .*nothing is half done, the same command again"), reached(away):
+            resolve("models:/medgan-pet2ct@champion", away)
