@@ -38,9 +38,14 @@ def translate_with(model: str, source: Path, out: Path, *, uri: str) -> None:
         try:
             translate_folder(translator, source, out, facts=facts, progress=advance.say, advance=advance)
         finally:
-            for note in dict.fromkeys(str(warning.message) for warning in noted):
+            for note in dict.fromkeys(str(warning.message) for warning in noted if _is_our_own(warning)):
                 advance.say(f"note: {note}")
     print("Synthetic images, for research only; not for diagnosis.")
+
+
+def _is_our_own(warning: warnings.WarningMessage) -> bool:
+    """Other packages' warnings quote the values they complain of, which may name a patient."""
+    return Path(warning.filename).is_relative_to(Path(__file__).parent)
 
 
 class Advance:

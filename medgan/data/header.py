@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -75,9 +76,35 @@ def damage_is(message: str) -> Iterator[None]:
 @contextmanager
 def tolerant() -> Iterator[None]:
     """Read what real exports hold: numbers longer than DS allows, unpadded UIDs, odd character sets."""
-    with disable_value_validation(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pydicom")
+    _TOLERANCE.begin()
+    try:
         yield
+    finally:
+        _TOLERANCE.end()
+
+
+class _Tolerance:
+    """pydicom's settings are the whole process's: the first of the readers changes them, the last restores them."""
+
+    def __init__(self) -> None:
+        self._lock, self._num_readers, self._changed = threading.Lock(), 0, ExitStack()
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._num_readers == 0:
+                self._changed.enter_context(disable_value_validation())
+                self._changed.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", module="pydicom")
+            self._num_readers += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._num_readers -= 1
+            if self._num_readers == 0:
+                self._changed.close()
+
+
+_TOLERANCE = _Tolerance()
 
 
 def shown(value: object) -> str:

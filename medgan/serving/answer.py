@@ -26,6 +26,7 @@ from medgan.tasks import Task
 
 ANSWER = "derived.zip"
 DERIVED = "derived"
+ON_GRID = 2  # volumes held on the network's grid at once: what goes in, and what comes out
 HARMLESS = ("not DICOM", "same slice twice")
 
 
@@ -51,7 +52,7 @@ def answer(
     task = served.translator.task
     _look_over(upload, go_on)
     series = _one_series(upload, task)
-    _refuse_large(series, limits)
+    _refuse_large(series, limits, size=served.translator.size)
     names: list[str] = [series.patient_id, series.study_uid, series.series_uid, series.frame_of_reference]
     try:
         headers = representative_headers(series)
@@ -120,15 +121,24 @@ def _one_series(upload: Path, task: Task) -> Series:
     return found.series[0]
 
 
-def _refuse_large(series: Series, limits: Limits) -> None:
-    """By what the headers say, before a pixel is decoded: decoders hold to it."""
-    if sum(4 * rows * columns for rows, columns in (plane.size for plane in series.planes)) > limits.inflated_bytes:
-        raise Refusal(413, f"expected a series of at most {limits.inflated_bytes >> 20} MiB of pixels; it has more")
+def _refuse_large(series: Series, limits: Limits, *, size: int) -> None:
+    """By what the headers say, before a pixel is decoded: decoders hold to it, and a small slice may become large."""
+    own = sum(4 * rows * columns for rows, columns in (plane.size for plane in series.planes))
+    on_grid = 4 * size**2 * len(series.planes)
+    if own + ON_GRID * on_grid > limits.inflated_bytes:
+        raise Refusal(
+            413,
+            f"expected a series of at most {limits.inflated_bytes >> 20} MiB of pixels, its own and those "
+            f"on the network's grid; it has {own >> 20} and {ON_GRID * on_grid >> 20} MiB",
+        )
 
 
 def _without(message: str, names: Sequence[str]) -> str:
-    for name in filter(None, names):
-        message = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "(withheld)", message)
+    """Without names, their components and words, however they are escaped."""
+    parts = {part for name in names for part in [name, *re.split(r"[\\^=\s]+", name)] if part}
+    forms = {form for part in parts for form in (part, repr(part)[1:-1], ascii(part)[1:-1])}
+    for form in sorted(forms, key=len, reverse=True):
+        message = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "(withheld)", message, flags=re.IGNORECASE)
     return message
 
 

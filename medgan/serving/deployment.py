@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import shutil
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from fastapi import FastAPI
 from ray import serve
 
 from medgan.distributed.cluster import Capacity
+from medgan.lock import held, is_held
 from medgan.serving.app import build_app
 from medgan.serving.follow import Follower, Served
 from medgan.serving.requests import Limits
@@ -24,6 +27,7 @@ from medgan.terminal import LOG
 
 SPARE = 64  # requests for /health and /model, and refusals, while all places are taken
 STOP_S = 5.0
+LOCK_S = 10.0  # another replica that starts may be looking at the lock
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,8 @@ class Replica:
     def __init__(self, service: Service, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
         _say_nothing_of_patients(service.log_file)
-        scratch = service.scratch / socket.gethostname()
-        scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _remove_what_the_dead_left(scratch)
+        self._lives = ExitStack()
+        scratch = self._lives.enter_context(_own_folder(service.scratch))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         follower = Follower(service.named, lambda number: service.load(number, device))
         self._app = build_app(follower, limits=service.limits, digest=service.digest, scratch=scratch)
@@ -99,8 +102,14 @@ def _say_nothing_of_patients(log_file: Path) -> None:
     LOG.propagate = False
 
 
-def _remove_what_the_dead_left(scratch: Path) -> None:
-    """Folders begin with the process that made them."""
-    for folder in scratch.iterdir():
-        if not Path(f"/proc/{folder.name.partition('-')[0]}").exists() or folder.name.startswith(f"{os.getpid()}-"):
-            shutil.rmtree(folder, ignore_errors=True)
+@contextmanager
+def _own_folder(scratch: Path) -> Iterator[Path]:
+    """An empty folder for this process, locked before it is there; what ended processes of any service left goes."""
+    scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = scratch / f"{socket.gethostname()}-{os.getpid()}"
+    for lock in scratch.parent.glob(f"*/{glob.escape(socket.gethostname())}-*.lock"):
+        if not is_held(lock):
+            shutil.rmtree(lock.with_name(lock.name.removesuffix(".lock")), ignore_errors=True)
+    with held(folder.with_name(f"{folder.name}.lock"), f"scratch folder {folder}", limit_s=LOCK_S):
+        folder.mkdir(exist_ok=True, mode=0o700)
+        yield folder

@@ -14,12 +14,16 @@ from uuid import uuid4
 
 import numpy as np
 from pydicom.config import RAISE
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds, validate_value
 
 from medgan.data.atomic import flush_folder
+from medgan.data.header import tolerant
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 from medgan.serving import modules
@@ -78,13 +82,13 @@ def write_derived(
         InputError: the folder is taken, the headers do not belong to the volume, or the values cannot be stored.
 
     Warns:
-        UserWarning: a patient or study attribute of the source breaks its own format and is left empty.
+        UserWarning: an attribute of the source breaks its own format and is left empty; its value is not told.
 
     DICOM: PS3.3 A.3 (CT Image IOD), C.7.6.1 (General Image), C.7.6.2 (Image Plane), C.12.1 (SOP Common).
     """
     storage = storage_for(task.target.modality)
     refuse_taken(folder)
-    with _tolerant():
+    with tolerant():
         _check_belongs(volume, headers, storage)
         copied, lossy = _copied(headers[0]), _lossy(headers)
         number = SERIES_NUMBER_OFFSET + int(headers[0].get("SeriesNumber") or 0)
@@ -134,10 +138,8 @@ def _check_belongs(volume: Volume, headers: Sequence[Dataset], storage: Storage)
     for index, header in enumerate(headers):
         frame = header.get("FrameOfReferenceUID")
         if not frame or frame != volume.frame_of_reference:
-            raise InputError(
-                f"slice {index}: expected its source in the volume's frame of reference "
-                f"{volume.frame_of_reference or '(none)'}; got {frame or '(none)'}"
-            )
+            got = "another one" if frame and volume.frame_of_reference else "none of one of them"
+            raise InputError(f"slice {index}: expected its source in the volume's frame of reference; got {got}")
         source = np.asarray(header.ImagePositionPatient, dtype=float)
         off_mm = abs(modules.slice_normal(volume) @ (source - modules.slice_position(volume, index)))
         if off_mm > half_mm:
@@ -154,9 +156,9 @@ def _copied(header: Dataset) -> dict[str, object]:
             continue
         fault = _fault(header, keyword)
         if fault and keyword in FILED_UNDER:
-            raise InputError(f"source series: expected a valid {keyword} to file the result under; {fault}")
+            raise InputError(f"source series: expected a valid {keyword} to file the result under; got {fault}")
         if fault:
-            warnings.warn(f"{keyword} of the source series is invalid and left empty: {fault}", stacklevel=3)
+            warnings.warn(f"{keyword} of the source series is invalid and left empty: it is {fault}", stacklevel=2)
         else:
             values[keyword] = copy.deepcopy(header[keyword].value)
     if not values["StudyInstanceUID"]:
@@ -168,7 +170,8 @@ def _of_same_modality(header: Dataset, task: Task, storage: Storage) -> dict[str
     """What an image takes over from a source of its own modality."""
     if task.source.modality != task.target.modality:
         return {}
-    return {keyword: copy.deepcopy(header[keyword].value) for keyword in storage.copied if keyword in header}
+    there = [keyword for keyword in storage.copied if keyword in header]
+    return {keyword: copy.deepcopy(header[keyword].value) for keyword in there if not _fault(header, keyword)}
 
 
 def _lossy(headers: Sequence[Dataset]) -> dict[str, object]:
@@ -180,23 +183,16 @@ def _lossy(headers: Sequence[Dataset]) -> dict[str, object]:
 
 
 def _fault(header: Dataset, keyword: str) -> str:
-    """Why the value breaks its value representation (PS3.5 6.2), or nothing."""
+    """How the value breaks its value representation (PS3.5 6.2), without the value; or nothing."""
     element = header[keyword]
     values = element.value if isinstance(element.value, MultiValue) else [element.value]
     try:
         for value in values:
             validate_value(element.VR, value, RAISE)
-    except ValueError as error:
-        return str(error)
+    except ValueError:
+        length = max(len(str(value)) for value in values)
+        return f"no valid {element.VR} (PS3.5, section 6.2), {length} characters long"
     return ""
-
-
-@contextmanager
-def _tolerant() -> Iterator[None]:
-    """Read headers without pydicom's own warnings: what is copied from them is validated here."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pydicom")
-        yield
 
 
 @contextmanager
@@ -224,9 +220,17 @@ def _write(path: Path, attributes: Mapping[str, object]) -> None:
 
 
 def _dataset(attributes: Mapping[str, object]) -> Dataset:
+    """Validated whatever pydicom's settings are: they are the whole process's, and others may be reading."""
     dataset = Dataset()
     for keyword, value in attributes.items():
-        setattr(dataset, keyword, [_element(one) for one in value] if isinstance(value, list) else _element(value))
+        tag = Tag(keyword)
+        own = [_element(one) for one in value] if isinstance(value, list) else _element(value)
+        try:
+            dataset.add(DataElement(tag, dictionary_VR(tag), own, validation_mode=RAISE))
+        except ValueError:
+            raise InputError(
+                f"derived DICOM series: expected a valid {keyword}; got no {dictionary_VR(tag)} (PS3.5, section 6.2)"
+            ) from None
     return dataset
 
 

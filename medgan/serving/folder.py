@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +20,14 @@ from medgan.data.nifti import is_nifti
 from medgan.data.series import read_volume, representative_headers, survey
 from medgan.data.volume import Volume
 from medgan.errors import InputError, JobError
+from medgan.lock import held
 from medgan.serving.derive import write_derived
 from medgan.serving.modules import ModelFacts
 from medgan.serving.translate import Translator, translate_volume
 
 FIRST_FILE = "00001.dcm"
+TAKEN_S = 1.0  # long enough for a look at the lock, too short for a run
+PARTIAL = "[0-9a-f]" * 8  # what `write_derived` puts into the name of a folder that is not whole yet
 
 
 def translate_folder(
@@ -53,26 +57,32 @@ def translate_folder(
         The folders written, one a series.
 
     Raises:
-        InputError: no series of that modality, `out` is taken, or the only series cannot be used.
+        InputError: no series of that modality, `out` is taken, another process writes there, or the only series
+            cannot be used.
         JobError: some of several series cannot be used; the others are written.
     """
-    written = _written(out, facts)
-    wanted = _wanted(translator, source, progress)
-    left = [series for series in wanted if _image(series) not in written]
-    if len(left) < len(wanted):
-        progress(f"{len(wanted) - len(left)} of {len(wanted)} series are there already")
-    if left and out in written.values():
-        raise InputError(f"output {out}: it holds one series, and there are {len(left)} more; give another folder")
-    named = (out / f"series-{number:03d}" for number in count(1))
-    free = (folder for folder in named if folder not in written.values())
-    folders = [next(free) for _ in left] if len(wanted) > 1 or written else [out] * len(left)
-    run = _Run(translator, facts, progress, advance, list(zip(left, folders, strict=True)))
-    run.translate_all()
-    if run.failed and len(wanted) == 1:
-        raise run.failed[0]
-    if run.failed:
-        raise JobError(f"{len(run.failed)} of {len(wanted)} series could not be translated; the lines above say why")
-    return folders
+    place = out.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with held(place.with_name(f".{place.name}.lock"), f"output {out}", limit_s=TAKEN_S):
+        written = _written(out, facts)
+        wanted = _wanted(translator, source, progress)
+        left = [series for series in wanted if _image(series) not in written]
+        if len(left) < len(wanted):
+            progress(f"{len(wanted) - len(left)} of {len(wanted)} series are there already")
+        if left and out in written.values():
+            raise InputError(f"output {out}: it holds one series, and there are {len(left)} more; give another folder")
+        named = (out / f"series-{number:03d}" for number in count(1))
+        free = (folder for folder in named if folder not in written.values())
+        folders = [next(free) for _ in left] if len(wanted) > 1 or written else [out] * len(left)
+        run = _Run(translator, facts, progress, advance, list(zip(left, folders, strict=True)))
+        run.translate_all()
+        if run.failed and len(wanted) == 1:
+            raise run.failed[0]
+        if run.failed:
+            raise JobError(
+                f"{len(run.failed)} of {len(wanted)} series could not be translated; the lines above say why"
+            )
+        return folders
 
 
 def _written(out: Path, facts: ModelFacts) -> dict[str, Path]:
@@ -81,7 +91,9 @@ def _written(out: Path, facts: ModelFacts) -> dict[str, Path]:
     Raises:
         InputError: there is something else.
     """
-    for partial in [*out.parent.glob(f".{out.name}.*.partial"), *out.glob(".series-*.partial")]:
+    place = out.resolve()
+    beside = place.parent.glob(f".{glob.escape(place.name)}.{PARTIAL}.partial")
+    for partial in [*beside, *place.glob(f".series-*.{PARTIAL}.partial")]:
         shutil.rmtree(partial)
     if not out.exists():
         return {}

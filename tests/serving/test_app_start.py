@@ -7,9 +7,11 @@ import pytest
 
 import medgan.serving
 from medgan.errors import InputError
+from medgan.lock import held
 from medgan.place import find_place
 from medgan.registry.models import point, register
 from medgan.serve import ServeRequest, serve
+from medgan.serving.deployment import _own_folder
 from medgan.terminal import Console
 from medgan.tracking.mlflow import MlflowStudy
 
@@ -74,3 +76,18 @@ def test_an_address_that_is_taken_or_another_machine_s_is_refused(place, champio
 def test_the_ray_of_others_is_left_alone(place, champion, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     refused(place, "RAY_ADDRESS is set: medgan serve starts a Ray of its own on this machine; unset it")
+
+
+def test_images_that_a_killed_service_left_go_when_another_one_starts_and_those_of_a_living_one_stay(tmp_path):
+    host = socket.gethostname()
+    dead, living = tmp_path / f"x-8000/{host}-1", tmp_path / f"x-8001/{host}-2"
+    for folder in (dead, living):
+        (folder / "upload").mkdir(parents=True)
+        folder.with_name(f"{folder.name}.lock").touch()
+    with (
+        held(living.with_name(f"{living.name}.lock"), "a living one", limit_s=1),
+        _own_folder(tmp_path / "x-8002") as own,
+    ):
+        assert own.is_dir() and living.is_dir() and not dead.exists()
+    with _own_folder(tmp_path / "x-8002") as again:
+        assert again == own and list(again.iterdir()) == [] and not living.exists()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
+from medgan.data.header import tolerant
 from medgan.data.series import find_series, read_volume
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 from medgan.serving import derive
 from medgan.serving.derive import ModelFacts, write_derived
 from medgan.tasks import TASKS
+from medgan.translate import _is_our_own
 
 TASK = TASKS["pet2ct"]
 QUANTIZATION_HU = 1 / 32
@@ -146,8 +149,35 @@ def test_an_invalid_patient_id_is_refused(
 ) -> None:
     with pytest.warns(UserWarning, match="maximum length"):
         headers[0].PatientID = "1" * 65
-    with pytest.raises(InputError, match="expected a valid PatientID to file the result under"):
+    with pytest.raises(
+        InputError, match=r"PatientID to file .*; got no valid LO \(PS3.5, section 6.2\), 65 characters"
+    ):
         write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
+
+
+def test_a_warning_names_the_attribute_and_not_its_value(
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
+) -> None:
+    with pytest.warns(UserWarning, match="1950-Jan-01"):
+        headers[0].PatientBirthDate = "1950-Jan-01"
+    with pytest.warns(UserWarning, match="PatientBirthDate of the source series is invalid and left empty") as noted:
+        write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
+    assert [str(one.message).partition(": ")[2] for one in noted] == [
+        "it is no valid DA (PS3.5, section 6.2), 11 characters long"
+    ]
+    assert _is_our_own(noted.list[0])
+    other = warnings.WarningMessage("Invalid value for VR DA: '1950'", UserWarning, pydicom.misc.__file__, 1)
+    assert not _is_our_own(other)
+
+
+def test_what_is_written_is_validated_while_another_thread_reads(
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
+) -> None:
+    with tolerant():
+        headers[1].SOPInstanceUID = "1.02.eva"
+        with pytest.raises(InputError, match="expected a valid ReferencedSOPInstanceUID; got no UI"):
+            write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_source_without_study_is_refused(
@@ -217,7 +247,9 @@ def test_headers_of_another_volume_are_refused(
         write(ct, headers[:2])
     with pytest.raises(InputError, match=re.escape("slice 0: its source lies 6.54 mm off its plane")):
         write(ct, headers[::-1])
-    with pytest.raises(InputError, match="slice 0: expected its source in the volume's frame of reference 1.2.3; got"):
+    with pytest.raises(
+        InputError, match="slice 0: expected its source in the volume's frame of reference; got another"
+    ):
         write(replace(ct, frame_of_reference="1.2.3"), headers)
     with pytest.raises(InputError, match="expected values in HU; got SUV"):
         write(ct.with_array(ct.array, "SUV"), headers)

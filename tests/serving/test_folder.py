@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from medgan.data.series import find_series, read_volume
 from medgan.errors import InputError, JobError
+from medgan.lock import held
 from medgan.serving.derive import ModelFacts
 from medgan.serving.folder import translate_folder
 from medgan.serving.translate import Translator
@@ -104,6 +105,29 @@ def test_the_same_command_again_goes_on_where_it_stopped(
     assert sorted(path.name for path in out.iterdir()) == ["series-001", "series-002", "series-003"]
     assert translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lines.append) == []
     assert lines[-1] == "3 of 3 series are there already"
+
+
+def test_a_folder_that_another_run_writes_to_is_refused_and_its_partial_work_stays(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    partial = tmp_path / ".out.0123abcd.partial"
+    partial.mkdir()
+    with (
+        held(tmp_path / ".out.lock", "the other run", limit_s=0),
+        pytest.raises(InputError, match=r"output .*out: another process has held .*\.out\.lock"),
+    ):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+    assert partial.is_dir()
+
+
+def test_partial_work_of_folders_with_similar_names_stays(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    own, others = tmp_path / ".o*t.0123abcd.partial", [".out.0123abcd.partial", ".o*t.b.0123abcd.partial"]
+    for partial in (own, *(tmp_path / name for name in others)):
+        partial.mkdir()
+    translate_folder(translator_of(), pet_folder, tmp_path / "o*t", facts=facts, progress=lambda _: None)
+    assert not own.exists() and all((tmp_path / name).is_dir() for name in others)
 
 
 def test_what_another_version_wrote_is_neither_resumed_nor_mixed_with(
