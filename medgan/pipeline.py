@@ -19,7 +19,7 @@ from medgan.distributed.cluster import cluster, is_given, is_running, machine
 from medgan.errors import JobError
 from medgan.planning import fitted, foresee, show_plan, try_out
 from medgan.prepared import described
-from medgan.provenance import job_facts
+from medgan.provenance import Facts, job_facts
 from medgan.report.study import FILE_NAME, write_report
 from medgan.search.budget import Meter
 from medgan.search.doctor import mend
@@ -122,8 +122,7 @@ def _lasting(terminal: Console) -> Callable[..., None]:
 def _settle(job: Job, study: Study, tracking: MlflowStudy, accepted: Accepted, terminal: Console) -> None:
     """Brings study, MLflow and checkpoints to one account of what was done, whatever an earlier driver died of."""
     dataset, place, lasting = accepted.dataset, accepted.request.place, _lasting(terminal)
-    recorder = _recorder(job, study, tracking, dataset, terminal.print)
-    recorder.facts = None  # of what others did
+    recorder = _recorder(job, study, tracking, dataset, terminal.print, facts=None)  # of what others did
     retell(job, study, recorder)
     if not recorder.close(SETTLE_S):
         raise JobError(
@@ -165,7 +164,8 @@ def _search(search: Search, terminal: Console, outlook: Forecast) -> list[float]
         forecast=outlook,
         concurrent=job.concurrent,
     )
-    recorder = _recorder(job, study, search.tracking, search.dataset, progress.say)
+    facts = job_facts(data_digest=search.dataset.digest, split_digest=search.dataset.manifest.split_digest)
+    recorder = _recorder(job, study, search.tracking, search.dataset, progress.say, facts=facts)
     recorder.finally_do(_note, search, "running")
     try:
         with progress:
@@ -178,6 +178,8 @@ def _search(search: Search, terminal: Console, outlook: Forecast) -> list[float]
         halted = search.lost() or (len(finished(study)) < job.target and not search.meter.used_up())
         if not recorder.close(HALTED_S if halted else SETTLE_S):
             terminal.print("MLflow did not take everything; the log says what, and the same command again tells it")
+        if recorder.background.late:
+            search.tracking.give_up()
     if halted:
         raise KeyboardInterrupt
     if recorder.background.late:
@@ -204,7 +206,13 @@ def _start(stack: ExitStack, terminal: Console) -> None:
 
 
 def _recorder(
-    job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDataset, say: Callable[[str], None]
+    job: Job,
+    study: Study,
+    tracking: MlflowStudy,
+    dataset: PreparedDataset,
+    say: Callable[[str], None],
+    *,
+    facts: Facts | None,
 ) -> Recorder:
     """Tells MLflow of every trial; what it has taken is deleted from disk where nobody needs it any more."""
     shared = _tags(job, dataset)
@@ -212,7 +220,7 @@ def _recorder(
         lambda root, tags, began_ms: tracking.trial(root, {**shared, **tags}, began_ms),
         study=study,
         task=dataset.task,
-        facts=job_facts(data_digest=dataset.digest, split_digest=dataset.manifest.split_digest),
+        facts=facts,
         told=Retention(study, job.checkpoints, job.space.checkpoints, say).ended,
         say=say,
     )

@@ -186,7 +186,7 @@ def _keep_origin(tracking: MlflowStudy, config: Config, dataset: PreparedDataset
 
 def _tell(terminal: Console, call: Callable[..., None], *arguments: Any) -> None:
     """Tells the tracking store something; one that is away is said, and ends nothing."""
-    background = Background()
+    background = Background(terminal.print)
     background.do(call, *arguments)
     if not background.close(SETTLE_S):
         terminal.print("MLflow did not take everything; the log names what it refused")
@@ -240,7 +240,7 @@ def _at_most(threads: int | None) -> Iterator[int]:
 
 def _epochs(training: Trainee, config: Config, tracking: MlflowStudy, terminal: Console) -> None:
     """Epoch after epoch until the length is reached; each is shown, and recorded in the background."""
-    length, background = length_of(config), Background()
+    length, background = length_of(config), Background(terminal.print)
     for number, row in enumerate(training.history, start=1):
         background.do(tracking.run.metrics, row, number)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,7 @@ class Recorder:
         values = {**result["metrics"], best_of(assignment.goals[0].metric): result["values"][0]}
         if self.facts is not None:  # else it was another time, and perhaps another machine
             values |= self.machine.now()
+            self.background.do(self.machine.add_gpus, values, time.monotonic())
         self.background.do(self._metrics, assignment, values, result["epoch"], now_ms())
 
     def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:

@@ -15,19 +15,37 @@ class Machine:
     """Looks at this machine at most every ten seconds; where workers run elsewhere, it is the driver's."""
 
     def __init__(self) -> None:
-        self.asked = shutil.which("nvidia-smi")
-        self.seen, self.ticks = -EVERY_S, _ticks()
+        self.program = shutil.which("nvidia-smi")
+        self.seen = self.gpus_seen = -EVERY_S
+        self.ticks = _ticks()
         self.values: dict[str, float] = {}
+        self.gpus: dict[str, float] = {}
 
     def now(self) -> dict[str, float]:
-        """Percent of all cores since the last look, memory in use, and the same of each GPU at this moment."""
+        """Percent of all cores since the last look, and memory in use."""
         if time.monotonic() - self.seen >= EVERY_S:
             before, self.ticks, self.seen = self.ticks, _ticks(), time.monotonic()
             busy, every = self.ticks[0] - before[0], self.ticks[1] - before[1]
-            self.values = {**_memory(), **(_gpus(self.asked) if self.asked else {})}
+            self.values = _memory()
             if every:
                 self.values["system/cpu_utilization_percentage"] = round(100 * busy / every, 1)
         return self.values
+
+    def add_gpus(self, values: dict[str, float], asked_at: float) -> None:
+        """Adds the same of each GPU, which takes a while; after one failure NVIDIA's program is not asked again.
+
+        Args:
+            values: what to add to.
+            asked_at: of which moment, as `time.monotonic` has it; of one that is long gone nothing is known.
+        """
+        now = time.monotonic()
+        if self.program is None or now - asked_at >= EVERY_S:
+            return
+        if now - self.gpus_seen >= EVERY_S:
+            self.gpus, self.gpus_seen = _gpus(self.program), now
+            if not self.gpus:
+                self.program = None
+        values.update(self.gpus)
 
 
 def _ticks() -> tuple[int, int]:

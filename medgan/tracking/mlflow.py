@@ -16,11 +16,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from medgan.errors import InputError, JobError
-from medgan.terminal import LOG
 from medgan.tracking.store import KEY_TAG, PARENT_TAG, ROOT_TAG, STATE_TAG, STUDY_ROOT, STUDY_TAG, every_run, opened
+from medgan.tracking.tracker import Background
 
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Lets MLflow's pages show runs and curves, not its pages for language models."""
+
+
+CLOSING_S = 8.0
+"""How long the study's run may take to be closed."""
 
 
 class MlflowRun:
@@ -86,6 +90,7 @@ class MlflowStudy:
         self.made: set[str] = set()
         self.run = self._run(STUDY_ROOT, study)
         self.parent, self.is_new = self.run.run_id, STUDY_ROOT in self.made
+        self.given_up = False
 
     def __enter__(self) -> MlflowStudy:
         return self
@@ -96,13 +101,17 @@ class MlflowStudy:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         failed = "KILLED" if kind and issubclass(kind, KeyboardInterrupt) else "FAILED"
-        try:
-            self.run.finish(failed if kind else "FINISHED")
-        except MlflowException:  # how the job ended matters more than that a store is away
-            LOG.exception("tracking: the study's run was not closed")
+        if not self.given_up:  # how the job ended matters more than that a store is away
+            closing = Background()
+            closing.do(self.run.finish, failed if kind else "FINISHED")
+            closing.close(CLOSING_S)
         if isinstance(error, MlflowException):
             reason = str(error).splitlines()[0]
             raise JobError(f"MLflow did not take a result ({reason}); the same command again goes on") from error
+
+    def give_up(self) -> None:
+        """The store was waited for long enough: the study's run stays as it is, for the next driver to close."""
+        self.given_up = True
 
     def answer(self) -> None:
         """Asks the store for something small; raises MlflowException where it is away."""

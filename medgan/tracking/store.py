@@ -30,7 +30,7 @@ PAGE = 1000
 @contextmanager
 def opened(uri: str) -> Iterator[MlflowClient]:
     """A client; what fails while the store is opened is refused in a line."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told within seconds
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # `medgan.tracking.outage` repeats, and can be ended
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     logging.getLogger("mlflow").setLevel(logging.WARNING)

@@ -25,7 +25,7 @@ from medgan.search.study import Identity, finished, open_study
 from medgan.tasks import TASKS
 from medgan.tracking.mlflow import MlflowStudy
 
-TRIALS = int(os.environ.get("MEDGAN_TRIALS", 150))
+TRIALS = int(os.environ.get("MEDGAN_TRIALS", 60))
 MAX_CPU_S = 0.15
 """Of Tune, Optuna and MLflow together, the latter's SQLite store in the same process; it tells a cost that doubles."""
 SPACE = Space(

@@ -77,7 +77,7 @@ def facts():
 def recorder(study, facts):
     """Makes one, of runs that a function opens."""
     common = {"study": study, "task": TASKS["pet2ct"], "facts": facts, "told": lambda root: None, "say": print}
-    return lambda open_run: Recorder(open_run, **common)
+    return lambda open_run, **other: Recorder(open_run, **(common | other))
 
 
 def epoch_of(value, number=1):
@@ -281,8 +281,7 @@ def test_what_made_a_trial_is_told_by_another_driver_as_it_was(assignment, study
     dead = recorder(gone)
     dead.started(trial)
     assert not dead.close(60)
-    later = recorder(tracker.opened)
-    later.facts = None
+    later = recorder(tracker.opened, facts=None)
     later.started(trial)
     assert later.close(60)
     kept = json.loads(tracker.files["provenance.json"])

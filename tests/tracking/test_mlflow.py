@@ -109,6 +109,17 @@ def test_runs_a_dead_driver_left_going_are_closed_honestly(open_study):
     assert [dead.client.get_run(run.run_id).info.status for run in runs] == ["FINISHED", "KILLED"]
 
 
+@pytest.mark.parametrize(("given_up", "status"), [(False, "KILLED"), (True, "RUNNING")])
+def test_the_study_s_run_is_closed_unless_the_store_was_given_up(open_study, given_up, status):
+    study = open_study()
+    with pytest.raises(KeyboardInterrupt), study:
+        study.go_on()
+        if given_up:
+            study.give_up()
+        raise KeyboardInterrupt
+    assert study.client.get_run(study.run.run_id).info.status == status
+
+
 def test_what_a_dead_driver_left_going_and_did_not_finish_says_interrupted(open_study, runs_of):
     open_study().trial(0)
     open_study().close_orphans({})

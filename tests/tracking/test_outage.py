@@ -1,6 +1,10 @@
 """A store that is away: told from one that refuses, waited for, and left alone in time."""
 
+import socket
+import subprocess
+import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -66,7 +70,9 @@ def test_a_server_that_is_away_is_told_from_one_that_refuses(answering, status, 
 
 
 def test_nobody_at_the_address_is_away():
-    assert is_away(error_of("http://127.0.0.1:9"))
+    with socket.socket() as bound:  # and not listening
+        bound.bind(("127.0.0.1", 0))
+        assert is_away(error_of(f"http://127.0.0.1:{bound.getsockname()[1]}"))
 
 
 def test_a_database_that_is_busy_is_away_and_one_that_does_not_know_a_run_is_not(tmp_path):
@@ -133,7 +139,42 @@ def test_the_end_waits_no_longer_than_it_may_and_says_for_what(monkeypatch):
     assert not background.close(0.3)
     assert (background.late, taken) == (2, [])
     assert said[1] == "waiting for MLflow to take what is left (2 calls), 0 s at most"
-    background.pool.shutdown(wait=True)  # the thread has ended too: the process can
+    background.thread.join(10)
+    assert not background.thread.is_alive()
+
+
+SILENCED = """
+import sys
+from mlflow import MlflowClient
+from medgan.tracking import mlflow, tracker
+from medgan.tracking.store import opened
+
+tracker.SOON_S = mlflow.CLOSING_S = 0.2
+store, silent = sys.argv[1:]
+study = mlflow.MlflowStudy(store, "medgan/x", artifacts=mlflow.Path.cwd(), study="s", key="k")
+with opened(silent) as study.run.client:
+    background = tracker.Background(print)
+    background.do(study.run.tags, {"medgan.state": "running"})
+    assert not background.close(0.5)
+    print("ending", flush=True)
+    study.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+"""
+
+
+@pytest.mark.timeout(100)
+def test_a_server_that_takes_calls_and_never_answers_holds_up_no_process(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        arguments = [f"sqlite:///{tmp_path / 'mlflow.db'}", f"http://127.0.0.1:{silent.getsockname()[1]}"]
+        job = subprocess.Popen([sys.executable, "-c", SILENCED, *arguments], stdout=subprocess.PIPE, text=True)
+        with job:
+            while (line := job.stdout.readline()) and line != "ending\n":
+                pass
+            began = time.monotonic()
+            code = job.wait(90)
+    assert (line, code) == ("ending\n", 0)
+    assert time.monotonic() - began < 15  # one call alone waits 30 s
 
 
 @pytest.mark.timeout(60)
