@@ -23,7 +23,7 @@ from rich.console import Console
 from medgan.distributed.cluster import Capacity, cluster, is_given
 from medgan.errors import InputError, JobError
 from medgan.place import Place
-from medgan.registry.models import fetched, resolve
+from medgan.registry.models import fetched, reached, resolve
 from medgan.serving.deployment import Service, application
 from medgan.serving.follow import Served
 from medgan.serving.model import CARD, load_translator, read_manifest
@@ -76,8 +76,9 @@ def serve(request: ServeRequest, console: Console) -> None:
     place = request.place
     if is_given():
         raise InputError("RAY_ADDRESS is set: medgan serve starts a Ray of its own on this machine; unset it")
-    name, number = resolve(request.model, place.tracking_uri)
-    load_served(number, "cpu", name=name, uri=place.tracking_uri)  # refused before anything starts
+    with reached(place.tracking_uri):
+        name, number = resolve(request.model, place.tracking_uri)
+        load_served(number, "cpu", name=name, uri=place.tracking_uri)  # refused before anything starts
     _refuse_taken(request.host, request.port)
     token_file = request.token_file or place.output / "serve.token"
     service = Service(

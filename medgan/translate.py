@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from medgan.registry.models import fetched
+from medgan.registry.models import fetched, reached
 from medgan.serving.folder import translate_folder
 from medgan.serving.model import load_translator, read_manifest
 from medgan.serving.modules import ModelFacts
@@ -28,9 +28,9 @@ def translate_with(model: str, source: Path, out: Path, *, uri: str) -> None:
 
     Raises:
         InputError: no such model, nothing to translate, or `out` is taken.
-        JobError: some series could not be translated.
+        JobError: some series could not be translated, or the registry is away.
     """
-    with fetched(model, uri=uri) as (folder, name, version):
+    with reached(uri), fetched(model, uri=uri) as (folder, name, version):
         facts = ModelFacts(name=name, version=version, digest=read_manifest(folder).weights_sha256)
         translator = load_translator(folder, device="cuda" if torch.cuda.is_available() else "cpu")
     print(f"{name} version {version}")
