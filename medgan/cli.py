@@ -25,6 +25,7 @@ from medgan.options import (
 app = typer.Typer(
     help="MedGAN: find, compare, promote and deploy medical image translation networks. For research only.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -47,14 +48,14 @@ def run(command: Callable[..., Any]) -> None:
 
 def run_job(task: str) -> None:
     """What `python jobs/tune_<task>.py` does."""
-    job = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    job = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
     job.command()(cli_search.tune_task(task))
     run(job)
 
 
 def run_promote() -> None:
     """What `python jobs/promote.py` does."""
-    job = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    job = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
     job.command()(cli_registry.promote)
     run(job)
 

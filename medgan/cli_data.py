@@ -39,13 +39,13 @@ def prepare(
     source: Annotated[Path, typer.Argument(help="folder of DICOM or NIfTI files, any layout")],
     task: TaskName = "pet2ct",
     size: Annotated[
-        int | None, typer.Option(help="rows and columns of a slice, in pixels [default: the plan's in --out, else 256]")
+        int | None, typer.Option(help="rows and columns of a slice, in pixels (default: the plan's in --out, else 256)")
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option(help="folder of this data set, or URL to copy it to [default: one in datasets/ of --output]"),
+        typer.Option(help="folder of this data set, or URL to copy it to (default: one in datasets/ of --output)"),
     ] = None,
-    processes: Annotated[int | None, typer.Option(help="patients read at once [default: one a CPU core]")] = None,
+    processes: Annotated[int | None, typer.Option(help="patients read at once (default: one a CPU core)")] = None,
     plan_only: Annotated[bool, typer.Option("--plan-only", help="write plan.json, to be edited, and stop")] = False,
     output: Output = None,
     settings: Annotated[list[str], typer.Option("--set", help="field of the plan, such as spacing_mm=2")] = [],  # noqa: B006 - typer's way
@@ -103,7 +103,7 @@ def features(
     data: Annotated[str, typer.Option(help="folder of images, any layout, or a prepared data set's folder or URL")],
     task: TaskName = "pet2ct",
     size: Annotated[int, typer.Option(help="rows and columns of a slice, in pixels")] = 256,
-    out: Annotated[Path | None, typer.Option(help="weights file to write [default: weights/ in --output]")] = None,
+    out: Annotated[Path | None, typer.Option(help="weights file to write (default: weights/ in --output)")] = None,
     output: Output = None,
     settings: Settings = [],  # noqa: B006 - typer's way
 ) -> None:

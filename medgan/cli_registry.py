@@ -45,7 +45,7 @@ def promote(
     model: Model,
     data: TestData,
     rules: Annotated[
-        Path | None, typer.Option(help="YAML file with the rules [default: see README, promotion]")
+        Path | None, typer.Option(help="YAML file with the rules (default: see README, promotion)")
     ] = None,
     output: Output = None,
     tracking_uri: TrackingUri = None,

@@ -16,10 +16,10 @@ app = typer.Typer()
 def reproduce(
     run_id: Annotated[str, typer.Argument(help="MLflow run of a trial or of a training")],
     data: Annotated[
-        Path | None, typer.Option(help="folder of the prepared data set [default: found in datasets/ of --output]")
+        Path | None, typer.Option(help="folder of the prepared data set (default: found in datasets/ of --output)")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="only the first so many [default: all that were recorded]")] = None,
-    workers: Annotated[int | None, typer.Option(help="DDP processes; 1: this one [default: as recorded]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="only the first so many (default: all that were recorded)")] = None,
+    workers: Annotated[int | None, typer.Option(help="DDP processes; 1: this one (default: as recorded)")] = None,
     rtol: Annotated[float, typer.Option(min=0, help="largest relative difference that passes, such as 0.01")] = 1e-4,
     output: Output = None,
     tracking_uri: TrackingUri = None,

@@ -40,7 +40,7 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="there", min=1, max=65535)] = 8000,
     token_file: Annotated[
-        Path | None, typer.Option(help="holds the bearer token, mode 600 [default: serve.token in --output, made]")
+        Path | None, typer.Option(help="holds the bearer token, mode 600 (default: serve.token in --output, made)")
     ] = None,
     max_body_mib: Annotated[int, typer.Option(help="largest body of a request, MiB", min=1)] = 1024,
     max_unpacked_mib: Annotated[int, typer.Option(help="largest series unpacked and decoded, MiB", min=1)] = 4096,

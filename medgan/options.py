@@ -11,33 +11,33 @@ import typer
 
 from medgan.tasks import TASKS
 
-Output = Annotated[Path | None, typer.Option(help="folder for everything [default: $MEDGAN_HOME, else ~/medgan]")]
+Output = Annotated[Path | None, typer.Option(help="folder for everything (default: $MEDGAN_HOME, else ~/medgan)")]
 TrackingUri = Annotated[
-    str | None, typer.Option(help="MLflow store [default: $MLFLOW_TRACKING_URI, else mlflow.db in --output]")
+    str | None, typer.Option(help="MLflow store (default: $MLFLOW_TRACKING_URI, else mlflow.db in --output)")
 ]
 Data = Annotated[
     str | None,
     typer.Option(
-        help="folder of DICOM or NIfTI, any layout, or a prepared data set's folder or URL [default: phantom patients]"
+        help="folder of DICOM or NIfTI, any layout, or a prepared data set's folder or URL (default: phantom patients)"
     ),
 ]
 SpaceName = Annotated[
     str | None,
-    typer.Option(help="search space, by name or file [default: the task's, with phantoms quick, or quick_same]"),
+    typer.Option(help="search space, by name or file (default: the task's, with phantoms quick, or quick_same)"),
 ]
-Study = Annotated[str | None, typer.Option(help="name of the study [default: task, data and space, shortened]")]
-Trials = Annotated[int | None, typer.Option(help="finished trials the study shall have in all [default: the space's]")]
-Workers = Annotated[int | None, typer.Option(help="DDP processes a trial [default: 1 on GPU, 2 on CPU]")]
-Concurrent = Annotated[int | None, typer.Option(help="trials at once [default: what fits]")]
+Study = Annotated[str | None, typer.Option(help="name of the study (default: task, data and space, shortened)")]
+Trials = Annotated[int | None, typer.Option(help="finished trials the study shall have in all (default: the space's)")]
+Workers = Annotated[int | None, typer.Option(help="DDP processes a trial (default: 1 on GPU, 2 on CPU)")]
+Concurrent = Annotated[int | None, typer.Option(help="trials at once (default: what fits)")]
 MaxGpuHours = Annotated[
     float | None,
-    typer.Option(help="GPU-hours the study may take in all; without GPUs, core-hours [default: the space's]"),
+    typer.Option(help="GPU-hours the study may take in all; without GPUs, core-hours (default: the space's)"),
 ]
 MaxHours = Annotated[
-    float | None, typer.Option(help="hours of searching the study may take in all [default: the space's]")
+    float | None, typer.Option(help="hours of searching the study may take in all (default: the space's)")
 ]
 StudyUri = Annotated[
-    str | None, typer.Option(help="Optuna database, such as postgresql://HOST/NAME [default: study.db in --output]")
+    str | None, typer.Option(help="Optuna database, such as postgresql://HOST/NAME (default: study.db in --output)")
 ]
 Preset = Annotated[str, typer.Option(help="published method, such as medgan, pix2pix, unet_l1")]
 Quick = Annotated[bool, typer.Option("--quick", help="the method made small: 64 px, narrow, random features, 6 epochs")]

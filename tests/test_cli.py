@@ -178,5 +178,17 @@ def test_help_is_instant_and_names_every_command():
     assert time.perf_counter() - began < 5
     for name in (
         "phantoms", "prepare", "features", "inspect", "train", "tune", "plan", "translate", "doctor", "reproduce",
+        "evaluate", "promote", "rollback", "serve",
     ):  # fmt: skip
         assert name in answer.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "promote", "rollback", "translate", "serve", "doctor"])
+def test_help_tells_what_is_taken_where_nothing_is_given(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", ["medgan", command, "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().out
+    assert "(default: $MEDGAN_HOME, else ~/medgan)" in said
+    assert "(default: $MLFLOW_TRACKING_URI, else mlflow.db in --output)" in said
