@@ -10,7 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medgan.config import Config, ExtractorConfig, OptimConfig, TrainConfig, generator_depth, uses_discriminator
+from medgan.config import (
+    Config,
+    ExtractorConfig,
+    OptimConfig,
+    TrainConfig,
+    generator_depth,
+    uses_discriminator,
+    with_values,
+)
 from medgan.errors import InputError
 from medgan.losses.perceptual import perceptual_loss
 from medgan.models.began import AutoencoderDiscriminator
@@ -126,6 +134,7 @@ def refuse_misfit(config: Config, *, slices: int) -> None:
         InputError: a network cannot take the images, or a batch this small.
     """
     size = config.data.size
+    plain = with_values(config, {"discriminator.spectral_norm": False})  # which takes time and changes no shape
     if config.loss.lambda_mmd and slices < 2:
         raise InputError(f"loss.lambda_mmd: compares batches; needs 2 or more slices in each process; got {slices}")
     try:
@@ -133,7 +142,7 @@ def refuse_misfit(config: Config, *, slices: int) -> None:
             source = torch.zeros(slices, 1, size, size)
             output = build_generator(config)(source)
             if uses_discriminator(config):
-                levels = (output, *build_discriminator(config)(source, output).features)
+                levels = (output, *build_discriminator(plain)(source, output).features)
                 perceptual_loss(levels, levels, config.loss.perceptual_weights)
             if deepest := deepest_block(config):
                 load_extractor(config.extractor.network, "random", deepest)(output)
