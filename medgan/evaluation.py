@@ -152,12 +152,10 @@ def refuse_unfit(manifest: ModelManifest, dataset: PreparedDataset) -> None:
     """
     task = dataset.task
     named = f"model {manifest.name}, data set {dataset.digest[:12]}"
-    if manifest.name.endswith(PHANTOM) != dataset.manifest.phantom:
-        kinds = ("patients", "phantoms")
-        wanted = kinds[manifest.name.endswith(PHANTOM)]
-        raise InputError(
-            f"{named}: expected images of {wanted}, as the model's; they are of {kinds[dataset.manifest.phantom]}"
-        )
+    kinds = ("phantoms" if one else "patients" for one in (manifest.name.endswith(PHANTOM), dataset.manifest.phantom))
+    wanted, there = kinds
+    if there != wanted:
+        raise InputError(f"{named}: expected images of {wanted}, as the model was trained on; they are of {there}")
     if manifest.task != task.name:
         raise InputError(f"{named}: expected images for {manifest.task}; they are for {task.name}")
     if abs(manifest.spacing_mm - dataset.manifest.spacing_mm) > SAME_SPACING_MM:
@@ -169,10 +167,6 @@ def refuse_unfit(manifest: ModelManifest, dataset: PreparedDataset) -> None:
         own = getattr(task, side).window
         if own != window:
             raise InputError(f"{named}: expected the {side}_window {window} of the model; the data set's is {own}")
-
-
-def _is_of_phantoms(manifest: ModelManifest) -> bool:
-    return manifest.name.endswith(PHANTOM)
 
 
 def refuse_seen(manifest: ModelManifest, dataset: PreparedDataset) -> None:

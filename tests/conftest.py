@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -6,3 +8,9 @@ import torch
 def one_thread():
     """Small networks are fastest on one thread, and golden curves need it."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_store_of_other_tests():
+    """MLflow leaves the store it was told of to whoever comes next in this process."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)

@@ -217,7 +217,7 @@ def test_a_finished_trial_without_a_run_is_given_one(there):
     (line,) = expect_mended(there, "trial 2: diverged in the study, MLflow has no run of it")
     assert line.endswith(": made from the study, without pictures and losses")
     run, frozen = there.client.get_run(there.run(2).run_id), there.study.trials[2]
-    assert (run.info.run_name, run.info.status) == ("s #2", "FAILED")
+    assert (run.info.run_name, run.info.status) == ("#2 s", "FAILED")
     assert run.info.start_time == int(frozen.datetime_start.timestamp() * 1000)
     assert run.info.end_time == int(frozen.datetime_complete.timestamp() * 1000)
     assert run.data.params == {key: str(value) for key, value in frozen.params.items()}
