@@ -185,6 +185,7 @@ def test_a_cluster_that_cannot_be_joined_is_refused_in_one_line(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.quiet
 @pytest.mark.timeout(240)
 def test_a_resident_group_hands_over_many_times_faster_than_new_trainers_start(tmp_path):
     done = run_job("--quick", "--part", "handover", "--out", str(tmp_path / "found.json"), limit_s=230)

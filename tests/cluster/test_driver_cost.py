@@ -79,6 +79,7 @@ def resident_mb():
 
 
 @pytest.mark.slow
+@pytest.mark.quiet
 @pytest.mark.timeout(900)
 def test_a_trial_costs_the_driver_little_and_the_study_leaves_nothing_in_memory(cluster, tmp_path, monkeypatch):
     """MEDGAN_TRIALS=1000 for the long form."""

@@ -241,6 +241,7 @@ def bare_slices_per_s(network: nn.Module, size: int, seconds: float) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.quiet
 @pytest.mark.timeout(240)
 def test_the_service_is_nearly_as_fast_as_the_bare_network(command, tmp_path):
     config = configured("medgan_1g", {"data.size": 256, "generator.base_channels": 64})
