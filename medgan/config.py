@@ -17,6 +17,9 @@ EXTRACTOR_BLOCKS = {"vgg19": 5, "squeezenet": 7, "alexnet": 5, "in_domain": 4}
 JUDGED = ("lambda_discriminator", "lambda_margin", "lambda_gradient_penalty")
 """Weights of the discriminator's terms; every other lambda is the generator's."""
 
+OF_WHOLE_BATCHES = ("lambda_feature_matching", "lambda_mmd", "lambda_margin")
+"""Weights of the terms that are not a mean over the images of a batch."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Blocks = tuple[Annotated[int, Field(ge=1, le=7)], ...]
 Norm = Literal["instance", "batch", "none"]
@@ -43,6 +46,9 @@ class GeneratorConfig(Section):
     between_blocks: Literal["tanh", "none"] = "tanh"
     block_input: Literal["previous", "previous_and_source"] = "previous"
     gives: Literal["image", "change"] = Field("image", description="of casnet; change: it is added to the source")
+    recompute: Literal["none", "blocks"] = Field(
+        "none", description="blocks: casnet's are computed again for the gradient: less memory, a third more time"
+    )
 
 
 class DiscriminatorConfig(Section):
@@ -103,6 +109,10 @@ class TrainConfig(Section):
     epochs: PositiveInt = 200
     minutes: PositiveFloat | None = Field(None, description="ends earlier, with the epoch that reaches it")
     batch_size: PositiveInt = Field(1, description="slices a generator update, over all workers together")
+    accumulate: PositiveInt = Field(
+        1,
+        description="parts a batch goes through the networks in: less memory; same gradient but for norm batch",
+    )
     generator_steps: PositiveInt = Field(1, description="generator updates a step")
     discriminator_steps: PositiveInt = Field(1, description="discriminator updates a step, after the generator's")
     pairs: Literal["own", "shuffled"] = Field("own", description="shuffled: sources with targets of other slices")
@@ -110,6 +120,7 @@ class TrainConfig(Section):
     pool_size: int = Field(0, ge=0, description="past outputs that the discriminator is shown again")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="of the averaged generator, which is evaluated; 0: none")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the networks' arithmetic")
+    speed: Literal["plain", "measured"] = Field("plain", description="measured: as a few steps are fastest, by trial")
     seed: int = 0
 
 
@@ -182,6 +193,22 @@ class Config(Section):
                 "loss.adversarial began and discriminator.network autoencoder need each other; "
                 f"got {loss.adversarial} and {self.discriminator.network}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def saves_memory_for_the_same_gradient(self) -> Config:
+        """Parts of a batch, and blocks that are computed again, must add up to what they stand for."""
+        generator, (batch_size, parts) = self.generator, (self.train.batch_size, self.train.accumulate)
+        if (generator.network, generator.recompute, generator.norm) == ("casnet", "blocks", "batch"):
+            raise ValueError(
+                "generator.recompute blocks: needs generator.norm instance or none; batch would count each image twice"
+            )
+        if batch_size % parts:
+            raise ValueError(f"train.accumulate: expected a divisor of train.batch_size {batch_size}; got {parts}")
+        whole = [f"loss.{name}" for name in OF_WHOLE_BATCHES if getattr(self.loss, name)]
+        whole += ["loss.adversarial began"] if self.loss.adversarial == "began" else []
+        if parts > 1 and whole:
+            raise ValueError(f"train.accumulate {parts}: {', '.join(whole)} looks at a batch as a whole; set it to 1")
         return self
 
 

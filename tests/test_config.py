@@ -149,6 +149,41 @@ def test_a_term_without_what_it_looks_at_is_refused(values, message):
 
 
 @pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"generator.recompute": "blocks", "generator.norm": "batch"},
+            "setting generator.recompute blocks: needs generator.norm instance or none; batch would count each image "
+            "twice",
+        ),
+        (
+            {"train.accumulate": 3, "train.batch_size": 8},
+            "setting train.accumulate: expected a divisor of train.batch_size 8; got 3",
+        ),
+        (
+            {"train.accumulate": 2, "train.batch_size": 2, "loss.lambda_mmd": 1, "loss.lambda_feature_matching": 1},
+            "setting train.accumulate 2: loss.lambda_feature_matching, loss.lambda_mmd looks at a batch as a whole; "
+            "set it to 1",
+        ),
+        (
+            {
+                "train.accumulate": 2, "train.batch_size": 2, "loss.adversarial": "began",
+                "discriminator.network": "autoencoder",
+            },
+            "setting train.accumulate 2: loss.adversarial began looks at a batch as a whole; set it to 1",
+        ),
+    ],
+)  # fmt: skip
+def test_what_would_save_memory_for_another_gradient_is_refused(values, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        with_values(Config(), values)
+
+
+def test_a_network_without_blocks_that_can_be_computed_again_may_have_any_norm():
+    with_values(Config(), {"generator.recompute": "blocks", "generator.norm": "batch", "generator.network": "resnet"})
+
+
+@pytest.mark.parametrize(
     ("values", "uses"),
     [
         ({}, True),

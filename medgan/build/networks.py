@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from types import MethodType
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from medgan.config import (
     Config,
@@ -19,6 +17,7 @@ from medgan.config import (
     uses_discriminator,
     with_values,
 )
+from medgan.engine.precision import in_precision
 from medgan.errors import InputError
 from medgan.losses.perceptual import perceptual_loss
 from medgan.models.began import AutoencoderDiscriminator
@@ -36,7 +35,18 @@ from medgan.models.variational import VariationalNet
 GENERATORS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "casnet": (
         CasNet,
-        ("block", "num_blocks", "base_channels", "depth", "norm", "dropout", "between_blocks", "block_input", "gives"),
+        (
+            "block",
+            "num_blocks",
+            "base_channels",
+            "depth",
+            "norm",
+            "dropout",
+            "between_blocks",
+            "block_input",
+            "gives",
+            "recompute",
+        ),
     ),
     "resnet": (ResNet, ("num_blocks", "base_channels", "norm", "dropout")),
     "shallow": (ShallowNet, ("base_channels", "norm")),
@@ -108,21 +118,6 @@ def frozen_extractor(network: str, weights: str, deepest: int, device: torch.dev
     return in_precision(load_extractor(network, weights, deepest), precision, device).to(device)
 
 
-def in_precision(network: nn.Module, precision: str, device: torch.device) -> nn.Module:
-    """The network itself, its arithmetic in bfloat16 where that is asked for; what it returns is float32 always.
-
-    The losses, and Gram matrices above all, need float32.
-    """
-    if precision == "bfloat16":
-
-        def autocast_forward(self: nn.Module, *images: Tensor, **settings: Any) -> Any:
-            with torch.autocast(device.type, torch.bfloat16):
-                return _float32(type(self).forward(self, *images, **settings))
-
-        network.forward = MethodType(autocast_forward, network)  # bound, so that a copy computes with its own weights
-    return network
-
-
 def refuse_misfit(config: Config, *, slices: int) -> None:
     """Tries the networks on shapes alone, so that what torch would refuse in the first step is refused by name.
 
@@ -135,6 +130,12 @@ def refuse_misfit(config: Config, *, slices: int) -> None:
     """
     size = config.data.size
     plain = with_values(config, {"discriminator.spectral_norm": False})  # which takes time and changes no shape
+    if slices % config.train.accumulate:
+        raise InputError(
+            f"train.accumulate: expected a divisor of the {slices} slices each process trains on; "
+            f"got {config.train.accumulate}"
+        )
+    slices //= config.train.accumulate
     if config.loss.lambda_mmd and slices < 2:
         raise InputError(f"loss.lambda_mmd: compares batches; needs 2 or more slices in each process; got {slices}")
     try:
@@ -154,10 +155,3 @@ def refuse_misfit(config: Config, *, slices: int) -> None:
                 "train.batch_size higher, generator.depth lower, or the norm to none"
             )
         raise InputError(f"data.size {size}: {reason}") from None
-
-
-def _float32(outputs: Any) -> Any:
-    if isinstance(outputs, Tensor):
-        return outputs.float()
-    parts = [_float32(part) for part in outputs]
-    return type(outputs)(*parts) if hasattr(outputs, "_fields") else tuple(parts)

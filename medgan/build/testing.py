@@ -21,12 +21,21 @@ def measure_on_test(
     config: Config, weights: Path, dataset: PreparedDataset, runtime: Runtime
 ) -> tuple[Patients, Patients]:
     """Test patient -> metric -> value, of the generator, and of the task's floor (`Task.floor`)."""
+    generator = trained_generator(config, weights, runtime)
+    return generator_on_test(config, generator, dataset, runtime), floor_on_test(config, dataset, runtime)
+
+
+def trained_generator(config: Config, weights: Path, runtime: Runtime) -> nn.Module:
+    """The generator of a training, on the runtime's device."""
     generator = build_generator(config)
     generator.load_state_dict(load_file(weights))
-    test = dataset.slices("test")
+    return generator.to(runtime.device)
+
+
+def generator_on_test(config: Config, generator: nn.Module, dataset: PreparedDataset, runtime: Runtime) -> Patients:
+    """Test patient -> metric -> value."""
     perceptual = build_perceptual(config, runtime.device)
-    rows = evaluate(generator.to(runtime.device), test, runtime, perceptual=perceptual)
-    return patient_means(rows), floor_on_test(config, dataset, runtime)
+    return patient_means(evaluate(generator, dataset.slices("test"), runtime, perceptual=perceptual))
 
 
 def floor_on_test(config: Config, dataset: PreparedDataset, runtime: Runtime) -> Patients:

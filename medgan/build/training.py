@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+import copy
+import itertools
+from dataclasses import replace
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,18 +17,19 @@ from medgan.build.networks import (
     build_generator,
     deepest_block,
     frozen_extractor,
-    in_precision,
 )
 from medgan.build.objective import build_objective
-from medgan.config import Config, uses_discriminator, with_values
+from medgan.config import Config, flatten, uses_discriminator, with_values
 from medgan.data.dataset import PreparedDataset, Unpaired
 from medgan.engine.checkpoint import restore
 from medgan.engine.evaluate import Perceptual
 from medgan.engine.loop import Length, Training
 from medgan.engine.pool import Pool
-from medgan.engine.runtime import Runtime
+from medgan.engine.precision import NO_BFLOAT16, has_bfloat16, in_precision
+from medgan.engine.runtime import Runtime, SingleProcess
+from medgan.engine.speed import PLAIN, Speed, Step, align, fastest, fitted, keep, recall
 from medgan.engine.state import State, Way
-from medgan.engine.steps import Updates
+from medgan.engine.steps import Updates, train_step
 from medgan.errors import InputError
 from medgan.metrics.lpips import lpips, read_heads
 from medgan.models.extractor import load_extractor
@@ -36,33 +40,37 @@ LPIPS_FILES = {
 }
 """`metrics.lpips` -> network, its weights' and its LPIPS heads' file names."""
 
+FREE = (
+    "train.seed", "train.epochs", "train.minutes", "train.pairs", "train.augment", "optim.generator_lr",
+    "optim.discriminator_lr", "optim.beta1", "optim.beta2", "optim.schedule", "metrics.select",
+)  # fmt: skip
+"""Settings that make a step no faster and no slower."""
 
-def build_state(config: Config, runtime: Runtime) -> State:
+
+def build_state(config: Config, runtime: Runtime, speed: Speed = PLAIN) -> State:
     """Freshly initialized networks on the runtime's device, and their optimizers."""
-    ways = [build_way(config, runtime, number) for number in range(2 if config.loss.lambda_cycle else 1)]
-    optim, deepest, precision = config.optim, deepest_block(config), config.train.precision
+    ways = [build_way(config, runtime, number, speed) for number in range(2 if config.loss.lambda_cycle else 1)]
+    optim = config.optim
     judges = [way.discriminator for way in ways if way.discriminator is not None]
-    extractor = config.extractor
     return State(
         ways=ways,
         generator_optimizer=_adam(config, [way.generator for way in ways], optim.generator_lr),
         discriminator_optimizer=_adam(config, judges, optim.discriminator_lr) if judges else None,
-        extractor=frozen_extractor(extractor.network, extractor.weights, deepest, runtime.device, precision)
-        if deepest
-        else None,
-        average=_average(config, runtime.device) if config.train.ema_decay else None,
+        extractor=_extractor(config, runtime.device, speed) if deepest_block(config) else None,
+        average=_average(config, runtime.device, speed) if config.train.ema_decay else None,
     )
 
 
-def build_way(config: Config, runtime: Runtime, number: int) -> Way:
+def build_way(config: Config, runtime: Runtime, number: int, speed: Speed = PLAIN) -> Way:
     """The networks of one way of translation: 0 from source to target, 1 back."""
 
-    def ready(network: nn.Module) -> nn.Module:
-        return runtime.prepare(in_precision(network, config.train.precision, runtime.device))
+    def ready(network: nn.Module, speed: Speed) -> nn.Module:
+        return runtime.prepare(fitted(in_precision(network, config.train.precision, runtime.device), speed))
 
+    judged = uses_discriminator(config)
     return Way(
-        generator=ready(build_generator(config, way=number)),
-        discriminator=ready(build_discriminator(config, way=number)) if uses_discriminator(config) else None,
+        generator=ready(build_generator(config, way=number), speed),
+        discriminator=ready(build_discriminator(config, way=number), speed.eager()) if judged else None,
         pool=Pool(config.train.pool_size),
     )
 
@@ -75,6 +83,7 @@ def updates_of(config: Config) -> Updates:
         clip_norm=config.optim.clip_norm,
         clip_weights=config.optim.clip_weights,
         ema_decay=config.train.ema_decay,
+        accumulate=config.train.accumulate,
     )
 
 
@@ -92,8 +101,9 @@ def build_training(
     given: Literal["source", "target"] = "source",
 ) -> Training:
     """A training on a prepared data set, brought to where `folder`'s last checkpoint was, if it has one."""
-    state = build_state(config, runtime)
+    state = build_state(config, runtime, _speed(config, runtime, folder))
     restore(folder, state)
+    align((state.generator_optimizer, state.discriminator_optimizer))
     slices = dataset.slices("train", given=given)
     return Training(
         state=state,
@@ -149,12 +159,70 @@ def _found(folder: str, pattern: str) -> Path:
     return found[0]
 
 
-def _average(config: Config, device: torch.device) -> nn.Module:
+def _average(config: Config, device: torch.device, speed: Speed) -> nn.Module:
     network = in_precision(build_generator(config), config.train.precision, device).to(device)
-    return network.requires_grad_(False)
+    return fitted(network, speed.eager()).requires_grad_(False)
+
+
+def _extractor(config: Config, device: torch.device, speed: Speed) -> nn.Module:
+    """The frozen extractor; the plain one stays as it is, for those who use it plainly."""
+    named = config.extractor
+    extractor = frozen_extractor(named.network, named.weights, deepest_block(config), device, config.train.precision)
+    way = replace(speed, ratio=PLAIN.ratio, notes=PLAIN.notes)
+    return extractor if way == PLAIN else _fast_copy(extractor, way)
+
+
+@lru_cache(maxsize=1)
+def _fast_copy(extractor: nn.Module, speed: Speed) -> nn.Module:
+    """The same for the next training, so that it is not compiled anew."""
+    return fitted(copy.deepcopy(extractor), speed)
 
 
 def _adam(config: Config, networks: list[nn.Module], rate: float) -> torch.optim.Optimizer:
     parameters = [parameter for network in networks for parameter in network.parameters()]
     betas = (config.optim.beta1, config.optim.beta2)
-    return torch.optim.Adam([{"params": parameters, "initial_lr": rate}], lr=rate, betas=betas)
+    fused = parameters[0].is_cuda or None  # on a CPU it is hardly faster, and rounds otherwise
+    return torch.optim.Adam([{"params": parameters, "initial_lr": rate}], lr=rate, betas=betas, fused=fused)
+
+
+def _speed(config: Config, runtime: Runtime, folder: Path) -> Speed:
+    """Plain, or what rank 0 found fastest on its device; what is not plain is kept in the training's folder."""
+    speed = PLAIN
+    if config.train.speed == "measured":
+        chosen = [recall(folder) or _fastest(_alike(config), runtime.device, runtime.size)] if runtime.rank == 0 else []
+        speed = runtime.gather(chosen)[0]
+        if speed.compiled != "no":
+            _make_room(_alike(config))
+    if config.train.precision == "bfloat16" and not has_bfloat16(runtime.device):
+        speed = replace(speed, notes=(*dict.fromkeys((*speed.notes, NO_BFLOAT16)),))
+    if runtime.rank == 0 and (speed.notes or config.train.speed == "measured"):
+        keep(folder, speed)
+    return speed
+
+
+def _alike(config: Config) -> Config:
+    """The configuration that all those stand for whose steps cost the same: rates, weights and seeds do not matter."""
+    paths, plain = flatten(config), flatten(Config())
+    weights = {path: 1.0 for path, value in paths.items() if path.startswith("loss.lambda_") and value}
+    return with_values(config, {**{path: plain[path] for path in FREE}, **weights})
+
+
+@cache
+def _fastest(config: Config, device: torch.device, ranks: int) -> Speed:
+    """Tried once a process for the same shapes."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        return fastest(lambda speed: _random_step(config, device, ranks, speed), device, ranks=ranks)
+
+
+@lru_cache(maxsize=1)
+def _make_room(config: Config) -> None:
+    """Drops what was compiled for other shapes than these, so that it does not add up."""
+    torch.compiler.reset()
+
+
+def _random_step(config: Config, device: torch.device, ranks: int, speed: Speed) -> Step:
+    """A step of a fresh training of this process alone, on random images of the configuration's shapes."""
+    state, objective = build_state(config, SingleProcess(device), speed), build_objective(config)
+    updates, size = updates_of(config), config.data.size
+    source, target = torch.rand(2, config.train.batch_size // ranks, 1, size, size, device=device) * 2 - 1
+    return lambda: train_step(state, objective, itertools.repeat((source, target)), updates)

@@ -7,6 +7,7 @@ from pathlib import Path
 from medgan.distributed.resident import Group, GroupLost, TrialFailed
 from medgan.distributed.worker import Epoch, Start
 from medgan.engine.checkpoint import read_history
+from medgan.engine.speed import told
 
 MAX_RESTARTS = 3
 
@@ -60,5 +61,7 @@ class Attempts:
         self.begun = True
         if self.restarts:
             self.events.append(f"goes on after epoch {done}, from its checkpoint")
+        else:
+            self.events += told(Path(self.start.folder))
         if done > len(self.history):
             self.history = read_history(Path(self.start.folder))

@@ -21,6 +21,7 @@ import ray
 import ray.train.collective
 import torch
 
+from medgan.build.less_memory import that_memory_was_out, what_needs_less
 from medgan.build.networks import refuse_misfit
 from medgan.build.training import build_training
 from medgan.config import Config
@@ -28,6 +29,7 @@ from medgan.data.dataset import PreparedDataset
 from medgan.distributed.mailbox import STOP, Failure
 from medgan.distributed.runtime import RayRuntime
 from medgan.engine.loop import Training, save_epoch, train_epoch
+from medgan.engine.runtime import Runtime
 from medgan.errors import Diverged, InputError
 
 NO_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "_ALLOC_FAILED")
@@ -54,6 +56,7 @@ class Worker:
     def __init__(self, runtime: RayRuntime) -> None:
         self.runtime = runtime
         self.training: Training | None = None
+        self.config = Config()
         self.folder = Path()
         self.idle_since: float | None = None
         self.handover_s: float | None = None
@@ -69,8 +72,9 @@ class Worker:
         except Exception as error:  # the trial fails by name, the group lives on
             traceback.print_exc()
             traceback.clear_frames(error.__traceback__)
-            kind = "out_of_memory" if is_out_of_memory(error) else "error"
-            return Failure(kind, textwrap.shorten(f"{type(error).__name__}: {error}", 160))
+            if is_out_of_memory(error):
+                return Failure("out_of_memory", out_of_memory(self.config, self.runtime))
+            return Failure("error", textwrap.shorten(f"{type(error).__name__}: {error}", 160))
         finally:
             if isinstance(order, Epoch):
                 self.idle_since = time.monotonic()
@@ -78,7 +82,7 @@ class Worker:
     def _start(self, order: Start) -> int:
         self.training = None
         release_memory()
-        self.folder = Path(order.folder)
+        self.config, self.folder = order.config, Path(order.folder)
         refuse_misfit(order.config, slices=order.config.train.batch_size // self.runtime.size)
         dataset = opened(order.dataset)
         self.training = build_training(order.config, dataset, self.runtime, folder=self.folder)
@@ -108,6 +112,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU, the CPU or the process has no memory left: torch says so by a type of its own on GPUs only."""
     known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) == errno.ENOMEM
     return known or any(words in str(error) for words in NO_MEMORY)
+
+
+def out_of_memory(config: Config, runtime: Runtime) -> str:
+    """What a person reads of a training that found no memory: which settings to lower, and by how much.
+
+    Where too little is left even to count that on shapes, the bare fact.
+    """
+    device = "gpu" if runtime.device.type == "cuda" else "cpu"
+    try:
+        return what_needs_less(config, workers=runtime.size, device=device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return f"{that_memory_was_out(config)}; lower train.batch_size, or make the network smaller"
 
 
 def serve_trials(group: dict[str, Any]) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from medgan.engine.state import State, bare
 from medgan.losses.objective import Judgement, Objective, Views, weighted_sum
 
 Batch = tuple[Tensor, Tensor]
+Part = TypeVar("Part")
 
 LOOKS_WITHIN = {"stages": "every_block", "kl": "with_latent"}
 """A term that looks into the generator -> what the generator is asked to give, beside its output."""
@@ -29,6 +33,9 @@ class Updates:
         clip_norm: largest norm of a network's gradient.
         clip_weights: largest weight of the discriminator (Arjovsky et al., 2017, algorithm 1).
         ema_decay: of the averaged generator.
+        accumulate: parts that a batch goes through the networks in; their gradients are averaged before an update, so
+            that it is the whole batch's, unless batch normalization sees less of it. Spectral normalization takes a
+            step of its power iteration with every part.
     """
 
     generator: int = 1
@@ -36,6 +43,7 @@ class Updates:
     clip_norm: float | None = None
     clip_weights: float | None = None
     ema_decay: float = 0.0
+    accumulate: int = 1
 
     @property
     def batches(self) -> int:
@@ -56,14 +64,13 @@ def train_step(state: State, objective: Objective, batches: Iterator[Batch], upd
         Detached scalars: the generator's terms of its last update, `discriminator`, and its terms beside the
         adversarial one as `discriminator_<term>`. Two ways of translation are added up.
     """
-    for source, target in itertools.islice(batches, updates.generator):
-        views = look(state, objective, source, target)
-        losses = update_generator(state, objective, views, updates)
+    for batch in itertools.islice(batches, updates.generator):
+        seen, losses = update_generator(state, objective, batch, updates)
     for number in range(updates.discriminator):
         if number:
             with torch.no_grad():
-                views = look(state, objective, *next(batches))
-        losses |= update_discriminator(state, objective, views, updates)
+                seen = [look(state, objective, *part) for part in split(next(batches), updates.accumulate)]
+        losses |= update_discriminator(state, objective, seen, updates)
     return losses
 
 
@@ -90,39 +97,55 @@ def look(state: State, objective: Objective, source: Tensor, target: Tensor) -> 
     return seen
 
 
-def update_generator(state: State, objective: Objective, views: list[Views], updates: Updates) -> dict[str, Tensor]:
-    """One step of the generators; the discriminators judge, frozen, and keep no gradient of it."""
+def update_generator(
+    state: State, objective: Objective, batch: Batch, updates: Updates
+) -> tuple[list[list[Views]], dict[str, Tensor]]:
+    """One step of the generators; the discriminators judge, frozen, and keep no gradient of it.
+
+    Returns:
+        What the discriminators are to see: for each part of the batch the views of every way, outputs detached, and
+        nothing else computed; and the losses.
+    """
+    generators = [way.generator for way in state.ways]
     judges = [way.discriminator for way in state.ways if way.discriminator is not None]
     for judge in judges:
         judge.requires_grad_(False)
-    totals, logged = zip(*(weighted_sum(objective.generator, view) for view in views), strict=True)
-    _descend(state.generator_optimizer, torch.stack(totals).sum(), [way.generator for way in state.ways], updates)
+    state.generator_optimizer.zero_grad(set_to_none=True)
+    seen: list[list[Views]] = []
+    logged: list[dict[str, Tensor]] = []
+    for part in _added_up(split(batch, updates.accumulate), generators):
+        views, terms = _descent_of_generators(state, objective, part, updates)
+        seen.append(views)
+        logged += terms
+    _descend(state.generator_optimizer, generators, updates)
     for judge in judges:
         judge.requires_grad_(True)
     if state.average is not None:
         follow(state.average, bare(state.generator), updates.ema_decay)
-    return added(logged)
+    return seen, added(logged, parts=len(seen))
 
 
-def update_discriminator(state: State, objective: Objective, views: list[Views], updates: Updates) -> dict[str, Tensor]:
-    """One step of the discriminators on the real pairs and the detached fake ones."""
+def update_discriminator(
+    state: State, objective: Objective, seen: Sequence[list[Views]], updates: Updates
+) -> dict[str, Tensor]:
+    """One step of the discriminators on the real pairs and the detached fake ones, part by part."""
     assert state.discriminator_optimizer is not None, "there is no discriminator to update"
-    totals, logged = [], []
-    for way, view in zip(state.ways, views, strict=True):
-        assert way.discriminator is not None, "both ways are judged, or none"
-        source, output = way.pool.exchange(view.source, view.output.detach())
-        real, fake = way.discriminator(view.source, view.target), way.discriminator(source, output)
-        judgement = Judgement(view.source, view.target, output, bare(way.discriminator), real, fake)
-        total, terms = weighted_sum(objective.discriminator, judgement)
-        totals.append(total)
-        named = {f"discriminator_{name}": value for name, value in terms.items() if not name.startswith("adversarial")}
-        logged.append({"discriminator": total.detach(), **named})
-    networks = [way.discriminator for way in state.ways if way.discriminator is not None]
-    _descend(state.discriminator_optimizer, torch.stack(totals).sum(), networks, updates)
+    judges = [way.discriminator for way in state.ways if way.discriminator is not None]
+    state.discriminator_optimizer.zero_grad(set_to_none=True)
+    logged: list[dict[str, Tensor]] = []
+    for views in _added_up(seen, judges):
+        logged += _descent_of_discriminators(state, objective, views, parts=len(seen))
+    _descend(state.discriminator_optimizer, judges, updates)
     if updates.clip_weights is not None:
-        for weight in itertools.chain.from_iterable(network.parameters() for network in networks):
+        for weight in itertools.chain.from_iterable(judge.parameters() for judge in judges):
             weight.data.clamp_(-updates.clip_weights, updates.clip_weights)
-    return added(logged)
+    return added(logged, parts=len(seen))
+
+
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """Source and target in so many equal parts along the batch."""
+    source, target = (images.chunk(parts) for images in batch)
+    return list(zip(source, target, strict=True))
 
 
 @torch.no_grad()
@@ -134,14 +157,51 @@ def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
         kept.copy_(seen)
 
 
-def added(logged: list[dict[str, Tensor]] | tuple[dict[str, Tensor], ...]) -> dict[str, Tensor]:
-    """Name -> sum over the ways."""
-    return {name: torch.stack([terms[name] for terms in logged]).sum() for name in logged[0]}
+def added(logged: Sequence[dict[str, Tensor]], *, parts: int) -> dict[str, Tensor]:
+    """Name -> sum over the ways, mean over the parts of the batch."""
+    return {name: torch.stack([terms[name] for terms in logged]).sum() / parts for name in logged[0]}
 
 
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, networks: list[nn.Module], updates: Updates) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+def _descent_of_generators(
+    state: State, objective: Objective, part: Batch, updates: Updates
+) -> tuple[list[Views], Sequence[dict[str, Tensor]]]:
+    """Adds a part's share of the gradient; what was computed for it alone is gone when this returns."""
+    views = look(state, objective, *part)
+    totals, logged = zip(*(weighted_sum(objective.generator, view) for view in views), strict=True)
+    (torch.stack(totals).sum() / updates.accumulate).backward()
+    return [replace(view, output=view.output.detach(), within=()) for view in views], logged
+
+
+def _descent_of_discriminators(
+    state: State, objective: Objective, views: list[Views], *, parts: int
+) -> list[dict[str, Tensor]]:
+    """Adds a part's share of the gradient."""
+    totals, logged = [], []
+    for way, view in zip(state.ways, views, strict=True):
+        assert way.discriminator is not None, "both ways are judged, or none"
+        source, output = way.pool.exchange(view.source, view.output.detach())
+        real, fake = way.discriminator(view.source, view.target), way.discriminator(source, output)
+        judgement = Judgement(view.source, view.target, output, bare(way.discriminator), real, fake)
+        total, terms = weighted_sum(objective.discriminator, judgement)
+        totals.append(total)
+        named = {f"discriminator_{name}": value for name, value in terms.items() if not name.startswith("adversarial")}
+        logged.append({"discriminator": total.detach(), **named})
+    (torch.stack(totals).sum() / parts).backward()
+    return logged
+
+
+def _added_up(parts: Sequence[Part], networks: list[nn.Module]) -> Iterator[Part]:
+    """The parts of a batch, whose gradients add up; ranks average theirs once, with the last part."""
+    *first, last = parts
+    with ExitStack() as alone:
+        for network in networks:
+            if isinstance(network, DistributedDataParallel):
+                alone.enter_context(network.no_sync())
+        yield from first
+    yield last
+
+
+def _descend(optimizer: torch.optim.Optimizer, networks: list[nn.Module], updates: Updates) -> None:
     if updates.clip_norm is not None:
         for network in networks:
             nn.utils.clip_grad_norm_(network.parameters(), updates.clip_norm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from medgan.models.blocks import initialize, require_sides
 from medgan.models.double import DoubleUBlock
@@ -28,6 +29,8 @@ class CasNet(nn.Module):
         block_input: "previous", or "previous_and_source": each block but the first sees the source beside the
             previous output.
         gives: "image", the paper's, or "change", which is added to the source: for targets of the source's own kind.
+        recompute: "none", or "blocks": in training, activations within a block are not kept but computed again for the
+            gradient, which is the same; batch normalization would count what it sees twice, and is refused.
         in_channels: C of the source.
         out_channels: C' of the output.
     """
@@ -44,6 +47,7 @@ class CasNet(nn.Module):
         dropout: float = 0.0,
         block_input: str = "previous",
         gives: str = "image",
+        recompute: str = "none",
         in_channels: int = 1,
         out_channels: int = 1,
     ) -> None:
@@ -58,8 +62,13 @@ class CasNet(nn.Module):
             raise ValueError(f"gives: expected image or change; got {gives!r}")
         if gives == "change" and in_channels != out_channels:
             raise ValueError(f"gives change: expected as many channels out as in; got {in_channels} and {out_channels}")
+        if recompute not in ("none", "blocks"):
+            raise ValueError(f"recompute: expected none or blocks; got {recompute!r}")
+        if recompute == "blocks" and norm == "batch":
+            raise ValueError("recompute blocks: expected norm instance or none, batch would see each image twice")
         self.divisor = 2**depth
         self.gives = gives
+        self.recompute = recompute
         self.block_input = block_input
         later_channels = out_channels + (in_channels if block_input == "previous_and_source" else 0)
         self.blocks = nn.ModuleList(
@@ -87,6 +96,7 @@ class CasNet(nn.Module):
             ValueError: H or W is not a multiple of `divisor`.
         """
         require_sides(source, self.divisor)
+        again = self.recompute == "blocks" and self.training and torch.is_grad_enabled()
         outputs: list[Tensor] = []
         for block in self.blocks:
             if not outputs:
@@ -95,7 +105,7 @@ class CasNet(nn.Module):
                 image = torch.cat([outputs[-1], source], dim=1)
             else:
                 image = outputs[-1]
-            outputs.append(block(image))
+            outputs.append(checkpoint(block, image, use_reentrant=False) if again else block(image))
         if self.gives == "change":
             outputs[-1] = (source + outputs[-1]).clamp(-1.0, 1.0)
         return tuple(outputs) if every_block else outputs[-1]

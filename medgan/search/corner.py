@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from medgan.build.memory import Estimate, estimate, gigabytes
 from medgan.config import Config, flatten
 from medgan.errors import InputError
-from medgan.search.memory import Estimate, estimate, gigabytes
 from medgan.search.moves import Condition, Move
 from medgan.search.space import Space
 
@@ -40,7 +40,7 @@ def largest(space: Space, base: Config, *, workers: int = 1, device: str = "cpu"
     """
     conditions = {Condition.read(move.when).setting for move in space.search.values() if move.when}
     chosen = {setting: move.largest for setting, move in space.search.items()}
-    config = space.corner(base)
+    config = space.pick(base, lambda setting, _: chosen[setting])
     best, num_estimates = estimate(config, workers=workers, device=device), 1
     for setting, move in space.search.items():
         for value in _candidates(setting, move, decides=setting in conditions):
@@ -56,7 +56,8 @@ def largest(space: Space, base: Config, *, workers: int = 1, device: str = "cpu"
             if needs.bytes_per_worker > best.bytes_per_worker:
                 chosen, config, best = tried, other, needs
     leaves = flatten(config)
-    moved = {setting: leaves[setting] for setting, move in space.search.items() if _is_a_size(setting, move)}
+    sizes = [setting for setting, move in space.search.items() if _is_a_size(setting, move)]
+    moved = {setting: leaves.get(setting, chosen[setting]) for setting in sizes}
     return Largest(config, moved, best)
 
 
@@ -95,4 +96,4 @@ def _candidates(setting: str, move: Move, *, decides: bool) -> tuple[Any, ...]:
 
 
 def _is_a_size(setting: str, move: Move) -> bool:
-    return not setting.startswith("optim.") and not move.linear and not move.log
+    return not setting.startswith(("optim.", "train.seed")) and not move.linear and not move.log

@@ -67,12 +67,13 @@ def test_its_gradient_is_that_of_the_k_from_before_the_change(judgement):
 def test_the_generator_minimizes_the_error_of_its_output():
     config = configured()
     state, objective = build_state(config, CPU), build_objective(config)
-    (views,) = look(state, objective, *next(batches()))
+    batch = next(batches())
+    (views,) = look(state, objective, *batch)
     discriminator = state.ways[0].discriminator
     value = weighted_sum(objective.generator, views)[1]["adversarial"]
     assert float(value) == pytest.approx(errors(discriminator, views.source, views.output))
     before = discriminator.fake_share.clone()
-    update_generator(state, objective, [views], updates_of(config))
+    update_generator(state, objective, batch, updates_of(config))
     assert torch.equal(discriminator.fake_share, before), "k follows the discriminator's updates alone"
 
 

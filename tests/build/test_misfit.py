@@ -129,6 +129,16 @@ def test_pixels_of_a_single_slice_in_each_process_cannot_be_compared_as_a_batch(
         refuse_misfit(config, slices=1)
 
 
+def test_parts_that_a_processs_share_of_a_batch_cannot_be_split_into_are_refused():
+    config = configured(train__batch_size=4, train__accumulate=4)
+    refused("train.accumulate: expected a divisor of the 2 slices each process trains on; got 4", config, slices=2)
+    refuse_misfit(config, slices=4)
+
+
+def test_blocks_that_are_computed_again_are_tried_as_well():
+    refuse_misfit(configured(generator__num_blocks=2, generator__recompute="blocks"), slices=1)
+
+
 @pytest.mark.parametrize(
     ("kind", "present", "missing"),
     [

@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 
-from medgan.build.networks import build_generator, in_precision
+from medgan.build.networks import build_generator
 from medgan.build.objective import build_objective
 from medgan.build.training import build_state, updates_of
 from medgan.config import Config, with_values
+from medgan.engine.precision import in_precision
 from medgan.engine.runtime import SingleProcess
 from medgan.engine.state import tensors
 from medgan.engine.steps import look, train_step, update_generator
@@ -86,7 +87,7 @@ def test_gradients_are_float32_and_point_where_those_of_float32_do():
     for precision in ("float32", "bfloat16"):
         config = configured(precision)
         state, objective = build_state(config, CPU), build_objective(config)
-        update_generator(state, objective, look(state, objective, *batch()), updates_of(config))
+        update_generator(state, objective, batch(), updates_of(config))
         assert all(parameter.grad.dtype == torch.float32 for parameter in state.generator.parameters())
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in state.generator.parameters()]))
     assert float(torch.cosine_similarity(*gradients, dim=0)) > 0.9

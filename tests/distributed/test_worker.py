@@ -1,12 +1,19 @@
 """What a worker calls out of memory: every way in which torch, numpy and the system say so, and nothing else."""
 
 import errno
+import re
 
 import numpy as np
 import pytest
 import torch
 
-from medgan.distributed.worker import is_out_of_memory
+from medgan.config import Config, with_values
+from medgan.data.phantoms import write_phantoms
+from medgan.data.prepare import Request, prepare
+from medgan.distributed import worker
+from medgan.distributed.worker import Start, is_out_of_memory, out_of_memory
+from medgan.engine.runtime import SingleProcess
+from medgan.tasks import TASKS
 
 
 @pytest.mark.parametrize("allocate", [lambda: torch.empty(1 << 45), lambda: np.ones(1 << 45)])
@@ -35,3 +42,53 @@ def test_other_failures_are_not():
         torch.ones(2) @ torch.ones(3)
     assert not is_out_of_memory(caught.value)
     assert not is_out_of_memory(FileNotFoundError(errno.ENOENT, "No such file"))
+
+
+class TestATrainingWithoutMemory:
+    CONFIG = with_values(
+        Config(), {"data.size": 64, "train.batch_size": 512, "generator.base_channels": 16, "generator.depth": 2}
+    )
+
+    @pytest.fixture
+    def start(self, tmp_path):
+        source = write_phantoms(tmp_path / "phantoms", patients=6, slices=3, matrix=64)
+        return Start(
+            self.CONFIG,
+            str(prepare(Request(source, TASKS["pet2ct"], 64, datasets=tmp_path / "sets"))),
+            str(tmp_path / "trial"),
+        )
+
+    @pytest.fixture
+    def full(self, monkeypatch):
+        """A GPU that has no room for what is asked."""
+
+        def refuse(*_, **__):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        monkeypatch.setattr(worker, "build_training", refuse)
+        return refuse
+
+    def test_it_fails_by_name_with_the_settings_that_need_less(self, start, full):
+        failure = worker.Worker(SingleProcess(torch.device("cpu"))).obey(start)
+        assert failure.kind == "out_of_memory"
+        assert re.match(
+            r"out of memory with train.batch_size=512 at 64 px, about .* GB a process; what takes less: "
+            r"train.batch_size=256 \(.* GB\); train.accumulate=2, the same batch in 2 parts \(.* GB\)",
+            failure.message,
+        )
+
+    def test_it_fails_by_name_even_where_nothing_more_can_be_counted(self, start, full, monkeypatch):
+        monkeypatch.setattr(worker, "what_needs_less", full)
+        failure = worker.Worker(SingleProcess(torch.device("cpu"))).obey(start)
+        assert (failure.kind, failure.message) == (
+            "out_of_memory",
+            "out of memory with train.batch_size=512 at 64 px; lower train.batch_size, or make the network smaller",
+        )
+
+    def test_another_fault_of_the_advice_is_a_defect(self, monkeypatch):
+        def broken(*_, **__):
+            raise RuntimeError("a defect")
+
+        monkeypatch.setattr(worker, "what_needs_less", broken)
+        with pytest.raises(RuntimeError, match="a defect"):
+            out_of_memory(self.CONFIG, SingleProcess(torch.device("cpu")))

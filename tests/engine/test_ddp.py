@@ -65,6 +65,13 @@ METHODS = {
         },
     ),
     "batch_norm": with_values(Config(), SMALL | {"generator.norm": "batch"}),
+    "saving": with_values(
+        Config(),
+        SMALL | {
+            "generator.num_blocks": 2, "generator.recompute": "blocks", "loss.lambda_perceptual": 20.0,
+            "train.generator_steps": 3, "train.batch_size": 4, "train.accumulate": 2,
+        },
+    ),
 }  # fmt: skip
 
 
@@ -140,7 +147,7 @@ def two_ranks(tmp_path_factory):
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("name", ["medgan", "cyclegan", "stages", "began"])
+@pytest.mark.parametrize("name", ["medgan", "cyclegan", "stages", "began", "saving"])
 def test_two_processes_train_like_one_on_the_same_global_batch(name, two_ranks):
     shares, saved, _ = two_ranks(name)
     rows, state = train(METHODS[name], GlooRuntime(0, 1))

@@ -72,7 +72,7 @@ def test_the_generators_descend_on_the_sum_over_both_ways(cycle, make_state, bat
     weights = [weight for way in state.ways for weight in way.generator.parameters()]
     there, back = (weighted_sum(objective.generator, view)[0] for view in views)
     expected = torch.autograd.grad(there + back, weights)
-    update_generator(state, objective, look(state, objective, *batch), Updates())
+    update_generator(state, objective, batch, Updates())
     for weight, gradient in zip(weights, expected, strict=True):
         torch.testing.assert_close(weight.grad, gradient, rtol=1e-4, atol=1e-5)
 
@@ -114,7 +114,7 @@ def test_the_discriminators_gradients_are_untouched_by_the_generators_turn(cycle
     for judge in judges:
         for parameter in judge.parameters():
             parameter.grad = torch.ones_like(parameter)
-    update_generator(state, objective, look(state, objective, *next(batches())), Updates())
+    update_generator(state, objective, next(batches()), Updates())
     for judge, weights in zip(judges, before, strict=True):
         assert all((parameter.grad == 1).all() for parameter in judge.parameters())
         assert all(parameter.requires_grad for parameter in judge.parameters()), "thawed for its own turn"
@@ -124,7 +124,7 @@ def test_the_discriminators_gradients_are_untouched_by_the_generators_turn(cycle
 def test_the_discriminators_turn_leaves_both_generators_alone(cycle, make_state, batches):
     state, objective = make_state(cycle()), build_objective(cycle())
     before = [copies(way.generator) for way in state.ways]
-    update_discriminator(state, objective, look(state, objective, *next(batches())), Updates())
+    update_discriminator(state, objective, [look(state, objective, *next(batches()))], Updates())
     for way, weights in zip(state.ways, before, strict=True):
         assert not changed(way.generator, weights)
         assert all(parameter.grad is None for parameter in way.generator.parameters())
@@ -138,7 +138,7 @@ def test_each_discriminator_sees_its_own_real_images_and_the_detached_outputs_of
         way.discriminator.register_forward_pre_hook(lambda module, pair, calls=calls: calls.append(pair))
     objective, (source, target) = build_objective(cycle()), next(batches())
     views = look(state, objective, source, target)
-    update_discriminator(state, objective, views, Updates())
+    update_discriminator(state, objective, [views], Updates())
     for calls, view, given, wanted in zip(seen, views, (source, target), (target, source), strict=True):
         real, fake = calls
         assert real[0] is given

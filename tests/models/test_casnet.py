@@ -129,3 +129,45 @@ def test_dropout_acts_in_training_and_not_in_evaluation():
 def test_a_chain_that_cannot_be_built_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         small(**settings)
+
+
+class TestBlocksThatAreComputedAgain:
+    def gradients(self, recompute, image, **settings):
+        torch.manual_seed(4)
+        network = small(recompute=recompute, norm="instance", **settings)
+        outputs = network(image, every_block=True)
+        sum(output.square().mean() for output in outputs).backward()
+        return outputs[-1], [parameter.grad for parameter in network.parameters()]
+
+    @pytest.mark.parametrize("block", ["u", "residual", "double"])
+    @pytest.mark.parametrize(
+        "settings", [{}, {"dropout": 0.5}, {"block_input": "previous_and_source"}, {"gives": "change"}]
+    )
+    def test_the_gradients_are_the_same_to_the_last_bit(self, block, settings):
+        image = torch.rand(2, 1, 16, 16) * 2 - 1
+        (kept, plain), (again, same) = (
+            self.gradients(how, image, block=block, **settings) for how in ("none", "blocks")
+        )
+        assert torch.equal(kept, again)
+        assert all(torch.equal(*pair) for pair in zip(plain, same, strict=True))
+
+    def test_each_block_runs_twice_where_there_is_a_gradient_and_once_where_there_is_none(self):
+        network, calls = small(recompute="blocks"), []
+        for block in network.blocks:
+            block.register_forward_pre_hook(lambda module, images: calls.append(module))
+        image = torch.rand(1, 1, 16, 16)
+        network(image).sum().backward()
+        assert len(calls) == 2 * 3
+        calls.clear()
+        with torch.no_grad():
+            network(image)
+        network.eval()(image)
+        assert len(calls) == 2 * 3
+
+    def test_batch_normalization_which_would_count_twice_is_refused(self):
+        with pytest.raises(ValueError, match="recompute blocks: expected norm instance or none, batch would"):
+            small(recompute="blocks", norm="batch")
+
+    def test_another_word_is_refused(self):
+        with pytest.raises(ValueError, match="recompute: expected none or blocks; got 'all'"):
+            small(recompute="all")

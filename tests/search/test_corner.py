@@ -2,11 +2,11 @@
 
 import pytest
 
+from medgan.build.memory import estimate
 from medgan.config import with_values
 from medgan.errors import InputError
 from medgan.presets.medgan import medgan
 from medgan.search.corner import CERTAINLY, largest, refuse_what_has_no_memory
-from medgan.search.memory import estimate
 from medgan.search.moves import Move
 from medgan.search.space import Space
 
