@@ -56,6 +56,10 @@ def prepare(
     and report.html. Fields of the plan by --set: spacing_mm, source_match, target_match, registration=rigid,
     simulation.severity (mr_motion), simulation.dose_fraction (pet_denoise), and the others plan.json shows.
     """
+    from medgan.data.processes import get_ready
+
+    if processes != 1:
+        get_ready("medgan.data.convert")  # workers import while this process does
     from rich.console import Console
 
     from medgan.config import at_least_one, parse_assignment

@@ -8,6 +8,7 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,12 +47,12 @@ class Job:
     folder: Path
 
 
-def convert(job: Job, *, plan: Plan) -> str | None:
+def convert(job: Job, *, plan: Plan) -> dict[str, Any] | str:
     """Write `source.npy`, `target.npy`, `mask.npy`, `picture.svg` and `patient.json`, what they are, of one patient.
 
     Returns:
-        Nothing; or the reason why the patient cannot be used, which names no patient (a string and not an exception,
-        because it crosses from a worker process).
+        What `patient.json` holds; or the reason why the patient cannot be used, which names no patient (a string and
+        not an exception, because it crosses from a worker process).
     """
     try:
         record, arrays, picture = _converted(job, plan)
@@ -64,15 +65,16 @@ def convert(job: Job, *, plan: Plan) -> str | None:
     try:
         digests = {f"{name}.npy": _write(part / f"{name}.npy", array) for name, array in arrays.items()}
         write_atomically(part / PICTURE, picture.encode())
-        write_json(part / RECORD, {**record, "sha256": digests})
+        record["sha256"] = digests
+        write_json(part / RECORD, record)
         os.replace(part, job.folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     flush_folder(job.folder.parent)
-    return None
+    return record
 
 
-def _converted(job: Job, plan: Plan) -> tuple[dict[str, object], dict[str, np.ndarray], str]:
+def _converted(job: Job, plan: Plan) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
     """The record of a patient but for its digests, the arrays, and a picture of them."""
     task = plan.windowed()
     target_volume = read_volume(job.pair.target)
@@ -160,12 +162,14 @@ def _as_int16(array: np.ndarray) -> tuple[Scale, np.ndarray]:
     low, high = float(array.min()), float(array.max())
     slope = (high - low) / 65534 or 1.0
     intercept = (high + low) / 2
-    stored = np.rint((array.astype(np.float64) - intercept) / slope).astype(np.int16)
+    stored = np.empty(array.shape, np.int16)
+    for number, one in enumerate(array):  # a slice in float64 stays in the processor's cache, a volume does not
+        stored[number] = np.rint((one.astype(np.float64) - intercept) / slope)
     return Scale(slope=slope, intercept=intercept), stored
 
 
 def _write(path: Path, array: np.ndarray) -> str:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    write_atomically(path, buffer.getvalue())
-    return hashlib.sha256(buffer.getvalue()).hexdigest()
+    write_atomically(path, buffer.getbuffer())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()

@@ -137,11 +137,11 @@ def _prepare(request: Request, folder: Path, key: bytes, files: str, progress: P
         Job(patient, found.pairs[patient], folder / folders[patient]) for patient in records if not records[patient]
     ]
     _refuse_little_room(folder, plan, jobs)
-    reasons = _convert_all(jobs, plan, _processes(request), progress)
+    converted, reasons = _convert_all(jobs, plan, _processes(request), progress)
     set_aside, broken = found.set_aside | reasons, found.broken | reasons.keys()
     usable = [patient for patient in folders if patient not in reasons]
     _refuse_broken(request.source, plan.most_broken, usable, set_aside, broken)
-    records |= {job.patient: record_of(job.folder) for job in jobs if job.patient not in reasons}
+    records |= converted
     known = load_roles(request.datasets)
     mine = known.get(plan.task, {})
     roles = assign_roles(usable, mine, validation_share=plan.validation_share, test_share=plan.test_share)
@@ -219,17 +219,21 @@ def _processes(request: Request) -> int:
     return request.processes or len(os.sched_getaffinity(0))
 
 
-def _convert_all(jobs: list[Job], plan: Plan, processes: int, progress: Progress) -> dict[str, str]:
-    """Converts patients; returns the reasons of those who cannot be used."""
+def _convert_all(
+    jobs: list[Job], plan: Plan, processes: int, progress: Progress
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Converts patients: the records of those who can be used, the reasons of those who cannot."""
     num_slices = sum(len(series.files) for job in jobs for series in (job.pair.source, job.pair.target) if series)
     worth = max(1, num_slices // SLICES_WORTH_A_PROCESS)
-    reasons = {}
+    records, reasons = {}, {}
     results = each(partial(convert, plan=plan), jobs, processes=min(processes, worth))
-    for done, (job, reason) in enumerate(results, start=1):
-        if reason is not None:
-            reasons[job.patient] = reason
+    for done, (job, result) in enumerate(results, start=1):
+        if isinstance(result, str):
+            reasons[job.patient] = result
+        else:
+            records[job.patient] = result
         progress(done, len(jobs))
-    return reasons
+    return records, reasons
 
 
 def _refuse_broken(

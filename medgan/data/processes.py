@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, resource_tracker
 from typing import Literal, TypeVar
 
 from medgan.errors import JobError
@@ -62,9 +62,17 @@ def each(
 
 
 def get_ready(module: str) -> None:
-    """Starts, in the background, the server whose forks are the workers, with that module imported once for all."""
+    """Starts, in the background, the server whose forks are the workers, with that module imported once for all.
+
+    It inherits that Ctrl-C is blocked: while it imports, too, the first process answers.
+    """
     get_context("forkserver").set_forkserver_preload([module])
-    forkserver.ensure_running()
+    resource_tracker.ensure_running()  # which the server needs, and which lets Ctrl-C through as it starts
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _follow(first: int) -> None:

@@ -65,6 +65,22 @@ def test_a_killed_worker_ends_the_job_in_a_sentence(phantoms, tmp_path):
     assert "failed: a worker process was killed" in said or said.split()[-1] == "6"
 
 
+def test_ctrl_c_while_all_processes_still_import_ends_without_a_traceback(phantoms, tmp_path):
+    command = [sys.executable, "-m", "medgan.cli", "prepare", phantoms, "--out", tmp_path / "out"]
+    job = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"MEDGAN_HOME": str(tmp_path / "home")},
+    )  # fmt: skip
+    deadline = time.monotonic() + 20
+    while len(children(job.pid)) < 2 and time.monotonic() < deadline:  # what counts resources, and the workers' server
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.killpg(job.pid, signal.SIGINT)
+    _, errors = job.communicate(timeout=30)
+    assert job.returncode == 130
+    assert not errors.strip()
+
+
 def test_a_full_disk_ends_the_job_in_a_sentence_and_leaves_no_data_set(phantoms, tmp_path):
     def little_room():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
