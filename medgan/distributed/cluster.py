@@ -20,6 +20,7 @@ from medgan.errors import InputError, JobError
 from medgan.terminal import LOG
 
 STARTS = 3
+TRANSIENT = ("timed out during startup", "already in use", "already occupied")  # what Ray says where a second try helps
 SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # do not warn about CUDA_VISIBLE_DEVICES on every start
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -148,12 +149,15 @@ def _start(settings: dict[str, Any]) -> None:
                 **settings,
             )
             return
-        except Exception as error:  # Ray raises nothing narrower where a busy machine takes more than its 30 s
-            if "timed out during startup" not in str(error):
+        except Exception as error:  # Ray raises nothing narrower on a busy machine, or when its port was just taken
+            if not any(reason in str(error) for reason in TRANSIENT):
                 raise
-            LOG.warning("Ray did not start in time, attempt %d of %d", attempt, STARTS)
+            LOG.warning("Ray did not start, attempt %d of %d: %s", attempt, STARTS, error)
             ray.shutdown()
-    raise JobError(f"Ray did not start within 30 s, {STARTS} times; is this machine overloaded?")
+    raise JobError(
+        f"Ray did not start, {STARTS} times: it took more than 30 s, or another process took its port; "
+        "is this machine overloaded?"
+    )
 
 
 def _whose(capacity: Capacity) -> str:
