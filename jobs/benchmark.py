@@ -1,6 +1,7 @@
 """Measure what is fast, each figure as a ratio against a stated reference in the same run.
 
-python jobs/benchmark.py --quick                        every part, at most three minutes on two cores
+python jobs/benchmark.py --quick                        every part but memory and quality, at most three minutes
+python jobs/benchmark.py --part quality --data FOLDER   does speed cost quality? on a prepared data set
 python jobs/benchmark.py --part step --device cuda      one part; step and inference need torch, numpy, scikit-image
 python jobs/benchmark.py --out FILE.json                in full, and written down
 """
@@ -14,7 +15,8 @@ from typing import Any
 
 from medgan.errors import InputError, JobError
 
-PARTS = ("step", "inference", "data", "validation", "handover", "scaling")
+QUICK = ("step", "inference", "data", "validation", "handover", "scaling")
+PARTS = (*QUICK, "memory", "quality")
 
 
 def main() -> None:
@@ -27,8 +29,9 @@ def main() -> None:
 
     device = torch.device(options.device)
     rows: list[Row] = []
-    for part in options.part or PARTS:
-        found = measured(part, quick=options.quick, device=device)
+    for part in options.part or (QUICK if options.quick else PARTS):
+        given = {"data": options.data} if part == "quality" else {}
+        found = measured(part, quick=options.quick, device=device, **given)
         rows += found
         print(table_text(found), end="\n\n", flush=True)
     if options.out:
@@ -36,12 +39,12 @@ def main() -> None:
         write_json(options.out, rows, {"code": code_version(), "versions": versions, "hardware": hardware()})
 
 
-def measured(part: str, *, quick: bool, device: Any) -> list[Any]:
+def measured(part: str, *, quick: bool, device: Any, **given: Any) -> list[Any]:
     """The rows of a part; one that says so where a library that it needs is not installed."""
     from medgan.benchmark.table import Row
 
     try:
-        return list(import_module(f"medgan.benchmark.{part}").measure(quick=quick, device=device))
+        return list(import_module(f"medgan.benchmark.{part}").measure(quick=quick, device=device, **given))
     except ModuleNotFoundError as error:
         return [Row(part, part, "whole package needed", str(device), note=f"{error.name} is not installed")]
 
@@ -51,11 +54,14 @@ def asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=PARTS, help="repeat for several (default: all)")
     parser.add_argument("--quick", action="store_true", help="small settings, few rounds: at most 3 minutes on 2 cores")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="prepared, for quality (default: phantoms)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where torch finds it")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write rows, versions and hardware there")
     options = parser.parse_args()
     if options.out and not options.out.absolute().parent.is_dir():
         parser.error(f"--out: expected a file in a folder that exists; there is no {options.out.absolute().parent}")
+    if options.data and "quality" not in (options.part or (() if options.quick else PARTS)):
+        parser.error("--data is for the part quality alone; add --part quality")
     import torch
 
     if options.device == "cuda" and not torch.cuda.is_available():

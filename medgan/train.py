@@ -33,10 +33,11 @@ from medgan.data.dataset import PreparedDataset
 from medgan.distributed.attempts import Attempts
 from medgan.distributed.cluster import cluster, is_given, machine, refuse_what_cannot_fit, resources_for
 from medgan.distributed.resident import Group, Resources, TrialFailed
-from medgan.distributed.worker import Start
+from medgan.distributed.worker import Start, is_out_of_memory, out_of_memory
 from medgan.engine.checkpoint import BEST, PICTURES
 from medgan.engine.loop import best_epoch, save_epoch, train_epoch
 from medgan.engine.runtime import SingleProcess
+from medgan.engine.speed import tags_of_speed, told
 from medgan.errors import Diverged, JobError
 from medgan.metrics.table import overall_means
 from medgan.place import Place
@@ -83,24 +84,33 @@ class Here:
     """A training in this process."""
 
     def __init__(self, start: Start) -> None:
-        self.folder = Path(start.folder)
+        self.config, self.folder = start.config, Path(start.folder)
         dataset = PreparedDataset.open(Path(start.dataset))
-        self.training = build_training(start.config, dataset, SingleProcess(), folder=self.folder)
+        with self._told_what_needs_less():
+            self.training = build_training(start.config, dataset, SingleProcess(), folder=self.folder)
         self.history = self.training.state.history
         self.events = [f"continues after epoch {len(self.history)}, from its checkpoint"] if self.history else []
+        self.events += told(self.folder)
 
     def advance(self) -> None:
         """Trains, validates and saves an epoch."""
-        try:
+        with self._told_what_needs_less():
             train_epoch(self.training)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise TrialFailed("out_of_memory", f"{error}; a smaller train.batch_size or network needs less") from None
         save_epoch(self.training, self.folder)
 
     def events_so_far(self) -> list[str]:
         """Where it went on, once."""
         events, self.events = self.events, []
         return events
+
+    @contextmanager
+    def _told_what_needs_less(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrialFailed("out_of_memory", out_of_memory(self.config, SingleProcess())) from None
 
 
 def train(request: TrainRequest, console: Console) -> None:
@@ -114,18 +124,23 @@ def train(request: TrainRequest, console: Console) -> None:
     place = request.place
     with ExitStack() as stack:
         with nothing_left_behind(place.output):
-            config = _configured(request)
-            refuse_unfit_weights(config, deepest_block(config))
-            refuse_unmeasured([config.metrics.select], config, request.task.target)
-            dataset = dataset_for(request.data, request.task, size=config.data.size, place=place, console=console)
-            refuse_too_few_slices(config, len(dataset.slices("train")))
-            config = with_weights(config, deepest_block(config), place)
-            name = f"{request.preset}-{dataset.digest[:6]}-{digest_of(config)[:8]}"
+            config, dataset, name = accepted(request, console)
             experiment = f"medgan/{label_of(dataset)}"
             tracking = MlflowStudy(place.tracking_uri, experiment, artifacts=place.artifacts, study=name, key=name)
         stack.enter_context(only_driver(place.lock_file(name), name))
         terminal = stack.enter_context(quiet_engines(place.log_file(name)))
         _run(request, config, dataset, stack.enter_context(tracking), terminal)
+
+
+def accepted(request: TrainRequest, console: Console) -> tuple[Config, PreparedDataset, str]:
+    """What is to be trained, on which data, and the training's name; what cannot be done is refused."""
+    config = _configured(request)
+    refuse_unfit_weights(config, deepest_block(config))
+    refuse_unmeasured([config.metrics.select], config, request.task.target)
+    dataset = dataset_for(request.data, request.task, size=config.data.size, place=request.place, console=console)
+    refuse_too_few_slices(config, len(dataset.slices("train")))
+    config = with_weights(config, deepest_block(config), request.place)
+    return config, dataset, f"{request.preset}-{dataset.digest[:6]}-{digest_of(config)[:8]}"
 
 
 def _configured(request: TrainRequest) -> Config:
@@ -275,7 +290,8 @@ def _conclude(
     draw_slices(folder / PICTURES, picture, title="fixed validation slices", source=task.source, target=task.target)
     _tell(terminal, run.metrics, {f"test/{name}": value for name, value in means.items()}, 0)
     _tell(terminal, run.artifact, picture, "pictures")
-    _tell(terminal, run.tags, {"medgan.state": "complete", "medgan.epochs": len(history)})
+    speed = tags_of_speed(folder)
+    _tell(terminal, run.tags, {"medgan.state": "complete", "medgan.epochs": len(history), **speed})
     name = f"medgan-{label_of(dataset)}"
     version = register_generator(
         name, config, folder / BEST, dataset, run_id=run.run_id, uri=place.tracking_uri, test=ours

@@ -29,6 +29,8 @@ from medgan.terminal import only_driver
 
 LIMIT_S = 120
 TINY = {"data.size": 32, "generator.base_channels": 4}
+LEARNING = {"train.seed": 2, "optim.generator_lr": 5e-3}
+"""With these a few epochs are enough to become better with each pair of them, whatever the processor."""
 MODEL = "medgan-pet2ct-phantom"
 
 
@@ -295,10 +297,24 @@ def test_a_training_that_diverges_ends_with_the_reason_in_terminal_and_mlflow(di
     assert versions(home, name) == []
 
 
+def test_a_training_without_memory_ends_with_the_settings_that_need_less(dicom, home, trained, monkeypatch):
+    def refuse(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("medgan.train.train_epoch", refuse)
+    code, told = run(*command("unet_l1", dicom, home, train__seed=7))
+    assert code == 1
+    assert re.search(
+        r"^failed: \S+ out_of_memory: out of memory with train.batch_size=\d+ at 32 px, about ", told, re.M
+    )
+    assert run_named(home, name_in(told)).data.tags["medgan.state"] == "out_of_memory"
+
+
 @pytest.fixture(scope="module")
 def extended(dicom, home, trained):
     """Terminal of two epochs, and of the same command with four."""
-    ended = [run(*command("unet_l1", dicom, home, train__epochs=epochs, train__seed=2)) for epochs in (2, 4)]
+    settings = {name.replace(".", "__"): value for name, value in LEARNING.items()}
+    ended = [run(*command("unet_l1", dicom, home, train__epochs=epochs, **settings)) for epochs in (2, 4)]
     assert [code for code, _ in ended] == [0, 0], ended
     return [said for _, said in ended]
 
@@ -307,7 +323,7 @@ def extended(dicom, home, trained):
 def uninterrupted(home, trained, tmp_path_factory):
     """The folder of a training of four epochs in one go, and its test metrics."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    config = configured("unet_l1", {**TINY, "train.epochs": 4, "train.seed": 2}, small=True)
+    config = configured("unet_l1", {**TINY, **LEARNING, "train.epochs": 4}, small=True)
     (manifest,) = home.glob("datasets/*/dataset.json")
     dataset = PreparedDataset.open(manifest.parent)
     training = build_training(config, dataset, SingleProcess(), folder=folder)

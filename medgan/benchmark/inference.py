@@ -7,9 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from medgan.benchmark.method import PAPER, QUICK, Setting, build_generator, in_precision
+from medgan.benchmark.method import PAPER, QUICK, Setting, build_generator
 from medgan.benchmark.table import Row, spread_of
 from medgan.benchmark.timing import described, in_turns, rate, ratio
+from medgan.engine.precision import in_precision, is_fast_in_bfloat16
+from medgan.engine.speed import FORMATS, Speed, fitted
 
 BLOCKS, SLICES, BATCH = 6, 16, 16
 LOOP = "the bare network, slice by slice"
@@ -22,50 +24,54 @@ def measure(*, quick: bool, device: torch.device) -> list[Row]:
 
 
 def compare(setting: Setting, device: torch.device, *, limit_s: float) -> list[Row]:
-    """A slice alone and a batch, without a graph, against a loop in float32."""
-    network = network_for(setting, device)
-    fast = in_precision(network_for(setting, device), "bfloat16", device) if device.type == "cuda" else network
+    """A slice alone and a batch, without a graph, with each option, against a loop in float32, contiguous."""
+    precisions = ("float32", "bfloat16") if is_fast_in_bfloat16(device) else ("float32",)
+    networks = {
+        f"{precision}, {layout}": network_for(setting, device, precision=precision, layout=layout)
+        for precision in precisions
+        for layout in FORMATS
+    }
+    bare = network_for(setting, device)
     alone = torch.rand(1, 1, setting.size, setting.size, device=device) * 2 - 1
     many = alone.repeat(SLICES, 1, 1, 1)
-    times = in_turns(
-        {
-            "alone": lambda: translate(fast, alone),
-            "bare": lambda: looped(network, alone),
-            "batched": lambda: translate(fast, many),
-            "loop": lambda: looped(network, many),
-        },
-        device=device,
-        limit_s=limit_s,
-    )
-    precision = "bfloat16" if device.type == "cuda" else "float32"
+    functions = {"bare": partial(looped, bare, alone), LOOP: partial(looped, bare, many)}
+    for name, network in networks.items():
+        functions |= {f"alone {name}": partial(translate, network, alone)}
+        functions |= {f"batched {name}": partial(translate, network, many)}
+    times = in_turns(functions, device=device, limit_s=limit_s)
     wanted = ("<= 4 ms", ">= 1000/s") if device.type == "cuda" else ("", "")
-    settings = f"{setting.size} px, {BLOCKS} blocks, base {setting.base_channels}, {precision}"
+    settings = f"{setting.size} px, {BLOCKS} blocks, base {setting.base_channels}"
     row = partial(Row, part="inference", settings=settings, device=described(device))
-    return [
-        row(
-            figure="a slice alone",
-            unit="ms",
-            value=spread_of([1000 * one for one in times["alone"]]),
-            ratio=ratio(times["bare"], times["alone"]),
-            against=LOOP,
-            wanted=wanted[0],
-        ),
-        row(
-            figure=f"batches of {BATCH}",
-            unit="slices/s",
-            value=rate(SLICES, times["batched"]),
-            ratio=ratio(times["loop"], times["batched"]),
-            against=LOOP,
-            wanted=wanted[1],
-        ),
-        row(figure=LOOP, unit="slices/s", value=rate(SLICES, times["loop"])),
-    ]
+    rows = []
+    for name in networks:
+        one, batch = times[f"alone {name}"], times[f"batched {name}"]
+        rows += [
+            row(
+                figure=f"a slice alone, {name}",
+                unit="ms",
+                value=spread_of([1000 * taken for taken in one]),
+                ratio=ratio(times["bare"], one),
+                against=LOOP,
+                wanted=wanted[0],
+            ),
+            row(
+                figure=f"batches of {BATCH}, {name}",
+                unit="slices/s",
+                value=rate(SLICES, batch),
+                ratio=ratio(times[LOOP], batch),
+                against=LOOP,
+                wanted=wanted[1],
+            ),
+        ]
+    return [*rows, row(figure=LOOP, unit="slices/s", value=rate(SLICES, times[LOOP]))]
 
 
-def network_for(setting: Setting, device: torch.device) -> nn.Module:
+def network_for(
+    setting: Setting, device: torch.device, *, precision: str = "float32", layout: str = "contiguous"
+) -> nn.Module:
     """The generator with six blocks, ready to translate."""
     six = Setting(**{**vars(setting), "num_blocks": BLOCKS})
-    return build_generator(six).to(device).eval()
+    return fitted(in_precision(build_generator(six).to(device), precision, device), Speed(layout)).eval()
 
 
 @torch.inference_mode()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import MethodType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from medgan.engine.precision import in_precision
+from medgan.engine.speed import PLAIN, Speed, fitted
 from medgan.engine.state import State, Way
 from medgan.engine.steps import Batch, Updates
 from medgan.losses.adversarial import VANILLA
@@ -39,6 +39,7 @@ class Setting:
         style_blocks: of VGG-19, from 1.
         content_blocks: of VGG-19, from 1.
         batch_size: slices a generator update.
+        seed: of both networks' first weights.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Setting:
     style_blocks: tuple[int, ...]
     content_blocks: tuple[int, ...]
     batch_size: int
+    seed: int = 0
 
     @property
     def depth(self) -> int:
@@ -68,14 +70,14 @@ PAPER = Setting("paper", 256, 6, 64, (1, 5), (1, 2, 3, 4), 1)
 
 
 def build_generator(setting: Setting) -> CasNet:
-    """On the CPU, from a fixed seed."""
-    torch.manual_seed(0)
+    """On the CPU, from the setting's seed."""
+    torch.manual_seed(setting.seed)
     return CasNet(num_blocks=setting.num_blocks, base_channels=setting.base_channels, depth=setting.depth)
 
 
 def build_discriminator(setting: Setting) -> PatchDiscriminator:
-    """On the CPU, from a fixed seed."""
-    torch.manual_seed(1)
+    """On the CPU, from the setting's seed."""
+    torch.manual_seed(setting.seed + 1)
     return PatchDiscriminator(patch=PATCH, base_channels=setting.base_channels, spectral_norm=True)
 
 
@@ -89,24 +91,24 @@ def build_extractor(setting: Setting) -> Vgg19:
     return extractor.requires_grad_(False).eval()
 
 
-def build_state(setting: Setting, device: torch.device, *, precision: str = "float32") -> State:
+def build_state(setting: Setting, device: torch.device, *, precision: str = "float32", speed: Speed = PLAIN) -> State:
     """Freshly initialized networks and their optimizers.
 
     Args:
         setting: how large.
         device: where.
         precision: "float32" or "bfloat16", of the networks' arithmetic.
+        speed: memory format and compiler.
     """
     generator, discriminator, extractor = (
-        in_precision(build(setting).to(device), precision, device)
-        for build in (build_generator, build_discriminator, build_extractor)
+        fitted(in_precision(build(setting).to(device), precision, device), one)
+        for build, one in ((build_generator, speed), (build_discriminator, speed.eager()), (build_extractor, speed))
     )
-    return State(
-        ways=[Way(generator, discriminator)],
-        generator_optimizer=torch.optim.Adam(generator.parameters(), lr=RATE, betas=BETAS),
-        discriminator_optimizer=torch.optim.Adam(discriminator.parameters(), lr=RATE, betas=BETAS),
-        extractor=extractor,
+    generator_optimizer, discriminator_optimizer = (
+        torch.optim.Adam(network.parameters(), lr=RATE, betas=BETAS, fused=device.type == "cuda" or None)
+        for network in (generator, discriminator)
     )
+    return State([Way(generator, discriminator)], generator_optimizer, discriminator_optimizer, extractor)
 
 
 def build_objective(setting: Setting) -> Objective:
@@ -143,22 +145,3 @@ def random_batches(setting: Setting, device: torch.device, *, seed: int = 0) -> 
     batches = (torch.rand(shape, generator=draw) * 2 - 1).to(device)
     while True:
         yield from (tuple(pair) for pair in batches)
-
-
-def in_precision(network: nn.Module, precision: str, device: torch.device) -> nn.Module:
-    """The network itself, its arithmetic in bfloat16 where that is asked for; what it returns is float32 always."""
-    if precision == "bfloat16":
-
-        def autocast_forward(self: nn.Module, *images: Tensor) -> Any:
-            with torch.autocast(device.type, torch.bfloat16):
-                return _float32(type(self).forward(self, *images))
-
-        network.forward = MethodType(autocast_forward, network)
-    return network
-
-
-def _float32(outputs: Any) -> Any:
-    if isinstance(outputs, Tensor):
-        return outputs.float()
-    parts = [_float32(part) for part in outputs]
-    return type(outputs)(*parts) if hasattr(outputs, "_fields") else tuple(parts)

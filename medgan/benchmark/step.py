@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,9 @@ from medgan.benchmark.method import (
 from medgan.benchmark.reference import Reference
 from medgan.benchmark.table import Row, Spread, spread_of
 from medgan.benchmark.timing import described, in_turns, rate, ratio, seconds
+from medgan.engine.precision import is_fast_in_bfloat16
+from medgan.engine.speed import MODES, Speed, fastest, step_s
+from medgan.engine.speed import PLAIN as EAGER
 from medgan.engine.steps import train_step
 
 PLAIN = "plain eager"
@@ -32,10 +36,13 @@ LARGEST_BATCH = 64
 MATRIX = {"cuda": 8192, "cpu": 1024}
 PRODUCT = {"cuda": torch.bfloat16, "cpu": torch.float32}
 STEADY_S = 60.0
+ENGINE, CHANNELS_LAST = "engine, float32", Speed("channels_last")
 PAPER_GB = 15.0
 """Two trainings of the paper's network: weights, gradients and moments of 326.5 M parameters, and activations."""
 
 Step = Callable[[], object]
+Options = Mapping[str, tuple[str, Speed]]
+"""Name -> precision, memory format and compiler."""
 
 
 def measure(*, quick: bool, device: torch.device) -> list[Row]:
@@ -47,7 +54,8 @@ def measure(*, quick: bool, device: torch.device) -> list[Row]:
         why = f"needs {PAPER_GB:.0f} GB of free memory for both; there are {free:.1f}"
         rows += [Row("step", "engine, float32", PAPER.text(), described(device), against=PLAIN, note=why)]
     else:
-        rows += compare(PAPER, device, limit_s=60.0, wanted=">= 3x" if device.type == "cuda" else "")
+        tried = {ENGINE: options(device)[ENGINE]} if device.type == "cpu" else None  # memory for two, not for five
+        rows += compare(PAPER, device, limit_s=60.0, wanted=">= 3x" if device.type == "cuda" else "", tried=tried)
     return rows + schedule(PAPER, device, steady_s=STEADY_S)
 
 
@@ -58,13 +66,14 @@ def free_gb() -> float:
     return int(found[1]) * 1024 / 1e9
 
 
-def compare(setting: Setting, device: torch.device, *, limit_s: float, wanted: str = "") -> list[Row]:
-    """Engine against reference, in turns, and the engine's share of the device's peak."""
-    precisions = ("float32", "bfloat16") if device.type == "cuda" else ("float32",)
-    steps = {f"engine, {precision}": engine_step(setting, device, precision=precision) for precision in precisions}
+def compare(
+    setting: Setting, device: torch.device, *, limit_s: float, wanted: str = "", tried: Options | None = None
+) -> list[Row]:
+    """Engine, with each option tried (default: the device's), against reference, in turns; its share of peak."""
+    row = partial(Row, part="step", settings=setting.text(), device=described(device))
+    steps, refused = steps_of(setting, device, options(device) if tried is None else tried)
     times = in_turns({**steps, PLAIN: reference_step(setting, device)}, device=device, limit_s=limit_s)
     images = UPDATES.generator * setting.batch_size
-    row = partial(Row, part="step", settings=setting.text(), device=described(device))
     rows = [
         row(
             figure=name,
@@ -76,16 +85,41 @@ def compare(setting: Setting, device: torch.device, *, limit_s: float, wanted: s
         )
         for name, taken in times.items()
     ]
-    flops, best = counted(steps["engine, float32"]), f"engine, {precisions[-1]}"
+    rows += [row(figure=name, against=PLAIN, note=reason) for name, reason in refused.items()]
+    flops, best = counted(steps[ENGINE]), min(steps, key=lambda name: spread_of(times[name]).median)
     peak, word = measured_peak(device), str(PRODUCT[device.type]).removeprefix("torch.")
     share = rate(100 * flops / peak, times[best])
     note = f"{flops / 1e9:.4g} GFLOP a step; the peak is a {word} matrix product's, {peak / 1e9:.4g} GFLOP/s"
     return [*rows, row(figure=f"{best}: share of peak", unit="%", value=share, note=note)]
 
 
-def engine_step(setting: Setting, device: torch.device, *, precision: str = "float32") -> Step:
+def options(device: torch.device) -> Options:
+    """What makes a step faster on some devices; bfloat16 where this one has instructions for it."""
+    found = {ENGINE: ("float32", EAGER), f"{ENGINE}, channels_last": ("float32", CHANNELS_LAST)}
+    if is_fast_in_bfloat16(device):
+        modes = MODES if device.type == "cuda" else ()
+        speeds = [EAGER, CHANNELS_LAST, *(replace(CHANNELS_LAST, compiled=mode) for mode in modes)]
+        found |= {f"engine, bfloat16, {speed.text()}": ("bfloat16", speed) for speed in speeds}
+    return found
+
+
+def steps_of(setting: Setting, device: torch.device, tried: Options) -> tuple[dict[str, Step], dict[str, str]]:
+    """The engine's step with each option; and, where it cannot be compiled, what torch says instead."""
+    steps, refused = {}, {}
+    for name, (precision, speed) in tried.items():
+        step = engine_step(setting, device, precision=precision, speed=speed)
+        try:
+            if speed.compiled != "no":
+                step_s(step, speed, device)
+            steps[name] = step
+        except RuntimeError as error:
+            refused[name] = textwrap.shorten(f"{type(error).__name__}: {error}", 100)
+    return steps, refused
+
+
+def engine_step(setting: Setting, device: torch.device, *, precision: str = "float32", speed: Speed = EAGER) -> Step:
     """A step of the engine on random batches, to be called again and again."""
-    state, objective = build_state(setting, device, precision=precision), build_objective(setting)
+    state, objective = build_state(setting, device, precision=precision, speed=speed), build_objective(setting)
     batches = random_batches(setting, device)
     return lambda: train_step(state, objective, batches, UPDATES)
 
@@ -117,16 +151,14 @@ def schedule(setting: Setting, device: torch.device, *, steady_s: float) -> list
     row = partial(Row, part="step", settings=settings, device=described(device), wanted="<= 30 min")
     if device.type != "cuda":
         return [row(figure="whole schedule", note="no CUDA device")]
-    best = best_batch(setting, device)
-    return [
-        row(
-            figure=f"engine, bfloat16, batch {batch}",
-            unit="min",
-            value=minutes(replace(setting, batch_size=batch), device, steady_s=steady_s),
-            note=f"from {steady_s:.0f} s of steady state",
-        )
-        for batch in dict.fromkeys((1, best))
-    ]
+    rows = []
+    for batch in dict.fromkeys((1, best_batch(setting, device))):
+        sized = replace(setting, batch_size=batch)
+        speed = fastest(partial(_bfloat16_step, sized, device), device)
+        value, note = minutes(sized, device, steady_s=steady_s, speed=speed), "; ".join(speed.lines())
+        figure = f"engine, bfloat16, batch {batch}"
+        rows.append(row(figure=figure, unit="min", value=value, note=f"from {steady_s:.0f} s of steady state; {note}"))
+    return rows
 
 
 def best_batch(setting: Setting, device: torch.device, *, limit_s: float = 2.0) -> int:
@@ -144,9 +176,13 @@ def best_batch(setting: Setting, device: torch.device, *, limit_s: float = 2.0) 
     return max(rates, key=lambda size: rates[size])
 
 
-def minutes(setting: Setting, device: torch.device, *, steady_s: float) -> Spread:
+def minutes(setting: Setting, device: torch.device, *, steady_s: float, speed: Speed = EAGER) -> Spread:
     """Of the paper's whole training at this batch size, from the steps of at least `steady_s` seconds."""
-    step = engine_step(setting, device, precision="bfloat16")
+    step = _bfloat16_step(setting, device, speed)
     times = in_turns({"step": step}, device=device, limit_s=steady_s, warmups=3)["step"]
     steps = PAIRS * EPOCHS / (UPDATES.generator * setting.batch_size)
     return spread_of([steps * taken / 60 for taken in times])
+
+
+def _bfloat16_step(setting: Setting, device: torch.device, speed: Speed) -> Step:
+    return engine_step(setting, device, precision="bfloat16", speed=speed)

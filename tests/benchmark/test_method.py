@@ -7,7 +7,6 @@ import torch
 
 from medgan.benchmark import method
 from medgan.benchmark.method import PAPER, QUICK, UPDATES, random_batches
-from medgan.build.networks import in_precision
 from medgan.build.objective import build_objective
 from medgan.build.training import build_state, updates_of
 from medgan.config import generator_depth, with_values
@@ -65,12 +64,3 @@ def test_the_weights_of_the_terms_are_the_presets():
     for of in ("generator", "discriminator"):
         mine, theirs = ({n: weight for n, (weight, _) in getattr(one, of).items() if weight} for one in objectives)
         assert mine == theirs
-
-
-def test_bfloat16_is_what_the_configuration_means_by_it():
-    source = torch.rand(2, 1, 64, 64) * 2 - 1
-    mine = method.in_precision(method.build_generator(QUICK), "bfloat16", CPU)(source)
-    theirs = in_precision(method.build_generator(QUICK), "bfloat16", CPU)(source)
-    assert torch.equal(mine, theirs)
-    assert mine.dtype == torch.float32
-    assert not torch.equal(mine, method.build_generator(QUICK)(source))

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from medgan.benchmark import data, inference, scaling, step, validation
+from medgan.benchmark import data, inference, memory, quality, scaling, step, validation
 from medgan.benchmark.method import QUICK
+from medgan.benchmark.phantoms import prepared_phantoms
 from medgan.config import with_values
+from medgan.engine.precision import is_fast_in_bfloat16
+from medgan.engine.speed import Speed
 from medgan.errors import JobError
 
 CPU = torch.device("cpu")
@@ -50,13 +53,26 @@ def small_config():
 
 
 def test_the_engines_step_is_compared_with_the_plain_one():
-    engine, plain, share = step.compare(SMALL, CPU, limit_s=0.0, wanted=">= 1.3x")
+    engine, *others, plain, share = step.compare(SMALL, CPU, limit_s=0.0, wanted=">= 1.3x")
     assert (engine.figure, engine.against, engine.wanted) == ("engine, float32", plain.figure, ">= 1.3x")
     assert engine.ratio.low <= engine.ratio.median <= engine.ratio.high
     assert engine.value.median > 0 < plain.value.median
     assert plain.ratio is None
+    assert [row.figure for row in (engine, *others)] == list(step.options(CPU))
+    assert others[0].figure == "engine, float32, channels_last"
+    assert all(row.ratio.median > 0 and row.against == plain.figure for row in others)
     assert 0 < share.value.median < 200
     assert "GFLOP a step; the peak is a float32 matrix product's" in share.note
+
+
+def test_a_way_that_does_not_compile_is_told_and_not_timed(monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: broken)
+    tried = {step.ENGINE: ("float32", step.EAGER), "compiled": ("float32", Speed(compiled="default"))}
+    *_, compiled, _ = step.compare(SMALL, CPU, limit_s=0.0, tried=tried)
+    assert (compiled.figure, compiled.value, compiled.note) == ("compiled", None, "RuntimeError: no compiler here")
 
 
 def test_a_step_counts_its_arithmetic():
@@ -86,9 +102,14 @@ def test_memory_that_is_free_is_told():
 
 
 def test_slices_alone_and_in_batches_are_compared_with_a_loop():
-    alone, batched, loop = inference.compare(SMALL, CPU, limit_s=0.0)
+    alone, batched, last, _, *more, loop = inference.compare(SMALL, CPU, limit_s=0.0)
     assert [row.unit for row in (alone, batched, loop)] == ["ms", "slices/s", "slices/s"]
+    assert (alone.figure, last.figure) == (
+        "a slice alone, float32, contiguous",
+        "a slice alone, float32, channels_last",
+    )
     assert alone.ratio.median > 0 < batched.ratio.median
+    assert bool(more) == is_fast_in_bfloat16(CPU)
     assert loop.ratio is None
 
 
@@ -108,6 +129,33 @@ def test_measuring_is_a_share_of_an_epoch():
     plain, whole = validation.of(small_config(), CPU, epochs=1)
     assert plain.value.median > 0
     assert 0 < whole.value.median < 100
+
+
+def test_quality_with_every_option_on_is_compared_seed_by_seed(tmp_path):
+    dataset = prepared_phantoms(tmp_path, size=32, patients=3, slices=4)
+    fast, plain, apart = quality.compare(dataset, SMALL, CPU, steps=2)
+    assert fast.figure.startswith("every option on (") and "channels_last" in fast.figure
+    assert fast.value.median != plain.value.median, "another precision, or another rounding"
+    assert apart.value.median == pytest.approx(0, abs=0.05)
+
+
+def test_the_wanted_quality_is_within_the_references_own_spread():
+    fast, plain, apart = quality.rows_of({"fast": [0.5, 0.6, 0.7], "plain": [0.5, 0.8, 0.8]}, settings="", device="")
+    assert apart.value.median == pytest.approx(-0.1)
+    assert apart.wanted == "within 0.3000 of 0"
+    assert fast.note == "seeds: 0.5000, 0.6000, 0.7000"
+
+
+def test_memory_is_compared_between_the_first_look_and_the_last():
+    first, last, growth = memory.rows_of({20: 100_000_000, 110: 99_000_000, 200: 103_600_000}, settings="", device="")
+    assert (first.value.median, last.value.median) == (100.0, pytest.approx(103.6))
+    assert growth.value.median == pytest.approx(3.6)
+    assert growth.note == "2.0 MB a 100 trials; in between 99 to 104 MB"
+
+
+def test_both_looks_at_memory_are_at_networks_of_the_same_size():
+    for last in (memory.TRIALS, memory.QUICK_TRIALS):
+        assert (last - memory.SETTLED) % len(memory.SIZES) == 0
 
 
 @pytest.mark.timeout(240)
@@ -153,7 +201,7 @@ def test_the_job_prints_a_table_and_writes_a_file(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "batches of 16" in done.stdout
     found = json.loads((tmp_path / "found.json").read_text())
-    assert [row["part"] for row in found["rows"]] == ["inference"] * 3
+    assert {row["part"] for row in found["rows"]} == {"inference"}
     assert found["versions"]["torch"] == torch.__version__
     assert found["hardware"]["cores"] >= 1
 
@@ -162,6 +210,8 @@ def test_the_job_prints_a_table_and_writes_a_file(tmp_path):
     ("arguments", "message"),
     [
         (["--part", "speed"], "invalid choice: 'speed'"),
+        (["--quick", "--data", "/nowhere"], "--data is for the part quality alone; add --part quality"),
+        (["--part", "quality", "--data", "/nowhere"], "/nowhere"),
         (["--out", "/nowhere/found.json"], "expected a file in a folder that exists; there is no /nowhere"),
         pytest.param(
             ["--device", "cuda"],
@@ -193,3 +243,12 @@ def test_a_resident_group_hands_over_many_times_faster_than_new_trainers_start(t
     resident, anew = json.loads((tmp_path / "found.json").read_text())["rows"]
     assert resident["ratio"]["median"] > 10, "wanted is 50, on a machine that does nothing else"
     assert anew["ratio"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_resident_groups_memory_stays_flat_over_trials_of_changing_sizes(tmp_path):
+    done = run_job("--quick", "--part", "memory", "--out", str(tmp_path / "found.json"), limit_s=230)
+    assert done.returncode == 0, done.stderr
+    *_, growth = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert growth["value"]["median"] <= 5

@@ -61,7 +61,7 @@ def test_the_gradients_of_the_generator_are_the_same(both):
     state, reference = both
     source, target = next(random_batches(SMALL, CPU))
     objective = build_objective(SMALL)
-    update_generator(state, objective, look(state, objective, source, target), UPDATES)
+    update_generator(state, objective, (source, target), UPDATES)
     losses = reference.generator_losses(source, target, reference.generator(source))
     sum(weight * losses[name] for name, (weight, _) in objective.generator.items()).backward()
     close(gradients(state.generator), gradients(reference.generator))
@@ -72,7 +72,7 @@ def test_the_gradients_of_the_discriminator_are_the_same(both):
     source, target = next(random_batches(SMALL, CPU))
     objective = build_objective(SMALL)
     views = look(state, objective, source, target)
-    update_discriminator(state, objective, views, UPDATES)
+    update_discriminator(state, objective, [views], UPDATES)
     reference.discriminator_loss(source, target, views[0].output.detach()).backward()
     close(gradients(state.ways[0].discriminator), gradients(reference.discriminator))
 
