@@ -34,7 +34,7 @@ from medgan.search.budget import limited
 from medgan.search.goals import COSTS
 from medgan.search.reading import read_space
 from medgan.search.space import Budget, Space
-from medgan.search.study import Identity, Study, open_study
+from medgan.search.study import PRESET, Identity, Study, open_study
 from medgan.tasks import Image, Task
 
 
@@ -45,7 +45,7 @@ class Request:
     task: Task
     place: Place
     data: str | None = None
-    space: str | None = None
+    space: str | Space | None = None
     study: str | None = None
     trials: int | None = None
     workers: int | None = None
@@ -78,8 +78,8 @@ class Accepted:
         return self.request.study or self.identity.default_name()
 
     def open_study(self) -> Study:
-        """The study that is asked for, made if there is none."""
-        return open_study(
+        """The study that is asked for, made if there is none; where its search begins waits in it."""
+        study = open_study(
             self.request.place.study_uri,
             self.name,
             self.identity,
@@ -87,13 +87,25 @@ class Accepted:
             sampler=self.space.sampler,
             seed=self.base.train.seed,
         )
+        study.set_user_attr(PRESET, self.space.preset)
+        for point in self.space.beginnings(self.base)[: self.target]:
+            study.enqueue_trial(point, skip_if_exists=True)
+        return study
 
 
 def accept(request: Request, console: Console) -> Accepted:
     """Everything that can be refused, refused: in the order of what it costs to find out."""
-    space_name = request.space or (request.task.name if request.data else request.task.quick_space)
-    space = read_space(space_name, request.overrides)
-    target = space.trials if request.trials is None else at_least_one("--trials", request.trials)
+    named = request.space or (request.task.name if request.data else request.task.quick_space)
+    if isinstance(named, str):
+        space_name, space = named, read_space(named, request.overrides)
+    else:
+        space_name, space = str(named.sampler), named.with_overrides(request.overrides)
+    for setting in space.search:
+        if setting in request.overrides:
+            raise InputError(
+                f"--set {setting}: the search space {space_name} moves it; take it out there, or do not set it"
+            )
+    target = _target(space, request.trials)
     budget = limited(space.budget, gpu_hours=request.max_gpu_hours, hours=request.max_hours)
     _refuse_unfit_name(request.study)
     if request.place.study_uri == request.place.tracking_uri:
@@ -105,15 +117,30 @@ def accept(request: Request, console: Console) -> Accepted:
     asked = [*(goal.metric for goal in space.goals), *(limit.metric for limit in space.limits)]
     measured_ones = [metric for metric in asked if metric not in COSTS]
     refuse_unmeasured([*measured_ones, base.metrics.select], base, request.task.target)
-    corner = space.corner(base)
+    corners = space.corners(base)
+    deepest = max(map(deepest_block, corners))
     if not is_given():
         resources, _ = resources_for(machine(), workers=request.workers, concurrent=request.concurrent)
-        refuse_what_cannot_train(corner, resources.workers)
-    refuse_unfit_weights(base, deepest_block(corner))
+        for corner in corners:
+            refuse_what_cannot_train(corner, resources.workers)
+    refuse_unfit_weights(base, deepest)
     dataset = dataset_for(request.data, request.task, size=base.data.size, place=request.place, console=console)
-    refuse_too_few_slices(corner, len(dataset.slices("train")))
-    base = with_weights(base, deepest_block(corner), request.place)
+    for corner in corners:
+        refuse_too_few_slices(corner, len(dataset.slices("train")))
+    base = with_weights(base, deepest, request.place)
     return Accepted(request, space_name, space, base, target, budget, dataset)
+
+
+def _target(space: Space, trials: int | None) -> int:
+    """Finished trials wanted: what is asked for, else the space's number; of a grid that has none, all its points."""
+    most = len(space.grid()) if space.sampler == "grid" else None
+    if trials is not None and most is not None and trials > most:
+        raise InputError(f"--trials: expected at most the {most} of the grid; got {trials}")
+    if trials is not None:
+        return at_least_one("--trials", trials)
+    if most is None:
+        return space.trials
+    return min(space.trials, most) if "trials" in space.model_fields_set else most
 
 
 def _refuse_unfit_name(name: str | None) -> None:
@@ -223,7 +250,7 @@ def digest_of(config: Config) -> str:
     content = {
         path: value
         for path, value in flatten(config).items()
-        if path not in length and not path.startswith("metrics.lpips")
+        if path not in (*length, "generator.recompute") and not path.startswith("metrics.lpips")
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

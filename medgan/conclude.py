@@ -13,7 +13,7 @@ from medgan.data.dataset import PreparedDataset
 from medgan.distributed.testing import measure_on_worker
 from medgan.engine.checkpoint import BEST
 from medgan.errors import JobError
-from medgan.evaluation import test_set_of
+from medgan.evaluation import PHANTOM, test_set_of
 from medgan.metrics.table import Patients, overall_means
 from medgan.place import Place
 from medgan.prepared import described
@@ -152,7 +152,7 @@ def describe_study(tracking: MlflowStudy, outcome: Outcome, goal: Goal) -> None:
 
 def label_of(dataset: PreparedDataset) -> str:
     """The task, and that it is phantoms where it is: names of experiments and models never mix the two."""
-    return dataset.task.name + ("-phantom" if dataset.manifest.phantom else "")
+    return dataset.task.name + (PHANTOM if dataset.manifest.phantom else "")
 
 
 def tags_of(dataset: PreparedDataset) -> dict[str, str]:

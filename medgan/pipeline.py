@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -44,6 +45,28 @@ REPORTED = "reported"
 """Attribute of a study: how many finished trials its report tells of."""
 
 
+@dataclass(frozen=True)
+class Over:
+    """A search whose trials are finished, for whoever makes something of them.
+
+    Attributes:
+        lasting: makes a call of MLflow that an outage only delays.
+        start: Ray, unless it runs already.
+        handovers: seconds of each that was measured now.
+        stopped: which limit of the budget ended the search, for a person; "" for none.
+    """
+
+    accepted: Accepted
+    job: Job
+    study: Study
+    tracking: MlflowStudy
+    terminal: Console
+    lasting: Callable[..., Any]
+    start: Callable[[], None]
+    handovers: list[float]
+    stopped: str
+
+
 def tune(request: Request, console: Console) -> None:
     """Searches, tests the best trial on held-out patients, registers it; the same request goes on where it stopped.
 
@@ -51,6 +74,15 @@ def tune(request: Request, console: Console) -> None:
         InputError: something asked for cannot be done; nothing was started, and nothing is left behind.
         JobError: the search ended without a usable trial.
         KeyboardInterrupt: stopped from outside; what was finished is kept.
+    """
+    search(request, console, conclude_with=_announce)
+
+
+def search(request: Request, console: Console, *, conclude_with: Callable[[Over], None]) -> None:
+    """Prepares, plans and searches, or goes on where it stopped; what is made of the trials is another's.
+
+    Raises:
+        As `tune`.
     """
     place = request.place
     with nothing_left_behind(place.output), ExitStack() as held:
@@ -70,11 +102,18 @@ def tune(request: Request, console: Console) -> None:
         holding = held.pop_all()
     with holding as stack:
         terminal = stack.enter_context(quiet_engines(place.log_file(study.study_name)))
-        _run(accepted, study, stack.enter_context(tracking), terminal, lost)
+        _run(accepted, study, stack.enter_context(tracking), terminal, lost, conclude_with)
 
 
-def _run(accepted: Accepted, study: Study, tracking: MlflowStudy, terminal: Console, lost: Callable[[], bool]) -> None:
-    """Plan, search, report, test, register; each skipped where the study has it already."""
+def _run(
+    accepted: Accepted,
+    study: Study,
+    tracking: MlflowStudy,
+    terminal: Console,
+    lost: Callable[[], bool],
+    conclude_with: Callable[[Over], None],
+) -> None:
+    """Plan, search, report and what comes after it; each skipped where the study has it already."""
     dataset, place = accepted.dataset, accepted.request.place
     scratch = place.output / "ray" / study.study_name
     with ExitStack() as stack:
@@ -104,14 +143,21 @@ def _run(accepted: Accepted, study: Study, tracking: MlflowStudy, terminal: Cons
             handovers = _search(search, terminal, foreseen.forecast)
             stopped = meter.used_up() if len(finished(study)) < job.target else ""
         _report(job, study, dataset, place.report(study.study_name), partial(lasting, tracking.run.artifact))
-        outcome, best = Outcome.of(study), best_trial(study)
-        if outcome is None or best is None or outcome.root != root_of(best[0]):
-            if best is not None:
-                _start(stack, terminal)
-            lasting(tracking.answer)
-            outcome = conclude(job, study, tracking, dataset, place)
-        lasting(describe_study, tracking, outcome, job.space.goals[0])
-    show_result(terminal, outcome, place=place, study=study, handovers=handovers, stopped=stopped)
+        start = partial(_start, stack, terminal)
+        conclude_with(Over(accepted, job, study, tracking, terminal, lasting, start, handovers, stopped))
+
+
+def _announce(over: Over) -> None:
+    """Tests and registers the best trial, and tells the person."""
+    job, study, tracking, place = over.job, over.study, over.tracking, over.accepted.request.place
+    outcome, best = Outcome.of(study), best_trial(study)
+    if outcome is None or best is None or outcome.root != root_of(best[0]):
+        if best is not None:
+            over.start()
+        over.lasting(tracking.answer)
+        outcome = conclude(job, study, tracking, over.accepted.dataset, place)
+    over.lasting(describe_study, tracking, outcome, job.space.goals[0])
+    show_result(over.terminal, outcome, place=place, study=study, handovers=over.handovers, stopped=over.stopped)
 
 
 def _lasting(terminal: Console) -> Callable[..., None]:
@@ -131,7 +177,7 @@ def _settle(job: Job, study: Study, tracking: MlflowStudy, accepted: Accepted, t
     runs = StudyRuns(place.tracking_uri, study=study.study_name, key=study.user_attrs[KEY])
     lasting(mend, Stores(study, place.study_uri, runs, job.checkpoints), LOG.info)
     lasting(tracking.go_on)
-    lasting(tracking.run.params, {"preset": job.space.preset, **flatten(job.base)})
+    lasting(tracking.run.params, {"preset": job.space.named, **flatten(job.base)})
     lasting(tracking.run.tags, {**_tags(job, dataset), "medgan.space": accepted.space_name})
     profile = described(dataset.manifest)
     lasting(partial(tracking.dataset, label_of(dataset), dataset.digest, profile=profile))
@@ -228,7 +274,7 @@ def _recorder(
 
 def _tags(job: Job, dataset: PreparedDataset) -> dict[str, str]:
     """What the runs of a study have in common."""
-    return {**tags_of(dataset), "medgan.preset": job.space.preset}
+    return {**tags_of(dataset), "medgan.preset": job.space.named}
 
 
 def _report(job: Job, study: Study, dataset: PreparedDataset, folder: Path, take: Callable[[Path, str], None]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from medgan.accept import Accepted, Request, accept, features_of, nothing_left_behind, refuse_what_cannot_train
+from medgan.build.networks import deepest_block
 from medgan.distributed.cluster import Capacity, cluster, is_given, machine, resources_for
 from medgan.distributed.probe import probe
 from medgan.distributed.resident import Resources
@@ -36,7 +37,8 @@ def fitted(accepted: Accepted, capacity: Capacity) -> Fit:
     request = accepted.request
     resources, concurrent = resources_for(capacity, workers=request.workers, concurrent=request.concurrent)
     if is_given():  # what this machine would do was checked before
-        refuse_what_cannot_train(accepted.space.corner(accepted.base), resources.workers)
+        for corner in accepted.space.corners(accepted.base):
+            refuse_what_cannot_train(corner, resources.workers)
     return Fit(capacity, resources, concurrent)
 
 
@@ -68,14 +70,17 @@ def foresee(accepted: Accepted, fit: Fit, *, done: int, meter: Meter | None) -> 
 def show_plan(console: Console, accepted: Accepted, foreseen: Outlook | None, *, done: int) -> None:
     """The plan on the terminal, a line a fact."""
     space, manifest = accepted.space, accepted.dataset.manifest
-    moving = f"{len(space.search)} settings, up to {accepted.base.train.epochs} epochs a trial"
+    train = accepted.base.train
+    length = f"{train.minutes:g} min" if train.minutes else f"up to {train.epochs} epochs"
+    moving = f"{len(space.search)} settings, {length} a trial"
     wanted = " and ".join(f"{goal.metric} ({goal.mode})" for goal in space.goals)
     facts = {
         "study": f"{accepted.name}: {done} of {max(accepted.target, done)} trials done",
         "data": described(manifest),
         "space": f"{accepted.space_name}: {moving}, {STOPPING[space.scheduler.kind]}, {space.sampler}",
+        **({"methods": space.named} if space.names_of_methods else {}),
         "goal": "; ".join([wanted, *map(str, space.limits)]),
-        "features": features_of(space.corner(accepted.base)),
+        "features": features_of(max(space.corners(accepted.base), key=deepest_block)),
         **(lines(foreseen) if foreseen else {}),
         "output": f"{accepted.request.place.output} (log: logs/{accepted.name}.log)",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from medgan.build.memory import estimate
 from medgan.build.objective import build_objective
 from medgan.build.training import build_state, updates_of
 from medgan.config import Config
 from medgan.engine.runtime import SingleProcess
 from medgan.engine.steps import Batch, train_step
-from medgan.search.memory import estimate
 from medgan.search.moves import Move
 from medgan.search.space import Scheduler, Space
 
@@ -36,17 +37,21 @@ class Forecast:
         epochs: mean epochs a trial, early stopping counted in.
         grace: epochs before which no trial is stopped.
         basis: how `epoch_s` was found: "measured", or "estimated" from FLOPs and one timed convolution.
+        limit_s: a trial takes no longer, but for the rest of its last epoch.
     """
 
     epoch_s: float | None
     epochs: float
     grace: int
     basis: str = "measured"
+    limit_s: float = math.inf
 
     @property
     def trial_s(self) -> float | None:
         """Seconds of a trial, or none."""
-        return None if self.epoch_s is None else self.epochs * self.epoch_s
+        if self.epoch_s is None:
+            return self.limit_s if math.isfinite(self.limit_s) else None
+        return min(self.epochs * self.epoch_s, self.limit_s)
 
     def total_s(self, trials: int, concurrent: int) -> float | None:
         """Seconds for so many trials, or none."""
@@ -65,22 +70,26 @@ def forecast(space: Space, base: Config, *, num_slices: int, threads: int, worke
         workers: that share a batch.
     """
     epochs, grace = expected_epochs(base.train.epochs, space.scheduler), space.scheduler.grace_epochs
+    limit_s = 60 * base.train.minutes if base.train.minutes else math.inf
     on_gpu = not threads and torch.cuda.is_available()
     if not threads and not on_gpu:
-        return Forecast(None, epochs, grace)
-    config = middle(space, base)
-    steps = num_slices // config.train.batch_size / updates_of(config).batches
+        return Forecast(None, epochs, grace, limit_s=limit_s)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        device = "gpu" if on_gpu else "cpu"
-        flops = estimate(config, workers=workers, device=device).flops_per_step * (1 if on_gpu else workers)
-        guessed_s = flops / (SHARE_OF_CONVOLUTION * flops_per_s(torch.device("cuda" if on_gpu else "cpu")))
-        if on_gpu or guessed_s > MEASURED_STEP_S:
-            return Forecast(steps * guessed_s, epochs, grace, "estimated")
-        return Forecast(steps * step_s(config), epochs, grace)
+        speed = SHARE_OF_CONVOLUTION * flops_per_s(torch.device("cuda" if on_gpu else "cpu"))
+        found = []
+        for config in middles(space, base):
+            steps = num_slices // config.train.batch_size / updates_of(config).batches
+            flops = estimate(config, workers=workers, device="gpu" if on_gpu else "cpu").flops_per_step
+            guessed_s = flops * (1 if on_gpu else workers) / speed
+            measured = not on_gpu and guessed_s <= MEASURED_STEP_S
+            found.append((steps * (step_s(config) if measured else guessed_s), measured))
     finally:
         torch.set_num_threads(before)
+    basis = "measured" if all(measured for _, measured in found) else "estimated"
+    epoch_s = statistics.fmean(seconds for seconds, _ in found)
+    return Forecast(epoch_s, epochs, grace, basis, limit_s)
 
 
 def expected_epochs(epochs: int, scheduler: Scheduler) -> float:
@@ -99,9 +108,9 @@ def expected_epochs(epochs: int, scheduler: Scheduler) -> float:
     return total + alive * (epochs - reached)
 
 
-def middle(space: Space, base: Config) -> Config:
-    """The trial in the middle of a space."""
-    return space.pick(base, lambda _, move: middle_of(move))
+def middles(space: Space, base: Config) -> list[Config]:
+    """The trial in the middle of a space, for each method that moves."""
+    return space.every_method(base, middle_of)
 
 
 def middle_of(move: Move) -> Any:

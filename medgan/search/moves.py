@@ -89,6 +89,12 @@ class Move(BaseModel, frozen=True, extra="forbid"):
             return max(self.ends)
         return max(self.ends, key=max) if all(isinstance(end, list) for end in self.ends) else self.ends[-1]
 
+    def has(self, value: Any) -> bool:
+        """Whether it can take a value of the configuration."""
+        if self.choice:
+            return encoded(value) in map(encoded, self.choice)
+        return isinstance(value, int | float) and self.ends[0] <= value <= self.ends[1]
+
     def suggest(self, trial: Trial, setting: str) -> Any:
         """The trial's value; a choice of lists goes through the database as JSON."""
         if self.integer:
@@ -97,10 +103,11 @@ class Move(BaseModel, frozen=True, extra="forbid"):
             return trial.suggest_float(setting, *self.linear)
         if self.log:
             return trial.suggest_float(setting, *self.log, log=True)
-        return decoded(trial.suggest_categorical(setting, [_encoded(one) for one in self.choice or ()]))
+        return decoded(trial.suggest_categorical(setting, [encoded(one) for one in self.choice or ()]))
 
 
-def _encoded(choice: Any) -> Any:
+def encoded(choice: Any) -> Any:
+    """A choice as the configuration has it -> as the study database does."""
     return json.dumps(choice) if isinstance(choice, list) else choice
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from medgan.build.memory import Estimate, estimate, gigabytes
 from medgan.config import Config
 from medgan.distributed.cluster import Capacity
 from medgan.distributed.resident import Resources
 from medgan.search.corner import Largest, largest, refuse_what_has_no_memory
-from medgan.search.forecast import GROUP_START_S, Forecast, forecast, middle
-from medgan.search.memory import Estimate, estimate, gigabytes
+from medgan.search.forecast import GROUP_START_S, Forecast, forecast, middles
 from medgan.search.space import Space
 from medgan.terminal import duration
 
@@ -45,7 +45,7 @@ class Outlook:
 
     Attributes:
         launch: what it was foreseen for.
-        middle: what a trial in the middle of the space needs.
+        middle: what a trial in the middle of the space needs; of several methods, the first.
         largest: the trial that needs the most memory.
         forecast: how long it should take.
         keep: generators of finished trials that are kept.
@@ -101,7 +101,7 @@ def outlook(space: Space, base: Config, launch: Launch) -> Outlook:
     limit = space.checkpoints.max_gb
     return Outlook(
         launch=launch,
-        middle=estimate(middle(space, base), workers=workers, device=device),
+        middle=estimate(middles(space, base)[0], workers=workers, device=device),
         largest=most,
         forecast=forecast(space, base, num_slices=launch.num_slices, threads=threads, workers=workers),
         keep=space.checkpoints.keep,
@@ -140,8 +140,9 @@ def _networks(outlook: Outlook) -> str:
 
 
 def _range(middle: int, most: int) -> str:
-    """Millions in the middle of the space, and in its largest trial."""
-    return f"{middle / 1e6:.3g} M" if middle == most else f"{middle / 1e6:.3g} M to {most / 1e6:.3g} M"
+    """Millions in the middle of the space, and in the trial that needs the most memory."""
+    low, high = (f"{count / 1e6:.3g} M" for count in sorted((middle, most)))
+    return low if low == high else f"{low} to {high}"
 
 
 def _memory(outlook: Outlook) -> str:
@@ -170,7 +171,10 @@ def _expected(outlook: Outlook) -> str:
     if not launch.trials:
         return "no trial is missing"
     seconds, hours = forecast.total_s(launch.trials, launch.concurrent), outlook.device_hours
-    counted = f"{launch.trials} trials of about {forecast.epochs:.3g} epochs, early stopping counted in"
+    trials = f"{launch.trials} trial{'' if launch.trials == 1 else 's'} of"
+    counted = f"{trials} about {forecast.epochs:.3g} epochs each"
+    if forecast.trial_s == forecast.limit_s:
+        return f"about {duration(seconds or 0)}, for {trials} {duration(forecast.limit_s)}"
     if seconds is None or hours is None:
         return f"known after the first epochs, for {counted}"
     spent = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"

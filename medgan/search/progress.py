@@ -28,12 +28,26 @@ class Line:
     """One trial in the table."""
 
     root: int
+    label: str
     epochs: int
+    minutes: float | None
     state: str = "starting"
     epoch: int = 0
     best: float = float("nan")
     error: str = ""
     epoch_s: list[float] = field(default_factory=list)
+
+    @property
+    def reached(self) -> str:
+        """How far it is."""
+        if self.minutes:
+            return f"{self.epoch}, {sum(self.epoch_s) / 60:.1f} of {self.minutes:g} min"
+        return f"{self.epoch}/{self.epochs}"
+
+    def left_s(self, epochs: float) -> float:
+        """Seconds until it should end, where it ends after so many epochs if its minutes last."""
+        seconds = max(epochs - self.epoch, 0) * statistics.median(self.epoch_s)
+        return min(seconds, max(60 * self.minutes - sum(self.epoch_s), 0)) if self.minutes else seconds
 
 
 class Progress:
@@ -79,12 +93,14 @@ class Progress:
             self.live.stop()
 
     def started(self, assignment: Assignment) -> None:
-        self.lines.setdefault(assignment.root, Line(assignment.root, assignment.config.train.epochs)).state = "starting"
+        train = assignment.config.train
+        line = Line(assignment.root, assignment.label, train.epochs, train.minutes)
+        self.lines.setdefault(assignment.root, line).state = "starting"
 
     def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None:
         line = self.lines[assignment.root]
         for event in result["events"]:
-            self.say(f"trial {line.root}: {event}")
+            self.say(f"{line.label}: {event}")
         if result["epoch"] <= line.epoch or "metrics" not in result:
             return
         metrics = result["metrics"]
@@ -95,7 +111,7 @@ class Progress:
             self.handovers.append(metrics["time/handover_s"])
             LOG.info("trial %d: first step %.2f s after the last trial's end", line.root, self.handovers[-1])
         self.say(
-            f"trial {line.root}: epoch {line.epoch}/{line.epochs}, {self._value(metrics[self.goal.metric])}, "
+            f"{line.label}: epoch {line.reached}, {self._value(metrics[self.goal.metric])}, "
             f"{line.error}{', ' if line.error else ''}{line.epoch_s[-1]:.1f} s; {self._outlook()}",
             shown=not self.console.is_terminal,
         )
@@ -105,7 +121,7 @@ class Progress:
         line.state = WORDS.get(result["state"], result["state"])
         self.finished += result["state"] not in ("infrastructure", "budget")
         reason = f" ({result['reason']})" if result.get("reason") else ""
-        self.say(f"trial {line.root}: {line.state}{reason}", shown=not self.console.is_terminal or bool(reason))
+        self.say(f"{line.label}: {line.state}{reason}", shown=not self.console.is_terminal or bool(reason))
 
     def refused(self, number: int, reason: str) -> None:
         self.finished += 1
@@ -126,21 +142,23 @@ class Progress:
         best = max(begun, key=lambda line: sign * line.best)
         left = self.left_s()
         rest = f", about {duration(left)} left" if left else ""
-        return f"{self.finished} of {self.target} trials done, best {number_text(best.best)} (trial {best.root}){rest}"
+        return f"{self.finished} of {self.target} trials done, best {number_text(best.best)} ({best.label}){rest}"
 
     def left_s(self) -> float | None:
         """Seconds until the last trial should end; none before anything was measured."""
-        measured = [seconds for line in list(self.lines.values()) for seconds in line.epoch_s]
-        epoch_s = statistics.fmean(measured) if measured else self.forecast.epoch_s
+        lines, forecast = list(self.lines.values()), self.forecast
+        measured = [seconds for line in lines for seconds in line.epoch_s]
+        epoch_s = statistics.fmean(measured) if measured else forecast.epoch_s
         if epoch_s is None:
             return None
-        running = [line for line in list(self.lines.values()) if line.state in ("running", "starting")]
+        trial_s = min(forecast.epochs * epoch_s, forecast.limit_s)
+        running = [line for line in lines if line.state in ("running", "starting")]
         begun = sum(
-            line.epochs - line.epoch if line.epoch >= self.forecast.grace else self.forecast.epochs - line.epoch
+            line.left_s(line.epochs if line.epoch >= forecast.grace else forecast.epochs) if line.epoch_s else trial_s
             for line in running
         )
         waiting = max(self.target - self.finished - len(running), 0)
-        return (begun + waiting * self.forecast.epochs) * epoch_s / self.concurrent
+        return (begun + waiting * trial_s) / self.concurrent
 
     def _table(self) -> Table:
         table = Table(
@@ -158,8 +176,8 @@ class Progress:
             seconds = f"{statistics.median(line.epoch_s):.1f}" if line.epoch_s else ""
             number = [number_text(line.best), line.error] if line.epoch else ["", ""]
             going = line.state == "running" and line.epoch_s
-            left = duration((line.epochs - line.epoch) * statistics.median(line.epoch_s)) if going else ""
-            table.add_row(str(line.root), line.state, f"{line.epoch}/{line.epochs}", *number, seconds, left)
+            left = duration(line.left_s(line.epochs)) if going else ""
+            table.add_row(line.label.removeprefix("trial "), line.state, line.reached, *number, seconds, left)
         started = any(line.epoch for line in list(self.lines.values()))
         table.caption = self._outlook() if started else "starting the worker group (about 20 s)"
         table.caption_justify = "left"

@@ -12,13 +12,8 @@ from pydantic import ValidationError
 import medgan
 from medgan.config import Config, with_values
 from medgan.errors import InputError
-from medgan.search.space import Space
+from medgan.search.space import FIXED, METHOD, Space
 
-FIXED = (
-    "data.size", "extractor.network", "extractor.weights", "metrics.select", "train.batch_size", "train.epochs",
-    "train.minutes",
-)  # fmt: skip
-"""Settings that cannot move: the data set, the weights at hand and the early stopping hang on them."""
 Place = tuple[str | int, ...]
 
 
@@ -45,13 +40,11 @@ def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
         raise _refusal(path, lines, first["loc"], f"{where}: {message}" if where else message) from None
     base = _base(path, lines, space, overrides)
     for setting in space.search:
-        if setting in overrides:
-            raise InputError(f"--set {setting}: the search space {path} moves it; take it out there, or do not set it")
         try:
             _refuse_unfit_ends(space, setting, base)
         except InputError as error:
             raise _refusal(path, lines, ("search", setting), str(error)) from None
-    return space
+    return space.with_overrides(overrides)
 
 
 def _base(path: Path, lines: Mapping[Place, int], space: Space, overrides: Mapping[str, Any]) -> Config:
@@ -67,7 +60,13 @@ def _base(path: Path, lines: Mapping[Place, int], space: Space, overrides: Mappi
 def _refuse_unfit_ends(space: Space, setting: str, base: Config) -> None:
     if setting in FIXED:
         raise InputError(f"{setting} is one for all trials of a study; put it under set")
+    if setting == METHOD:
+        for name in space.names_of_methods:
+            space.with_method(base, name)
+        return
     needed = space.needed_for(setting, base)
+    if METHOD in needed:
+        base = space.with_method(base, needed.pop(METHOD))
     for end in space.search[setting].ends:
         with_values(base, {**needed, setting: end})
 

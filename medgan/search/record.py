@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from medgan.config import flatten
+from medgan.data.atomic import write_atomically
 from medgan.engine.checkpoint import PICTURES
+from medgan.engine.speed import tags_of_speed
 from medgan.provenance import PROVENANCE_FILE, Facts, attach, run_facts, tags_from
 from medgan.search.study import Study, root_of
 from medgan.search.trial import Assignment
@@ -138,9 +140,7 @@ class Recorder:
         )
         facts["trial"] = {"number": assignment.number, "root": assignment.root, **attempt}
         kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(".part")
-        part.write_text(json.dumps(facts))
-        part.replace(kept)
+        write_atomically(kept, json.dumps(facts).encode())
         return facts
 
     def _run_of(self, assignment: Assignment) -> Tracker:
@@ -150,7 +150,8 @@ class Recorder:
             attempt = self.attempts[number]
             origin = tags_from(attempt.origin) if attempt.origin else {}
             numbered = {f"medgan.{name}": value for name, value in attempt.facts.items()}
-            tags = {**origin, **numbered, "medgan.trial": number, "medgan.state": "running"}
+            method = {"medgan.preset": assignment.method} if assignment.method else {}
+            tags = {**origin, **numbered, **method, "medgan.trial": number, "medgan.state": "running"}
             run = self.open_run(assignment.root, tags, attempt.began_ms)
             run.params(flatten(assignment.config), attempt.moved)
             if attempt.origin:
@@ -169,7 +170,8 @@ class Recorder:
 
     def _finish(self, assignment: Assignment, state: str, reason: str, heard_ms: int) -> None:
         run = self._run_of(assignment)
-        run.tags({"medgan.state": state, "medgan.reason": reason or "-"})
+        speed = tags_of_speed(Path(assignment.folder))
+        run.tags({"medgan.state": state, "medgan.reason": reason or "-", **speed})
         arrays = Path(assignment.folder) / PICTURES
         if arrays.exists():
             with tempfile.TemporaryDirectory() as folder:

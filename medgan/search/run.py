@@ -20,7 +20,7 @@ from medgan.distributed.resident import Resources
 from medgan.engine.checkpoint import read_history
 from medgan.search.budget import Meter
 from medgan.search.searcher import StudySearcher
-from medgan.search.space import Scheduler, Space
+from medgan.search.space import METHOD, Scheduler, Space
 from medgan.search.study import finished, frozen, root_of, state_of
 from medgan.search.trial import Assignment, TuneTrial, so_far, trial_folder
 
@@ -78,6 +78,7 @@ class Job:
             folder=str(trial_folder(self.checkpoints, root_of(trial))),
             resources=self.resources,
             storage=str(self.scratch),
+            method=trial.params.get(METHOD, ""),
         )
 
 

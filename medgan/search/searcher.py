@@ -16,8 +16,8 @@ from medgan.search.budget import Meter
 from medgan.search.goals import Constraint
 from medgan.search.study import fail, finished, frozen, root_of
 
-EPOCHS, METRICS = "epochs", "metrics"
-"""Attributes of a trial: epoch -> the goals' values in it, and all metrics of the best epoch."""
+EPOCHS, METRICS, TRAINED_S = "epochs", "metrics", "trained_s"
+"""Attributes of a trial: epoch -> the goals' values in it, all metrics of the best, seconds of all."""
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Running:
     epochs: dict[str, list[float]] = field(default_factory=dict)
     values: list[float] = field(default_factory=list)
     best: Mapping[str, float] = field(default_factory=dict)
+    trained_s: float = 0.0
 
 
 class StudySearcher(Searcher):
@@ -114,6 +115,7 @@ class StudySearcher(Searcher):
             return False
         running.epochs[str(result["epoch"])] = result["now"]
         running.values, running.best = result["values"], dict(result["best"])
+        running.trained_s = result["trained_s"]
         if len(self.study.directions) == 1:
             running.trial.report(result["values"][0], step=result["epoch"])
         return True
@@ -132,6 +134,7 @@ class StudySearcher(Searcher):
             return
         running.trial.set_user_attr(EPOCHS, running.epochs)
         running.trial.set_user_attr(METRICS, dict(running.best))
+        running.trial.set_user_attr(TRAINED_S, running.trained_s)
         for constraint in self.constraints:
             measured = constraint.metric in running.best  # or no validation slice shows what it is about
             running.trial.set_constraint(str(constraint), constraint.excess(running.best) if measured else math.inf)

@@ -25,6 +25,8 @@ from medgan.search.goals import Goal, keep_goals
 
 Study = optuna.Study
 """For whoever only hands a study on."""
+Recorded = FrozenTrial
+"""The same for a trial as the database holds it."""
 
 FINAL_FAILURES = ("diverged", "out_of_memory", "input", "error", "restarts")
 """Kinds of failure that finish a trial; any other is not its own fault, and the trial is tried again."""
@@ -34,6 +36,8 @@ MAX_RETRIES = 3
 CONNECT_S = 8
 KEY = "key"
 """Attribute of a study: tells it from any other of the same name, in MLflow and on disk."""
+PRESET = "preset"
+"""Attribute of a study: the method its trials are of, unless `method` moves."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=5),
     "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=10),
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    "grid": lambda seed: optuna.samplers.RandomSampler(seed=seed),  # every point of it waits in the study
 }
 
 

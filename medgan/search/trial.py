@@ -32,6 +32,14 @@ class Assignment:
     folder: str
     resources: Resources
     storage: str
+    method: str = ""
+    """Which published method it is, or method of the space's own."""
+
+    @property
+    def label(self) -> str:
+        """For a person."""
+        named = f", {self.method} seed {self.config.train.seed}" if self.method else ""
+        return f"trial {self.root}{named}"
 
 
 def trial_folder(checkpoints: Path, root: int) -> Path:
@@ -92,14 +100,14 @@ def so_far(history: Sequence[Mapping[str, float]], goals: Sequence[Goal], device
     Returns:
         Of the best epoch so far: `objective`, higher is better; `values` of the goals; `best`, all its metrics, as
         pairs, since Tune takes dictionaries apart before the searcher sees them. Of the last epoch: `metrics`, and
-        `now`, the goals' values.
+        `now`, the goals' values. Of all epochs: `trained_s`, seconds.
     """
     if not history:
         return {}
-    rows, spent_s = [], 0.0
+    rows, trained_s = [], 0.0
     for row in history:
-        spent_s += row["time/epoch_s"]
-        rows.append({**row, "cost/gpu_hours": devices * spent_s / 3600})
+        trained_s += row["time/epoch_s"]
+        rows.append({**row, "cost/gpu_hours": devices * trained_s / 3600})
     best = rows[best_epoch(rows, goals[0].metric)]
     return {
         "objective": goals[0].score(best),
@@ -107,4 +115,5 @@ def so_far(history: Sequence[Mapping[str, float]], goals: Sequence[Goal], device
         "best": [*best.items()],
         "metrics": rows[-1],
         "now": [rows[-1][goal.metric] for goal in goals],
+        "trained_s": trained_s,
     }

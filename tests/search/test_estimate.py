@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from medgan.build.memory import PROCESS_BYTES, Tally, estimate, gigabytes
 from medgan.build.objective import build_objective
 from medgan.build.training import build_state, updates_of
 from medgan.config import with_values
@@ -16,7 +17,7 @@ from medgan.engine.runtime import SingleProcess
 from medgan.engine.steps import train_step
 from medgan.presets.medgan import medgan
 from medgan.presets.table import PRESETS
-from medgan.search.memory import Tally, available_bytes, estimate, gigabytes
+from medgan.search.memory import available_bytes
 
 STEP = """
 import json, sys, torch
@@ -52,6 +53,18 @@ def tiny(**values):
     return with_values(medgan(), {**TINY, **{name.replace("__", "."): value for name, value in values.items()}})
 
 
+CHAIN = {
+    "generator__num_blocks": 8, "train__batch_size": 64, "loss__lambda_perceptual": 0.0, "loss__lambda_style": 0.0,
+    "loss__lambda_content": 0.0, "loss__lambda_l1": 1.0, "loss__lambda_adversarial": 0.0,
+}  # fmt: skip
+"""Settings of a generator that is nearly all there is to train."""
+
+
+def tensors_of(found):
+    """Bytes of an estimate that are not the process's."""
+    return found.bytes_per_worker - PROCESS_BYTES["cpu"]
+
+
 def one_step(config):
     state = build_state(config, SingleProcess(torch.device("cpu")))
     images = torch.zeros(2, config.train.batch_size, 1, config.data.size, config.data.size)
@@ -66,8 +79,15 @@ def one_step(config):
         ("medgan", {"data.size": 64, "train.batch_size": 4, "generator.num_blocks": 1, "extractor.weights": "random"}),
         ("pix2pix", {"data.size": 128, "train.batch_size": 4, "generator.base_channels": 32}),
         ("cyclegan", {"data.size": 64, "train.batch_size": 1, "discriminator.patch": 34}),
+        (
+            "medgan",
+            {
+                "data.size": 64, "train.batch_size": 16, "train.accumulate": 2, "generator.num_blocks": 3,
+                "generator.base_channels": 16, "generator.recompute": "blocks", "extractor.weights": "random",
+            },
+        ),
     ],
-)
+)  # fmt: skip
 def test_the_estimate_agrees_with_what_a_real_step_holds(preset, values):
     run = subprocess.run(
         [sys.executable, "-c", STEP, preset, json.dumps(values)], capture_output=True, text=True, check=True
@@ -123,6 +143,18 @@ def test_half_the_precision_takes_less():
         estimate(tiny(train__precision="bfloat16", train__batch_size=64)).bytes_per_worker
         < estimate(tiny(train__batch_size=64)).bytes_per_worker
     )
+
+
+def test_a_batch_in_parts_takes_less_for_the_same_arithmetic():
+    whole, parts = (estimate(tiny(train__batch_size=64, train__accumulate=number)) for number in (1, 8))
+    assert tensors_of(parts) < 0.4 * tensors_of(whole)
+    assert parts.flops_per_step == pytest.approx(whole.flops_per_step, rel=0.01)
+
+
+def test_blocks_computed_again_take_less_memory_and_a_third_more_of_the_generators_arithmetic():
+    kept, again = (estimate(tiny(**CHAIN, generator__recompute=how)) for how in ("none", "blocks"))
+    assert tensors_of(again) < 0.4 * tensors_of(kept)
+    assert 1.2 < again.flops_per_step / kept.flops_per_step < 1.35
 
 
 def test_every_preset_can_be_estimated():

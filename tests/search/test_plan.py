@@ -4,12 +4,12 @@ import time
 
 import pytest
 
+from medgan.build.memory import Estimate
 from medgan.distributed.cluster import Capacity
 from medgan.distributed.resident import Resources
 from medgan.errors import InputError
 from medgan.search.corner import Largest
 from medgan.search.forecast import Forecast
-from medgan.search.memory import Estimate
 from medgan.search.moves import Move
 from medgan.search.plan import Launch, Outlook, lines, outlook
 from medgan.search.reading import read_space
@@ -71,7 +71,7 @@ def test_a_limit_of_checkpoints_counts_for_those_that_are_kept():
 
 
 def test_a_person_reads_what_fits_why_and_how_long_it_takes():
-    counted = "4 trials of about 10 epochs, early stopping counted in"
+    counted = "4 trials of about 10 epochs each"
     assert lines(foreseen(memory_bytes=16_000_000_000, device_hours=0.1, hours=2.0)) == {
         "groups": "2 of 2 that fit at once; each takes 2 workers of 1 CPU core; 4 CPU cores are the limit",
         "networks": "generator 5 M parameters, discriminator 2 M",

@@ -34,7 +34,15 @@ def meter_of(study, clock=lambda: 0.0, **limits):
 
 def result(epoch, *values, state="running", reason="", **metrics):
     best = [*zip(("val/ssim", "cost/parameters"), values, strict=False), *metrics.items()]
-    return {"epoch": epoch, "values": list(values), "now": list(values), "best": best, "state": state, "reason": reason}
+    return {
+        "epoch": epoch,
+        "values": list(values),
+        "now": list(values),
+        "best": best,
+        "trained_s": 360.0 * epoch,
+        "state": state,
+        "reason": reason,
+    }
 
 
 def test_a_complete_trial_is_complete_with_its_value(study, searcher):

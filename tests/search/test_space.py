@@ -104,7 +104,7 @@ def test_lists_survive_the_study_database_and_a_retry(write, study):
 def test_the_corner_is_the_largest_of_each_whatever_the_order_of_choices(write):
     text = CONDITIONAL.replace("[0, 0.1]", "[0.1, 0]").replace("[[1], [1, 2]]", "[[1, 3], [1, 2]]")
     space = read_space(write(text), {})
-    corner = space.corner(space.base({}))
+    (corner,) = space.corners(space.base({}))
     assert (corner.loss.lambda_style, corner.loss.style_blocks, corner.optim.generator_lr) == (0.1, (1, 3), 1e-2)
     assert (corner.generator.network, corner.generator.depth) == ("resnet", None), "depth moves for casnet alone"
 
@@ -200,11 +200,6 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
         read_space("fast", {})
 
 
-def test_a_setting_that_moves_cannot_be_fixed(write):
-    with pytest.raises(InputError, match="--set generator.num_blocks: the search space .* moves it"):
-        read_space(write(SMALL), {"generator.num_blocks": 2})
-
-
 def test_a_space_says_what_it_wants_and_how_it_searches(write):
     text = SMALL + (
         "objectives: {val/mae_hu: min, cost/parameters: min}\nconstraints: [val/ssim >= 0.5]\nsampler: nsga2\n"
@@ -232,7 +227,7 @@ def test_budget_and_what_is_kept_may_change_as_a_study_goes_on_but_not_what_is_w
         (SMALL + "mode: max\nobjectives: {val/ssim: max, cost/parameters: min}\n", "or objectives; got both"),
         (SMALL + "objectives: {val/ssim: max}\n", "line 4: objectives: .*at least 2"),
         (SMALL + "constraints:\n  - val/ssim > 3\n", "line 4: constraints: expected METRIC <= NUMBER"),
-        (SMALL + "sampler: cmaes\n", "line 4: sampler: .*'tpe', 'gp', 'nsga2' or 'random'"),
+        (SMALL + "sampler: cmaes\n", "line 4: sampler: .*'tpe', 'gp', 'nsga2', 'random' or 'grid'"),
         (SMALL + "scheduler:\n  kind: asha\n  grace: 3\n", "line 6: scheduler.grace: Extra"),
         (SMALL + "budget: {hours: 0}\n", "line 4: budget.hours: .*greater than 0"),
         (SMALL + "  generator.num_blocks: {int: [1, 2]}\n", "line 4: generator.num_blocks stands on line 3 already"),
@@ -247,3 +242,31 @@ def test_budget_and_what_is_kept_may_change_as_a_study_goes_on_but_not_what_is_w
 def test_a_refusal_names_the_line(write, text, message):
     with pytest.raises(InputError, match=message):
         read_space(write(text), {})
+
+
+def test_a_search_begins_with_the_preset_as_it_stands_where_the_ranges_have_it(write):
+    space = read_space(
+        write(
+            "set: {data.size: 64, extractor.weights: random, loss.style_blocks: [1, 2]}\nsearch:\n"
+            "  loss.lambda_style: {log: [1.0e-5, 0.1]}\n"
+            "  loss.style_blocks: {choice: [[1], [1, 2]]}\n"
+            "  loss.lambda_l1: {log: [1, 10]}\n"
+            "  generator.num_blocks: {int: [1, 3]}\n"
+            "  discriminator.patch: {choice: [34, 16]}\n"
+        ),
+        {},
+    )
+    (beginning,) = space.beginnings(space.base({}))
+    assert beginning == {"loss.lambda_style": 1e-4, "loss.style_blocks": "[1, 2]", "discriminator.patch": 16}
+    study = optuna.create_study()
+    study.enqueue_trial(beginning)
+    drawn = space.draw(study.ask(), space.base({}))
+    assert flatten(drawn).items() >= {"loss.lambda_style": 1e-4, "loss.style_blocks": [1, 2]}.items()
+    assert 1 <= drawn.generator.num_blocks <= 3
+
+
+@pytest.mark.parametrize("name", ["quick", "quick_same", "pet2ct", "mr_motion", "pet_denoise"])
+def test_the_shipped_spaces_begin_with_every_moving_setting(name):
+    space = read_space(name, {})
+    (beginning,) = space.beginnings(space.base({}))
+    assert beginning.keys() == space.search.keys()
