@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medgan import cli_data, cli_registry, cli_runs, cli_search, cli_serving
+from medgan import cli_data, cli_registry, cli_runs, cli_search, cli_serving, cli_tables
 from medgan.errors import InputError, JobError
 from medgan.options import (
     Data,
@@ -60,6 +60,13 @@ def run_promote() -> None:
     run(job)
 
 
+def run_tables() -> None:
+    """What `python jobs/reproduce_tables.py` does."""
+    job = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+    job.command()(cli_tables.reproduce_tables)
+    run(job)
+
+
 app.add_typer(cli_data.app)
 app.add_typer(cli_registry.app)
 app.add_typer(cli_runs.app)
@@ -101,6 +108,9 @@ def train(
     workers: Annotated[int, typer.Option(help="DDP processes; 1: this process, without Ray")] = 1,
     output: Output = None,
     tracking_uri: TrackingUri = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="take a few steps, say where their time goes, and end; keeps a trace")
+    ] = False,
     settings: Settings = [],  # noqa: B006 - typer's way
 ) -> None:
     """Train one published method, test it on held-out patients, register it; the same command goes on from there.
@@ -111,6 +121,7 @@ def train(
 
     from medgan.config import at_least_one, parse_assignment
     from medgan.place import find_place
+    from medgan.profile import profile as profile_one
     from medgan.tasks import task_named
     from medgan.train import TrainRequest
     from medgan.train import train as train_one
@@ -125,7 +136,7 @@ def train(
         overrides=dict(parse_assignment(text) for text in settings),
     )
     with stoppable():
-        train_one(request, Console(highlight=False))
+        (profile_one if profile else train_one)(request, Console(highlight=False))
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ MaxHours = Annotated[
 StudyUri = Annotated[
     str | None, typer.Option(help="Optuna database, such as postgresql://HOST/NAME (default: study.db in --output)")
 ]
+Model = Annotated[str, typer.Option(help="models:/NAME@ALIAS or models:/NAME/VERSION")]
 Preset = Annotated[str, typer.Option(help="published method, such as medgan, pix2pix, unet_l1")]
 Quick = Annotated[bool, typer.Option("--quick", help="the method made small: 64 px, narrow, random features, 6 epochs")]
 TaskName = Annotated[str, typer.Option(help=f"what is translated into what: {', '.join(TASKS)}")]

@@ -1,19 +1,33 @@
-"""Measures the chosen generator on the test patients, on a worker's own resources."""
+"""Measures trained generators on the test patients, on workers' own resources."""
 
 from __future__ import annotations
 
+import io
+import json
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import ray
+import torch
 
-from medgan.build.testing import measure_on_test
+from medgan.build.knn import measure_knn_on_test
+from medgan.build.testing import floor_on_test, generator_on_test, measure_on_test, trained_generator
+from medgan.build.training import build_perceptual
 from medgan.config import Config
+from medgan.data.atomic import write_atomically
 from medgan.data.dataset import PreparedDataset
 from medgan.distributed.resident import Resources
+from medgan.engine.evaluate import fixed_pictures
 from medgan.engine.runtime import SingleProcess
+from medgan.errors import Diverged, JobError
 from medgan.metrics.table import Patients
 
 LIMIT_S = 3600.0
+FLOOR, MATCHING = "floor", "knn_patches"
+"""What is measured beside trained generators: the task's floor, and patch matching."""
 
 
 def measure_on_worker(config: Config, weights: Path, dataset: Path, resources: Resources) -> tuple[Patients, Patients]:
@@ -22,10 +36,77 @@ def measure_on_worker(config: Config, weights: Path, dataset: Path, resources: R
     Raises:
         ray.exceptions.GetTimeoutError: it took more than an hour.
     """
-    gpus = 1 if resources.use_gpu else 0
-    task = ray.remote(num_cpus=resources.cpus, num_gpus=gpus)(_measure)
+    task = _on(resources, _measure)
     return ray.get(task.remote(config, str(weights), str(dataset)), timeout=LIMIT_S)
+
+
+def measure_each(
+    wanted: Mapping[str, tuple[Config, Path | None]],
+    folder: Path,
+    dataset: Path,
+    resources: Resources,
+    told: Callable[[int], None],
+) -> None:
+    """Measures each on the test patients, as many at once as fit, and writes `<name>.json` and `<name>.npz`.
+
+    The JSON file holds `patients` or, where the generator is of no use, `failure`; the other one pictures of the fixed
+    test slices, see `medgan.engine.evaluate.fixed_pictures`. Names whose JSON file is there are not measured again.
+
+    Args:
+        wanted: name -> configuration and weights; without weights the name is `FLOOR` or `MATCHING`.
+        folder: seen by every node.
+        dataset: the prepared data set's state.
+        resources: of each measurement.
+        told: hears how many are measured.
+
+    Raises:
+        JobError: a measurement came to no end, or none did within an hour.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    task = _on(resources, _measure_into)
+    waiting = [
+        task.remote(name, config, weights and str(weights), str(folder), str(dataset))
+        for name, (config, weights) in wanted.items()
+        if not (folder / f"{name}.json").exists()
+    ]
+    last = time.monotonic()
+    while waiting:
+        told(len(wanted) - len(waiting))
+        done, waiting = ray.wait(waiting, timeout=LIMIT_S)
+        if not done:
+            raise JobError(f"testing: no result within {time.monotonic() - last:.0f} s; the same command goes on")
+        try:
+            ray.get(done)
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None) or error
+            raise JobError(f"testing: {type(cause).__name__}: {cause}; the same command goes on") from error
+        last = time.monotonic()
+
+
+def _on(resources: Resources, function: Callable[..., Any]) -> Any:
+    return ray.remote(num_cpus=resources.cpus, num_gpus=1 if resources.use_gpu else 0)(function)
 
 
 def _measure(config: Config, weights: str, folder: str) -> tuple[Patients, Patients]:
     return measure_on_test(config, Path(weights), PreparedDataset.open(Path(folder)), SingleProcess())
+
+
+def _measure_into(name: str, config: Config, weights: str | None, folder: str, state: str) -> None:
+    dataset, runtime = PreparedDataset.open(Path(state)), SingleProcess()
+    found: dict[str, Any]
+    try:
+        if weights is not None:
+            generator = trained_generator(config, Path(weights), runtime)
+            pictures: dict[str, Any] = fixed_pictures(generator, dataset.slices("test"), runtime.device)
+            found = {"patients": generator_on_test(config, generator, dataset, runtime)}
+            packed = io.BytesIO()
+            np.savez(packed, **pictures)
+            write_atomically(Path(folder) / f"{name}.npz", packed.getvalue())
+        elif name == FLOOR:
+            found = {"patients": floor_on_test(config, dataset, runtime)}
+        else:
+            on_cpu = build_perceptual(config, torch.device("cpu"))
+            found = {"patients": measure_knn_on_test(dataset, perceptual=on_cpu)}
+    except Diverged as error:
+        found = {"failure": f"diverged on the test patients: {error}"}
+    write_atomically(Path(folder) / f"{name}.json", json.dumps(found).encode())

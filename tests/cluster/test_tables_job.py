@@ -1,0 +1,65 @@
+"""The tables' job as a person starts it: a method that diverges has its row, and what is done is printed at once."""
+
+import csv
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+ARGUMENTS = (
+    "--methods", "medgan_1g,unet_l1", "--seeds", "1", "--minutes", "0.05", "--quick", "--study", "both",
+    "--set", "optim.discriminator_lr=1e30",
+)  # fmt: skip
+"""Only one of the two has a discriminator."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("tables") / "home"
+
+
+@pytest.fixture(scope="module")
+def finished(command, home, dicom):
+    """The job, run to its end."""
+    job = command(home, str(REPOSITORY / "jobs" / "reproduce_tables.py"), "--data", str(dicom), *ARGUMENTS)
+    assert job.end(300) == 0, job.text
+    return job
+
+
+def test_a_method_that_diverges_is_reported_in_its_row_and_the_rest_goes_on(finished, home):
+    folder = home / "reports" / "both"
+    with (folder / "tables.csv").open() as lines:
+        rows = {row["method"]: row for row in csv.DictReader(lines) if row["metric"] in ("ssim", "")}
+    assert rows["medgan_1g"]["failed"] == "1"
+    assert "diverged" in rows["medgan_1g"]["reasons"]
+    assert float(rows["unet_l1"]["mean"]) > 0
+    assert {"mean image", "knn_patches"} <= rows.keys()
+    assert (folder / "panels.png").stat().st_size > 10_000
+    assert "diverged" in finished.text
+
+
+def test_every_training_has_its_test_figures_in_mlflow_below_one_run(finished, home):
+    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
+    runs = mlflow.search_runs(experiment_names=["medgan/pet2ct-phantom"], output_format="list")
+    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    children = {run.data.tags["medgan.preset"]: run for run in runs if run is not parent}
+    assert children.keys() == {"medgan_1g", "unet_l1"}
+    assert children["unet_l1"].data.metrics["test/ssim"] > 0
+    assert children["medgan_1g"].info.status == "FAILED"
+    kept = {item.path for item in mlflow.MlflowClient().list_artifacts(parent.info.run_id, "tables")}
+    assert {"tables/tables.md", "tables/tables.csv", "tables/tables.html", "tables/panels.png"} <= kept
+
+
+def test_a_finished_table_is_printed_at_once(finished, command, home, dicom):
+    began = time.monotonic()
+    again = command(home, str(REPOSITORY / "jobs" / "reproduce_tables.py"), "--data", str(dicom), *ARGUMENTS)
+    assert again.end(100) == 0, again.text
+    assert "starting Ray" not in again.text
+    assert [line for line in again.lines if line.startswith("|")] == [
+        line for line in finished.lines if line.startswith("|")
+    ]
+    assert time.monotonic() - began < 60
