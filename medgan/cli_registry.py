@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
-from medgan.options import Output, TrackingUri, stoppable
+from medgan.options import Model, Output, TrackingUri, stoppable
 
 app = typer.Typer()
 
-Model = Annotated[str, typer.Option(help="models:/NAME@ALIAS or models:/NAME/VERSION")]
 TestData = Annotated[
     str,
     typer.Option(help="whose test patients: prepared data set, folder or URL, or a folder of images, any layout"),

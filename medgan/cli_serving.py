@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from medgan.options import Output, TrackingUri, stoppable
+from medgan.options import Model, Output, TrackingUri, stoppable
 
 app = typer.Typer()
-Model = Annotated[str, typer.Option(help="models:/NAME@ALIAS or models:/NAME/VERSION")]
 
 
 @app.command()

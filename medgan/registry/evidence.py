@@ -31,19 +31,14 @@ def attach(name: str, number: str, *, files: Path, folder: str, tags: Mapping[st
         InputError: the version was registered without a run.
         JobError: the store did not take it.
     """
+    client = MlflowClient(tracking_uri=uri)
     try:
-        MlflowClient(tracking_uri=uri).log_artifacts(run_of(name, number, uri=uri), str(files), folder)
-        tag(name, number, tags, uri=uri)
+        client.log_artifacts(run_of(name, number, uri=uri), str(files), folder)
+        for key, value in tags.items():
+            client.set_model_version_tag(name, number, key, str(value))
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise JobError(f"{shown(uri)} did not take the evidence on {name} version {number} ({reason})") from None
-
-
-def tag(name: str, number: str, tags: Mapping[str, Any], *, uri: str) -> None:
-    """Sets tags of a version."""
-    client = MlflowClient(tracking_uri=uri)
-    for key, value in tags.items():
-        client.set_model_version_tag(name, number, key, str(value))
 
 
 def read_back(name: str, number: str, path: str, *, uri: str) -> bytes | None:

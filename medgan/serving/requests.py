@@ -26,7 +26,7 @@ class Limits:
     Attributes:
         body_bytes: as it is sent.
         files: in it.
-        inflated_bytes: of all files together, and of their decoded pixels as float32.
+        inflated_bytes: of all files together; and of their decoded pixels and those on the network's grid, as float32.
         request_s: from its first byte to the first of the answer.
         requests: worked on or waiting at once, in one replica.
     """

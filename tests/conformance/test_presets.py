@@ -9,7 +9,7 @@ from medgan.build.objective import build_objective
 from medgan.build.training import build_state, updates_of
 from medgan.config import Config, flatten, uses_discriminator, validated, with_values
 from medgan.engine.runtime import SingleProcess
-from medgan.engine.steps import look, train_step, update_generator
+from medgan.engine.steps import train_step, update_generator
 from medgan.presets.table import PRESETS, quick
 
 CPU = SingleProcess(torch.device("cpu"))
@@ -98,7 +98,7 @@ class TestEveryPreset:
     def test_reaches_every_parameter_of_its_generators(self, name):
         config = with_values(quick(PRESETS[name]()), {"train.batch_size": 2})
         state, objective = build_state(config, CPU), build_objective(config).at(0.0)
-        update_generator(state, objective, look(state, objective, *next(batches())), updates_of(config))
+        update_generator(state, objective, next(batches()), updates_of(config))
         for way in state.ways:
             left_out = before_a_norm(way.generator)
             unreached = [path for path, weight in way.generator.named_parameters() if not weight.grad.any()]
