@@ -34,8 +34,11 @@ from medgan.search.budget import limited
 from medgan.search.goals import COSTS
 from medgan.search.reading import read_space
 from medgan.search.space import Budget, Space
-from medgan.search.study import PRESET, Identity, Study, open_study
+from medgan.search.study import PRESET, Identity, Study, open_study, queued
 from medgan.tasks import Image, Task
+
+YOUNGER = ("train.accumulate", "train.speed")
+"""Settings that came after the first trainings, whose names stay what they were where these are as ever."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,14 @@ class Accepted:
             seed=self.base.train.seed,
         )
         study.set_user_attr(PRESET, self.space.preset)
-        for point in self.space.beginnings(self.base)[: self.target]:
+        points = self.space.beginnings(self.base)[: self.target]
+        if self.space.sampler == "grid" and (more := [point for point in queued(study) if point not in points]):
+            what = ", ".join(f"{setting}={value}" for setting, value in more[0].items())
+            raise InputError(
+                f"study {self.name}: expected a grid that holds all that waits in it; {what} is in none of what is "
+                "asked for now: ask for as much as before, or for another --study"
+            )
+        for point in points:
             study.enqueue_trial(point, skip_if_exists=True)
         return study
 
@@ -247,10 +257,13 @@ def goes_on(config: Config) -> bool:
 def digest_of(config: Config) -> str:
     """Of all that decides the result; not of the length, where a longer training goes on from a shorter one."""
     length = ("train.epochs", "train.minutes") if goes_on(config) else ()
+    usual = flatten(Config())
     content = {
         path: value
         for path, value in flatten(config).items()
-        if path not in (*length, "generator.recompute") and not path.startswith("metrics.lpips")
+        if path not in (*length, "generator.recompute")
+        and not path.startswith("metrics.lpips")
+        and (path not in YOUNGER or value != usual[path])
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

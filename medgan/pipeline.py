@@ -283,7 +283,7 @@ def _report(job: Job, study: Study, dataset: PreparedDataset, folder: Path, take
     if done == study.user_attrs.get(REPORTED) and (folder / FILE_NAME).exists():
         return
     write_report(study, folder, checkpoints=job.checkpoints, task=dataset.task)
-    for path in sorted(folder.iterdir()):
+    for path in sorted(filter(Path.is_file, folder.iterdir())):
         take(path, "report")
     study.set_user_attr(REPORTED, done)
 

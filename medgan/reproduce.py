@@ -182,6 +182,8 @@ def _show_what_differs(
     lines = differences(recorded.facts, now) if recorded.facts else ["its code, versions and hardware are not recorded"]
     if config.train.minutes and not goes_on(config):
         lines.append("train.minutes: its schedule followed the clock, which does not go the same way twice")
+    if config.train.speed == "measured":
+        lines.append("train.speed: how a step is computed fastest is measured anew, and may round otherwise")
     for line in lines or ["code, versions, hardware and workers are those of then"]:
         terminal.print(line, markup=False, soft_wrap=True)
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from medgan.accept import Request, features_of
 from medgan.build.networks import deepest_block
+from medgan.build.training import updates_of
 from medgan.conclude import label_of
 from medgan.distributed.testing import FLOOR, MATCHING, measure_each
 from medgan.engine.checkpoint import BEST
@@ -46,7 +47,7 @@ ENDLESS = 100_000
 PATHS = ("extractor.weights", "metrics.lpips_weights")
 """Settings that name a person's folders: they stay out of the report."""
 PICTURED = ("unet_l1", "pix2pix", "medgan_1g", "medgan", TUNED)
-"""Methods in the pictures, those that are there; of few methods, all."""
+"""Methods in the pictures, where there are more."""
 
 Scale = Literal["small", "quick", "paper"]
 BUDGETS: dict[Scale, tuple[float | None, int]] = {"small": (3.0, 3), "quick": (0.4, 2), "paper": (None, 3)}
@@ -136,7 +137,7 @@ def _tuned(request: Request, name: str, scale: Literal["published", "quick"]) ->
 
 def _write_down(request: TablesRequest, over: Over) -> None:
     """Tests every training, and writes and prints the tables; at once where that was done."""
-    folder = over.accepted.request.place.report(over.study.study_name)
+    folder = over.accepted.request.place.report(over.study.study_name) / "tables"
     tests = folder / f"tests-{over.study.user_attrs[KEY]}"
     trials = [trial for trial in finished(over.study) if METHOD in trial.params]
     markdown = folder / "tables.md"
@@ -220,13 +221,13 @@ def _results(over: Over, trials: Sequence[Recorded], folder: Path, scale: Scale)
 def _run(over: Over, trial: Recorded, folder: Path) -> Run:
     found, job = _tested(folder, str(root_of(trial))), over.job
     why = found.get("failure") or f"{state_of(trial)}: {trial.user_attrs.get('reason', '')}".removesuffix(": ")
-    batch = job.base.train.batch_size
-    slices = len(over.accepted.dataset.slices("train")) // batch * batch
+    batch, updates = job.base.train.batch_size, updates_of(job.space.configured(trial.params, job.base))
+    steps = len(over.accepted.dataset.slices("train")) // batch / updates.batches
     return Run(
         seed=int(trial.params[SEED]),
         patients=found.get("patients"),
         failure="" if found.get("patients") else why,
-        slices_seen=len(trial.user_attrs.get(EPOCHS, {})) * slices,
+        slices_seen=round(len(trial.user_attrs.get(EPOCHS, {})) * steps * updates.generator * batch),
         minutes=trial.user_attrs.get(TRAINED_S, 0.0) / 60,
     )
 
@@ -254,6 +255,13 @@ def _kind(weights: str) -> str:
     return weights if weights == "random" else "pretrained"
 
 
+def pictured(trained: Sequence[str]) -> list[str]:
+    """All of few methods; of many, those that people look for, or the first ones."""
+    if len(trained) <= len(PICTURED):
+        return list(trained)
+    return [name for name in PICTURED if name in trained] or list(trained)[: len(PICTURED)]
+
+
 def _pictures(over: Over, trials: Sequence[Recorded], tests: Path) -> list[Path]:
     """The fixed test slices by the methods, each with its first seed that came to an end; nothing where none did."""
     first: dict[str, Path] = {}
@@ -261,7 +269,7 @@ def _pictures(over: Over, trials: Sequence[Recorded], tests: Path) -> list[Path]
         arrays = tests / f"{root_of(trial)}.npz"
         if arrays.exists():
             first.setdefault(trial.params[METHOD], arrays)
-    names = [name for name in PICTURED if name in first] if len(first) > len(PICTURED) else list(first)
+    names = pictured(list(first))
     if not names:
         return []
     stored = {name: dict(np.load(first[name], allow_pickle=False)) for name in names}

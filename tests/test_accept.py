@@ -1,5 +1,7 @@
 """What a job checks before anything starts: each refusal names the setting, what was wanted and what came."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -7,14 +9,16 @@ import torch
 from rich.console import Console
 
 from medgan.accept import (
+    YOUNGER,
     dataset_for,
+    digest_of,
     features_of,
     nothing_left_behind,
     refuse_too_few_slices,
     refuse_what_cannot_train,
     with_weights,
 )
-from medgan.config import Config, with_values
+from medgan.config import Config, flatten, with_values
 from medgan.data.phantoms import write_phantoms
 from medgan.data.prepare import Request, prepare
 from medgan.data.split import ROLES
@@ -182,3 +186,15 @@ def test_a_prepared_data_set_is_taken_as_it_is_and_must_be_the_tasks(tmp_path, p
         dataset_for(str(folder), TASKS["pet2ct"], size=64, place=place, console=console)
     with pytest.raises(InputError, match="expected a data set for mr_motion at 32 px"):
         dataset_for(str(folder), TASKS["mr_motion"], size=32, place=place, console=console)
+
+
+def test_a_training_is_called_what_it_was_before_there_were_younger_settings():
+    plain = Config()
+    before = {
+        path: value
+        for path, value in flatten(plain).items()
+        if path not in (*YOUNGER, "train.epochs", "train.minutes", "generator.recompute")
+        and not path.startswith("metrics.lpips")
+    }
+    assert digest_of(plain) == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()
+    assert digest_of(plain) != digest_of(with_values(plain, {"train.accumulate": 2, "train.batch_size": 2}))

@@ -13,7 +13,7 @@ from medgan.place import find_place
 from medgan.presets.table import configured
 from medgan.search.goals import Goal
 from medgan.search.study import Identity, open_study
-from medgan.tables import TUNED, TablesRequest, reproduce_tables, space_of
+from medgan.tables import TUNED, TablesRequest, pictured, reproduce_tables, space_of
 from medgan.tasks import task_named
 
 
@@ -93,6 +93,32 @@ def test_one_seed_is_one_training_of_each_method(request_of):
     accepted = accept(replace(request.search, space=space), Console())
     assert accepted.target == 2
     assert {point["train.seed"] for point in space.beginnings(accepted.base)[:2]} == {0}
+
+
+def test_fewer_seeds_than_what_waits_are_refused(request_of):
+    def accepted(seeds):
+        request = request_of(methods=("medgan", "unet_l1"), seeds=seeds)
+        return accept(replace(request.search, space=space_of(request)), Console())
+
+    request_of().search.place.output.mkdir()
+    accepted(3).open_study()
+    with pytest.raises(
+        InputError, match=r"grid that holds all that waits in it; train.seed=2, method=medgan is in none"
+    ):
+        accepted(2).open_study()
+    assert len(accepted(4).open_study().get_trials()) == 8
+
+
+@pytest.mark.parametrize(
+    ("trained", "expected"),
+    [
+        ("cgan pan", "cgan pan"),
+        ("cgan medgan pan id_cgan unet_l1 pix2pix", "unet_l1 pix2pix medgan"),
+        ("cgan perceptual pan id_cgan fila_sgan cyclegan", "cgan perceptual pan id_cgan fila_sgan"),
+    ],
+)
+def test_at_most_five_methods_are_in_the_pictures(trained, expected):
+    assert pictured(trained.split()) == expected.split()
 
 
 def test_a_setting_that_moves_cannot_be_fixed(request_of):

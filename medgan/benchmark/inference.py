@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from medgan.benchmark.method import PAPER, QUICK, Setting, build_generator
 from medgan.benchmark.table import Row, spread_of
-from medgan.benchmark.timing import described, in_turns, rate, ratio
-from medgan.engine.precision import in_precision, is_fast_in_bfloat16
+from medgan.benchmark.timing import described, in_turns, is_fast_in_bfloat16, rate, ratio
+from medgan.engine.precision import in_precision
 from medgan.engine.speed import FORMATS, Speed, fitted
 
 BLOCKS, SLICES, BATCH = 6, 16, 16

@@ -17,12 +17,11 @@ from medgan.benchmark.method import QUICK, UPDATES, Setting, build_objective, bu
 from medgan.benchmark.phantoms import prepared_phantoms
 from medgan.benchmark.reference import Reference
 from medgan.benchmark.table import Row, spread_of
-from medgan.benchmark.timing import described
+from medgan.benchmark.timing import described, is_fast_in_bfloat16
 from medgan.data.augment import AUGMENTATIONS
 from medgan.data.dataset import Batches, PreparedDataset
 from medgan.engine.evaluate import evaluate
 from medgan.engine.feed import Feed, stacked
-from medgan.engine.precision import is_fast_in_bfloat16
 from medgan.engine.runtime import SingleProcess
 from medgan.engine.speed import Speed, Step, fastest
 from medgan.engine.steps import train_step

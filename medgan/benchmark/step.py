@@ -23,8 +23,7 @@ from medgan.benchmark.method import (
 )
 from medgan.benchmark.reference import Reference
 from medgan.benchmark.table import Row, Spread, spread_of
-from medgan.benchmark.timing import described, in_turns, rate, ratio, seconds
-from medgan.engine.precision import is_fast_in_bfloat16
+from medgan.benchmark.timing import described, in_turns, is_fast_in_bfloat16, rate, ratio, seconds
 from medgan.engine.speed import MODES, Speed, fastest, step_s
 from medgan.engine.speed import PLAIN as EAGER
 from medgan.engine.steps import train_step

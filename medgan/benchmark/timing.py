@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
 from medgan.benchmark.table import Spread, spread_of
+from medgan.engine.precision import has_bfloat16
 
 LEAST_ROUNDS = 3
 
@@ -64,6 +67,13 @@ def rate(count: float, times: Sequence[float]) -> Spread:
 def ratio(reference: Sequence[float], times: Sequence[float]) -> Spread:
     """How many times faster than the reference, round by round."""
     return spread_of([theirs / mine for theirs, mine in zip(reference, times, strict=True)])
+
+
+def is_fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it."""
+    if device.type == "cuda":
+        return has_bfloat16(device)
+    return re.search(r"\b(avx512_|amx_)?bf16\b", Path("/proc/cpuinfo").read_text()) is not None
 
 
 def described(device: torch.device) -> str:

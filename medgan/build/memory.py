@@ -17,7 +17,7 @@ from torch.utils.flop_counter import flop_registry
 from medgan.build.objective import build_objective
 from medgan.build.training import build_state, updates_of
 from medgan.config import Config, with_values
-from medgan.engine.precision import as_float32
+from medgan.engine.precision import mapped
 from medgan.engine.runtime import SingleProcess
 from medgan.engine.state import State, bare
 from medgan.engine.steps import look, update_discriminator, update_generator
@@ -171,7 +171,7 @@ def _cast_between(network: nn.Module) -> None:
     """Computes in bfloat16 between float32 images, as autocast does, which knows no meta device."""
     network.bfloat16()
     network.register_forward_pre_hook(lambda _, images: tuple(image.bfloat16() for image in images))
-    network.register_forward_hook(lambda _, images, outputs: as_float32(outputs))
+    network.register_forward_hook(lambda _, images, outputs: mapped(outputs, Tensor.float))
 
 
 def _of_ways(state: State) -> tuple[list[nn.Module], list[nn.Module]]:

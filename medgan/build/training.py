@@ -211,7 +211,7 @@ def _alike(config: Config) -> Config:
 def _fastest(config: Config, device: torch.device, ranks: int) -> Speed:
     """Tried once a process for the same shapes."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        return fastest(lambda speed: _random_step(config, device, ranks, speed), device, ranks=ranks)
+        return fastest(lambda speed: random_step(config, device, ranks=ranks, speed=speed), device, ranks=ranks)
 
 
 @lru_cache(maxsize=1)
@@ -220,8 +220,8 @@ def _make_room(config: Config) -> None:
     torch.compiler.reset()
 
 
-def _random_step(config: Config, device: torch.device, ranks: int, speed: Speed) -> Step:
-    """A step of a fresh training of this process alone, on random images of the configuration's shapes."""
+def random_step(config: Config, device: torch.device, *, ranks: int = 1, speed: Speed = PLAIN) -> Step:
+    """A step of a fresh training of this process alone, on random images: one rank's share of a batch."""
     state, objective = build_state(config, SingleProcess(device), speed), build_objective(config)
     updates, size = updates_of(config), config.data.size
     source, target = torch.rand(2, config.train.batch_size // ranks, 1, size, size, device=device) * 2 - 1

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pydicom
 from pydicom.config import disable_value_validation
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
@@ -31,7 +32,10 @@ KEYWORDS = (
     "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient",
     "FrameOfReferenceUID", "SamplesPerPixel", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "CorrectedImage",
 )  # fmt: skip
-TAGS: list[BaseTag | int] = sorted(Tag(keyword) for keyword in KEYWORDS)
+TAGS = {keyword: Tag(keyword) for keyword in KEYWORDS}
+LAST = max(map(int, TAGS.values()))
+NUMBERS = {"SamplesPerPixel", "Rows", "Columns"}  # the others are text in the file
+ESCAPE = b"\x1b"  # of a character set of its own (PS3.5 6.1.2.5)
 DAMAGE = (
     InvalidDicomError, BytesLengthException, EOFError, ValueError, TypeError, LookupError, AttributeError,
     OverflowError, RuntimeError, OSError, struct.error, zlib.error,
@@ -159,7 +163,7 @@ def read_slices(path: Path) -> list[Slice] | str:
             return "not DICOM"
         file.seek(0)
         try:
-            values = _text_of(read_partial(file, _after_last, specific_tags=TAGS))
+            values = _text_of(read_partial(file, _after_last, specific_tags=sorted(TAGS.values())))
         except DAMAGE:
             return "damaged DICOM header"
         kind = UID(values.get("SOPClassUID", "")).name
@@ -173,17 +177,24 @@ def read_slices(path: Path) -> list[Slice] | str:
 
 def _after_last(tag: BaseTag, representation: str | None, length: int) -> bool:
     """Whether an element comes after all of `KEYWORDS`: there reading stops."""
-    return tag > TAGS[-1]
+    return int(tag) > LAST
 
 
 def _text_of(header: pydicom.Dataset) -> dict[str, str]:
     """The text of `KEYWORDS`, several values with a backslash in between."""
-    values = {}
-    for keyword in KEYWORDS:
+    return {keyword: _text(header, keyword, tag) for keyword, tag in TAGS.items()}
+
+
+def _text(header: pydicom.Dataset, keyword: str, tag: BaseTag) -> str:
+    """Plain text as the file has it: converting it to pydicom's types and back takes as long as reading it."""
+    stored = header.get_item(tag)
+    value = stored.value if isinstance(stored, RawDataElement) else None
+    if isinstance(value, bytes) and keyword not in NUMBERS and value.isascii() and ESCAPE not in value:
+        parts: list[Any] = value.decode("ascii").split("\\")
+    else:
         value = header.get(keyword)
         parts = [value] if value is None or isinstance(value, str | int | float) else list(value)
-        values[keyword] = "\\".join("" if part is None else str(part).strip(" \0") for part in parts)
-    return values
+    return "\\".join("" if part is None else str(part).strip(" \0") for part in parts)
 
 
 def _frames(path: Path, file: BinaryIO, values: Mapping[str, str]) -> list[Slice]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -18,13 +17,6 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def is_fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for it."""
-    if device.type == "cuda":
-        return has_bfloat16(device)
-    return re.search(r"\b(avx512_|amx_)?bf16\b", Path("/proc/cpuinfo").read_text()) is not None
-
-
 def in_precision(network: nn.Module, precision: str, device: torch.device) -> nn.Module:
     """The network itself, its arithmetic in bfloat16 where that is asked for; what it returns is float32 always.
 
@@ -34,15 +26,15 @@ def in_precision(network: nn.Module, precision: str, device: torch.device) -> nn
 
         def autocast_forward(self: nn.Module, *images: Tensor, **settings: Any) -> Any:
             with torch.autocast(device.type, torch.bfloat16):
-                return as_float32(type(self).forward(self, *images, **settings))
+                return mapped(type(self).forward(self, *images, **settings), Tensor.float)
 
         network.forward = MethodType(autocast_forward, network)  # bound, so that a copy computes with its own weights
     return network
 
 
-def as_float32(outputs: Any) -> Any:
-    """What a network gives, a tensor or a tuple of such, with all tensors in float32."""
+def mapped(outputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """What a network gives, a tensor or a tuple of such, with every tensor changed."""
     if isinstance(outputs, Tensor):
-        return outputs.float()
-    parts = [as_float32(part) for part in outputs]
+        return change(outputs)
+    parts = [mapped(part, change) for part in outputs]
     return type(outputs)(*parts) if hasattr(outputs, "_fields") else tuple(parts)

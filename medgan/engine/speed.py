@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from medgan.data.atomic import write_atomically
+from medgan.engine.precision import mapped
 
 SPEED = "speed.json"
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -112,7 +113,8 @@ def fitted(network: nn.Module, speed: Speed) -> nn.Module:
         def forward(self: nn.Module, *images: Tensor, **settings: Any) -> Any:
             if self.training != mode:
                 return eager(*images, **settings)
-            return _own(fast(*images, **settings))
+            outputs = fast(*images, **settings)
+            return mapped(outputs, Tensor.clone)  # out of a CUDA graph's memory, which its next replay writes over
 
         network.forward = MethodType(forward, network)
     return network
@@ -170,14 +172,6 @@ def _timed(speed: Speed, step_of: Callable[[Speed], Step], device: torch.device)
         return step_s(step_of(speed), speed, device)
     finally:
         gc.collect()  # else the ways' networks add up
-
-
-def _own(outputs: Any) -> Any:
-    """Copies outside of a CUDA graph's memory, which its next replay writes over."""
-    if isinstance(outputs, Tensor):
-        return outputs.clone()
-    parts = [_own(part) for part in outputs]
-    return type(outputs)(*parts) if hasattr(outputs, "_fields") else tuple(parts)
 
 
 def _seconds(step: Step, device: torch.device) -> float:

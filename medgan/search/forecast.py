@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,8 @@ import torch
 from torch import nn
 
 from medgan.build.memory import estimate
-from medgan.build.objective import build_objective
-from medgan.build.training import build_state, updates_of
+from medgan.build.training import random_step, updates_of
 from medgan.config import Config
-from medgan.engine.runtime import SingleProcess
-from medgan.engine.steps import Batch, train_step
 from medgan.search.moves import Move
 from medgan.search.space import Scheduler, Space
 
@@ -125,12 +121,10 @@ def middle_of(move: Move) -> Any:
 
 def step_s(config: Config) -> float:
     """Seconds of one training step on the CPU: of the second, or, where the first is slow, of that one."""
-    runtime = SingleProcess(torch.device("cpu"))
-    state, objective = build_state(config, runtime), build_objective(config)
-    elapsed = 0.0
+    step, elapsed = random_step(config, torch.device("cpu")), 0.0
     for _ in range(2):
         began = time.perf_counter()
-        train_step(state, objective, _noise(config), updates_of(config))
+        step()
         elapsed = time.perf_counter() - began
         if elapsed > 5:
             break
@@ -151,9 +145,3 @@ def flops_per_s(device: torch.device) -> float:
             torch.cuda.synchronize(device)
         fastest = min(fastest, time.perf_counter() - began)
     return flops / fastest
-
-
-def _noise(config: Config) -> Iterator[Batch]:
-    shape = (config.train.batch_size, 1, config.data.size, config.data.size)
-    while True:
-        yield torch.rand(shape) * 2 - 1, torch.rand(shape) * 2 - 1

@@ -180,6 +180,12 @@ def finished(study: Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if is_finished(trial)]
 
 
+def queued(study: Study) -> list[dict[str, Any]]:
+    """The settings of every trial that waits to be begun."""
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return [dict(trial.system_attrs.get("fixed_params", {})) for trial in waiting]
+
+
 def is_feasible(trial: FrozenTrial) -> bool:
     """Whether it keeps every constraint."""
     return all(excess <= 0 for excess in trial.constraints.values())

@@ -13,8 +13,8 @@ import torch
 from medgan.benchmark import data, inference, memory, quality, scaling, step, validation
 from medgan.benchmark.method import QUICK
 from medgan.benchmark.phantoms import prepared_phantoms
+from medgan.benchmark.timing import is_fast_in_bfloat16
 from medgan.config import with_values
-from medgan.engine.precision import is_fast_in_bfloat16
 from medgan.engine.speed import Speed
 from medgan.errors import JobError
 

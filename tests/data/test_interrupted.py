@@ -70,6 +70,8 @@ def test_ctrl_c_while_all_processes_still_import_ends_without_a_traceback(phanto
     job = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env=os.environ | {"MEDGAN_HOME": str(tmp_path / "home")},
+        # a shell that runs the tests in the background has them, and their children, ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 20
     while len(children(job.pid)) < 2 and time.monotonic() < deadline:  # what counts resources, and the workers' server
