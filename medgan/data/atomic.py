@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write `content` under a temporary name beside `path` (mode 600), flush it to the disk, rename it to `path`."""
+def write_atomically(path: Path, *content: bytes | memoryview) -> None:
+    """Write the parts of `content` under a temporary name beside `path` (mode 600), flush them, rename it to `path`."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

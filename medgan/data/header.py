@@ -33,7 +33,8 @@ KEYWORDS = (
     "FrameOfReferenceUID", "SamplesPerPixel", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "CorrectedImage",
 )  # fmt: skip
 TAGS = {keyword: Tag(keyword) for keyword in KEYWORDS}
-LAST = max(map(int, TAGS.values()))
+WANTED: list[BaseTag | int] = sorted(TAGS.values())
+LAST = int(WANTED[-1])
 NUMBERS = {"SamplesPerPixel", "Rows", "Columns"}  # the others are text in the file
 ESCAPE = b"\x1b"  # of a character set of its own (PS3.5 6.1.2.5)
 DAMAGE = (
@@ -163,7 +164,7 @@ def read_slices(path: Path) -> list[Slice] | str:
             return "not DICOM"
         file.seek(0)
         try:
-            values = _text_of(read_partial(file, _after_last, specific_tags=sorted(TAGS.values())))
+            values = _text_of(read_partial(file, _after_last, specific_tags=WANTED))
         except DAMAGE:
             return "damaged DICOM header"
         kind = UID(values.get("SOPClassUID", "")).name

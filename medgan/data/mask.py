@@ -30,10 +30,17 @@ def body_mask(values: np.ndarray, above: float) -> np.ndarray:
     Returns:
         bool, (slices, rows, columns); nothing is set where no voxel is brighter.
     """
-    filled = _without_holes(values > above)
-    parts, num_parts = ndimage.label(filled)
+    bright = values > above
+    body = np.zeros_like(bright)
+    for box in ndimage.find_objects(bright.view(np.uint8)):  # one at most; there is no body outside of it
+        body[box] = _largest(_without_holes(bright[box]))
+    return body
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    parts, num_parts = ndimage.label(mask)
     if num_parts <= 1:
-        return filled
+        return mask
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0  # the outside
     return parts == sizes.argmax()

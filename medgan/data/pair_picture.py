@@ -90,10 +90,8 @@ def _jpeg(colors: np.ndarray) -> str:
 
 
 def _histogram(name: str, side: Side, *, top: float) -> Iterator[str]:
-    """How many voxels have which value, over all slices, as shares of the fullest bin on a logarithmic axis."""
-    counts = np.zeros(65536, np.int64)
-    for one in side.stored.view(np.uint16):
-        counts += np.bincount(one.ravel(), minlength=65536)
+    """How many voxels of every second row and column have which value, on a logarithmic axis up to the fullest bin."""
+    counts = np.bincount(side.stored[:, ::2, ::2].view(np.uint16).ravel(), minlength=65536)
     values = side.scale.physical(np.arange(65536, dtype=np.uint16).view(np.int16))
     present = np.flatnonzero(counts)
     low, high = (float(pick(*side.window, pick(values[present]))) for pick in (min, max))

@@ -226,7 +226,8 @@ def _convert_all(
     num_slices = sum(len(series.files) for job in jobs for series in (job.pair.source, job.pair.target) if series)
     worth = max(1, num_slices // SLICES_WORTH_A_PROCESS)
     records, reasons = {}, {}
-    results = each(partial(convert, plan=plan), jobs, processes=min(processes, worth))
+    largest_first = sorted(jobs, key=lambda job: -len(job.pair.target.planes))  # so that processes end together
+    results = each(partial(convert, plan=plan), largest_first, processes=min(processes, worth))
     for done, (job, result) in enumerate(results, start=1):
         if isinstance(result, str):
             reasons[job.patient] = result

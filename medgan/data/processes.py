@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -39,17 +40,17 @@ def each(
     """
     items = list(items)
     if processes == 1:
-        yield from ((item, function(item)) for item in items)
+        yield from ((item, _undisturbed(function, item)) for item in items)
         return
     context = get_context("forkserver")
     pool = ProcessPoolExecutor(processes, context, initializer=_follow, initargs=(os.getpid(),))
     try:
-        tasks = {pool.submit(function, item): item for item in items}
+        tasks = {pool.submit(_undisturbed, function, item): item for item in items}
         for task in reversed(list(tasks)) if caller == "helps" else ():
             if not task.cancel():
                 break
             item = tasks.pop(task)
-            yield item, function(item)
+            yield item, _undisturbed(function, item)
         for task in as_completed(tasks):
             yield tasks[task], task.result()
     except BrokenProcessPool:
@@ -73,6 +74,15 @@ def get_ready(module: str) -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _undisturbed(function: Callable[[Item], Result], item: Item) -> Result:
+    """Garbage is collected between two items, not within: what a series' headers are made of lives as long as it."""
+    gc.disable()
+    try:
+        return function(item)
+    finally:
+        gc.enable()
 
 
 def _follow(first: int) -> None:

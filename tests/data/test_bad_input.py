@@ -196,7 +196,13 @@ def test_odd_names_of_folders_work(patient, name):
 
 @pytest.mark.parametrize(
     ("character_set", "patient_id"),
-    [("ISO_IR 192", "Müller-山"), ("ISO_IR 100", "Müller"), ("ISO_IR 144", "Люкceмбypг"), ("ISO_IR 166", "นามสกุล")],
+    [
+        ("ISO_IR 192", "Müller-山"),
+        ("ISO_IR 100", "Müller"),
+        ("ISO_IR 144", "Люкceмбypг"),
+        ("ISO_IR 166", "นามสกุล"),
+        (["", "ISO 2022 IR 87"], "山田"),  # seven bits a byte, between escapes
+    ],
 )
 def test_a_patient_id_is_read_in_its_character_set(patient, character_set, patient_id):
     edit("CT", put(SpecificCharacterSet=character_set, PatientID=patient_id))(patient)

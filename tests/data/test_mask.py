@@ -1,4 +1,6 @@
 import numpy as np
+import pytest
+from scipy import ndimage
 
 from medgan.data.mask import body_mask, body_threshold
 from medgan.tasks import CT, MR
@@ -27,3 +29,14 @@ def test_the_threshold_is_minus_300_hu():
 def test_the_threshold_is_physical_or_a_share_of_the_volumes_own_window():
     assert body_threshold(CT, (-1000, 2000)) == -300
     assert body_threshold(MR, (20, 220)) == 40
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_is_scipys_filling_slice_by_slice_and_its_largest_part(seed):
+    draw = np.random.default_rng(seed)
+    hu = ndimage.gaussian_filter(draw.normal(size=(4, 24, 30)), 1.5)
+    hu[:, : 4 * (seed % 2)] = -1  # a body that touches the border of its slices, and one that does not
+    filled = np.stack([ndimage.binary_fill_holes(one) for one in hu > 0])
+    parts, _ = ndimage.label(filled)
+    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    np.testing.assert_array_equal(body_mask(hu, 0), largest)
