@@ -35,11 +35,12 @@ def check_values(array: np.ndarray, modality: str) -> None:
 
 
 def _check_ct(array: np.ndarray, low: float, high: float) -> None:
-    median = float(np.median(array))
-    plausible = CT_MEDIANS_HU[0] <= median <= CT_MEDIANS_HU[1]
+    lowest, highest = CT_MEDIANS_HU
+    plausible = lowest <= low <= high <= highest or lowest <= np.median(array) <= highest
     if not CT_LOWEST_HU <= low < 0 or high - low < CT_LEAST_RANGE_HU or not plausible:
         raise InputError(
-            f"CT: expected HU, about -1000 in air and 0 in water; got {low:g} to {high:g} with a median of {median:g}"
+            f"CT: expected HU, about -1000 in air and 0 in water; got {low:g} to {high:g} "
+            f"with a median of {np.median(array):g}"
         )
 
 

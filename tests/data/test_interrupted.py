@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from medgan.data.manifest import read_manifest
 from medgan.data.prepare import Request, prepare
@@ -33,6 +34,13 @@ def children(pid):
     """Processes that a process has started, and what those have."""
     found = [int(one) for one in subprocess.run(["pgrep", "-P", str(pid)], capture_output=True).stdout.split()]
     return found + [one for child in found for one in children(child)]
+
+
+def command_of(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_killed_in_the_middle_it_leaves_no_process_and_goes_on(phantoms, tmp_path):
@@ -74,9 +82,8 @@ def test_ctrl_c_while_all_processes_still_import_ends_without_a_traceback(phanto
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 20
-    while len(children(job.pid)) < 2 and time.monotonic() < deadline:  # what counts resources, and the workers' server
-        time.sleep(0.01)
-    time.sleep(0.2)
+    while not any(b"forkserver" in command_of(child) for child in children(job.pid)) and time.monotonic() < deadline:
+        pass  # it imports for a while from here on, as the first process does
     os.killpg(job.pid, signal.SIGINT)
     _, errors = job.communicate(timeout=30)
     assert job.returncode == 130
