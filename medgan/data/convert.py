@@ -91,8 +91,9 @@ def _converted(job: Job, plan: Plan) -> tuple[dict[str, Any], dict[str, np.ndarr
             f"{task.source.modality} and {task.target.modality} bodies overlap by {found.mask_overlap:.2f} (Dice); "
             f"expected at least {plan.least_overlap:g}"
         )
-    source_scale, source_stored = _as_int16(source.array[keep])
-    target_scale, target_stored = _as_int16(target.array[keep])
+    kept = slice(None) if keep.all() else keep  # no copy where nothing is dropped
+    source_scale, source_stored = _as_int16(source.array[kept])
+    target_scale, target_stored = _as_int16(target.array[kept])
     record = {
         "slices": int(keep.sum()),
         "slice_numbers": np.flatnonzero(keep).tolist(),
@@ -111,7 +112,7 @@ def _converted(job: Job, plan: Plan) -> tuple[dict[str, Any], dict[str, np.ndarr
         Side(task.source, source_stored, source_scale, windows[0]),
         Side(task.target, target_stored, target_scale, windows[1]),
     )
-    return record, {"source": source_stored, "target": target_stored, "mask": mask[keep]}, picture
+    return record, {"source": source_stored, "target": target_stored, "mask": mask[kept]}, picture
 
 
 def _source(job: Job, plan: Plan, target: Volume) -> tuple[Volume, list[str], dict[str, list]]:
@@ -150,8 +151,9 @@ def _agreement(source: Volume, target: Volume, mask: np.ndarray, source_above: f
 def _with_enough(source: np.ndarray, image: Image, window: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """Which slices show enough of the source, bool (slices,), and the source without NaN, which marks the outside."""
     inside = ~np.isnan(source)
-    active = (source > body_threshold(image, window)).sum(axis=(1, 2))  # NaN compares false
-    keep = (active > 0) & (active >= ENOUGH_SHARE * inside.sum(axis=(1, 2)))
+    above = body_threshold(image, window)
+    active = np.array([np.count_nonzero(one > above) for one in source])  # NaN compares false
+    keep = (active > 0) & (active >= ENOUGH_SHARE * np.array([np.count_nonzero(one) for one in inside]))
     if not keep.any():
         raise InputError(f"no slice of the {len(keep)} shows enough {image.modality}")
     return keep, np.where(inside, source, np.float32(image.background))

@@ -22,7 +22,7 @@ def check_values(array: np.ndarray, modality: str) -> None:
     Raises:
         InputError: values that are not finite, all the same, or far outside what the modality's unit allows.
     """
-    num_wrong = int(array.size - np.isfinite(array).sum())
+    num_wrong = array.size - np.count_nonzero(np.isfinite(array))
     if num_wrong:
         raise InputError(f"{modality}: {num_wrong} of {array.size} pixels are NaN or infinite; expected numbers")
     low, high = float(array.min()), float(array.max())
