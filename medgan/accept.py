@@ -81,7 +81,11 @@ class Accepted:
         return self.request.study or self.identity.default_name()
 
     def open_study(self) -> Study:
-        """The study that is asked for, made if there is none; where its search begins waits in it."""
+        """The study that is asked for, made if there is none; where its search begins waits in it.
+
+        Raises:
+            InputError: more of a grid waits in it than is asked for now, and would be trained in its place.
+        """
         study = open_study(
             self.request.place.study_uri,
             self.name,

@@ -170,7 +170,7 @@ def _unpack(archive: zipfile.ZipFile, folder: Path, left: int) -> None:
         if entry.is_dir():
             continue
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise NotImplementedError
+            raise zipfile.BadZipFile("neither stored nor deflated")
         with archive.open(entry) as source, (folder / f"{number}.dcm").open("wb") as file:
             while piece := source.read(PIECE):
                 left -= len(piece)

@@ -90,10 +90,7 @@ def test_a_trial_is_told_in_order_with_its_origin_pictures_and_an_honest_state(a
     arrays = {name: np.zeros((2, 8, 8), np.float32) for name in ("source", "output", "target")}
     np.savez(Path(trial.folder) / PICTURES, **arrays, titles=np.array(["patient aa slice 1", "patient aa slice 2"]))
     listening = recorder(tracker.opened)
-    listening.machine.ticks = (
-        0,
-        0,
-    )  # looked at long ago: in a test not one of the kernel's ticks may pass
+    listening.machine.ticks = 0, 0  # of long ago: during a test not one of the kernel's ticks may pass
     listening.started(trial)
     listening.epoch(trial, epoch_of(0.5))
     listening.ended(trial, {"state": "pruned", "reason": ""})
