@@ -34,9 +34,9 @@ def add():
 nodes = [add(), add()]
 print("address", cluster.address, flush=True)
 for line in sys.stdin:
-    verb, *raylet = line.split()
+    verb, *raylets = line.split()
     if verb == "remove":
-        node, = [node for node in nodes if node.all_processes["raylet"][0].process.pid == int(raylet[0])]
+        node = next(node for node in nodes if str(node.all_processes["raylet"][0].process.pid) in raylets)
         cluster.remove_node(node, allow_graceful=False)
         print("removed", flush=True)
     if verb == "add":
@@ -44,7 +44,8 @@ for line in sys.stdin:
         print("added", flush=True)
 cluster.shutdown()
 """
-"""Obeys lines on standard input; ends, with its nodes, when that is closed."""
+"""Obeys lines on standard input: `remove PIDS` ends the first added node whose raylet is among them; ends, with its
+nodes, when that is closed."""
 
 
 @pytest.fixture
@@ -70,9 +71,8 @@ def test_a_study_outlives_a_node_and_welcomes_another(tmp_path, dicom, search, p
     job = search(home, SPACE, "--study", "nodes", "--data", str(dicom), *places, RAY_ADDRESS=nodes.address)
     job.until(r"trial 0: epoch 2/")
     raylets = {process.parent for process in processes_of(home, "RayTrainWorker")}
-    head = min(process.pid for process in processes_of(home, "raylet/raylet"))
     assert len(raylets) == 2
-    nodes.tell(f"remove {max(raylets - {head})}")
+    nodes.tell(f"remove {' '.join(map(str, raylets))}")
     nodes.until("^removed")
     job.until(r"trial 0: .* the worker group restarts|trial 0: (interrupted|continues)")
     nodes.tell("add")
