@@ -22,7 +22,7 @@ from medgan.errors import InputError
 from medgan.metrics.table import overall_means
 from medgan.pipeline import Over, search
 from medgan.prepared import described
-from medgan.presets.table import PRESETS
+from medgan.presets.table import PRESETS, configured
 from medgan.provenance import PROVENANCE_FILE
 from medgan.report.panels import Panel, draw_panels, draw_translation
 from medgan.report.results import Method, Results, Run
@@ -132,6 +132,9 @@ def _tuned(request: Request, name: str, scale: Literal["published", "quick"]) ->
     preset = drawn.pop(METHOD, study.user_attrs.get(PRESET, REFERENCE))
     if preset != REFERENCE:
         raise InputError(f"--tuned {name}: expected its best trial to be of {REFERENCE}; it is of {preset}")
+    default, tuned = (configured(REFERENCE, values, small=scale == "quick") for values in ({}, drawn))
+    if tuned == default:
+        raise InputError(f"--tuned {name}: its best trial is {REFERENCE} as it stands; there is nothing to compare")
     return searched.Method(preset=REFERENCE, scale=scale, set=drawn)
 
 

@@ -70,11 +70,17 @@ def test_a_tuned_row_is_medgan_with_what_the_best_trial_drew(request_of):
     study = open_study(uri, "before", Identity("pet2ct", "data", "space"), goals=(Goal("val/ssim", "max"),))
     with pytest.raises(InputError, match="--tuned before: expected a study with a usable trial; it has none"):
         space_of(request)
-    for value, score in ((3.0, 0.5), (7.0, 0.6)):
-        drawn = {"loss.lambda_perceptual": optuna.distributions.FloatDistribution(1, 10)}
+
+    def best_is(value, score):
+        drawn = {"loss.lambda_perceptual": optuna.distributions.FloatDistribution(1, 100)}
         study.add_trial(
             optuna.trial.create_trial(params={"loss.lambda_perceptual": value}, distributions=drawn, value=score)
         )
+
+    best_is(20.0, 0.5)
+    with pytest.raises(InputError, match="its best trial is medgan as it stands; there is nothing to compare"):
+        space_of(request)
+    best_is(7.0, 0.6)
     space = space_of(request)
     default, tuned = space.corners(space.base({}))
     study.set_user_attr("preset", "pix2pix")
