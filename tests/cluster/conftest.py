@@ -222,11 +222,11 @@ def postgresql() -> Iterator[Callable[[str], str]]:
 
 @pytest.fixture(scope="session")
 def limit_memory() -> Callable[[Process], None]:
-    """`limit_memory(process)`: leaves a process 32 MiB less of addresses than it has now, until it ends."""
+    """`limit_memory(process)`: leaves a process 128 MiB of addresses beyond what it has now, until it ends."""
 
     def limit(process: Process) -> None:
         pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() - (32 << 20)
+        limit = pages * resource.getpagesize() + (128 << 20)
         resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
 
     return limit
