@@ -145,6 +145,12 @@ def processes_of() -> Callable[..., list[Process]]:
 
 
 @pytest.fixture(scope="session")
+def workers_of(processes_of) -> Callable[[Path], list[Process]]:
+    """`workers_of(home)`: the live Ray Train workers of the job with this MEDGAN_HOME."""
+    return lambda home: processes_of(home, "RayTrainWorker")
+
+
+@pytest.fixture(scope="session")
 def descendants() -> Callable[[int], set[Process]]:
     """`descendants(pid)`: the live processes below one, however far."""
 

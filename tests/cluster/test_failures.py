@@ -29,12 +29,12 @@ trials: 4
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory, dicom, search, processes_of, limit_memory):
+def job(tmp_path_factory, dicom, search, workers_of, limit_memory):
     """A finished job: one of its two workers has no memory for the larger network, and one rate diverges."""
     home = tmp_path_factory.mktemp("failures") / "home"
     told = search(home, SPACE, "--study", "failures", "--concurrent", "1", "--data", str(dicom))
     told.until(r"trial \d+: epoch 1/4")
-    limit_memory(processes_of(home, "RayTrainWorker")[0])
+    limit_memory(workers_of(home)[0])
     assert told.end(2 * LIMIT_S) == 0, told.text
     return told
 

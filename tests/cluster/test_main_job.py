@@ -1,6 +1,5 @@
 """The main job on real Ray, MLflow, Optuna and DICOM: it survives a killed worker, Ctrl-C, and trials that diverge."""
 
-import os
 import re
 import signal
 import subprocess
@@ -13,7 +12,6 @@ import optuna
 import pydicom
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
 LIMIT_S = 200
 SPACE = """
 set:
@@ -34,50 +32,6 @@ trials: 3
 DIVERGING = SPACE.replace("{log: [1.0e-3, 2.0e-3]}", "{log: [1.0e+20, 1.0e+22]}").replace("trials: 3", "trials: 2")
 
 
-class Job:
-    """The job as a person starts it, its output line by line."""
-
-    def __init__(self, home: Path, space: str, *arguments: str) -> None:
-        (home.parent / "space.yaml").write_text(space)
-        command = [sys.executable, str(REPOSITORY / "jobs" / "tune_pet2ct.py"), "--space", "space.yaml", *arguments]
-        environment = {**os.environ, "MEDGAN_HOME": str(home)}
-        environment.pop("RAY_ADDRESS", None)
-        self.home, self.lines = home, []
-        self.process = subprocess.Popen(
-            command, cwd=home.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    def until(self, pattern: str) -> str:
-        """Reads on until a line matches."""
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip())
-            if re.search(pattern, line):
-                return line
-        raise AssertionError(f"{pattern!r} never came:\n{self.text}")
-
-    def end(self) -> int:
-        """The exit code."""
-        self.lines += self.process.communicate(timeout=LIMIT_S)[0].splitlines()
-        return self.process.returncode
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
-
-
-def workers_of(home: Path) -> list[int]:
-    """Process ids of the Ray Train workers that this job's cluster runs."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            is_worker = b"RayTrainWorker" in (process / "cmdline").read_bytes()
-            if is_worker and f"MEDGAN_HOME={home}\0".encode() in (process / "environ").read_bytes():
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
-
-
 def trials_of(home: Path) -> list[optuna.trial.FrozenTrial]:
     storage = optuna.storages.RDBStorage(f"sqlite:///{home / 'study.db'}")
     (summary,) = optuna.get_all_study_summaries(storage)
@@ -85,13 +39,12 @@ def trials_of(home: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 @pytest.fixture(scope="module")
-def disturbed(tmp_path_factory):
+def disturbed(tmp_path_factory, search, workers_of):
     """A finished job, one of whose workers was killed in its first trial."""
-    job = Job(tmp_path_factory.mktemp("disturbed") / "home", SPACE)
+    job = search(tmp_path_factory.mktemp("disturbed") / "home", SPACE)
     job.until(r"trial 0: epoch 2/4")
-    pids = workers_of(job.home)
-    assert len(pids) == 2
-    os.kill(pids[-1], signal.SIGKILL)
+    first, last = workers_of(job.home)
+    last.kill()
     assert job.end() == 0, job.text
     return job
 
@@ -138,9 +91,9 @@ def test_mlflow_holds_parameters_losses_metrics_pictures_and_provenance(disturbe
         assert [file.path for file in client.list_artifacts(run.info.run_id, "pictures")] == ["pictures/validation.png"]
 
 
-def test_the_best_is_registered_and_asking_again_prints_it_at_once(disturbed):
+def test_the_best_is_registered_and_asking_again_prints_it_at_once(disturbed, search):
     assert re.search(r"Registered medgan-pet2ct-phantom version 1 as challenger", disturbed.text)
-    again = Job(disturbed.home, SPACE)
+    again = search(disturbed.home, SPACE)
     assert again.end() == 0
     assert "3 of 3 trials done" in again.text
     assert "Registered medgan-pet2ct-phantom version 1" in again.text
@@ -173,8 +126,8 @@ def test_no_patient_is_named_outside_the_dicom_itself(disturbed):
 
 
 @pytest.mark.timeout(2 * LIMIT_S)
-def test_ctrl_c_ends_within_15_s_and_the_same_command_goes_on_with_what_is_left(tmp_path):
-    job = Job(tmp_path / "home", SPACE)
+def test_ctrl_c_ends_within_15_s_and_the_same_command_goes_on_with_what_is_left(tmp_path, search, workers_of):
+    job = search(tmp_path / "home", SPACE)
     job.until(r"trial 0: epoch 2/4")
     began = time.monotonic()
     job.process.send_signal(signal.SIGINT)
@@ -182,7 +135,7 @@ def test_ctrl_c_ends_within_15_s_and_the_same_command_goes_on_with_what_is_left(
     assert time.monotonic() - began < 15
     assert "the same command goes on from there" in job.text
     assert not workers_of(job.home)
-    again = Job(tmp_path / "home", SPACE)
+    again = search(tmp_path / "home", SPACE)
     assert again.end() == 0, again.text
     assert re.search(r"trial 0: continues after epoch [23], from its checkpoint", again.text)
     states = [trial.state.name for trial in trials_of(job.home)]
@@ -191,8 +144,8 @@ def test_ctrl_c_ends_within_15_s_and_the_same_command_goes_on_with_what_is_left(
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_trials_that_diverge_are_failed_with_the_reason_and_the_job_fails(tmp_path):
-    job = Job(tmp_path / "home", DIVERGING)
+def test_trials_that_diverge_are_failed_with_the_reason_and_the_job_fails(tmp_path, search):
+    job = search(tmp_path / "home", DIVERGING)
     assert job.end() == 1, job.text
     assert "failed: no trial of" in job.text
     for trial in trials_of(job.home):

@@ -64,13 +64,13 @@ def nodes(tmp_path, command, descendants):
 
 @pytest.mark.slow
 @pytest.mark.timeout(LIMIT_S)
-def test_a_study_outlives_a_node_and_welcomes_another(tmp_path, dicom, search, postgresql, processes_of, nodes):
+def test_a_study_outlives_a_node_and_welcomes_another(tmp_path, dicom, search, postgresql, workers_of, nodes):
     uris = [postgresql(f"nodes_{store}") for store in ("study", "mlflow")]
     places = ["--study-uri", uris[0], "--tracking-uri", uris[1]]
     home = tmp_path / "home"
     job = search(home, SPACE, "--study", "nodes", "--data", str(dicom), *places, RAY_ADDRESS=nodes.address)
     job.until(r"trial 0: epoch 2/")
-    raylets = {process.parent for process in processes_of(home, "RayTrainWorker")}
+    raylets = {process.parent for process in workers_of(home)}
     assert len(raylets) == 2
     nodes.tell(f"remove {' '.join(map(str, raylets))}")
     nodes.until("^removed")
