@@ -6,6 +6,7 @@ import os
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -241,7 +242,8 @@ def _decoded(series: Series) -> tuple[np.ndarray, list[pydicom.Dataset]]:
 def _pixels(path: Path, modality: str, number: int, size: tuple[int, ...]) -> tuple[pydicom.Dataset, np.ndarray]:
     """A file's header without its pixels, and these as stored, (frames, rows, columns)."""
     with damage_is(f"{modality}: expected a DICOM file; reading that of slice {number}"):
-        dataset = pydicom.dcmread(path)
+        with BytesIO(path.read_bytes()) as file:  # parsing reads bit by bit: a fifth faster than from disk
+            dataset = pydicom.dcmread(file)
         syntax = dataset.file_meta.get("TransferSyntaxUID")
         name = UID(syntax).name if syntax in UID_dictionary else "a private one"
     with damage_is(
