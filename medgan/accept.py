@@ -21,14 +21,14 @@ from medgan.data import prepare
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import FILE_NAME
 from medgan.data.phantoms import write_phantoms
-from medgan.data.remote import fetched, is_remote
+from medgan.data.remote import fetched
 from medgan.distributed.cluster import is_given, machine, resources_for
 from medgan.errors import InputError
 from medgan.lock import is_held
 from medgan.metrics.table import measured
 from medgan.models.extractor import load_extractor
 from medgan.models.weights import download_weights
-from medgan.place import Place, shown
+from medgan.place import Place, is_remote, shown
 from medgan.prepared import prepared
 from medgan.search.budget import limited
 from medgan.search.goals import COSTS

@@ -67,12 +67,12 @@ def prepare(
     from medgan.data.plan import read_plan
     from medgan.data.prepare import Request
     from medgan.data.prepare import plan_only as write_plan
-    from medgan.data.remote import is_remote, publish
-    from medgan.place import find_place
+    from medgan.place import find_place, is_remote
     from medgan.prepared import described, prepared
     from medgan.tasks import task_named
 
-    folder = Path(out).expanduser().absolute() if out and not is_remote(out) else None
+    url = out if out and is_remote(out) else None
+    folder = Path(out).expanduser().absolute() if out and not url else None
     plan = read_plan(folder) if folder else None
     request = Request(
         source=source.expanduser().absolute(),
@@ -88,8 +88,10 @@ def prepare(
             print(f"{write_plan(request)}: edit it, then run the same command without --plan-only")
             return
         folder = prepared(request, Console(highlight=False))
-        if out and is_remote(out):
-            publish(folder, out)
+        if url:
+            from medgan.data.remote import publish  # fsspec takes a moment, which few need
+
+            publish(folder, url)
     manifest = read_manifest(folder)
     for note in manifest.notes:
         print(note)
@@ -98,8 +100,8 @@ def prepare(
         print("too few patients to split: all are test patients, on whom a model can be measured")
     print(f"data set {folder}, digest {manifest.digest[:12]}")
     print(f"report   {folder / 'report.html'}")
-    if out and is_remote(out):
-        print(f"copied   {out}")
+    if url:
+        print(f"copied   {url}")
 
 
 @app.command()

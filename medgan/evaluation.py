@@ -23,7 +23,7 @@ from medgan.engine.evaluate import Perceptual, evaluate
 from medgan.engine.runtime import Runtime, SingleProcess
 from medgan.errors import Diverged, InputError, JobError
 from medgan.metrics.table import Patients, patient_means
-from medgan.place import Place
+from medgan.place import Place, is_remote
 from medgan.prepared import prepared
 from medgan.serving.cost import measure_cost
 from medgan.serving.model import ModelManifest, load_translator, read_manifest
@@ -75,7 +75,7 @@ def dataset_for_model(data: str, manifest: ModelManifest, *, place: Place, conso
         InputError: no images for the model's task, or an output folder whose key is not the model's.
     """
     source = Path(data).expanduser().absolute()
-    if remote.is_remote(data):
+    if is_remote(data):
         source = remote.fetched(data, place.datasets / "remote")
     if (source / FILE_NAME).exists():
         return PreparedDataset.open(source)

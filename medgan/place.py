@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+def is_remote(place: str) -> bool:
+    """Whether a place is a URL, not a path."""
+    return "://" in place
+
+
 @dataclass(frozen=True)
 class Place:
     """The output folder, and the two stores that may lie elsewhere.

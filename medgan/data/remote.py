@@ -15,11 +15,6 @@ from medgan.data.manifest import FILE_NAME, STATES, Manifest, Patient, parsed_ma
 from medgan.errors import InputError, JobError
 
 
-def is_remote(place: str) -> bool:
-    """Whether a place is a URL, not a path."""
-    return "://" in place
-
-
 def fetched(url: str, cache: Path) -> Path:
     """The folder of a local copy of the newest state; arrays that were fetched before are not fetched again.
 

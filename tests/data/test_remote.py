@@ -6,8 +6,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from medgan.data.dataset import PreparedDataset
-from medgan.data.remote import fetched, is_remote, publish
+from medgan.data.remote import fetched, publish
 from medgan.errors import InputError, JobError
+from medgan.place import is_remote
 
 
 @pytest.fixture(scope="module")
