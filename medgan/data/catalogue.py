@@ -13,6 +13,8 @@ from medgan.errors import InputError
 from medgan.tasks import ARBITRARY_UNIT
 
 PHANTOM_MODEL = "medgan phantom"
+SYNTHETIC_LABEL = "SYNTHETIC - NOT FOR DIAGNOSIS"
+"""In the Series Description of every series that a network made, for readers that drop the Synthetic Data attribute."""
 UNITS = {"CT": "HU", "PT": "SUV"}
 
 
@@ -26,6 +28,7 @@ class Series:
         planes: where each lies, in the same order.
         attenuation_corrected: False only where a PET header says that the correction was not made.
         phantom: the series was written by `medgan phantoms`.
+        synthetic: a network or the like made it, by Synthetic Data (0008,001C) or our label; it is no ground truth.
     """
 
     patient_id: str
@@ -38,6 +41,7 @@ class Series:
     planes: tuple[Plane, ...]
     attenuation_corrected: bool = True
     phantom: bool = False
+    synthetic: bool = False
 
     @cached_property
     def affine(self) -> np.ndarray:
@@ -85,3 +89,12 @@ class Survey:
     series: list[Series]
     problems: list[Problem]
     passed_over: dict[str, int]
+
+    @property
+    def acquired(self) -> list[Series]:
+        """The series that are not synthetic."""
+        return [one for one in self.series if not one.synthetic]
+
+    @property
+    def synthetic(self) -> list[Series]:
+        return [one for one in self.series if one.synthetic]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medgan.data.catalogue import Problem
+from medgan.data.catalogue import Problem, Survey
 from medgan.data.pairing import Pair, pair
 from medgan.data.series import survey
 from medgan.data.split import patient_hash
@@ -41,7 +42,8 @@ def find(source: Path, task: Task, key: bytes, *, source_match: str, target_matc
     """
     try:
         surveyed = survey(source, processes=processes)
-        pairs, problems = pair(surveyed.series, task, root=source, source_match=source_match, target_match=target_match)
+        series, match = surveyed.acquired, {"source_match": source_match, "target_match": target_match}
+        pairs, problems = pair(series, task, root=source, **match)
     except InputError as error:
         raise InputError(str(error) if str(source) in str(error) else f"{source}: {error}") from None
     faults = _by_patient(surveyed.problems, key)
@@ -59,9 +61,13 @@ def find(source: Path, task: Task, key: bytes, *, source_match: str, target_matc
         pairs=dict(sorted(usable.items())),
         set_aside=_by_patient(problems, key) | broken,
         broken=frozenset(broken),
-        passed_over=dict(sorted(surveyed.passed_over.items())),
+        passed_over=dict(sorted((Counter(surveyed.passed_over) + _synthetic(surveyed)).items())),
         phantom=_phantom(usable),
     )
+
+
+def _synthetic(surveyed: Survey) -> Counter[str]:
+    return Counter({"synthetic image": len({path for one in surveyed.synthetic for path in one.files})})
 
 
 def _by_patient(problems: list[Problem], key: bytes) -> dict[str, str]:

@@ -35,7 +35,7 @@ def frame_headers(dataset: Dataset) -> list[Dataset]:
 
     Shared and per-frame attributes lie on the top level. Of PET, whose units and corrections an enhanced file
     says in other words, `Units`, `CorrectedImage` and `DecayCorrection` are said in the classic ones (C.8.22,
-    C.7.6.16.2.11).
+    C.7.6.16.2.11). `ReferencedFrameNumber` is the frame's own, by which an image made of it refers to it.
 
     Args:
         dataset: an enhanced or legacy converted enhanced CT, MR or PET image; its pixels are not needed.
@@ -55,16 +55,17 @@ def frame_headers(dataset: Dataset) -> list[Dataset]:
     common = Dataset()
     common.update({element.tag: element for element in dataset if _belongs_to_every_frame(element.tag)})
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    return [_frame_header(common, shared, own) for own in groups]
+    return [_frame_header(common, shared, own, number) for number, own in enumerate(groups, start=1)]
 
 
 def _belongs_to_every_frame(tag: int) -> bool:
     return tag >> 16 not in (0x5200, 0x7FE0)  # functional groups, pixels
 
 
-def _frame_header(common: Dataset, shared: Dataset, own: Dataset) -> Dataset:
+def _frame_header(common: Dataset, shared: Dataset, own: Dataset, number: int) -> Dataset:
     header = Dataset()
     header.update(common)
+    _put(header, ReferencedFrameNumber=number)
     for group in (shared, own):
         for macro in MACROS:
             for item in (group.get(macro) or [])[:1]:

@@ -20,17 +20,18 @@ from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID
+from pydicom.uid import UID, MediaStorageDirectoryStorage
 
-from medgan.data.catalogue import PHANTOM_MODEL
+from medgan.data.catalogue import PHANTOM_MODEL, SYNTHETIC_LABEL
 from medgan.data.frames import frame_headers
 from medgan.data.geometry import Plane
 from medgan.errors import InputError
 
 KEYWORDS = (
-    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "ManufacturerModelName",
-    "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient",
-    "FrameOfReferenceUID", "SamplesPerPixel", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "CorrectedImage",
+    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "SyntheticData", "Modality",
+    "SeriesDescription", "ManufacturerModelName", "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
+    "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID", "SamplesPerPixel", "NumberOfFrames",
+    "Rows", "Columns", "PixelSpacing", "CorrectedImage",
 )  # fmt: skip
 TAGS = {keyword: Tag(keyword) for keyword in KEYWORDS}
 WANTED: list[BaseTag | int] = sorted(TAGS.values())
@@ -63,6 +64,7 @@ REQUIRED = {
     "Columns": "Columns",
 }
 LARGEST_MM = 1e6
+DAMAGED, EMPTY = "damaged DICOM header", "empty file"
 _HARMLESS = re.compile(r"(?!.*\d{5})[A-Za-z0-9_. -]{1,16}")
 
 
@@ -128,7 +130,7 @@ class Slice(NamedTuple):
         plane: None where `faults` says what is wrong with it.
         faults: such as "no Image Position (Patient)"; empty for a slice that can be used.
         attenuation_corrected: see `Series`.
-        phantom: see `Series`.
+        phantom, synthetic: see `Series`.
     """
 
     path: Path
@@ -143,6 +145,7 @@ class Slice(NamedTuple):
     faults: tuple[str, ...]
     attenuation_corrected: bool
     phantom: bool
+    synthetic: bool
 
     @property
     def group(self) -> tuple[str, ...]:
@@ -159,14 +162,18 @@ def read_slices(path: Path) -> list[Slice] | str:
     with path.open("rb") as file, tolerant():
         head = file.read(132)
         if not head:
-            return "empty file"
+            return EMPTY
         if head[128:] != b"DICM":
             return "not DICOM"
         file.seek(0)
         try:
-            values = _text_of(read_partial(file, _after_last, specific_tags=WANTED))
+            header = read_partial(file, _after_last, specific_tags=WANTED)
+            values = _text_of(header)
+            is_index = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
         except DAMAGE:
-            return "damaged DICOM header"
+            return DAMAGED
+        if not values["SOPClassUID"] and not is_index:
+            return DAMAGED
         kind = UID(values.get("SOPClassUID", "")).name
         reason = _reason_to_pass_over(values, kind)
         if reason:
@@ -241,6 +248,7 @@ def _slice(path: Path, frame: int, values: Mapping[str, str]) -> Slice:
         faults=tuple(faults),
         attenuation_corrected="ATTN" in (values.get("CorrectedImage") or "ATTN").split("\\"),
         phantom=values.get("ManufacturerModelName") == PHANTOM_MODEL,
+        synthetic=values.get("SyntheticData") == "YES" or SYNTHETIC_LABEL in values.get("SeriesDescription", ""),
     )
 
 

@@ -6,7 +6,7 @@ import gzip
 import math
 import re
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,14 +31,19 @@ MODALITIES = {
 MASKS = frozenset(["mask", "seg", "dseg", "label", "labels"])
 """Parts of the file name, without case, of what holds no intensities."""
 SHARED = "nifti"
-"""Study and frame of reference of every NIfTI image: whether two show the same place, their geometry must tell."""
-_SUBJECT = re.compile(r"sub-[A-Za-z0-9+]+(?=[_\-. ]|$)")
+"""Frame of reference of every NIfTI image, and study without a session: their geometry must tell who shares a place."""
+ONE_FOLDER = (
+    "NIfTI: the folder that is to name the patient stands in several places; name him in the files: sub-ID_ct.nii"
+)
+_SUBJECT = re.compile(r"(sub-[A-Za-z0-9+]+)(?:_(ses-[A-Za-z0-9+]+))?(?=[_\-. ]|$)")
 
 
 class _Name(NamedTuple):
     """What the name of a file says."""
 
     patient_id: str
+    session: str
+    is_told_by_folder: bool
     modalities: frozenset[str]
     is_mask: bool
 
@@ -52,8 +57,9 @@ def find_nifti(paths: Sequence[Path], folder: Path, passed_over: Counter[str]) -
     """A series for each image, by its header and its name.
 
     Parts of the name lie between `_`, `-`, `.` and spaces. One of them tells the modality, the rest is the patient's
-    id; where there is no rest, the id is the name of the folder that holds the file. A name that begins with `sub-`
-    and a label tells the patient by these alone, whatever session or run follows (BIDS, "Entities").
+    id; where there is no rest, the id is the name of the folder that holds the file, the only one of that name. A name
+    that begins with `sub-` and a label tells the patient by these alone, and the study by `ses-` and a label after
+    them, whatever run follows (BIDS, "Entities").
 
     Args:
         paths: NIfTI images below `folder`.
@@ -64,13 +70,18 @@ def find_nifti(paths: Sequence[Path], folder: Path, passed_over: Counter[str]) -
         The images that can be used, and those that cannot.
     """
     series, problems = [], []
-    for path in paths:
-        name = _named(path)
+    names = {path: _named(path) for path in paths}
+    folders: dict[str, set[Path]] = defaultdict(set)
+    for path, name in names.items():
+        if name.is_told_by_folder:
+            folders[name.patient_id].add(path.parent)
+    for path, name in names.items():
         reason = _reason_to_pass_over(path, name)
         if reason:
             passed_over[reason] += 1
             continue
-        found = _series(path, folder, name)
+        several = name.is_told_by_folder and len(folders[name.patient_id]) > 1
+        found = Problem(name.patient_id, ONE_FOLDER) if several else _series(path, folder, name)
         if isinstance(found, Series):
             series.append(found)
         else:
@@ -168,7 +179,7 @@ def _series(path: Path, folder: Path, name: _Name) -> Series | Problem:
     frames, planes = _planes(reader)
     return Series(
         patient_id=patient_id,
-        study_uid=SHARED,
+        study_uid=name.session or SHARED,
         series_uid=str(path.relative_to(folder)),
         frame_of_reference=SHARED,
         modality=modality,
@@ -188,7 +199,9 @@ def _named(path: Path) -> _Name:
             rest += separator + part if rest else part
     words = {part.lower() for part in parts}
     return _Name(
-        patient_id=subject[0] if subject else rest or path.absolute().parent.name,
+        patient_id=subject[1] if subject else rest or path.absolute().parent.name,
+        session=(subject[2] or "") if subject else "",
+        is_told_by_folder=not subject and not rest,
         modalities=frozenset(MODALITIES[word] for word in words if word in MODALITIES),
         is_mask=bool(words & MASKS),
     )

@@ -26,6 +26,7 @@ from medgan.errors import InputError
 CHUNK = 100  # files whose headers are read in one go
 WORTH_PROCESSES = 900  # files; fewer are read before a process has started
 UNREADABLE = "unreadable (permission)"
+HIDDEN = "hidden file"
 NO_WAY = "link in a circle or broken"
 
 
@@ -46,7 +47,12 @@ def survey(folder: Path, *, processes: int = 1) -> Survey:
         raise InputError(f"{folder}: expected a folder of DICOM files; there is no such folder")
     passed_over: Counter[str] = Counter()
     groups: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
-    paths = list(files_below(folder, passed_over))
+    paths = []
+    for path in files_below(folder, passed_over):
+        if path.name.startswith("."):
+            passed_over[HIDDEN] += 1
+        else:
+            paths.append(path)
     images = [path for path in paths if is_nifti(path)]
     for slices in _read_all([path for path in paths if not is_nifti(path)], processes):
         if isinstance(slices, str):
@@ -211,6 +217,7 @@ def _sorted_series(slices: Sequence[Slice]) -> Series:
         planes=tuple(planes[index] for index in order),
         attenuation_corrected=all(one.attenuation_corrected for one in slices),
         phantom=first.phantom,
+        synthetic=any(one.synthetic for one in slices),
     )
 
 

@@ -27,7 +27,7 @@ from medgan.tasks import Task
 ANSWER = "derived.zip"
 DERIVED = "derived"
 ON_GRID = 2  # volumes held on the network's grid at once: what goes in, and what comes out
-HARMLESS = ("not DICOM", "same slice twice")
+HARMLESS = ("not DICOM", "hidden file", "same slice twice")
 
 
 def answer(
@@ -107,6 +107,8 @@ def _one_series(upload: Path, task: Task) -> Series:
     problems = "; ".join(sorted({problem.reason for problem in found.problems})[:3])
     if problems:
         raise Refusal(422, f"expected one {modality} series that can be used; found one that cannot: {problems}")
+    if found.synthetic:
+        raise Refusal(422, f"expected an acquired {modality} series; found {counted(found.synthetic)}, synthetic")
     if [series.modality for series in found.series] != [modality]:
         patients = len({series.patient_id for series in found.series})
         raise Refusal(

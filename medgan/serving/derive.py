@@ -112,7 +112,13 @@ def write_derived(
                 **_of_same_modality(header, task, storage),
                 **modules.plane(volume, index),
                 **({storage.slice_index: index + 1} if storage.slice_index else {}),
-                **modules.derivation(task, model, sop_class=header.SOPClassUID, sop_instance=header.SOPInstanceUID),
+                **modules.derivation(
+                    task,
+                    model,
+                    sop_class=header.SOPClassUID,
+                    sop_instance=header.SOPInstanceUID,
+                    frame=header.get("ReferencedFrameNumber"),
+                ),
                 "PixelData": pixels[index].astype("<u2", copy=False).tobytes(),
             }
             _write(partial / name, {key: value for key, value in {**shared, **own}.items() if key not in storage.never})

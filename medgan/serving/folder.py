@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
@@ -15,9 +15,9 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from medgan.data.catalogue import Series
-from medgan.data.header import DAMAGE, damage_is
+from medgan.data.header import DAMAGE, DAMAGED, EMPTY, damage_is
 from medgan.data.nifti import is_nifti
-from medgan.data.series import read_volume, representative_headers, survey
+from medgan.data.series import UNREADABLE, read_volume, representative_headers, survey
 from medgan.data.volume import Volume
 from medgan.errors import InputError, JobError
 from medgan.lock import held
@@ -27,6 +27,7 @@ from medgan.serving.translate import Translator, translate_volume
 
 FIRST_FILE = "00001.dcm"
 TAKEN_S = 1.0  # long enough for a look at the lock, too short for a run
+MAY_BE_SLICES = (EMPTY, DAMAGED, UNREADABLE)
 PARTIAL = "[0-9a-f]" * 8  # what `write_derived` puts into the name of a folder that is not whole yet
 
 
@@ -57,22 +58,23 @@ def translate_folder(
         The folders written, one a series.
 
     Raises:
-        InputError: no series of that modality, `out` is taken, another process writes there, or the only series
-            cannot be used.
-        JobError: some of several series cannot be used; the others are written.
+        InputError: no series of that modality, `out` is taken or cannot appear by renaming, another process writes
+            there, what is there was made of other slices than there are now, or the only series cannot be used.
+        JobError: some of several series cannot be used, or files cannot be read that may be slices; what could be
+            translated is written.
     """
     place = out.resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with held(place.with_name(f".{place.name}.lock"), f"output {out}", limit_s=TAKEN_S):
+    _refuse_where_nothing_can_appear(place, out)
+    with held(_lock_of(place), f"output {out}", limit_s=TAKEN_S):
         written = _written(out, facts)
-        wanted = _wanted(translator, source, progress)
-        left = [series for series in wanted if _image(series) not in written]
+        wanted, num_unreadable = _wanted(translator, source, progress)
+        left = [series for series in wanted if not _is_there(series, written)]
         if len(left) < len(wanted):
             progress(f"{len(wanted) - len(left)} of {len(wanted)} series are there already")
-        if left and out in written.values():
+        if left and out in written:
             raise InputError(f"output {out}: it holds one series, and there are {len(left)} more; give another folder")
         named = (out / f"series-{number:03d}" for number in count(1))
-        free = (folder for folder in named if folder not in written.values())
+        free = (folder for folder in named if folder not in written)
         folders = [next(free) for _ in left] if len(wanted) > 1 or written else [out] * len(left)
         run = _Run(translator, facts, progress, advance, list(zip(left, folders, strict=True)))
         run.translate_all()
@@ -82,11 +84,32 @@ def translate_folder(
             raise JobError(
                 f"{len(run.failed)} of {len(wanted)} series could not be translated; the lines above say why"
             )
+        if num_unreadable:
+            files = "1 file could not be read, and may be a slice that is missing"
+            if num_unreadable > 1:
+                files = f"{num_unreadable} files could not be read, and may be slices that are missing"
+            raise JobError(f"{source}: {files}")
         return folders
 
 
-def _written(out: Path, facts: ModelFacts) -> dict[str, Path]:
-    """First source image -> folder of what the same model wrote; what a killed run left half is removed.
+def _refuse_where_nothing_can_appear(place: Path, out: Path) -> None:
+    """Refuses a mount point, and what lies in a folder that cannot be written: a result takes its name by renaming."""
+    expected = f"output {out}: expected a folder that appears by renaming when it is whole"
+    if place.is_mount():
+        raise InputError(f"{expected}; it is a mount point: give one below it")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _lock_of(place).touch()
+    except OSError as error:
+        raise InputError(f"{expected}; {place.parent} cannot be written: {error.strerror}") from None
+
+
+def _lock_of(place: Path) -> Path:
+    return place.with_name(f".{place.name}.lock")
+
+
+def _written(out: Path, facts: ModelFacts) -> dict[Path, frozenset[str]]:
+    """Folder -> source images of what the same model wrote; what a killed run left half is removed.
 
     Raises:
         InputError: there is something else.
@@ -103,8 +126,8 @@ def _written(out: Path, facts: ModelFacts) -> dict[str, Path]:
     if not out.is_dir():
         raise refused
     folders = [out] if (out / FIRST_FILE).exists() else sorted(out.iterdir())
-    written = {_source_image(folder / FIRST_FILE, facts): folder for folder in folders}
-    if "" in written:
+    written = {folder: frozenset(_source_image(path, facts) for path in folder.glob("*.dcm")) for folder in folders}
+    if not all(images and "" not in images for images in written.values()):
         raise refused
     return written
 
@@ -119,28 +142,50 @@ def _source_image(path: Path, facts: ModelFacts) -> str:
         return ""
 
 
-def _image(series: Series) -> str:
-    """The instance UID of the first slice."""
+def _is_there(series: Series, written: Mapping[Path, frozenset[str]]) -> bool:
+    """Whether a folder was made of just these slices; one that was made of some of them, or of more, is refused."""
+    images = _images(series)
+    for folder, made_of in written.items():
+        if made_of & images and made_of != images:
+            raise InputError(
+                f"output {folder}: it was made of {len(made_of)} files of a series that has {len(images)} now; "
+                "remove it to have it made again"
+            )
+    return images in written.values()
+
+
+def _images(series: Series) -> frozenset[str]:
+    """The instance UIDs of the slices."""
     if is_nifti(series.files[0]):
-        return "none"
+        return frozenset()
     with damage_is(f"{series.modality}: expected the headers that were found; reading them"):
-        header = pydicom.dcmread(series.files[0], stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
-        return str(header.SOPInstanceUID)
+        headers = (
+            pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
+            for path in dict.fromkeys(series.files)
+        )
+        return frozenset(str(header.SOPInstanceUID) for header in headers)
 
 
-def _wanted(translator: Translator, source: Path, progress: Callable[[str], None]) -> list[Series]:
+def _wanted(translator: Translator, source: Path, progress: Callable[[str], None]) -> tuple[list[Series], int]:
+    """The series to translate, and how many files cannot be read that may belong to them."""
     modality, found = translator.task.source.modality, survey(source)
-    wanted = [series for series in found.series if series.modality == modality]
-    others = [series for series in found.series if series.modality != modality]
+    wanted = [series for series in found.acquired if series.modality == modality]
+    others = [series for series in found.acquired if series.modality != modality]
     problems = sorted({problem.reason for problem in found.problems})
     if not wanted:
-        reasons = "; ".join([counted(others)] * bool(others) + problems[:3])
+        synthetic = [f"{counted(found.synthetic)}, synthetic"] * bool(found.synthetic)
+        reasons = "; ".join([counted(others)] * bool(others) + synthetic + problems[:3])
         raise InputError(f"{source}: expected a {modality} series; found {reasons}")
     if others:
         progress(f"skipped {counted(others)}: the task {translator.task.name} translates {modality}")
+    if found.synthetic:
+        progress(f"skipped {counted(found.synthetic)}: synthetic")
     for problem in problems:
         progress(f"skipped what cannot be used: {problem}")
-    return wanted
+    unreadable = {reason: found.passed_over[reason] for reason in MAY_BE_SLICES if reason in found.passed_over}
+    for reason, number in unreadable.items():
+        progress(f"skipped {number} file{'s' * (number > 1)}: {reason}")
+    return wanted, sum(unreadable.values())
 
 
 def counted(found: Sequence[Series]) -> str:

@@ -10,13 +10,12 @@ from datetime import datetime
 import numpy as np
 
 import medgan
+from medgan.data.catalogue import SYNTHETIC_LABEL
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 from medgan.tasks import Task
 
 Attributes = dict[str, object]
-
-LABEL = "SYNTHETIC - NOT FOR DIAGNOSIS"
 
 # Codes of PS3.16: CID 7203 (how derived, one step after the other; extensible), 7202 (what for), 7005 (by what).
 RESAMPLED = ("113085", "Spatial resampling")
@@ -56,7 +55,7 @@ def series(task: Task, *, series_uid: str, number: int, now: datetime) -> Attrib
         "SeriesInstanceUID": series_uid,
         "SeriesNumber": number,
         "Laterality": "",
-        "SeriesDescription": f"{LABEL} ({task.target.modality} by medgan)",
+        "SeriesDescription": f"{SYNTHETIC_LABEL} ({task.target.modality} by medgan)",
         "SyntheticData": "YES",
         "BurnedInAnnotation": "NO",
         "LossyImageCompression": "00",
@@ -115,8 +114,14 @@ def plane(volume: Volume, index: int) -> Attributes:
     }
 
 
-def derivation(task: Task, model: ModelFacts, *, sop_class: str, sop_instance: str) -> Attributes:
-    """How the slice came about (General Image, C.7.6.1), from the one source slice with these UIDs."""
+def derivation(
+    task: Task, model: ModelFacts, *, sop_class: str, sop_instance: str, frame: int | None = None
+) -> Attributes:
+    """How the slice came about (General Image, C.7.6.1), from the one source slice with these UIDs.
+
+    Args:
+        frame: its number in a multi-frame image, from 1 (Image SOP Instance Reference Macro, 10.3).
+    """
     return {
         "DerivationDescription": f"Synthetic {task.target.modality} computed from {task.source.modality} "
         f"by the network {model}. Research only, not for diagnosis.",
@@ -125,6 +130,7 @@ def derivation(task: Task, model: ModelFacts, *, sop_class: str, sop_instance: s
             {
                 "ReferencedSOPClassUID": sop_class,
                 "ReferencedSOPInstanceUID": sop_instance,
+                **({"ReferencedFrameNumber": frame} if frame else {}),
                 "PurposeOfReferenceCodeSequence": [_code(PROCESSED)],
             }
         ],

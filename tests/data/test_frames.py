@@ -98,6 +98,7 @@ def test_frame_headers_are_those_of_classic_slices_in_slice_order(tmp_path):
     headers = representative_headers(series)
     assert [header.ImagePositionPatient[2] for header in headers] == [0, 3, 6, 9]
     assert [header.AcquisitionTime for header in headers] == ["100100.0", "100200.0", "100000.0", "100300.0"]
+    assert [header.ReferencedFrameNumber for header in headers] == [2, 3, 1, 4]
     first = headers[0]
     assert (first.SOPClassUID, first.SOPInstanceUID, first.StudyID) == (CLASSES["CT"], "1.2.3.4", "7")
     assert (first.PixelSpacing, first.RescaleIntercept, first.AcquisitionDate) == ([2.0, 1.5], -1000, "20200102")

@@ -28,6 +28,7 @@ if __name__ == "__main__":
     except JobError as error:
         print("failed:", error, flush=True)
 """
+WAITING = SCRIPT.replace("print(done, flush=True)", "print(done, flush=True); sys.stdin.readline()")
 
 
 def children(pid):
@@ -45,9 +46,10 @@ def command_of(pid):
 
 def test_killed_in_the_middle_it_leaves_no_process_and_goes_on(phantoms, tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(WAITING)
     out = tmp_path / "out"
-    job = subprocess.Popen([sys.executable, script, phantoms, out], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, script, phantoms, out]
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
     assert job.stdout.readline().strip() == "1"
     workers = children(job.pid)
     job.kill()
@@ -63,7 +65,7 @@ def test_killed_in_the_middle_it_leaves_no_process_and_goes_on(phantoms, tmp_pat
 
 def test_a_killed_worker_ends_the_job_in_a_sentence(phantoms, tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.replace("print(done, flush=True)", "print(done, flush=True); sys.stdin.readline()"))
+    script.write_text(WAITING)
     command = [sys.executable, script, phantoms, tmp_path / "out"]
     job = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
     assert job.stdout.readline().strip() == "1"

@@ -6,8 +6,11 @@ import pytest
 import SimpleITK
 
 from medgan.data.catalogue import Problem
+from medgan.data.nifti import ONE_FOLDER
+from medgan.data.pairing import pair
 from medgan.data.series import find_series, read_volume, representative_headers, survey
 from medgan.errors import InputError
+from medgan.tasks import TASKS
 
 BRAIN = Path(__file__).parents[3] / "shared" / "data" / "ms_brain"
 NAMES = "ct, pet, pt, suv, mr, mri, t1, t2, flair, pd, t1w, t2w"
@@ -27,27 +30,43 @@ def write(path, array=CT, *, vector=False, dimensions=3, turned=0.0, handed=1):
 
 
 @pytest.mark.parametrize(
-    ("name", "patient", "modality"),
+    ("name", "patient", "study", "modality"),
     [
-        ("patient07_T1.nii.gz", "patient07", "MR"),
-        ("sub-01_ses-2_FLAIR.nii", "sub-01", "MR"),
-        ("sub-01_ses-3_run-2_trc-FDG_pet.nii.gz", "sub-01", "PT"),
-        ("sub-pet-T1.nii", "sub-pet", "MR"),
-        ("a_sub-01_T1.nii", "a_sub-01", "MR"),
-        ("labeled_T1.nii", "labeled", "MR"),
-        ("CT-Meyer 3.nii", "Meyer 3", "CT"),
-        ("7.suv.nii.gz", "7", "PT"),
-        ("a_pet_x.NII.GZ", "a_x", "PT"),
-        ("mr_t2.nii", "clinic 4", "MR"),
-        ("ct.nii.gz", "clinic 4", "CT"),
+        ("patient07_T1.nii.gz", "patient07", "nifti", "MR"),
+        ("sub-01_ses-2_FLAIR.nii", "sub-01", "ses-2", "MR"),
+        ("sub-01_ses-3_run-2_trc-FDG_pet.nii.gz", "sub-01", "ses-3", "PT"),
+        ("sub-pet-T1.nii", "sub-pet", "nifti", "MR"),
+        ("a_sub-01_T1.nii", "a_sub-01", "nifti", "MR"),
+        ("labeled_T1.nii", "labeled", "nifti", "MR"),
+        ("CT-Meyer 3.nii", "Meyer 3", "nifti", "CT"),
+        ("7.suv.nii.gz", "7", "nifti", "PT"),
+        ("a_pet_x.NII.GZ", "a_x", "nifti", "PT"),
+        ("mr_t2.nii", "clinic 4", "nifti", "MR"),
+        ("ct.nii.gz", "clinic 4", "nifti", "CT"),
     ],
 )
-def test_the_name_tells_modality_and_patient(tmp_path, name, patient, modality):
+def test_the_name_tells_modality_patient_and_session(tmp_path, name, patient, study, modality):
     plain = write(tmp_path / "clinic 4" / ("x.nii.gz" if name.lower().endswith("gz") else "x.nii"))
     plain.rename(plain.with_name(name))
     (series,) = find_series(tmp_path)
     assert (series.patient_id, series.modality, series.series_uid) == (patient, modality, f"clinic 4/{name}")
-    assert (series.study_uid, series.frame_of_reference, len(series.files)) == ("nifti", "nifti", 4)
+    assert (series.study_uid, series.frame_of_reference, len(series.files)) == (study, "nifti", 4)
+
+
+def test_sessions_are_not_paired_with_each_other(tmp_path):
+    for name in ("sub-01_ses-1_pet", "sub-01_ses-2_pet", "sub-01_ses-2_ct"):
+        write(tmp_path / f"{name}.nii.gz")
+    (one,), _ = pair(find_series(tmp_path), TASKS["pet2ct"], root=tmp_path)
+    assert (one.source.study_uid, one.target.study_uid) == ("ses-2", "ses-2")
+
+
+def test_two_folders_of_one_name_are_no_patient(tmp_path):
+    for patient in ("P001", "P002"):
+        write(tmp_path / patient / "baseline" / "ct.nii.gz")
+    write(tmp_path / "P003" / "ct.nii.gz")
+    found = survey(tmp_path)
+    assert [one.patient_id for one in found.series] == ["P003"]
+    assert [(one.patient_id, one.reason) for one in found.problems] == [("baseline", ONE_FOLDER)] * 2
 
 
 @pytest.mark.parametrize("turned", [0.0, 0.3])

@@ -1,5 +1,7 @@
 import pytest
 
+from medgan.data.catalogue import SYNTHETIC_LABEL
+from medgan.data.found import find
 from medgan.data.pairing import overlap_mm, pair
 from medgan.data.series import find_series
 from medgan.errors import InputError
@@ -32,6 +34,16 @@ def test_the_largest_overlap_wins_and_the_choice_is_noted(make_series, tmp_path)
     (one,), _ = pair(find_series(tmp_path), TASK, root=tmp_path)
     assert len(one.target.files) == 9
     assert one.note == "took 1 of 2 possible pairs in 1 study: 10 PT and 9 CT slices that overlap by 24 mm"
+
+
+@pytest.mark.parametrize("mark", [{"SyntheticData": "YES"}, {"SeriesDescription": f"{SYNTHETIC_LABEL} (CT by medgan)"}])
+def test_what_a_network_made_is_no_ground_truth(make_series, tmp_path, mark):
+    make_series(tmp_path / "pet", modality="PT", positions=stack(0, 10))
+    make_series(tmp_path / "real", positions=stack(0, 9))
+    make_series(tmp_path / "made", positions=stack(0, 10), **mark)
+    found = find(tmp_path, TASK, b"key", source_match="", target_match="")
+    assert [len(one.target.files) for one in found.pairs.values()] == [9]
+    assert found.passed_over == {"synthetic image": 10}
 
 
 def test_attenuation_corrected_pet_wins(make_series, tmp_path):

@@ -102,6 +102,17 @@ def test_each_slice_names_the_source_slice_in_its_plane(headers: list[Dataset], 
         (source,) = pydicom.dcmread(path).SourceImageSequence
         assert source.ReferencedSOPClassUID == header.SOPClassUID
         assert source.ReferencedSOPInstanceUID == header.SOPInstanceUID
+        assert "ReferencedFrameNumber" not in source
+
+
+def test_each_slice_names_the_frame_of_a_multi_frame_source(
+    volume: Volume, headers: list[Dataset], facts: ModelFacts, tmp_path: Path
+) -> None:
+    for number, header in enumerate(headers, start=4):
+        header.ReferencedFrameNumber = number
+    ct = volume.with_array(volume.array * 100, unit="HU")
+    files = write_derived(ct, headers, tmp_path / "out", task=TASKS["pet2ct"], model=facts)
+    assert [pydicom.dcmread(path).SourceImageSequence[0].ReferencedFrameNumber for path in files] == [4, 5, 6]
 
 
 def test_dciodvfy_finds_no_error(files: list[Path], dciodvfy_errors: Callable[[Path], list[str]]) -> None:

@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from medgan.data.catalogue import SYNTHETIC_LABEL
 from medgan.data.series import find_series, read_volume
 from medgan.errors import InputError, JobError
 from medgan.lock import held
@@ -49,7 +50,55 @@ def test_other_modalities_are_skipped_with_a_note(
     lines: list[str] = []
     translate_folder(translator_of(), pet_folder, pet_folder / "ct", facts=facts, progress=lines.append)
     translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lines.append)
-    assert lines[1] == "skipped 3 CT slices in 1 series: the task pet2ct translates PT"
+    assert lines[1] == "skipped 3 CT slices in 1 series: synthetic"
+    for path in (pet_folder / "ct").iterdir():
+        header = pydicom.dcmread(path)
+        del header.SyntheticData, header.SeriesDescription
+        header.save_as(path)
+    translate_folder(translator_of(), pet_folder, tmp_path / "more", facts=facts, progress=lines.append)
+    assert lines[3] == "skipped 3 CT slices in 1 series: the task pet2ct translates PT"
+
+
+def test_synthetic_images_are_not_translated_again(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    for path in pet_folder.rglob("*.dcm"):
+        header = pydicom.dcmread(path)
+        header.SeriesDescription = f"{SYNTHETIC_LABEL} (PT by medgan)"  # the attribute itself was lost on its way
+        header.save_as(path)
+    with pytest.raises(InputError, match="expected a PT series; found 3 PT slices in 1 series, synthetic"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+
+
+def test_slices_that_came_later_are_not_passed_over_in_silence(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    late = pet_folder / "one" / "2.dcm"
+    late.rename(tmp_path / "late.dcm")
+    translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+    (tmp_path / "late.dcm").rename(late)
+    with pytest.raises(InputError, match="out: it was made of 2 files of a series that has 3 now; remove it"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_a_slice_at_the_end_that_cannot_be_read_is_told_and_the_command_fails(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    (pet_folder / "one" / "2.dcm").write_bytes(b"")
+    lines: list[str] = []
+    with pytest.raises(JobError, match="1 file could not be read, and may be a slice that is missing"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lines.append)
+    assert lines == ["skipped 1 file: empty file", f"series 1 of 1: 2 slices written to {tmp_path / 'out'}"]
+
+
+def test_a_folder_that_cannot_take_its_name_is_refused_at_once(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medgan.serving.folder.survey", lambda _: pytest.fail("read the source"))
+    for out, reason in (("/proc", "it is a mount point: give"), ("/proc/out", "/proc cannot be written: No such")):
+        with pytest.raises(InputError, match=f"output {out}: expected a folder that appears .*; {reason}"):
+            translate_folder(translator_of(), pet_folder, Path(out), facts=facts, progress=lambda _: None)
 
 
 def test_a_folder_without_the_source_modality_is_refused(

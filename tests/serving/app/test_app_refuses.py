@@ -65,6 +65,10 @@ def a_damaged_header(folder, put_series, volume):
     path.write_bytes(content[: content.index(b"ISO_IR 100") - 3])
 
 
+def a_synthetic_series(folder, put_series, volume):
+    changed(folder, SyntheticData="YES")
+
+
 def an_empty_file(folder, put_series, volume):
     (folder / "one" / "2.dcm").write_bytes(b"")
 
@@ -98,7 +102,8 @@ def deflated(folder, put_series, volume):
         (a_missing_slice, 422, "PT: "),
         (no_dicom, 422, "expected the DICOM files of one PT series; found no DICOM image"),
         (a_cut_header, 422, "found one that cannot: PT: 1 of 1 slices has no Study Instance UID"),
-        (a_damaged_header, 422, "found files besides: 1 with: no CT, MR or PET image"),
+        (a_damaged_header, 422, "found files besides: 1 with: damaged DICOM header"),
+        (a_synthetic_series, 422, "expected an acquired PT series; found 3 PT slices in 1 series, synthetic"),
         (an_empty_file, 422, "expected nothing but whole slices of one PT series; found files besides: 1 with: empty"),
         (a_series_without_positions, 422, "3 of 3 slices have no Image Position (Patient)"),
         (a_study_without_a_valid_name, 422, "expected a valid PatientID to file the result under"),
