@@ -185,10 +185,15 @@ def _adam(config: Config, networks: list[nn.Module], rate: float) -> torch.optim
     return torch.optim.Adam([{"params": parameters, "initial_lr": rate}], lr=rate, betas=betas, fused=fused)
 
 
+BEGAN_IN_STEP = "speed not measured: BEGAN balances its errors over all processes, so one cannot step alone"
+
+
 def _speed(config: Config, runtime: Runtime, folder: Path) -> Speed:
     """Plain, or what rank 0 found fastest on its device; what is not plain is kept in the training's folder."""
     speed = PLAIN
-    if config.train.speed == "measured":
+    if config.train.speed == "measured" and config.loss.adversarial == "began" and runtime.size > 1:
+        speed = replace(PLAIN, notes=(BEGAN_IN_STEP,))
+    elif config.train.speed == "measured":
         chosen = [recall(folder) or _fastest(_alike(config), runtime.device, runtime.size)] if runtime.rank == 0 else []
         speed = runtime.gather(chosen)[0]
         if speed.compiled != "no":

@@ -31,10 +31,15 @@ class Pool:
 
     def _exchange_one(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if len(self.kept) < self.size:
-            self.kept.append(pair)
+            self.kept.append(_own(pair))
             return pair
         if torch.rand(()) < 0.5:
             return pair
         place = int(torch.randint(self.size, ()))
-        old, self.kept[place] = self.kept[place], pair
+        old, self.kept[place] = self.kept[place], _own(pair)
         return old
+
+
+def _own(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """A copy: a view would keep its whole batch."""
+    return pair[0].clone(), pair[1].clone()

@@ -56,19 +56,18 @@ def register(
         JobError: the store is away.
     """
     try:
-        known = version_of_run(name, run_id, uri=uri, weights=tags.get(WEIGHTS_TAG))
-        number = known or _log(folder, name=name, run_id=run_id, uri=uri, code=code)
-        client = MlflowClient(tracking_uri=uri)
-        for key, value in tags.items():
-            client.set_model_version_tag(name, number, key, str(value))
-        client.update_model_version(name, number, description)
+        number = version_of_run(name, run_id, uri=uri, weights=tags.get(WEIGHTS_TAG))
+        if number is None:
+            number = _log(folder, name=name, run_id=run_id, uri=uri, code=code, tags=tags)
+        MlflowClient(tracking_uri=uri).update_model_version(name, number, description)
     except MlflowException as error:
         reason = str(error).splitlines()[0]
         raise JobError(f"{shown(uri)} did not take {name} ({reason}); the same command again registers it") from None
     return number
 
 
-def _log(folder: Path, *, name: str, run_id: str, uri: str, code: Path) -> str:
+def _log(folder: Path, *, name: str, run_id: str, uri: str, code: Path, tags: Mapping[str, Any]) -> str:
+    """The new version, which has its tags from the first: by them it is known when something was cut off after it."""
     mlflow.set_tracking_uri(uri)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with mlflow.start_run(run_id=run_id):
@@ -78,13 +77,13 @@ def _log(folder: Path, *, name: str, run_id: str, uri: str, code: Path) -> str:
             artifacts={"model": str(folder)},
             signature=ModelSignature(inputs=SLICES, outputs=SLICES, params=WINDOW),
             input_example=_example(folder),
-            registered_model_name=name,
             pip_requirements=[
                 f"medgan=={medgan.__version__}",
                 *(f"{package}=={version(package)}" for package in REQUIREMENTS),
             ],
         )
-    return str(logged.registered_model_version)
+    tagged = {key: str(value) for key, value in tags.items()}
+    return str(mlflow.register_model(logged.model_uri, name, tags=tagged).version)
 
 
 def _example(folder: Path) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
@@ -18,6 +18,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from medgan.config import Config
 from medgan.distributed.resident import Resources
 from medgan.engine.checkpoint import read_history
+from medgan.errors import JobError
 from medgan.search.budget import Meter
 from medgan.search.searcher import StudySearcher
 from medgan.search.space import METHOD, Scheduler, Space
@@ -83,19 +84,24 @@ class Job:
 
 
 def run_search(job: Job, study: optuna.Study, meter: Meter, listeners: Sequence[Listener]) -> None:
-    """Runs trials until the study holds `job.target` finished ones, or its budget is used up; needs a cluster."""
+    """Runs trials until the study holds `job.target` finished ones, or its budget is used up; needs a cluster.
+
+    Raises:
+        JobError: the study database did not take how a trial ended.
+    """
     forward = _Forward(listeners, study)
+    searcher = StudySearcher(
+        study,
+        target=job.target,
+        assign=lambda trial: {"assignment": job.assign(trial)},
+        meter=meter,
+        constraints=job.space.limits,
+        refused=forward.refused,
+    )
     tuner = tune.Tuner(
         tune.with_resources(TuneTrial, {"memory": 256 << 20}),  # it only waits; its worker group computes
         tune_config=TuneConfig(
-            search_alg=StudySearcher(
-                study,
-                target=job.target,
-                assign=lambda trial: {"assignment": job.assign(trial)},
-                meter=meter,
-                constraints=job.space.limits,
-                refused=forward.refused,
-            ),
+            search_alg=searcher,
             scheduler=scheduler_of(job.space.scheduler, job.base.train.epochs),
             num_samples=-1,
             max_concurrent_trials=job.concurrent,
@@ -116,6 +122,10 @@ def run_search(job: Job, study: optuna.Study, meter: Meter, listeners: Sequence[
         tuner.fit()
     finally:
         signal.signal(signal.SIGINT, interrupt)  # Tune leaves its own behind, which ignores the first Ctrl-C
+    if searcher.fault:
+        raise JobError(
+            f"the study database did not take how a trial ended ({searcher.fault}); the same command again tells it"
+        )
 
 
 def retell(job: Job, study: optuna.Study, listener: Listener) -> None:
@@ -148,12 +158,13 @@ class _Forward(Callback):
 
     def __init__(self, listeners: Sequence[Listener], study: optuna.Study) -> None:
         self.listeners, self.study = listeners, study
+        self.started: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune's snapshots are never restored
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell(lambda listener: listener.started(trial.config["assignment"]))
+        self._started(trial.config["assignment"])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -166,9 +177,17 @@ class _Forward(Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._ended(trial.config["assignment"], {})
 
+    def _started(self, assignment: Assignment) -> None:
+        self.started.add(assignment.number)
+        self._tell(lambda listener: listener.started(assignment))
+
     def _ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
-        """With the state that the searcher has told the study just before."""
+        """With the state that the searcher has told the study just before; nothing where the study did not take it."""
         told = frozen(self.study, assignment.number)
+        if told.state == TrialState.RUNNING:
+            return
+        if assignment.number not in self.started:  # its actor was lost before it began
+            self._started(assignment)
         ending = {**result, "state": state_of(told), "reason": told.user_attrs.get("reason", "")}
         self._tell(lambda listener: listener.ended(assignment, ending))
 

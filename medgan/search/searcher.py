@@ -15,6 +15,7 @@ from medgan.errors import InputError
 from medgan.search.budget import Meter
 from medgan.search.goals import Constraint
 from medgan.search.study import fail, finished, frozen, root_of
+from medgan.terminal import LOG
 
 EPOCHS, METRICS, TRAINED_S = "epochs", "metrics", "trained_s"
 """Attributes of a trial: epoch -> the goals' values in it, all metrics of the best, seconds of all."""
@@ -61,13 +62,15 @@ class StudySearcher(Searcher):
         self.study, self.target, self.assign, self.meter = study, target, assign, meter
         self.constraints, self.refused = constraints, refused
         self.running: dict[str, Running] = {}
+        self.fault = ""
+        """What the study database said when it did not take how a trial ended."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # the study database is the truth, Tune's snapshots are never restored
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial, nothing for now (one that runs may have to be repeated), or `FINISHED`."""
-        while self.target - len(finished(self.study)) > len(self.running) and not self.meter.used_up():
+        while not self.fault and self._has_room():
             trial = self.study.ask()
             try:
                 assigned = self.assign(trial)
@@ -87,10 +90,19 @@ class StudySearcher(Searcher):
             self.meter.note(running.trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells Optuna how the trial ended."""
+        """Tells Optuna how the trial ended; where that fails, which Tune would pass over, no other trial begins."""
         if trial_id not in self.running:
             return
-        running = self.running.pop(trial_id)
+        try:
+            self._end(self.running.pop(trial_id), result, error)
+        except Exception as fault:
+            LOG.exception("telling the study how a trial ended")
+            self.fault = (str(fault) or type(fault).__name__).splitlines()[0]
+
+    def _has_room(self) -> bool:
+        return self.target - len(finished(self.study)) > len(self.running) and not self.meter.used_up()
+
+    def _end(self, running: Running, result: dict[str, Any] | None, error: bool) -> None:
         if result:
             self._take(running, result)
         self.meter.end(running.trial)

@@ -71,3 +71,10 @@ def test_an_output_stays_beside_its_own_source():
         source, output = pool.exchange(*batch(start, start + 1))
         assert torch.equal(output, -source)
         assert all(torch.equal(kept, -own) for own, kept in pool.kept)
+
+
+def test_what_is_kept_does_not_keep_its_batch():
+    pool = Pool(2)
+    for _ in range(9):
+        pool.exchange(torch.rand(4, 1, 8, 8), torch.rand(4, 1, 8, 8))
+    assert {one.untyped_storage().nbytes() for pair in pool.kept for one in pair} == {4 * 8 * 8}

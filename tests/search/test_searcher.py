@@ -10,7 +10,7 @@ from medgan.search.budget import Meter
 from medgan.search.goals import Constraint, Goal
 from medgan.search.searcher import StudySearcher
 from medgan.search.space import Budget
-from medgan.search.study import Identity, best_trial, front, open_study, state_of
+from medgan.search.study import Identity, best_trial, front, open_study, recover, state_of
 
 
 def assign(trial):
@@ -73,6 +73,19 @@ def test_a_lost_actor_puts_the_trial_back_into_the_queue(study, searcher):
     searcher.on_trial_complete("t", None, error=True)
     assert [state_of(trial) for trial in study.trials] == ["infrastructure", "waiting"]
     assert searcher.suggest("u") == {"number": 1}
+
+
+def test_a_database_that_does_not_take_an_end_stops_the_search_and_the_trial_is_repeated(study, searcher, monkeypatch):
+    searcher.suggest("t")
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "tell", lambda *told, **more: (_ for _ in ()).throw(OSError("the server is away\nnow")))
+        searcher.on_trial_complete("t", result(4, 0.5, state="complete"))
+    searcher.on_trial_complete("t", None, error=True)  # what Tune says next
+    assert searcher.fault == "the server is away"
+    assert searcher.suggest("u") == Searcher.FINISHED
+    assert [state_of(trial) for trial in study.trials] == ["running"]
+    recover(study)
+    assert [state_of(trial) for trial in study.trials] == ["interrupted", "waiting"]
 
 
 def test_replayed_epochs_are_reported_once(study, searcher):
