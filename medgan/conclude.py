@@ -48,7 +48,7 @@ def conclude(job: Job, study: Study, tracking: MlflowStudy, dataset: PreparedDat
     run = tracking.trial(root)
     run.metrics({f"test/{name}": value for name, value in test.items()}, step=0)
     run.metrics({f"test/floor_{name}": value for name, value in below.items()}, step=0)
-    run.finish("FINISHED")
+    run.finish("FINISHED", run.ended_ms)
     name = f"medgan-{label_of(dataset)}"
     number = register_generator(name, config, weights, dataset, run_id=run.run_id, uri=place.tracking_uri, test=ours)
     verdict, aliases = beats_floor(ours, floor, name=dataset.task.floor), [CHALLENGER]

@@ -183,7 +183,7 @@ def _test(over: Over, trials: Sequence[Recorded], folder: Path) -> None:
 def _tell_test(over: Over, root: int, means: Mapping[str, float]) -> None:
     run = over.tracking.trial(root)
     run.metrics({f"test/{name}": value for name, value in means.items()}, 0)
-    run.finish("FINISHED")
+    run.finish("FINISHED", run.ended_ms)
 
 
 def _weights(over: Over, trial: Recorded) -> Path:

@@ -28,11 +28,15 @@ CLOSING_S = 8.0
 
 
 class MlflowRun:
-    """One run; see `medgan.tracking.tracker.Tracker`. What is told twice is kept once."""
+    """One run; see `medgan.tracking.tracker.Tracker`. What is told twice is kept once.
+
+    Attributes:
+        ended_ms: when it had ended before it was opened again, milliseconds since 1970.
+    """
 
     def __init__(self, client: MlflowClient, run: Run) -> None:
         self.client, self.run_id, self.started_ms = client, str(run.info.run_id), int(run.info.start_time)
-        self.artifact_uri = run.info.artifact_uri
+        self.artifact_uri, self.ended_ms = run.info.artifact_uri, run.info.end_time
         self.known_params = dict(run.data.params)
         told = client.get_metric_history(self.run_id, "epoch") if "epoch" in run.data.metrics else []
         self.steps = {metric.step for metric in told}

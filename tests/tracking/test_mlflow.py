@@ -189,6 +189,15 @@ def test_a_run_keeps_the_time_of_its_end_when_its_state_is_mended(open_study, ru
     assert (info.status, info.end_time) == ("FAILED", 1234567)
 
 
+def test_a_run_that_is_opened_again_knows_when_it_had_ended(open_study):
+    study = open_study()
+    assert study.trial(0).ended_ms is None
+    study.trial(0).finish("FINISHED", 1234567)
+    again = study.trial(0)
+    again.finish("FINISHED", again.ended_ms)
+    assert study.client.get_run(again.run_id).info.end_time == 1234567
+
+
 def test_a_doubled_study_run_leaves_its_trials_to_the_other(open_study, runs_of):
     study = open_study()
     trial = study.trial(0)
