@@ -40,12 +40,13 @@ def find(source: Path, task: Task, key: bytes, *, source_match: str, target_matc
     Raises:
         InputError: there is no image, one side is missing altogether, or patients and phantoms lie together.
     """
+    surveyed = survey(source, processes=processes)
+    match, made = {"source_match": source_match, "target_match": target_match}, _synthetic(surveyed)
     try:
-        surveyed = survey(source, processes=processes)
-        series, match = surveyed.acquired, {"source_match": source_match, "target_match": target_match}
-        pairs, problems = pair(series, task, root=source, **match)
+        pairs, problems = pair(surveyed.acquired, task, root=source, **match)
     except InputError as error:
-        raise InputError(str(error) if str(source) in str(error) else f"{source}: {error}") from None
+        besides = "".join(f"; {number} files passed over: {reason}" for reason, number in made.items() if number)
+        raise InputError(f"{source}: {error}{besides}") from None
     faults = _by_patient(surveyed.problems, key)
     usable: dict[str, Pair] = {}
     for one in pairs:
@@ -61,7 +62,7 @@ def find(source: Path, task: Task, key: bytes, *, source_match: str, target_matc
         pairs=dict(sorted(usable.items())),
         set_aside=_by_patient(problems, key) | broken,
         broken=frozenset(broken),
-        passed_over=dict(sorted((Counter(surveyed.passed_over) + _synthetic(surveyed)).items())),
+        passed_over=dict(sorted((Counter(surveyed.passed_over) + made).items())),
         phantom=_phantom(usable),
     )
 

@@ -17,6 +17,8 @@ from medgan.data.series import files_below
 from medgan.errors import InputError
 
 RECORD = "patient.json"
+RULES = 2
+"""Of choosing a patient's images, to be raised with them: the same files and plan may then give another data set."""
 SPLITTING = {"validation_share", "test_share", "most_broken"}
 """Fields of the plan that change no patient's arrays."""
 
@@ -27,8 +29,10 @@ def files_state(source: Path, key: bytes) -> str:
 
 
 def inputs_of(files: str, plan: Plan, key: bytes) -> str:
-    """Of all that decides a data set's content: the files' state and the plan."""
-    return hmac.new(key, f"{SCHEMA_VERSION} {plan.model_dump_json()} {files}".encode(), hashlib.sha256).hexdigest()
+    """Of all that decides a data set's content: the files' state, the plan, and the rules."""
+    return hmac.new(
+        key, f"{SCHEMA_VERSION} {RULES} {plan.model_dump_json()} {files}".encode(), hashlib.sha256
+    ).hexdigest()
 
 
 def state_of(one: Pair, plan: Plan, key: bytes, root: Path) -> str:

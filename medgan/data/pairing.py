@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medgan.data.catalogue import Problem, Series
+from medgan.data.nifti import SHARED as NIFTI
 from medgan.errors import InputError
 from medgan.tasks import Task
 
@@ -63,7 +64,8 @@ def pair(
     missing = {
         patient: f"expected {expected}; got only {', '.join(sorted(has))}" for patient, has in modalities.items()
     }
-    results = [_of_patient(patient, sides, task, missing=missing[patient]) for patient in sorted(modalities)]
+    told = bool(source_match and target_match)
+    results = [_of_patient(patient, sides, task, missing=missing[patient], told=told) for patient in sorted(modalities)]
     return [one for one in results if isinstance(one, Pair)], [one for one in results if isinstance(one, Problem)]
 
 
@@ -78,7 +80,9 @@ def _fits(series: Series, root: Path, modality: str, match: str) -> bool:
     return series.modality == modality and match in str(series.files[0].relative_to(root))
 
 
-def _of_patient(patient_id: str, sides: Mapping[str, Sequence[Series]], task: Task, *, missing: str) -> Pair | Problem:
+def _of_patient(
+    patient_id: str, sides: Mapping[str, Sequence[Series]], task: Task, *, missing: str, told: bool
+) -> Pair | Problem:
     if not patient_id:
         return Problem(patient_id, "expected a Patient ID; it is empty, so nobody can tell patients apart")
     all_of = {side: [one for one in ones if one.patient_id == patient_id] for side, ones in sides.items()}
@@ -87,7 +91,7 @@ def _of_patient(patient_id: str, sides: Mapping[str, Sequence[Series]], task: Ta
     if not all(mine.values()):
         return Problem(patient_id, missing)
     if "source" in mine:
-        return _best_pair(patient_id, mine["source"], mine["target"], task)
+        return _best_pair(patient_id, mine["source"], mine["target"], task, told=told)
     targets = mine["target"]
     best = max(targets, key=lambda one: (one.attenuation_corrected, len(one.files), one.series_uid))
     several = f"took the longest of {len(targets)} {task.target.modality} series; target_match=TEXT takes others"
@@ -95,11 +99,14 @@ def _of_patient(patient_id: str, sides: Mapping[str, Sequence[Series]], task: Ta
     return Pair(None, best, note)
 
 
-def _best_pair(patient_id: str, sources: list[Series], targets: list[Series], task: Task) -> Pair | Problem:
+def _best_pair(
+    patient_id: str, sources: list[Series], targets: list[Series], task: Task, *, told: bool
+) -> Pair | Problem:
     source_name, target_name = task.source.modality, task.target.modality
-    together = [(source, target) for source in sources for target in targets if _in_one_place(source, target)]
+    together = [(source, target) for source in sources for target in targets if _in_one_place(source, target, told)]
     if not together:
-        return Problem(patient_id, f"no {source_name} and {target_name} share a study and a frame of reference")
+        shared = "a session" if targets[0].frame_of_reference == NIFTI else "a study and a frame of reference"
+        return Problem(patient_id, f"no {source_name} and {target_name} share {shared}")
     overlapping = [one for one in together if overlap_mm(*one) > 0]
     if not overlapping:
         return Problem(patient_id, f"{source_name} and {target_name} do not overlap along the slice normal")
@@ -107,12 +114,12 @@ def _best_pair(patient_id: str, sources: list[Series], targets: list[Series], ta
     return Pair(source, target, _note(source, target, overlapping))
 
 
-def _in_one_place(source: Series, target: Series) -> bool:
-    return (
-        source != target
-        and source.study_uid == target.study_uid
-        and source.frame_of_reference == target.frame_of_reference != ""
-    )
+def _in_one_place(source: Series, target: Series, told: bool) -> bool:
+    """By their headers; of NIfTI images that have none, by their session, where paths do not tell both sides."""
+    frame = target.frame_of_reference
+    any_study = told and frame == NIFTI
+    is_one_study = any_study or source.study_uid == target.study_uid
+    return source != target and is_one_study and source.frame_of_reference == frame != ""
 
 
 def _preference(one: tuple[Series, Series]) -> tuple[bool, float, int, str, str]:

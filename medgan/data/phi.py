@@ -18,7 +18,7 @@ from medgan.data.header import DAMAGE, tolerant
 from medgan.data.layers import UNREADABLE, layers
 from medgan.data.needles import Needles
 from medgan.data.series import UNREADABLE as NOT_ALLOWED
-from medgan.data.series import files_below
+from medgan.data.series import UNREADABLE_FOLDER, files_below
 from medgan.errors import InputError
 from medgan.tasks import TASKS
 
@@ -113,7 +113,7 @@ def find_identifiers(folder: Path, *, against: Path | None = None) -> Scan:
 def _files(folder: Path) -> tuple[list[Path], int]:
     """The files below a folder, and how many files and folders may not be read."""
     passed_over: Counter[str] = Counter()
-    return list(files_below(folder, passed_over)), passed_over[NOT_ALLOWED]
+    return list(files_below(folder, passed_over)), passed_over[NOT_ALLOWED] + passed_over[UNREADABLE_FOLDER]
 
 
 def _kinds_in_file(path: Path, needles: Needles) -> set[str]:

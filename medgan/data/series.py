@@ -26,6 +26,7 @@ from medgan.errors import InputError
 CHUNK = 100  # files whose headers are read in one go
 WORTH_PROCESSES = 900  # files; fewer are read before a process has started
 UNREADABLE = "unreadable (permission)"
+UNREADABLE_FOLDER = "unreadable folder (permission)"
 HIDDEN = "hidden file"
 NO_WAY = "link in a circle or broken"
 
@@ -139,7 +140,7 @@ def files_below(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
             state = folder.stat()
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            passed_over[_reason(error)] += 1
+            passed_over[UNREADABLE_FOLDER if isinstance(error, PermissionError) else NO_WAY] += 1
             continue
         if (state.st_dev, state.st_ino) in seen:
             passed_over[NO_WAY] += 1

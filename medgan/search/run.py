@@ -120,12 +120,18 @@ def run_search(job: Job, study: optuna.Study, meter: Meter, listeners: Sequence[
     interrupt = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()
+    except Exception as error:
+        if searcher.fault:
+            raise _not_told(searcher.fault) from error
+        raise
     finally:
         signal.signal(signal.SIGINT, interrupt)  # Tune leaves its own behind, which ignores the first Ctrl-C
     if searcher.fault:
-        raise JobError(
-            f"the study database did not take how a trial ended ({searcher.fault}); the same command again tells it"
-        )
+        raise _not_told(searcher.fault)
+
+
+def _not_told(fault: str) -> JobError:
+    return JobError(f"the study database did not take how a trial ended ({fault}); the same command again tells it")
 
 
 def retell(job: Job, study: optuna.Study, listener: Listener) -> None:

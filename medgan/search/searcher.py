@@ -95,7 +95,7 @@ class StudySearcher(Searcher):
             return
         try:
             self._end(self.running.pop(trial_id), result, error)
-        except Exception as fault:
+        except Exception as fault:  # of whichever database; Tune would drop it
             LOG.exception("telling the study how a trial ended")
             self.fault = (str(fault) or type(fault).__name__).splitlines()[0]
 

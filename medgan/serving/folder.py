@@ -15,7 +15,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from medgan.data.catalogue import Series
-from medgan.data.header import DAMAGE, DAMAGED, EMPTY, damage_is
+from medgan.data.header import DAMAGE, DAMAGED, EMPTY
 from medgan.data.nifti import is_nifti
 from medgan.data.series import UNREADABLE, read_volume, representative_headers, survey
 from medgan.data.volume import Volume
@@ -48,8 +48,8 @@ def translate_folder(
         translator: what to use.
         source: a folder of DICOM files in any layout, of any number of patients.
         out: a new or empty folder, or what an earlier run of the same model left. One series goes straight into it;
-            several go into `series-001`, `series-002` and so on, in the order of `survey`. No name tells who the
-            patient is.
+            several, or what goes to a mount point, go into `series-001`, `series-002` and so on, in the order of
+            `survey`. No name tells who the patient is.
         facts: the model, as the derived series names it.
         progress: called with one line of text at a time, free of identifiers.
         advance: called with the slices done, and those of all series.
@@ -58,50 +58,50 @@ def translate_folder(
         The folders written, one a series.
 
     Raises:
-        InputError: no series of that modality, `out` is taken or cannot appear by renaming, another process writes
-            there, what is there was made of other slices than there are now, or the only series cannot be used.
-        JobError: some of several series cannot be used, or files cannot be read that may be slices; what could be
-            translated is written.
+        InputError: no series of that modality, `out` is taken or cannot be made, another process writes there, or the
+            only series cannot be used.
+        JobError: some of several series cannot be used, have other slices now than when they were translated, or
+            files cannot be read that may be slices; what could be translated is written.
     """
     place = out.resolve()
-    _refuse_where_nothing_can_appear(place, out)
+    _make_room(place, out)
     with held(_lock_of(place), f"output {out}", limit_s=TAKEN_S):
         written = _written(out, facts)
         wanted, num_unreadable = _wanted(translator, source, progress)
-        left = [series for series in wanted if not _is_there(series, written)]
-        if len(left) < len(wanted):
-            progress(f"{len(wanted) - len(left)} of {len(wanted)} series are there already")
+        left, outgrown = _missing(wanted, written)
+        for line in outgrown:
+            progress(f"not translated again: {line}")
+        if num_there := len(wanted) - len(left) - len(outgrown):
+            progress(f"{num_there} of {len(wanted)} series are there already")
         if left and out in written:
             raise InputError(f"output {out}: it holds one series, and there are {len(left)} more; give another folder")
         named = (out / f"series-{number:03d}" for number in count(1))
         free = (folder for folder in named if folder not in written)
-        folders = [next(free) for _ in left] if len(wanted) > 1 or written else [out] * len(left)
+        several = len(wanted) > 1 or written or place.is_mount()  # nothing can be renamed onto a mount point
+        folders = [next(free) for _ in left] if several else [out] * len(left)
         run = _Run(translator, facts, progress, advance, list(zip(left, folders, strict=True)))
         run.translate_all()
         if run.failed and len(wanted) == 1:
             raise run.failed[0]
-        if run.failed:
-            raise JobError(
-                f"{len(run.failed)} of {len(wanted)} series could not be translated; the lines above say why"
-            )
+        if num_failed := len(run.failed) + len(outgrown):
+            raise JobError(f"{num_failed} of {len(wanted)} series could not be translated; the lines above say why")
         if num_unreadable:
-            files = "1 file could not be read, and may be a slice that is missing"
-            if num_unreadable > 1:
-                files = f"{num_unreadable} files could not be read, and may be slices that are missing"
-            raise JobError(f"{source}: {files}")
+            raise JobError(
+                f"{source}: files that cannot be read, {num_unreadable} in all, may be slices that are missing; "
+                "where they are none, move them away"
+            )
         return folders
 
 
-def _refuse_where_nothing_can_appear(place: Path, out: Path) -> None:
-    """Refuses a mount point, and what lies in a folder that cannot be written: a result takes its name by renaming."""
-    expected = f"output {out}: expected a folder that appears by renaming when it is whole"
-    if place.is_mount():
-        raise InputError(f"{expected}; it is a mount point: give one below it")
+def _make_room(place: Path, out: Path) -> None:
+    """The lock lies beside the result, which appears by renaming."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         _lock_of(place).touch()
     except OSError as error:
-        raise InputError(f"{expected}; {place.parent} cannot be written: {error.strerror}") from None
+        raise InputError(
+            f"output {out}: expected a folder in one that can be written; {place.parent}: {error.strerror}"
+        ) from None
 
 
 def _lock_of(place: Path) -> Path:
@@ -142,28 +142,34 @@ def _source_image(path: Path, facts: ModelFacts) -> str:
         return ""
 
 
-def _is_there(series: Series, written: Mapping[Path, frozenset[str]]) -> bool:
-    """Whether a folder was made of just these slices; one that was made of some of them, or of more, is refused."""
-    images = _images(series)
-    for folder, made_of in written.items():
-        if made_of & images and made_of != images:
-            raise InputError(
-                f"output {folder}: it was made of {len(made_of)} files of a series that has {len(images)} now; "
-                "remove it to have it made again"
+def _missing(wanted: Sequence[Series], written: Mapping[Path, frozenset[str]]) -> tuple[list[Series], list[str]]:
+    """The series of which no folder was made; and a line for each of which one was made when it had other slices."""
+    left, outgrown = [], []
+    for series in wanted:
+        images = _images(series) if written else frozenset()
+        folder = next((folder for folder, made_of in written.items() if made_of & images), None)
+        if folder is None:
+            left.append(series)
+        elif written[folder] != images:
+            outgrown.append(
+                f"{folder} was made of {len(written[folder])} files of a series that has {len(images)} now; "
+                "remove it to have it made anew"
             )
-    return images in written.values()
+    return left, outgrown
 
 
 def _images(series: Series) -> frozenset[str]:
-    """The instance UIDs of the slices."""
+    """The instance UIDs of the slices; none where one cannot be read, which translating the series then tells."""
     if is_nifti(series.files[0]):
         return frozenset()
-    with damage_is(f"{series.modality}: expected the headers that were found; reading them"):
-        headers = (
+    try:
+        headers = [
             pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
             for path in dict.fromkeys(series.files)
-        )
+        ]
         return frozenset(str(header.SOPInstanceUID) for header in headers)
+    except DAMAGE:
+        return frozenset()
 
 
 def _wanted(translator: Translator, source: Path, progress: Callable[[str], None]) -> tuple[list[Series], int]:

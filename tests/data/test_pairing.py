@@ -46,6 +46,13 @@ def test_what_a_network_made_is_no_ground_truth(make_series, tmp_path, mark):
     assert found.passed_over == {"synthetic image": 10}
 
 
+def test_where_one_side_is_synthetic_alone_it_is_told(make_series, tmp_path):
+    make_series(tmp_path / "pet", modality="PT")
+    make_series(tmp_path / "made", SyntheticData="YES")
+    with pytest.raises(InputError, match="found 0 CT and 1 PT; 4 files passed over: synthetic image"):
+        find(tmp_path, TASK, b"key", source_match="", target_match="")
+
+
 def test_attenuation_corrected_pet_wins(make_series, tmp_path):
     make_series(tmp_path / "ct")
     make_series(tmp_path / "nac", modality="PT", CorrectedImage=["DECY"], num=5)

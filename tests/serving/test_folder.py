@@ -77,9 +77,25 @@ def test_slices_that_came_later_are_not_passed_over_in_silence(
     late.rename(tmp_path / "late.dcm")
     translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
     (tmp_path / "late.dcm").rename(late)
-    with pytest.raises(InputError, match="out: it was made of 2 files of a series that has 3 now; remove it"):
-        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+    lines: list[str] = []
+    with pytest.raises(JobError, match="1 of 1 series could not be translated"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lines.append)
+    assert lines[0].endswith("out was made of 2 files of a series that has 3 now; remove it to have it made anew")
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_a_series_that_grew_does_not_keep_new_ones_from_being_translated(
+    pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    add_patient("P2")
+    late = pet_folder / "one" / "2.dcm"
+    late.rename(tmp_path / "late.dcm")
+    translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+    (tmp_path / "late.dcm").rename(late)
+    add_patient("P3")
+    with pytest.raises(JobError, match="1 of 3 series could not be translated"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+    assert [len(list(folder.iterdir())) for folder in sorted((tmp_path / "out").iterdir())] == [2, 3, 3]
 
 
 def test_a_slice_at_the_end_that_cannot_be_read_is_told_and_the_command_fails(
@@ -87,7 +103,7 @@ def test_a_slice_at_the_end_that_cannot_be_read_is_told_and_the_command_fails(
 ) -> None:
     (pet_folder / "one" / "2.dcm").write_bytes(b"")
     lines: list[str] = []
-    with pytest.raises(JobError, match="1 file could not be read, and may be a slice that is missing"):
+    with pytest.raises(JobError, match="files that cannot be read, 1 in all, may be slices that are missing"):
         translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lines.append)
     assert lines == ["skipped 1 file: empty file", f"series 1 of 1: 2 slices written to {tmp_path / 'out'}"]
 
@@ -96,9 +112,20 @@ def test_a_folder_that_cannot_take_its_name_is_refused_at_once(
     pet_folder: Path, translator_of: Build, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medgan.serving.folder.survey", lambda _: pytest.fail("read the source"))
-    for out, reason in (("/proc", "it is a mount point: give"), ("/proc/out", "/proc cannot be written: No such")):
-        with pytest.raises(InputError, match=f"output {out}: expected a folder that appears .*; {reason}"):
-            translate_folder(translator_of(), pet_folder, Path(out), facts=facts, progress=lambda _: None)
+    with pytest.raises(InputError, match="output /proc/out: expected a folder in one that can be written; /proc: No"):
+        translate_folder(translator_of(), pet_folder, Path("/proc/out"), facts=facts, progress=lambda _: None)
+
+
+def test_a_series_for_a_mount_point_gets_a_folder_in_it(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
+    assert translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lambda _: None) == [
+        out / "series-001"
+    ]
+    assert translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lambda _: None) == []
 
 
 def test_a_folder_without_the_source_modality_is_refused(
