@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from medgan.errors import InputError
-from medgan.options import Output, Settings, StudyUri, TaskName, TrackingUri, stoppable
+from medgan.options import Output, Settings, StudyUri, TaskName, TrackingUri, held_back, stoppable
 from medgan.place import Place
 
 app = typer.Typer()
@@ -60,16 +60,17 @@ def prepare(
 
     if processes != 1:
         get_ready("medgan.data.convert")  # workers import while this process does
-    from rich.console import Console
+    with held_back():
+        from rich.console import Console
 
-    from medgan.config import at_least_one, parse_assignment
-    from medgan.data.manifest import read_manifest
-    from medgan.data.plan import read_plan
-    from medgan.data.prepare import Request
-    from medgan.data.prepare import plan_only as write_plan
-    from medgan.place import find_place, is_remote
-    from medgan.prepared import described, prepared
-    from medgan.tasks import task_named
+        from medgan.config import at_least_one, parse_assignment
+        from medgan.data.manifest import read_manifest
+        from medgan.data.plan import read_plan
+        from medgan.data.prepare import Request
+        from medgan.data.prepare import plan_only as write_plan
+        from medgan.place import find_place, is_remote
+        from medgan.prepared import described, prepared
+        from medgan.tasks import task_named
 
     url = out if out and is_remote(out) else None
     folder = Path(out).expanduser().absolute() if out and not url else None

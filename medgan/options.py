@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,16 @@ Preset = Annotated[str, typer.Option(help="published method, such as medgan, pix
 Quick = Annotated[bool, typer.Option("--quick", help="the method made small: 64 px, narrow, random features, 6 epochs")]
 TaskName = Annotated[str, typer.Option(help=f"what is translated into what: {', '.join(TASKS)}")]
 Settings = Annotated[list[str], typer.Option("--set", help="fix a setting: path=value, such as train.epochs=3")]
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Ctrl-C waits until this is over: imports that it meets make errors of their own of it, or pass it over."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

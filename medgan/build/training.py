@@ -45,6 +45,7 @@ FREE = (
     "optim.discriminator_lr", "optim.beta1", "optim.beta2", "optim.schedule", "metrics.select",
 )  # fmt: skip
 """Settings that make a step no faster and no slower."""
+BEGAN_IN_STEP = "speed not measured: BEGAN balances its errors over all processes, so one cannot step alone"
 
 
 def build_state(config: Config, runtime: Runtime, speed: Speed = PLAIN) -> State:
@@ -183,9 +184,6 @@ def _adam(config: Config, networks: list[nn.Module], rate: float) -> torch.optim
     betas = (config.optim.beta1, config.optim.beta2)
     fused = parameters[0].is_cuda or None  # on a CPU it is hardly faster, and rounds otherwise
     return torch.optim.Adam([{"params": parameters, "initial_lr": rate}], lr=rate, betas=betas, fused=fused)
-
-
-BEGAN_IN_STEP = "speed not measured: BEGAN balances its errors over all processes, so one cannot step alone"
 
 
 def _speed(config: Config, runtime: Runtime, folder: Path) -> Speed:

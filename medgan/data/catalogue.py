@@ -97,4 +97,5 @@ class Survey:
 
     @property
     def synthetic(self) -> list[Series]:
+        """The others."""
         return [one for one in self.series if one.synthetic]

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medgan.data.catalogue import Problem, Survey
+from medgan.data.catalogue import Problem
 from medgan.data.pairing import Pair, pair
 from medgan.data.series import survey
 from medgan.data.split import patient_hash
 from medgan.errors import InputError
 from medgan.tasks import Task
+
+SYNTHETIC = "synthetic image"
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,12 @@ def find(source: Path, task: Task, key: bytes, *, source_match: str, target_matc
         InputError: there is no image, one side is missing altogether, or patients and phantoms lie together.
     """
     surveyed = survey(source, processes=processes)
-    match, made = {"source_match": source_match, "target_match": target_match}, _synthetic(surveyed)
+    num_synthetic = len({path for one in surveyed.synthetic for path in one.files})
+    match = {"source_match": source_match, "target_match": target_match}
     try:
         pairs, problems = pair(surveyed.acquired, task, root=source, **match)
     except InputError as error:
-        besides = "".join(f"; {number} files passed over: {reason}" for reason, number in made.items() if number)
+        besides = f"; {num_synthetic} files passed over: {SYNTHETIC}" if num_synthetic else ""
         raise InputError(f"{source}: {error}{besides}") from None
     faults = _by_patient(surveyed.problems, key)
     usable: dict[str, Pair] = {}
@@ -62,13 +65,9 @@ def find(source: Path, task: Task, key: bytes, *, source_match: str, target_matc
         pairs=dict(sorted(usable.items())),
         set_aside=_by_patient(problems, key) | broken,
         broken=frozenset(broken),
-        passed_over=dict(sorted((Counter(surveyed.passed_over) + made).items())),
+        passed_over=dict(sorted((Counter(surveyed.passed_over) + Counter({SYNTHETIC: num_synthetic})).items())),
         phantom=_phantom(usable),
     )
-
-
-def _synthetic(surveyed: Survey) -> Counter[str]:
-    return Counter({"synthetic image": len({path for one in surveyed.synthetic for path in one.files})})
 
 
 def _by_patient(problems: list[Problem], key: bytes) -> dict[str, str]:

@@ -30,9 +30,8 @@ def files_state(source: Path, key: bytes) -> str:
 
 def inputs_of(files: str, plan: Plan, key: bytes) -> str:
     """Of all that decides a data set's content: the files' state, the plan, and the rules."""
-    return hmac.new(
-        key, f"{SCHEMA_VERSION} {RULES} {plan.model_dump_json()} {files}".encode(), hashlib.sha256
-    ).hexdigest()
+    text = f"{SCHEMA_VERSION} {RULES} {plan.model_dump_json()} {files}"
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
 def state_of(one: Pair, plan: Plan, key: bytes, root: Path) -> str:

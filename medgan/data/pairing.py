@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medgan.data.catalogue import Problem, Series
@@ -47,6 +47,8 @@ def pair(
     Raises:
         InputError: one of the two sides is missing altogether.
     """
+    if source_match and target_match:  # of NIfTI images, paths then tell what a session tells otherwise
+        series = [replace(one, study_uid=NIFTI) if one.frame_of_reference == NIFTI else one for one in series]
     simulated = task.simulation != "none" and not source_match
     wanted = {} if simulated else {"source": (task.source.modality, source_match)}
     wanted["target"] = (task.target.modality, target_match)
@@ -64,8 +66,7 @@ def pair(
     missing = {
         patient: f"expected {expected}; got only {', '.join(sorted(has))}" for patient, has in modalities.items()
     }
-    told = bool(source_match and target_match)
-    results = [_of_patient(patient, sides, task, missing=missing[patient], told=told) for patient in sorted(modalities)]
+    results = [_of_patient(patient, sides, task, missing=missing[patient]) for patient in sorted(modalities)]
     return [one for one in results if isinstance(one, Pair)], [one for one in results if isinstance(one, Problem)]
 
 
@@ -80,9 +81,7 @@ def _fits(series: Series, root: Path, modality: str, match: str) -> bool:
     return series.modality == modality and match in str(series.files[0].relative_to(root))
 
 
-def _of_patient(
-    patient_id: str, sides: Mapping[str, Sequence[Series]], task: Task, *, missing: str, told: bool
-) -> Pair | Problem:
+def _of_patient(patient_id: str, sides: Mapping[str, Sequence[Series]], task: Task, *, missing: str) -> Pair | Problem:
     if not patient_id:
         return Problem(patient_id, "expected a Patient ID; it is empty, so nobody can tell patients apart")
     all_of = {side: [one for one in ones if one.patient_id == patient_id] for side, ones in sides.items()}
@@ -91,7 +90,7 @@ def _of_patient(
     if not all(mine.values()):
         return Problem(patient_id, missing)
     if "source" in mine:
-        return _best_pair(patient_id, mine["source"], mine["target"], task, told=told)
+        return _best_pair(patient_id, mine["source"], mine["target"], task)
     targets = mine["target"]
     best = max(targets, key=lambda one: (one.attenuation_corrected, len(one.files), one.series_uid))
     several = f"took the longest of {len(targets)} {task.target.modality} series; target_match=TEXT takes others"
@@ -99,11 +98,9 @@ def _of_patient(
     return Pair(None, best, note)
 
 
-def _best_pair(
-    patient_id: str, sources: list[Series], targets: list[Series], task: Task, *, told: bool
-) -> Pair | Problem:
+def _best_pair(patient_id: str, sources: list[Series], targets: list[Series], task: Task) -> Pair | Problem:
     source_name, target_name = task.source.modality, task.target.modality
-    together = [(source, target) for source in sources for target in targets if _in_one_place(source, target, told)]
+    together = [(source, target) for source in sources for target in targets if _in_one_place(source, target)]
     if not together:
         shared = "a session" if targets[0].frame_of_reference == NIFTI else "a study and a frame of reference"
         return Problem(patient_id, f"no {source_name} and {target_name} share {shared}")
@@ -114,12 +111,12 @@ def _best_pair(
     return Pair(source, target, _note(source, target, overlapping))
 
 
-def _in_one_place(source: Series, target: Series, told: bool) -> bool:
-    """By their headers; of NIfTI images that have none, by their session, where paths do not tell both sides."""
-    frame = target.frame_of_reference
-    any_study = told and frame == NIFTI
-    is_one_study = any_study or source.study_uid == target.study_uid
-    return source != target and is_one_study and source.frame_of_reference == frame != ""
+def _in_one_place(source: Series, target: Series) -> bool:
+    return (
+        source != target
+        and source.study_uid == target.study_uid
+        and source.frame_of_reference == target.frame_of_reference != ""
+    )
 
 
 def _preference(one: tuple[Series, Series]) -> tuple[bool, float, int, str, str]:

@@ -70,7 +70,7 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial, nothing for now (one that runs may have to be repeated), or `FINISHED`."""
-        while not self.fault and self._has_room():
+        while self._may_begin():
             trial = self.study.ask()
             try:
                 assigned = self.assign(trial)
@@ -99,8 +99,11 @@ class StudySearcher(Searcher):
             LOG.exception("telling the study how a trial ended")
             self.fault = (str(fault) or type(fault).__name__).splitlines()[0]
 
-    def _has_room(self) -> bool:
-        return self.target - len(finished(self.study)) > len(self.running) and not self.meter.used_up()
+    def _may_begin(self) -> bool:
+        """Whether one more trial is wanted, and can be paid for and recorded."""
+        if self.fault or self.meter.used_up():
+            return False
+        return self.target - len(finished(self.study)) > len(self.running)
 
     def _end(self, running: Running, result: dict[str, Any] | None, error: bool) -> None:
         if result:

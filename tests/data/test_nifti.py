@@ -60,7 +60,7 @@ def test_sessions_are_not_paired_with_each_other(tmp_path):
     assert (one.source.study_uid, one.target.study_uid) == ("ses-2", "ses-2")
     told = {"source_match": "ses-1_pet", "target_match": "_ct"}
     (one,), _ = pair(find_series(tmp_path), TASKS["pet2ct"], root=tmp_path, **told)
-    assert (one.source.study_uid, one.target.study_uid) == ("ses-1", "ses-2")
+    assert [side.files[0].name[:12] for side in (one.source, one.target)] == ["sub-01_ses-1", "sub-01_ses-2"]
 
 
 def test_two_folders_of_one_name_are_no_patient(tmp_path):

@@ -199,3 +199,10 @@ def test_a_gpu_without_bfloat16_says_so_once_and_computes_in_float32(small, tmp_
     for _ in range(2):
         training._speed(small(train__precision="bfloat16"), SingleProcess(CPU), tmp_path)
     assert told(tmp_path) == ["speed: contiguous", NO_BFLOAT16]
+
+
+def test_began_on_several_workers_is_not_measured_and_says_so(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_fastest", lambda *_: pytest.fail("one process stepped alone"))
+    config = small(train__speed="measured", loss__adversarial="began", discriminator__network="autoencoder")
+    training._speed(config, SingleProcess(CPU, size=2), tmp_path)
+    assert training.BEGAN_IN_STEP in told(tmp_path)
