@@ -24,11 +24,11 @@ def main() -> None:
     options = asked()
     import torch
 
-    from medgan.benchmark.table import Row, table_text, write_json
+    from medgan.benchmark.measurements import Measurement, table_text, write_json
     from medgan.provenance import code_version, hardware, library_versions
 
     device = torch.device(options.device)
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     for part in options.part or (QUICK if options.quick else PARTS):
         given = {"data": options.data} if part == "quality" else {}
         found = measured(part, quick=options.quick, device=device, **given)
@@ -41,12 +41,12 @@ def main() -> None:
 
 def measured(part: str, *, quick: bool, device: Any, **given: Any) -> list[Any]:
     """The rows of a part; one that says so where a library that it needs is not installed."""
-    from medgan.benchmark.table import Row
+    from medgan.benchmark.measurements import Measurement
 
     try:
-        return list(import_module(f"medgan.benchmark.{part}").measure(quick=quick, device=device, **given))
+        return list(import_module(f"medgan.benchmark.bench_{part}").measure(quick=quick, device=device, **given))
     except ModuleNotFoundError as error:
-        return [Row(part, part, "whole package needed", str(device), note=f"{error.name} is not installed")]
+        return [Measurement(part, part, "whole package needed", str(device), note=f"{error.name} is not installed")]
 
 
 def asked() -> argparse.Namespace:

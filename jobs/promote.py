@@ -4,7 +4,7 @@ python jobs/promote.py --model models:/medgan-pet2ct@challenger --data FOLDER
 ray job submit -- python jobs/promote.py --model models:/medgan-pet2ct@challenger --data FOLDER --rules rules.yaml
 """
 
-from medgan.cli import run_promote
+from medgan.cli.main import run_promote
 
 if __name__ == "__main__":
     run_promote()

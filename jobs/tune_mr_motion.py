@@ -5,7 +5,7 @@ python jobs/tune_mr_motion.py --data FOLDER --space quick_same    your patients,
 ray job submit -- python jobs/tune_mr_motion.py --data FOLDER     on a cluster
 """
 
-from medgan.cli import run_job
+from medgan.cli.main import run_job
 
 if __name__ == "__main__":
     run_job("mr_motion")

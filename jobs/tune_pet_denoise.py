@@ -5,7 +5,7 @@ python jobs/tune_pet_denoise.py --data FOLDER --space quick_same    your patient
 ray job submit -- python jobs/tune_pet_denoise.py --data FOLDER     on a cluster
 """
 
-from medgan.cli import run_job
+from medgan.cli.main import run_job
 
 if __name__ == "__main__":
     run_job("pet_denoise")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss, mse_loss
 
-from medgan.benchmark.method import (
+from medgan.benchmark.plain_method import (
     BETAS,
     CONTENT,
     PERCEPTUAL,
@@ -24,7 +24,7 @@ from medgan.benchmark.method import (
     build_extractor,
     build_generator,
 )
-from medgan.engine.steps import Batch
+from medgan.training.step import Batch
 
 
 class Reference:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from medgan.benchmark.table import Spread, spread_of
-from medgan.engine.precision import has_bfloat16
+from medgan.benchmark.measurements import Spread, spread_of
+from medgan.training.mixed_precision import has_bfloat16
 
 LEAST_ROUNDS = 3
 

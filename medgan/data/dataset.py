@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from medgan.data.intensity import to_network
 from medgan.data.manifest import STATES, Manifest, Patient, read_manifest
-from medgan.data.split import ROLES
+from medgan.data.prepare.split import ROLES
 from medgan.errors import InputError
 from medgan.tasks import Task
 

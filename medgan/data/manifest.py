@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medgan.data.atomic import write_atomically
+from medgan.data.atomic_write import write_atomically
+from medgan.data.prepare.split import ROLES
 from medgan.errors import InputError
 from medgan.tasks import Task
 
@@ -19,7 +20,7 @@ STATES = "states"
 """Folder of the manifests of every state a data set was in, by digest: whoever uses one keeps it when patients come."""
 
 
-class Scale(BaseModel):
+class IntensityScale(BaseModel):
     """Stored int16 to physical unit: value = stored * slope + intercept."""
 
     model_config = ConfigDict(frozen=True)
@@ -55,8 +56,8 @@ class Patient(BaseModel):
     slices: int
     slice_numbers: list[int]
     dropped: int
-    source: Scale
-    target: Scale
+    source: IntensityScale
+    target: IntensityScale
     source_window: tuple[float, float]
     target_window: tuple[float, float]
     affine: list[list[float]]
@@ -74,7 +75,7 @@ class Manifest(BaseModel):
         simulation: settings of the sources that were simulated; empty where none was.
         set_aside: patients that were not used, by hash, and why.
         passed_over: files that were not used: reason -> how many.
-        key_id: tells which key the patients' hashes were made with; see `medgan.data.split.key_id`.
+        key_id: tells which key the patients' hashes were made with; see `medgan.data.prepare.split.key_id`.
         inputs: keyed digest of plan and input files, which tells whether anything is new.
         digest: identifies the content, wherever and whenever it was made.
     """
@@ -147,3 +148,15 @@ def parsed_manifest(content: bytes, where: str) -> Manifest:
         return Manifest.model_validate_json(content)
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, AttributeError) as error:
         raise InputError(f"{where}: expected a data set's description, got a damaged file; prepare it again") from error
+
+
+def described(manifest: Manifest) -> str:
+    """A data set in one line: patients and slices of each role, the grid, what was dropped."""
+    roles = []
+    for role in ROLES:
+        counts = [patient.slices for patient in manifest.patients if patient.role == role]
+        roles.append(f"{len(counts)} {role} patient{'s' * (len(counts) != 1)} ({sum(counts)} slices)")
+    dropped = sum(patient.dropped for patient in manifest.patients)
+    kind = "phantoms: " if manifest.phantom else ""
+    rest = f"; {dropped} slices that show no {manifest.task.source.modality} left out" if dropped else ""
+    return f"{kind}{', '.join(roles)}, {manifest.size} px of {manifest.spacing_mm:g} mm{rest}"

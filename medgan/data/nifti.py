@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK
 
-from medgan.data.catalogue import Problem, Series
-from medgan.data.geometry import Plane
-from medgan.data.plausible import check_values
+from medgan.data.dicom.geometry import Plane
+from medgan.data.plausibility import check_values
+from medgan.data.series import Problem, Series
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 

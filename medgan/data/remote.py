@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import fsspec
 from fsspec import AbstractFileSystem
 
-from medgan.data.atomic import write_atomically
+from medgan.data.atomic_write import write_atomically
 from medgan.data.manifest import FILE_NAME, STATES, Manifest, Patient, parsed_manifest, read_manifest, store_manifest
 from medgan.errors import InputError, JobError
 

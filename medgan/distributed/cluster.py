@@ -15,9 +15,9 @@ import ray
 import torch
 
 from medgan.config import at_least_one
-from medgan.distributed.resident import Resources
+from medgan.distributed.worker_group import Resources
 from medgan.errors import InputError, JobError
-from medgan.terminal import LOG
+from medgan.logs import LOG
 
 STARTS = 3
 TRANSIENT = ("timed out during startup", "already in use", "already occupied")  # what Ray says where a second try helps

@@ -19,17 +19,17 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from medgan.build.objective import build_objective
-from medgan.build.training import build_state, updates_of
 from medgan.config import Config, flatten
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import read_manifest
-from medgan.distributed.resident import Resources
 from medgan.distributed.worker import is_out_of_memory
-from medgan.engine.runtime import SingleProcess
-from medgan.engine.steps import train_step
+from medgan.distributed.worker_group import Resources
 from medgan.errors import InputError
-from medgan.place import shown
+from medgan.paths import redacted
+from medgan.training.build_objective import build_objective
+from medgan.training.build_training import build_state, updates_of
+from medgan.training.runtime import SingleProcess
+from medgan.training.step import train_step
 
 DRIVER = "driver"
 ANSWER_S = 10.0
@@ -101,7 +101,7 @@ def refuse_local_stores(stores: Mapping[str, str], num_hosts: int) -> None:
     for option, uri in stores.items():
         if num_hosts > 1 and uri.startswith("sqlite:"):
             raise InputError(
-                f"{option} {shown(uri)}: expected a server, for this cluster has {num_hosts} hosts; SQLite is for one"
+                f"{option} {redacted(uri)}: expected a server, for this cluster has {num_hosts} hosts; SQLite is for one"
             )
 
 
@@ -120,7 +120,7 @@ def refuse_silent_server(uri: str) -> None:
     except urllib.error.HTTPError:
         return
     except (OSError, ValueError) as error:
-        raise InputError(f"--tracking-uri {shown(uri)}: expected a server that answers; {error}") from None
+        raise InputError(f"--tracking-uri {redacted(uri)}: expected a server that answers; {error}") from None
 
 
 def check_nodes(nodes: Mapping[str, str], output: Path, dataset_state: Path, *, limit_s: float) -> None:

@@ -13,17 +13,17 @@ import numpy as np
 import ray
 import torch
 
-from medgan.build.knn import measure_knn_on_test
-from medgan.build.testing import floor_on_test, generator_on_test, measure_on_test, trained_generator
-from medgan.build.training import build_perceptual
 from medgan.config import Config
-from medgan.data.atomic import write_atomically
+from medgan.data.atomic_write import write_atomically
 from medgan.data.dataset import PreparedDataset
-from medgan.distributed.resident import Resources
-from medgan.engine.evaluate import fixed_pictures
-from medgan.engine.runtime import SingleProcess
+from medgan.distributed.worker_group import Resources
 from medgan.errors import Diverged, JobError
-from medgan.metrics.table import Patients
+from medgan.metrics.validation_metrics import Patients
+from medgan.training.build_training import build_perceptual
+from medgan.training.held_out import floor_on_test, generator_on_test, measure_on_test, trained_generator
+from medgan.training.patch_matching import measure_knn_on_test
+from medgan.training.runtime import SingleProcess
+from medgan.training.validation import fixed_pictures
 
 LIMIT_S = 3600.0
 FLOOR, MATCHING = "floor", "knn_patches"
@@ -31,7 +31,7 @@ FLOOR, MATCHING = "floor", "knn_patches"
 
 
 def measure_on_worker(config: Config, weights: Path, dataset: Path, resources: Resources) -> tuple[Patients, Patients]:
-    """`medgan.build.testing.measure_on_test` where the cluster has room for it.
+    """`medgan.training.held_out.measure_on_test` where the cluster has room for it.
 
     Raises:
         ray.exceptions.GetTimeoutError: it took more than an hour.
@@ -50,7 +50,7 @@ def measure_each(
     """Measures each on the test patients, as many at once as fit, and writes `<name>.json` and `<name>.npz`.
 
     The JSON file holds `patients` or, where the generator is of no use, `failure`; the other one pictures of the fixed
-    test slices, see `medgan.engine.evaluate.fixed_pictures`. Names whose JSON file is there are not measured again.
+    test slices, see `medgan.training.validation.fixed_pictures`. Names whose JSON file is there are not measured again.
 
     Args:
         wanted: name -> configuration and weights; without weights the name is `FLOOR` or `MATCHING`.

@@ -21,16 +21,16 @@ import ray
 import ray.train.collective
 import torch
 
-from medgan.build.less_memory import that_memory_was_out, what_needs_less
-from medgan.build.networks import refuse_misfit
-from medgan.build.training import build_training
 from medgan.config import Config
 from medgan.data.dataset import PreparedDataset
-from medgan.distributed.mailbox import STOP, Failure
-from medgan.distributed.runtime import RayRuntime
-from medgan.engine.loop import Training, save_epoch, train_epoch
-from medgan.engine.runtime import Runtime
+from medgan.distributed.command_channel import STOP, Failure
+from medgan.distributed.ray_runtime import RayRuntime
 from medgan.errors import Diverged, InputError
+from medgan.training.build_networks import refuse_misfit
+from medgan.training.build_training import build_training
+from medgan.training.loop import Training, save_epoch, train_epoch
+from medgan.training.memory_advice import that_memory_was_out, what_needs_less
+from medgan.training.runtime import Runtime
 
 NO_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "_ALLOC_FAILED")
 """What torch's CPU allocator, C++, CUDA and its libraries say as a plain RuntimeError."""

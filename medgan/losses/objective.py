@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 @dataclass
-class Views:
+class GeneratorInputs:
     """What the generator's terms look at in one way of translation, computed on demand and shared.
 
     Attributes:
@@ -86,7 +86,7 @@ class Views:
 
 
 @dataclass
-class Judgement:
+class DiscriminatorInputs:
     """What the discriminator's terms look at.
 
     Attributes:
@@ -103,8 +103,8 @@ class Judgement:
     fake: Any
 
 
-GeneratorTerms = dict[str, tuple[float, Callable[[Views], Tensor]]]
-DiscriminatorTerms = dict[str, tuple[float, Callable[[Judgement], Tensor]]]
+GeneratorTerms = dict[str, tuple[float, Callable[[GeneratorInputs], Tensor]]]
+DiscriminatorTerms = dict[str, tuple[float, Callable[[DiscriminatorInputs], Tensor]]]
 Seen = TypeVar("Seen")
 
 
@@ -113,8 +113,8 @@ class Objective:
     """Name -> (weight, term) for each of the two networks; a term of weight 0 is never evaluated.
 
     Attributes:
-        generator: terms over `Views`.
-        discriminator: terms over a `Judgement`.
+        generator: terms over `GeneratorInputs`.
+        discriminator: terms over a `DiscriminatorInputs`.
         cycle_share: first and last r of (1 - r) x other terms + r x cycle (Kim et al., DiscoGAN); none: plain weights.
     """
 

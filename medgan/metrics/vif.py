@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torchmetrics.functional.image import visual_information_fidelity
 
-from medgan.metrics.image import require_size
+from medgan.metrics.pixel_errors import require_size
 
 VIF_SIZE = 41
 """The least side, in pixels, whose coarsest scale still holds one window."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from medgan.models.imagenet import ImageNetInput, features_at
+from medgan.models.imagenet_input import ImageNetInput, features_at
 
 ENDS = (2, 5, 8, 10, 12)
 """Layers up to each of the five activations: the slices of LPIPS (Zhang et al., 2018)."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.functional import interpolate
 
-from medgan.models.blocks import (
+from medgan.models.layers import (
     doubled_widths,
     initialize,
     normalization,
@@ -14,7 +14,7 @@ from medgan.models.blocks import (
     seen,
     seen_channels,
 )
-from medgan.models.patch import PatchOutput
+from medgan.models.patchgan import PatchOutput
 
 NUM_LEVELS = 5
 DIVERSITY, RATE = 0.5, 0.001

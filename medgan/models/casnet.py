@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from medgan.models.blocks import initialize, require_sides
-from medgan.models.double import DoubleUBlock
-from medgan.models.residual import ResidualUBlock
-from medgan.models.unet import UBlock
+from medgan.models.layers import initialize, require_sides
+from medgan.models.refinegan import ResidualUBlock
+from medgan.models.ublock import UBlock
+from medgan.models.unet import DoubleUBlock
 
 BLOCKS = {"u": UBlock, "residual": ResidualUBlock, "double": DoubleUBlock}
 MOST_BLOCKS = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from medgan.models.blocks import (
+from medgan.models.layers import (
     doubled_widths,
     down,
     initialize,
@@ -14,7 +14,7 @@ from medgan.models.blocks import (
     seen_channels,
     up,
 )
-from medgan.models.patch import PatchOutput
+from medgan.models.patchgan import PatchOutput
 
 NUM_LEVELS = 4
 

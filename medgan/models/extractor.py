@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from medgan.config import EXTRACTOR_BLOCKS
 from medgan.errors import InputError
 from medgan.models.alexnet import AlexNet
-from medgan.models.encoder import Encoder
+from medgan.models.extractor_weights import read_encoder, read_state
+from medgan.models.in_domain import Encoder
 from medgan.models.squeezenet import SqueezeNet
 from medgan.models.vgg import Vgg19
-from medgan.models.weights import read_encoder, read_state
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "vgg19": Vgg19,

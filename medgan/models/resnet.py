@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from medgan.models.blocks import ResidualBlock, initialize, normalization, require_sides
+from medgan.models.layers import ResidualBlock, initialize, normalization, require_sides
 
 
 class ResNet(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from medgan.models.imagenet import ImageNetInput, features_at
+from medgan.models.imagenet_input import ImageNetInput, features_at
 
 ENDS = (2, 5, 8, 10, 11, 12, 13)
 """Layers up to each of the seven blocks: the slices of LPIPS (Zhang et al., 2018)."""

@@ -1,26 +1,41 @@
-"""The U-block: MedGAN's encoder-decoder with skips (Armanious et al., section 2.2)."""
+"""The U-block of double convolutions at full resolution (Ronneberger et al., U-Net, 2015), with padding and norm."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
-from medgan.models.blocks import doubled_widths, down, up
-
-NUM_DROPPED = 3
-"""Decoder layers that dropout follows, from the bottleneck up (Isola et al., pix2pix, 6.1.1)."""
+from medgan.models.layers import doubled_widths, normalization
+from medgan.models.ublock import NUM_DROPPED
 
 
-class UBlock(nn.Module):
-    """Encoder-decoder of 4x4 convolutions with stride 2, mirrored layers concatenated.
+def _double(in_channels: int, out_channels: int, norm: str, dropout: float = 0.0) -> nn.Sequential:
+    """Twice 3x3 convolution - norm - ReLU, then dropout: (B, C, H, W) -> (B, C', H, W)."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1),
+        normalization(norm, out_channels),
+        nn.ReLU(),
+        nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        normalization(norm, out_channels),
+        nn.ReLU(),
+        *([nn.Dropout(dropout)] if dropout else []),
+    )
+
+
+class DoubleUBlock(nn.Module):
+    """Encoder-decoder of double 3x3 convolutions between poolings, mirrored levels concatenated.
+
+    It takes a U-block's place in a CasNet; its first level keeps the image's resolution, where a U-block's halves it.
+    The last convolution is 3x3, not 1x1: with nine times the inputs, the tanh of air, -1, is learned in fewer steps.
 
     Args:
         in_channels: C of the input.
         out_channels: C' of the output.
-        base_channels: width of the first encoder layer; the widths double up to eight times that.
-        depth: encoder layers; the input's sides must be multiples of 2**depth.
-        norm: "instance", "batch" or "none"; never on the first layer, nor at the bottleneck.
-        dropout: probability, on the first three decoder layers, in training; 0.5 in pix2pix, 0 for none.
+        base_channels: width of the first level; the widths double up to eight times that.
+        depth: poolings, four in the paper; the input's sides must be multiples of 2**depth.
+        norm: "instance", "batch" or "none"; never at the bottleneck.
+        dropout: probability, on the first three decoder levels, in training; 0 for none.
         output: "tanh" or "none", what follows the last layer.
     """
 
@@ -36,32 +51,28 @@ class UBlock(nn.Module):
         output: str = "tanh",
     ) -> None:
         super().__init__()
-        widths = doubled_widths(base_channels, depth)
+        widths = doubled_widths(base_channels, depth + 1)
         self.encoder = nn.ModuleList(
-            down(widths[level - 1] if level else in_channels, width, norm=norm if 0 < level < depth - 1 else "none")
+            _double(widths[level - 1] if level else in_channels, width, norm if level < depth else "none")
             for level, width in enumerate(widths)
         )
+        levels = list(reversed(range(depth)))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(widths[level + 1], widths[level], 2, 2) for level in levels)
         self.decoder = nn.ModuleList(
-            up(
-                widths[level] * (1 if level == depth - 1 else 2),
-                widths[level - 1],
-                norm=norm,
-                dropout=dropout if level >= depth - NUM_DROPPED else 0.0,
-            )
-            for level in reversed(range(1, depth))
+            _double(2 * widths[level], widths[level], norm, dropout if level >= depth - NUM_DROPPED else 0.0)
+            for level in levels
         )
         self.last = nn.Sequential(
-            nn.ConvTranspose2d(2 * base_channels, out_channels, 4, 2, 1),
-            nn.Tanh() if output == "tanh" else nn.Identity(),
+            nn.Conv2d(base_channels, out_channels, 3, padding=1), nn.Tanh() if output == "tanh" else nn.Identity()
         )
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
         skips: list[Tensor] = []
-        for layer in self.encoder:
-            image = layer(image)
+        for level in self.encoder:
+            image = level(max_pool2d(image, 2) if skips else image)
             skips.append(image)
         skips.pop()
-        for layer in self.decoder:
-            image = torch.cat([layer(image), skips.pop()], dim=1)
+        for up, level in zip(self.up, self.decoder, strict=True):
+            image = level(torch.cat([up(image), skips.pop()], dim=1))
         return self.last(image)

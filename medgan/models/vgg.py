@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from medgan.models.imagenet import ImageNetInput, features_at
+from medgan.models.imagenet_input import ImageNetInput, features_at
 
 WIDTHS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
 """Of the convolutions, block by block (configuration E)."""

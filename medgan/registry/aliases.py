@@ -14,9 +14,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from medgan.errors import InputError, JobError
-from medgan.lock import opening
-from medgan.place import shown
-from medgan.registry.models import ABSENT, holder, point
+from medgan.locks import opening
+from medgan.paths import redacted
+from medgan.registry.versions import ABSENT, holder, point
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 REIGNS = "medgan.champions"
@@ -25,7 +25,7 @@ NOBODY = "none"
 
 
 @dataclass(frozen=True)
-class Disagreement:
+class AliasDisagreement:
     """`previous` is not the champion before this one.
 
     Attributes:
@@ -78,10 +78,10 @@ def roll_back(name: str, *, uri: str) -> tuple[str, str]:
     with opening(uri):
         reigns = _reigns(name, uri)
         if not reigns:
-            raise InputError(f"{name}: expected a model with a champion in {shown(uri)}; there is none")
+            raise InputError(f"{name}: expected a model with a champion in {redacted(uri)}; there is none")
         champion = reigns[-1]
         if champion == holder(name, PREVIOUS, uri=uri):
-            _settle(name, reigns, uri)
+            _reconcile(name, reigns, uri)
             raise InputError(
                 f"{name}: a promotion or rollback had been interrupted and is set right now: version {champion} is "
                 "champion; the same command again rolls back from there"
@@ -89,11 +89,11 @@ def roll_back(name: str, *, uri: str) -> tuple[str, str]:
         if len(reigns) == 1:
             raise InputError(f"{name}: version {champion} took over from no version; there is nothing to roll back to")
         point(name, CHAMPION, reigns[-2], uri=uri)
-        _settle(name, reigns[:-1], uri)
+        _reconcile(name, reigns[:-1], uri)
         return champion, reigns[-2]
 
 
-def disagreement(name: str, *, uri: str) -> Disagreement | None:
+def disagreement(name: str, *, uri: str) -> AliasDisagreement | None:
     """Where `previous` is not on the champion before this one; none if all is well.
 
     Raises:
@@ -102,16 +102,16 @@ def disagreement(name: str, *, uri: str) -> Disagreement | None:
     _refuse_absent(name, uri)
     reigns, previous = _reigns(name, uri), holder(name, PREVIOUS, uri=uri)
     before = reigns[-2] if len(reigns) > 1 else None
-    return Disagreement(previous, before) if previous != before else None
+    return AliasDisagreement(previous, before) if previous != before else None
 
 
 def mend(name: str, *, uri: str) -> None:
     """Lets the list end with the champion, and `previous` name the one before."""
     with opening(uri):
-        _settle(name, _reigns(name, uri), uri)
+        _reconcile(name, _reigns(name, uri), uri)
 
 
-def _settle(name: str, reigns: list[str], uri: str) -> None:
+def _reconcile(name: str, reigns: list[str], uri: str) -> None:
     _write(name, reigns, uri)
     _point_or_remove(name, PREVIOUS, reigns[-2] if len(reigns) > 1 else None, uri=uri)
 
@@ -151,12 +151,12 @@ def _is_there(client: MlflowClient, name: str, number: str) -> bool:
 
 def _refuse_absent(name: str, uri: str) -> None:
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise InputError(f"{name}: there is no MLflow store {shown(uri)}; give --output or --tracking-uri")
+        raise InputError(f"{name}: there is no MLflow store {redacted(uri)}; give --output or --tracking-uri")
     try:
         MlflowClient(tracking_uri=uri).get_registered_model(name)
     except MlflowException as error:
         if error.error_code in ABSENT:
-            raise InputError(f"{name}: no such model in {shown(uri)}") from None
+            raise InputError(f"{name}: no such model in {redacted(uri)}") from None
         raise
 
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from medgan.errors import InputError, JobError
-from medgan.place import shown
+from medgan.paths import redacted
 
 
 def attach(name: str, number: str, *, files: Path, folder: str, tags: Mapping[str, Any], uri: str) -> None:
@@ -38,7 +38,7 @@ def attach(name: str, number: str, *, files: Path, folder: str, tags: Mapping[st
             client.set_model_version_tag(name, number, key, str(value))
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise JobError(f"{shown(uri)} did not take the evidence on {name} version {number} ({reason})") from None
+        raise JobError(f"{redacted(uri)} did not take the evidence on {name} version {number} ({reason})") from None
 
 
 def read_back(name: str, number: str, path: str, *, uri: str) -> bytes | None:

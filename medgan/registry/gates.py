@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgan.errors import InputError
-from medgan.metrics.table import direction
-from medgan.registry.rules import Rules
+from medgan.metrics.validation_metrics import direction
+from medgan.registry.promotion_rules import Rules
 
 PRIMARY = "ssim"
 EXACT = 32

@@ -8,9 +8,9 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from medgan.metrics.table import direction
-from medgan.report.conclusion import metric_text, p_text
-from medgan.report.results import Method, Results, Score, differences, score
+from medgan.metrics.validation_metrics import direction
+from medgan.report.comparison_statistics import MethodResults, Results, Score, differences, score
+from medgan.report.narrative import metric_text, p_text
 
 TESTED = "ssim"
 """The metric whose p stands in the short tables; the p of every metric is in the CSV and at the end of the page."""
@@ -44,7 +44,7 @@ def short_table(results: Results, name: str, *, reason_width: int | None = None)
     return ["method", *headings, "images seen (thousands)", p_heading, "runs"], cells
 
 
-def _column(rows: Sequence[Method], metric: str, *, places: int) -> list[Cell]:
+def _column(rows: Sequence[MethodResults], metric: str, *, places: int) -> list[Cell]:
     """A cell a method; the best of the trained ones is marked, and those that look the same."""
     scores = [score(method, metric) for method in rows]
     shown = [
@@ -80,13 +80,13 @@ def _arrow(metric: str) -> str:
     return "→ 0" if metric.startswith("bias") else "↑" if direction(metric) == "max" else "↓"
 
 
-def _seen(method: Method) -> str:
+def _seen(method: MethodResults) -> str:
     if not method.trained or not method.measured:
         return "-"
     return f"{statistics.fmean(run.slices_seen for run in method.measured) / 1000:.1f}"
 
 
-def _runs(method: Method, reason: str) -> str:
+def _runs(method: MethodResults, reason: str) -> str:
     if not method.trained and method.measured:
         return "-"
     said = f"{len(method.measured)} of {len(method.runs)} runs"

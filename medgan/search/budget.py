@@ -8,10 +8,10 @@ from collections.abc import Callable
 import optuna
 from optuna.trial import Trial, TrialState
 
-from medgan.distributed.resident import Resources
+from medgan.distributed.worker_group import Resources
 from medgan.errors import InputError
 from medgan.search.space import Budget
-from medgan.terminal import duration
+from medgan.units import duration
 
 DEVICE_S, DEVICE, ELAPSED_S = "device_s", "device", "elapsed_s"
 """Attributes: of a trial (one attempt), devices x seconds and which; of a study, seconds of searching on the wall."""

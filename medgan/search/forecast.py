@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from medgan.build.memory import estimate
-from medgan.build.training import random_step, updates_of
 from medgan.config import Config
-from medgan.search.moves import Move
+from medgan.search.parameters import Move
 from medgan.search.space import Scheduler, Space
+from medgan.training.build_training import random_step, updates_of
+from medgan.training.memory_estimate import estimate
 
 GROUP_START_S = 20.0
 MEASURED_STEP_S = 0.4

@@ -28,9 +28,9 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from medgan.errors import InputError, JobError
-from medgan.lock import opening
+from medgan.locks import opening
+from medgan.logs import LOG
 from medgan.search.study import told_for
-from medgan.terminal import LOG
 
 BEAT_S = 5.0
 LIFE_S = 30.0

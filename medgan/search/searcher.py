@@ -12,10 +12,10 @@ from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
 from medgan.errors import InputError
+from medgan.logs import LOG
 from medgan.search.budget import Meter
-from medgan.search.goals import Constraint
-from medgan.search.study import fail, finished, frozen, root_of
-from medgan.terminal import LOG
+from medgan.search.objectives import Constraint
+from medgan.search.study import fail, finished, first_attempt_of, frozen
 
 EPOCHS, METRICS, TRAINED_S = "epochs", "metrics", "trained_s"
 """Attributes of a trial: epoch -> the goals' values in it, all metrics of the best, seconds of all."""
@@ -76,7 +76,7 @@ class StudySearcher(Searcher):
                 assigned = self.assign(trial)
             except InputError as error:  # settings that do not go together
                 fail(self.study, frozen(self.study, trial.number), "input", str(error))
-                self.refused(root_of(trial), str(error))
+                self.refused(first_attempt_of(trial), str(error))
                 continue
             self.meter.begin(trial)
             self.running[trial_id] = Running(trial)

@@ -13,9 +13,9 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, field_validat
 
 from medgan.config import Config, flatten, with_values
 from medgan.errors import InputError
-from medgan.presets.table import PRESETS, configured
-from medgan.search.goals import Constraint, Goal, Mode, goal_named
-from medgan.search.moves import Condition, Move, decoded, encoded
+from medgan.presets.by_name import PRESETS, configured
+from medgan.search.objectives import Constraint, Goal, Mode, goal_named
+from medgan.search.parameters import Condition, Move, decoded, encoded
 
 METHOD = "method"
 """A setting like any other, but for a space alone: which published method, or method of the space's own, it is."""

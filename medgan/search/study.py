@@ -19,9 +19,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from medgan.errors import InputError
-from medgan.lock import opening
-from medgan.place import shown
-from medgan.search.goals import Goal, keep_goals
+from medgan.locks import opening
+from medgan.paths import redacted
+from medgan.search.objectives import Goal, keep_goals
 
 Study = optuna.Study
 """For whoever only hands a study on."""
@@ -115,7 +115,7 @@ def load_study(uri: str, name: str) -> Study:
         InputError: the database cannot be opened, or has no such study; those it has are named.
     """
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise InputError(f"--study-uri {shown(uri)}: there is no such database")
+        raise InputError(f"--study-uri {redacted(uri)}: there is no such database")
     study = find_study(uri, name)
     if study is None:
         names = optuna.get_all_study_names(_storage(uri))
@@ -149,16 +149,16 @@ def told_for(uri: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise InputError(
-            f"--study-uri {shown(uri)}: a driver of this database is missing ({error}); for PostgreSQL: "
+            f"--study-uri {redacted(uri)}: a driver of this database is missing ({error}); for PostgreSQL: "
             "pip install 'medgan[postgres]'"
         ) from None
     except (SQLAlchemyError, ImportError, ValueError) as error:
         raise InputError(
-            f"--study-uri {shown(uri)}: cannot open the study database: {str(error).splitlines()[0]}"
+            f"--study-uri {redacted(uri)}: cannot open the study database: {str(error).splitlines()[0]}"
         ) from None
 
 
-def root_of(trial: FrozenTrial | Trial) -> int:
+def first_attempt_of(trial: FrozenTrial | Trial) -> int:
     """The number of the first trial of a chain of retries: what checkpoints and MLflow runs go by."""
     return int(trial.user_attrs.get("root", trial.number))
 
@@ -237,7 +237,7 @@ def recover(study: Study) -> list[int]:
     left = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.RUNNING]
     for trial in left:
         fail(study, trial, "interrupted", "the driver ended while the trial was running")
-    return [root_of(trial) for trial in left]
+    return [first_attempt_of(trial) for trial in left]
 
 
 def _repeat(study: Study, trial: FrozenTrial, kind: str, reason: str, *, retries: int) -> None:
@@ -250,7 +250,9 @@ def _repeat(study: Study, trial: FrozenTrial, kind: str, reason: str, *, retries
 def queue_again(study: Study, trial: FrozenTrial, *, retries: int) -> None:
     """Queues a trial's next attempt, with the settings it had or, if it was never begun, was to have."""
     drawn = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    study.enqueue_trial(drawn, user_attrs={"root": root_of(trial), "retry_of": trial.number, "retries": retries})
+    study.enqueue_trial(
+        drawn, user_attrs={"root": first_attempt_of(trial), "retry_of": trial.number, "retries": retries}
+    )
 
 
 def _end(study: Study, trial: FrozenTrial, kind: str, reason: str) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 from ray import tune
 
-from medgan.build.training import length_of
 from medgan.config import Config
-from medgan.distributed.attempts import Attempts
-from medgan.distributed.resident import Group, Resources, TrialFailed
+from medgan.distributed.fault_tolerance import Attempts
 from medgan.distributed.worker import Start
-from medgan.engine.loop import best_epoch
-from medgan.search.goals import Goal
+from medgan.distributed.worker_group import Group, Resources, TrialFailed
+from medgan.search.objectives import Goal
+from medgan.training.build_training import length_of
+from medgan.training.loop import best_epoch
 
 EPOCH_LIMIT_S = 4 * 3600.0
 
@@ -25,7 +25,7 @@ class Assignment:
     """What a trial is: its place in the study, its configuration, and where it reads and writes."""
 
     number: int
-    root: int
+    first_attempt: int
     config: Config
     goals: tuple[Goal, ...]
     dataset: str
@@ -39,12 +39,12 @@ class Assignment:
     def label(self) -> str:
         """For a person."""
         named = f", {self.method} seed {self.config.train.seed}" if self.method else ""
-        return f"trial {self.root}{named}"
+        return f"trial {self.first_attempt}{named}"
 
 
-def trial_folder(checkpoints: Path, root: int) -> Path:
+def trial_folder(checkpoints: Path, first_attempt: int) -> Path:
     """Where a trial's checkpoints and pictures lie."""
-    return checkpoints / f"{root:04d}"
+    return checkpoints / f"{first_attempt:04d}"
 
 
 class TuneTrial(tune.Trainable):

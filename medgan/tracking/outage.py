@@ -12,8 +12,9 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from medgan.errors import JobError
-from medgan.place import shown
-from medgan.terminal import LOG, duration
+from medgan.logs import LOG
+from medgan.paths import redacted
+from medgan.units import duration
 
 PAUSE_S = 2.0
 """Between two tries."""
@@ -31,7 +32,7 @@ def is_away(error: Exception) -> bool:
     return isinstance(error, ConnectionError | TimeoutError)
 
 
-def lasting(
+def retry_while_away(
     call: Callable[..., Any],
     *arguments: Any,
     say: Callable[[str], None],
@@ -76,4 +77,4 @@ def lasting(
 
 def reason_of(error: Exception) -> str:
     """The error in a line, without a password."""
-    return shown((str(error).splitlines() or [type(error).__name__])[0][:300])
+    return redacted((str(error).splitlines() or [type(error).__name__])[0][:300])

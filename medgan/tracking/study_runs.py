@@ -10,8 +10,8 @@ from typing import Any
 from mlflow.entities import Metric, Run
 
 from medgan.errors import InputError
-from medgan.place import shown
-from medgan.tracking.mlflow import MlflowRun, name_of, now_ms
+from medgan.paths import redacted
+from medgan.tracking.mlflow_runs import MlflowRun, name_of, now_ms
 from medgan.tracking.store import KEY_TAG, PARENT_TAG, ROOT_TAG, STATE_TAG, STUDY_TAG, every_run, opened
 
 
@@ -28,7 +28,7 @@ class RunFacts:
     """
 
     run_id: str
-    root: str
+    first_attempt: str
     parent: str
     status: str
     state: str
@@ -50,7 +50,7 @@ class StudyRuns:
     def __init__(self, uri: str, *, study: str, key: str) -> None:
         self.study, self.key = study, key
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-            raise InputError(f"--tracking-uri {shown(uri)}: there is no such store")
+            raise InputError(f"--tracking-uri {redacted(uri)}: there is no such store")
         with opened(uri) as self.client:
             ours = self.client.search_experiments(filter_string="name LIKE 'medgan/%'")
             self.experiment_ids = [experiment.experiment_id for experiment in ours]
@@ -87,7 +87,13 @@ class StudyRuns:
         self.client.set_terminated(run_id, status, self.client.get_run(run_id).info.end_time or end_ms)
 
     def add(
-        self, root: int, *, beside: str, tags: Mapping[str, Any], params: Mapping[str, Any], start_ms: int | None
+        self,
+        first_attempt: int,
+        *,
+        beside: str,
+        tags: Mapping[str, Any],
+        params: Mapping[str, Any],
+        start_ms: int | None,
     ) -> str:
         """Makes the run of a trial below the study's run.
 
@@ -101,10 +107,10 @@ class StudyRuns:
         Returns:
             The new run's id.
         """
-        own = {STUDY_TAG: self.study, KEY_TAG: self.key, ROOT_TAG: root, PARENT_TAG: beside}
+        own = {STUDY_TAG: self.study, KEY_TAG: self.key, ROOT_TAG: first_attempt, PARENT_TAG: beside}
         experiment = self.client.get_run(beside).info.experiment_id
         every = {key: str(value) for key, value in {**own, **tags}.items()}
-        run = self.client.create_run(experiment, start_ms, every, name_of(self.study, root))
+        run = self.client.create_run(experiment, start_ms, every, name_of(self.study, first_attempt))
         MlflowRun(self.client, run).params(params)
         return str(run.info.run_id)
 
@@ -119,7 +125,7 @@ class StudyRuns:
         history = self.client.get_metric_history(run.info.run_id, "epoch") if "epoch" in run.data.metrics else []
         return RunFacts(
             run_id=run.info.run_id,
-            root=run.data.tags.get(ROOT_TAG, ""),
+            first_attempt=run.data.tags.get(ROOT_TAG, ""),
             parent=run.data.tags.get(PARENT_TAG, ""),
             status=run.info.status,
             state=run.data.tags.get(STATE_TAG, ""),

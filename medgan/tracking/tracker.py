@@ -8,8 +8,9 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, Protocol
 
-from medgan.terminal import LOG, duration
-from medgan.tracking.outage import lasting
+from medgan.logs import LOG
+from medgan.tracking.outage import retry_while_away
+from medgan.units import duration
 
 SOON_S = 3.0
 """What takes no longer to be told is not worth a word."""
@@ -90,7 +91,7 @@ class Background:
 
     def _guarded(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:
-            lasting(call, *arguments, say=self.say, given_up=self.given_up)
+            retry_while_away(call, *arguments, say=self.say, given_up=self.given_up)
         except Exception:  # what a store refuses must not end a search
             self.failures += 1
             LOG.exception("tracking: not recorded")

@@ -18,11 +18,11 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 
 import torch
-from medgan.build.objective import build_objective
-from medgan.build.training import build_state
+from medgan.training.build_objective import build_objective
+from medgan.training.build_training import build_state
 from medgan.config import Config, with_values
-from medgan.engine.runtime import SingleProcess
-from medgan.engine.steps import Updates, train_step
+from medgan.training.runtime import SingleProcess
+from medgan.training.step import Updates, train_step
 
 torch.set_num_threads(1)
 config = with_values(Config(), {

@@ -189,8 +189,8 @@ def test_nothing_is_imported_that_has_no_room():
 @pytest.mark.parametrize(
     ("file", "source", "wrong"),
     [
-        ("losses/new.py", "from medgan.models.unet import UBlock", True),
-        ("losses/new.py", "def f():\n    import medgan.engine.steps", True),
+        ("losses/new.py", "from medgan.models.ublock import UBlock", True),
+        ("losses/new.py", "def f():\n    import medgan.training.step", True),
         ("losses/new.py", "from medgan import engine", True),
         ("errors.py", "from medgan.config import Config", True),
         ("search/new.py", "from medgan.registry.gates import Verdict", True),

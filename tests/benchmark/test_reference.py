@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from medgan.benchmark.method import QUICK, UPDATES, build_objective, build_state, random_batches
+from medgan.benchmark.plain_method import QUICK, UPDATES, build_objective, build_state, random_batches
 from medgan.benchmark.reference import Reference
-from medgan.engine.steps import look, train_step, update_discriminator, update_generator
+from medgan.training.step import look, train_step, update_discriminator, update_generator
 
 CPU = torch.device("cpu")
 SMALL = replace(QUICK, size=32, base_channels=4, batch_size=2)
@@ -25,7 +25,7 @@ def both():
     with torch.no_grad():
         for _ in range(300):  # each forward takes one step of the power iteration, and the two make different numbers
             reference.discriminator(source, target)
-    state.ways[0].discriminator.load_state_dict(reference.discriminator.state_dict())
+    state.directions[0].discriminator.load_state_dict(reference.discriminator.state_dict())
     return state, reference
 
 
@@ -74,7 +74,7 @@ def test_the_gradients_of_the_discriminator_are_the_same(both):
     views = look(state, objective, source, target)
     update_discriminator(state, objective, [views], UPDATES)
     reference.discriminator_loss(source, target, views[0].output.detach()).backward()
-    close(gradients(state.ways[0].discriminator), gradients(reference.discriminator))
+    close(gradients(state.directions[0].discriminator), gradients(reference.discriminator))
 
 
 def test_both_still_agree_after_three_steps(both):

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from medgan.data.phantoms import write_phantoms
+from medgan.data.phantoms.phantom_patients import write_phantoms
 
 REPOSITORY = Path(__file__).parents[2]
 LIMIT_S = 200

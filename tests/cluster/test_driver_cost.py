@@ -12,18 +12,18 @@ from ray import tune
 
 from medgan.config import Config
 from medgan.distributed.cluster import SETTINGS
-from medgan.distributed.resident import Resources
+from medgan.distributed.worker_group import Resources
 from medgan.provenance import job_facts
-from medgan.search import run
+from medgan.search import run_trials as run
 from medgan.search.budget import Meter
-from medgan.search.moves import Move
-from medgan.search.record import Recorder
-from medgan.search.retention import Retention
-from medgan.search.run import Job, run_search
+from medgan.search.checkpoint_retention import Retention
+from medgan.search.mlflow_sync import Recorder
+from medgan.search.parameters import Move
+from medgan.search.run_trials import SearchJob, run_search
 from medgan.search.space import Budget, Space
 from medgan.search.study import Identity, finished, open_study
 from medgan.tasks import TASKS
-from medgan.tracking.mlflow import MlflowStudy
+from medgan.tracking.mlflow_runs import MlflowStudy
 
 TRIALS = int(os.environ.get("MEDGAN_TRIALS", 60))
 MAX_CPU_S = 0.15
@@ -91,7 +91,7 @@ def test_a_trial_costs_the_driver_little_and_the_study_leaves_nothing_in_memory(
     memory = []
 
     def search(target):
-        job = Job(SPACE, Config(), tmp_path, tmp_path, tmp_path / "ray", Resources(1), 1, target)
+        job = SearchJob(SPACE, Config(), tmp_path, tmp_path, tmp_path / "ray", Resources(1), 1, target)
         facts = job_facts(data_digest="a", split_digest="b")
         retention = Retention(study, tmp_path, SPACE.checkpoints)
         recorder = Recorder(

@@ -17,8 +17,8 @@ import mlflow
 import optuna
 import pytest
 
-from medgan.engine.checkpoint import read_history
-from medgan.search.study import finished, root_of, state_of
+from medgan.search.study import finished, first_attempt_of, state_of
+from medgan.training.checkpoint import read_history
 
 KILLS = int(os.environ.get("MEDGAN_KILLS", 3))
 TRIALS = int(os.environ.get("MEDGAN_TRIALS", 4))
@@ -162,7 +162,9 @@ def test_exactly_the_trials_asked_for_are_finished_and_none_is_lost_or_doubled(s
     trials = study_of(story).get_trials()
     done = finished(study_of(story))
     assert len(done) == TRIALS
-    assert len({root_of(trial) for trial in done}) == TRIALS == len({root_of(trial) for trial in trials})
+    assert (
+        len({first_attempt_of(trial) for trial in done}) == TRIALS == len({first_attempt_of(trial) for trial in trials})
+    )
     assert {state_of(trial) for trial in trials} <= {"complete", "pruned", "restarts", *REPEATED}
     retried = {trial.user_attrs.get("retry_of") for trial in trials}
     assert all(trial.number in retried for trial in trials if state_of(trial) in REPEATED)
@@ -172,12 +174,12 @@ def test_mlflow_holds_a_run_a_trial_each_epoch_once_and_none_is_left_running(sto
     client, runs = runs_of(story)
     assert {run.info.status for run in runs} == {"FINISHED"}
     runs = {int(run.data.tags["medgan.root"]): run for run in runs if "mlflow.parentRunId" in run.data.tags}
-    done = {root_of(trial): trial for trial in finished(study_of(story))}
+    done = {first_attempt_of(trial): trial for trial in finished(study_of(story))}
     assert runs.keys() == done.keys()
-    for root, trial in done.items():
-        steps = [metric.step for metric in client.get_metric_history(runs[root].info.run_id, "val/ssim")]
+    for first_attempt, trial in done.items():
+        steps = [metric.step for metric in client.get_metric_history(runs[first_attempt].info.run_id, "val/ssim")]
         assert steps == list(range(1, len(steps) + 1)) == list(trial.intermediate_values)
-        assert runs[root].data.tags["medgan.state"] == state_of(trial)
+        assert runs[first_attempt].data.tags["medgan.state"] == state_of(trial)
         assert len(steps) == EPOCHS if state_of(trial) == "complete" else GRACE <= len(steps) < EPOCHS
 
 
@@ -186,10 +188,10 @@ def test_a_kill_repeats_the_epoch_under_way_and_none_that_was_saved(story):
     client, runs = runs_of(story)
     runs = {int(run.data.tags["medgan.root"]): run.info.run_id for run in runs if "mlflow.parentRunId" in run.data.tags}
     for _, at, saved in story.kills:
-        for root, times in saved.items():
-            recorded = [metric.value for metric in client.get_metric_history(runs[root], "time/epoch_s")]
+        for first_attempt, times in saved.items():
+            recorded = [metric.value for metric in client.get_metric_history(runs[first_attempt], "time/epoch_s")]
             assert times == recorded[: len(times)]
-            goes_on = rf"trial {root}: (?:goes on|continues) after epoch (\d+), from its checkpoint"
+            goes_on = rf"trial {first_attempt}: (?:goes on|continues) after epoch (\d+), from its checkpoint"
             after = [int(match[1]) for line in story.lines[at:] if (match := re.match(goes_on, line))]
             assert all(epoch >= len(times) for epoch in after)
 
@@ -209,7 +211,7 @@ def test_the_same_command_says_that_all_is_done(story, search, dicom):
 
 
 def test_doctor_has_nothing_to_say(story):
-    command = [sys.executable, "-m", "medgan.cli", "doctor", "kills", "--output", str(story.home)]
+    command = [sys.executable, "-m", "medgan.cli.main", "doctor", "kills", "--output", str(story.home)]
     command += ["--study-uri", story.study_uri, "--tracking-uri", story.tracking_uri]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout + ran.stderr

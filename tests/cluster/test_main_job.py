@@ -105,7 +105,7 @@ def test_the_registered_model_translates_a_phantom(disturbed, tmp_path):
     source = disturbed.home / "phantoms" / "pet2ct" / "PHANTOM-0002" / "PT"
     subprocess.run(
         [
-            *[sys.executable, "-m", "medgan.cli", "translate", str(source), str(tmp_path / "out")],
+            *[sys.executable, "-m", "medgan.cli.main", "translate", str(source), str(tmp_path / "out")],
             *["--model", "models:/medgan-pet2ct-phantom@challenger", "--output", str(disturbed.home)],
         ],
         check=True,

@@ -15,15 +15,15 @@ import numpy as np
 import pydicom
 import pytest
 
-import medgan.serving
-from medgan.build.networks import build_generator
+import medgan.inference
 from medgan.config import Config, with_values
-from medgan.data.resample import in_plane_grid, resample
-from medgan.data.series import find_series, read_volume
-from medgan.registry.models import point, register
-from medgan.serving.model import ModelManifest, load_translator, save_model
-from medgan.serving.translate import translate_slices
-from medgan.tracking.mlflow import MlflowStudy
+from medgan.data.prepare.resample import in_plane_grid, resample
+from medgan.data.reader import find_series, read_volume
+from medgan.inference.saved_model import ModelManifest, load_translator, save_model
+from medgan.inference.translator import translate_slices
+from medgan.registry.versions import point, register
+from medgan.tracking.mlflow_runs import MlflowStudy
+from medgan.training.build_networks import build_generator
 
 NAME = "medgan-pet2ct-phantom"
 SPACING_MM, SIZE = 6.0, 64
@@ -51,7 +51,7 @@ def home(tmp_path_factory):
     )
     save_model(home / "model", generator_state=build_generator(config).state_dict(), manifest=manifest)
     run = MlflowStudy(uri, "medgan/pet2ct-phantom", artifacts=home / "artifacts", study="s", key="k").run
-    code = Path(medgan.serving.__file__).parent / "pyfunc.py"
+    code = Path(medgan.inference.__file__).parent / "pyfunc.py"
     register(home / "model", name=NAME, run_id=run.run_id, uri=uri, code=code, tags={}, description="research only")
     point(NAME, "champion", "1", uri=uri)
     return home
@@ -109,7 +109,7 @@ def source(dicom):
 
 def test_it_gives_the_voxels_that_translate_gives(ask, home, source, command, tmp_path):
     translate = ["translate", str(source), str(tmp_path / "out"), "--model", f"models:/{NAME}@champion"]
-    job = command(home, "-m", "medgan.cli", *translate, "--output", str(home))
+    job = command(home, "-m", "medgan.cli.main", *translate, "--output", str(home))
     volume = read_volume(find_series(source)[0])
     grid = in_plane_grid(volume, spacing_mm=SPACING_MM, size=SIZE)
     served = ask(resample(volume, grid, 0.0).array)

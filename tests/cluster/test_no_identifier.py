@@ -9,8 +9,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from medgan.data.phantoms import write_phantoms
-from medgan.data.phi import find_identifiers
+from medgan.data.phantoms.phantom_patients import write_phantoms
+from medgan.deid.find_identifiers import find_identifiers
 
 REPOSITORY = Path(__file__).parents[2]
 LIMIT_S = 200

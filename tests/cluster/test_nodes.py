@@ -5,7 +5,7 @@ import re
 import optuna
 import pytest
 
-from medgan.search.study import finished, root_of
+from medgan.search.study import finished, first_attempt_of
 
 LIMIT_S = 600
 TRIALS, EPOCHS = 3, 6
@@ -79,7 +79,7 @@ def test_a_study_outlives_a_node_and_welcomes_another(tmp_path, dicom, search, p
     nodes.until("^added")
     assert job.end() == 0, job.text
     study = optuna.load_study(study_name="nodes", storage=uris[0])
-    assert [root_of(trial) for trial in finished(study)] == list(range(TRIALS))
+    assert [first_attempt_of(trial) for trial in finished(study)] == list(range(TRIALS))
     assert {trial.state.name for trial in finished(study)} == {"COMPLETE"}
     (went_on,) = re.findall(r"trial 0: (?:goes on|continues) after epoch (\d), from its checkpoint", job.text)
     assert int(went_on) >= 2

@@ -16,17 +16,17 @@ import requests
 import torch
 from torch import nn
 
-import medgan.serving
-from medgan.build.networks import build_generator
+import medgan.inference
 from medgan.config import Config, with_values
-from medgan.data.phantoms import write_phantoms
+from medgan.data.dicom.attributes import ModelFacts
+from medgan.data.phantoms.phantom_patients import write_phantoms
 from medgan.distributed.cluster import machine
-from medgan.presets.table import configured
-from medgan.registry.models import point, register
-from medgan.serving.folder import translate_folder
-from medgan.serving.model import ModelManifest, load_translator, save_model
-from medgan.serving.modules import ModelFacts
-from medgan.tracking.mlflow import MlflowStudy
+from medgan.inference.dicom_folder import translate_folder
+from medgan.inference.saved_model import ModelManifest, load_translator, save_model
+from medgan.presets.by_name import configured
+from medgan.registry.versions import point, register
+from medgan.tracking.mlflow_runs import MlflowStudy
+from medgan.training.build_networks import build_generator
 
 NAME = "medgan-pet2ct-phantom"
 CHAMPION = f"models:/{NAME}@champion"
@@ -67,7 +67,7 @@ def register_versions(home: Path, config: Config, num_versions: int) -> str:
             name=NAME,
             run_id=study.trial(number).run_id,
             uri=uri,
-            code=Path(medgan.serving.__file__).parent / "pyfunc.py",
+            code=Path(medgan.inference.__file__).parent / "pyfunc.py",
             tags={},
             description="for research only",
         )
@@ -111,7 +111,7 @@ class Server:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}"
-        self.job = command(home, "-m", "medgan.cli", "serve", "--model", CHAMPION, "--port", str(port))
+        self.job = command(home, "-m", "medgan.cli.main", "serve", "--model", CHAMPION, "--port", str(port))
         self.job.until(f"{NAME} version 1 at {self.address}")
         self.headers = {"Authorization": f"Bearer {(home / 'serve.token').read_text().strip()}"}
 

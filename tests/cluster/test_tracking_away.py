@@ -41,8 +41,8 @@ SHORT = SPACE.replace("epochs: 20", f"epochs: {SHORT_EPOCHS}").replace("trials: 
 """Enough where nothing is to be told during the outage itself."""
 IMPATIENT = """
 import runpy, sys
-import medgan.pipeline
-medgan.pipeline.SETTLE_S = 8
+import medgan.workflows.tune
+medgan.workflows.tune.SETTLE_S = 8
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -115,18 +115,18 @@ def refuse_any_loss(server: Server, home: Path, *, trials: int, epochs: int) -> 
     assert len(runs) == trials + 1
     assert sorted(children) == sorted(known)
     heard = {}
-    for root, run in children.items():
+    for first_attempt, run in children.items():
         history = client.get_metric_history(run.info.run_id, "val/ssim")
         told = {str(one.step): [one.value] for one in history}
         assert [one.step for one in history] == [*range(1, epochs + 1)]
-        assert told == known[root].user_attrs["epochs"]
-        assert run.data.params["generator.num_blocks"] == str(known[root].params["generator.num_blocks"])
-        assert run.data.metrics["moved/generator.num_blocks"] == known[root].params["generator.num_blocks"]
-        assert (run.info.status, run.data.tags["medgan.state"]) == ("FINISHED", state_of(known[root]))
+        assert told == known[first_attempt].user_attrs["epochs"]
+        assert run.data.params["generator.num_blocks"] == str(known[first_attempt].params["generator.num_blocks"])
+        assert run.data.metrics["moved/generator.num_blocks"] == known[first_attempt].params["generator.num_blocks"]
+        assert (run.info.status, run.data.tags["medgan.state"]) == ("FINISHED", state_of(known[first_attempt]))
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
         assert {"config.json", "provenance.json", "pictures"} <= files
-        heard[root] = [one.timestamp for one in history]
-        assert heard[root] == sorted(heard[root])
+        heard[first_attempt] = [one.timestamp for one in history]
+        assert heard[first_attempt] == sorted(heard[first_attempt])
     return heard
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from medgan.engine.checkpoint import read_history
+from medgan.training.checkpoint import read_history
 
 LIMIT_S = 200
 TINY = ("data.size=32", "generator.base_channels=4", "discriminator.base_channels=4", "discriminator.patch=16")
@@ -19,7 +19,7 @@ def train(command, dicom, tmp_path):
     def start(preset: str, *settings: str):
         fixed = [part for one in (*TINY, *settings) for part in ("--set", one)]
         arguments = ["train", "--preset", preset, "--data", str(dicom), "--quick", "--workers", "2", *fixed]
-        return command(tmp_path / "home", "-m", "medgan.cli", *arguments)
+        return command(tmp_path / "home", "-m", "medgan.cli.main", *arguments)
 
     return start
 

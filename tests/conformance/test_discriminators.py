@@ -7,9 +7,9 @@ from torch.nn.utils import parametrize
 
 from medgan.models.began import AutoencoderDiscriminator
 from medgan.models.discogan import DiscoDiscriminator
-from medgan.models.filament import FilamentDiscriminator
-from medgan.models.patch import PatchDiscriminator, PatchOutput
-from medgan.models.residual import ResidualDiscriminator
+from medgan.models.fila_sgan import FilamentDiscriminator
+from medgan.models.patchgan import PatchDiscriminator, PatchOutput
+from medgan.models.refinegan import ResidualDiscriminator
 
 DISCRIMINATORS = {
     "patch-1": (PatchDiscriminator, {"patch": 1}, 2),

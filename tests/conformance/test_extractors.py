@@ -5,7 +5,7 @@ import torch
 
 from medgan.config import EXTRACTOR_BLOCKS
 from medgan.models.extractor import load_extractor
-from medgan.models.weights import save_encoder
+from medgan.models.extractor_weights import save_encoder
 
 EVERY = pytest.mark.parametrize("network", sorted(EXTRACTOR_BLOCKS))
 LEAST = {"vgg19": 16, "alexnet": 31, "squeezenet": 17, "in_domain": 1}

@@ -6,10 +6,10 @@ from torch import nn
 
 from medgan.models.casnet import CasNet
 from medgan.models.discogan import DiscoGenerator
-from medgan.models.filament import FilamentGenerator
+from medgan.models.fila_sgan import FilamentGenerator
+from medgan.models.id_cgan import ShallowNet
 from medgan.models.resnet import ResNet
-from medgan.models.shallow import ShallowNet
-from medgan.models.variational import VariationalNet
+from medgan.models.vae import VariationalNet
 
 CASNET = {"num_blocks": 2, "base_channels": 4, "depth": 3}
 GENERATORS = {

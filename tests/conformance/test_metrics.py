@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from medgan.metrics.image import bias, mae, mse, psnr
-from medgan.metrics.structure import ms_ssim, ssim, uqi
-from medgan.metrics.table import direction
+from medgan.metrics.pixel_errors import bias, mae, mse, psnr
+from medgan.metrics.ssim import ms_ssim, ssim, uqi
+from medgan.metrics.validation_metrics import direction
 from medgan.metrics.vif import vif
 
 SIZE = 176

@@ -4,13 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from medgan.build.networks import build_discriminator, build_generator, deepest_block, refuse_misfit, without_effect
-from medgan.build.objective import build_objective
-from medgan.build.training import build_state, updates_of
 from medgan.config import Config, flatten, uses_discriminator, validated, with_values
-from medgan.engine.runtime import SingleProcess
-from medgan.engine.steps import train_step, update_generator
-from medgan.presets.table import PRESETS, quick
+from medgan.presets.by_name import PRESETS, quick
+from medgan.training.build_networks import (
+    build_discriminator,
+    build_generator,
+    deepest_block,
+    refuse_misfit,
+    without_effect,
+)
+from medgan.training.build_objective import build_objective
+from medgan.training.build_training import build_state, updates_of
+from medgan.training.runtime import SingleProcess
+from medgan.training.step import train_step, update_generator
 
 CPU = SingleProcess(torch.device("cpu"))
 
@@ -91,17 +97,17 @@ class TestEveryPreset:
         losses = train_step(state, objective.at(0.0), batches(), updates_of(config))
         assert [path for path, value in losses.items() if not value.isfinite()] == []
         assert ("discriminator" in losses) is uses_discriminator(config)
-        for way in state.ways:
-            for network in (way.generator, way.discriminator):
+        for direction in state.directions:
+            for network in (direction.generator, direction.discriminator):
                 assert network is None or all(weight.isfinite().all() for weight in network.parameters())
 
     def test_reaches_every_parameter_of_its_generators(self, name):
         config = with_values(quick(PRESETS[name]()), {"train.batch_size": 2})
         state, objective = build_state(config, CPU), build_objective(config).at(0.0)
         update_generator(state, objective, next(batches()), updates_of(config))
-        for way in state.ways:
-            left_out = before_a_norm(way.generator)
-            unreached = [path for path, weight in way.generator.named_parameters() if not weight.grad.any()]
+        for direction in state.directions:
+            left_out = before_a_norm(direction.generator)
+            unreached = [path for path, weight in direction.generator.named_parameters() if not weight.grad.any()]
             assert set(unreached) <= left_out
 
     def test_each_network_is_under_adam_with_beta1_one_half(self, name):

@@ -6,8 +6,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from medgan.data.dataset import PreparedDataset
-from medgan.data.phantoms import write_phantoms
-from medgan.data.prepare import Request, prepare
+from medgan.data.phantoms.phantom_patients import write_phantoms
+from medgan.data.prepare.prepare_dataset import PrepareRequest, prepare
 from medgan.tasks import TASKS
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "sts_petct"
@@ -52,7 +52,7 @@ def phantoms(tmp_path_factory):
 @pytest.fixture(scope="session")
 def prepared(phantoms, tmp_path_factory):
     """The six small patients prepared at 32 pixels."""
-    request = Request(phantoms, TASKS["pet2ct"], 32, tmp_path_factory.mktemp("datasets"))
+    request = PrepareRequest(phantoms, TASKS["pet2ct"], 32, tmp_path_factory.mktemp("datasets"))
     return PreparedDataset.open(prepare(request))
 
 

@@ -11,7 +11,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from medgan.data.series import find_series, read_volume, survey
+from medgan.data.reader import find_series, read_volume, survey
 from medgan.errors import InputError
 
 NO_HU = r"CT: expected HU, about -1000 in air"

@@ -7,8 +7,8 @@ import pydicom
 import pytest
 
 from medgan.data.manifest import read_manifest
-from medgan.data.phantoms import write_phantoms
-from medgan.data.prepare import Request, plan_only, prepare
+from medgan.data.phantoms.phantom_patients import write_phantoms
+from medgan.data.prepare.prepare_dataset import PrepareRequest, plan_only, prepare
 from medgan.errors import InputError
 from medgan.tasks import TASKS
 
@@ -23,7 +23,7 @@ def source(phantoms, tmp_path):
 
 @pytest.fixture
 def request_(source, tmp_path):
-    return Request(source, TASKS["pet2ct"], 16, tmp_path / "out")
+    return PrepareRequest(source, TASKS["pet2ct"], 16, tmp_path / "out")
 
 
 def converted(request):
@@ -119,7 +119,7 @@ def test_a_plan_that_the_images_cannot_follow_is_refused(request_, changes, mess
 
 def test_a_simulated_task_needs_settings_of_its_own_simulation(tmp_path):
     source = write_phantoms(tmp_path / "dicom", task="pet_denoise", patients=1, slices=4)
-    request = Request(source, TASKS["pet_denoise"], 32, tmp_path / "out")
+    request = PrepareRequest(source, TASKS["pet_denoise"], 32, tmp_path / "out")
     path = plan_only(request)
     for wrong in (None, {"severity": 2.0}):
         path.write_text(json.dumps({**json.loads(path.read_text()), "simulation": wrong}))
@@ -127,10 +127,10 @@ def test_a_simulated_task_needs_settings_of_its_own_simulation(tmp_path):
             prepare(request)
     for name in ("task", "size"):
         with pytest.raises(InputError, match=f"plan: {name}: have options of their own"):
-            prepare(Request(source, TASKS["pet_denoise"], 32, tmp_path / "other", {name: 16}))
+            prepare(PrepareRequest(source, TASKS["pet_denoise"], 32, tmp_path / "other", {name: 16}))
 
 
 def test_a_place_that_is_no_folder_is_refused(source, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file: expected a folder that can be written"):
-        prepare(Request(source, TASKS["pet2ct"], 16, tmp_path / "out", out=tmp_path / "file"))
+        prepare(PrepareRequest(source, TASKS["pet2ct"], 16, tmp_path / "out", out=tmp_path / "file"))

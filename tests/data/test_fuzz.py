@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from medgan.data.phantoms import write_phantoms
-from medgan.data.series import read_volume, representative_headers, survey
+from medgan.data.phantoms.phantom_patients import write_phantoms
+from medgan.data.reader import read_volume, representative_headers, survey
 from medgan.errors import InputError
 
 NUM_EXAMPLES = int(os.environ.get("MEDGAN_FUZZ_EXAMPLES", "200"))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medgan.data.geometry import Plane, stack_affine
+from medgan.data.dicom.geometry import Plane, stack_affine
 from medgan.errors import InputError
 
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from medgan.data.manifest import read_manifest
-from medgan.data.prepare import Request, prepare
+from medgan.data.prepare.prepare_dataset import PrepareRequest, prepare
 from medgan.tasks import TASKS
 
 SCRIPT = """
@@ -59,7 +59,7 @@ def test_killed_in_the_middle_it_leaves_no_process_and_goes_on(phantoms, tmp_pat
         time.sleep(0.1)
     assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
     assert not list(out.rglob("dataset.json"))
-    assert len(read_manifest(prepare(Request(phantoms, TASKS["pet2ct"], 32, out))).patients) == 6
+    assert len(read_manifest(prepare(PrepareRequest(phantoms, TASKS["pet2ct"], 32, out))).patients) == 6
     assert not list(out.rglob("*.part"))
 
 
@@ -76,7 +76,7 @@ def test_a_killed_worker_ends_the_job_in_a_sentence(phantoms, tmp_path):
 
 
 def test_ctrl_c_while_all_processes_still_import_ends_without_a_traceback(phantoms, tmp_path):
-    command = [sys.executable, "-m", "medgan.cli", "prepare", phantoms, "--out", tmp_path / "out"]
+    command = [sys.executable, "-m", "medgan.cli.main", "prepare", phantoms, "--out", tmp_path / "out"]
     job = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env=os.environ | {"MEDGAN_HOME": str(tmp_path / "home")},

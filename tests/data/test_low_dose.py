@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from skimage.transform import iradon, radon
 
-from medgan.data.low_dose import FILTER, NUM_ANGLES, simulate_low_dose
+from medgan.data.prepare.low_dose import FILTER, NUM_ANGLES, simulate_low_dose
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 

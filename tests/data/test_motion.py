@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from medgan.data.motion import Motion, apply_motion, draw_motion
+from medgan.data.prepare.motion import Motion, apply_motion, draw_motion
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from medgan.data.catalogue import Problem
 from medgan.data.nifti import ONE_FOLDER
-from medgan.data.pairing import pair
-from medgan.data.series import find_series, read_volume, representative_headers, survey
+from medgan.data.prepare.pairing import pair
+from medgan.data.reader import find_series, read_volume, representative_headers, survey
+from medgan.data.series import Problem
 from medgan.errors import InputError
 from medgan.tasks import TASKS
 

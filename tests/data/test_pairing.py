@@ -1,9 +1,9 @@
 import pytest
 
-from medgan.data.catalogue import SYNTHETIC_LABEL
-from medgan.data.found import find
-from medgan.data.pairing import overlap_mm, pair
-from medgan.data.series import find_series
+from medgan.data.prepare.pairing import overlap_mm, pair
+from medgan.data.prepare.patients import find
+from medgan.data.reader import find_series
+from medgan.data.series import SYNTHETIC_LABEL
 from medgan.errors import InputError
 from medgan.tasks import TASKS
 

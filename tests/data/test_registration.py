@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from medgan.data.phantoms import phantom_volumes
-from medgan.data.registration import Agreement, agreement, register_rigid
-from medgan.data.resample import grid_of, resample
+from medgan.data.phantoms.phantom_patients import phantom_volumes
+from medgan.data.prepare.registration import Agreement, agreement, register_rigid
+from medgan.data.prepare.resample import grid_of, resample
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 

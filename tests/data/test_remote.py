@@ -8,7 +8,7 @@ from moto.server import ThreadedMotoServer
 from medgan.data.dataset import PreparedDataset
 from medgan.data.remote import fetched, publish
 from medgan.errors import InputError, JobError
-from medgan.place import is_remote
+from medgan.paths import is_remote
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medgan.data.resample import Grid, grid_of, in_plane_grid, resample
-from medgan.data.series import find_series, read_volume
+from medgan.data.prepare.resample import Grid, grid_of, in_plane_grid, resample
+from medgan.data.reader import find_series, read_volume
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 

@@ -5,8 +5,8 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from medgan.data.resample import grid_of, resample
-from medgan.data.series import find_series, read_volume
+from medgan.data.prepare.resample import grid_of, resample
+from medgan.data.reader import find_series, read_volume
 
 TOLERANCE_SUV = 1e-3
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medgan.data.split import assign_roles, load_key, patient_hash
+from medgan.data.prepare.split import assign_roles, load_key, patient_hash
 from medgan.errors import InputError
 
 HASHES = [f"{number:012x}" for number in range(40)]

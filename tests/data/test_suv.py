@@ -1,7 +1,7 @@
 import pytest
 from pydicom.dataset import Dataset
 
-from medgan.data.suv import suv_factor
+from medgan.data.dicom.suv import suv_factor
 from medgan.errors import InputError
 
 

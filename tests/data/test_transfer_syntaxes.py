@@ -15,7 +15,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from medgan.data.series import find_series, read_volume
+from medgan.data.reader import find_series, read_volume
 from medgan.errors import InputError
 
 gdcm = pytest.importorskip("gdcm")

@@ -9,8 +9,8 @@ import ray
 
 from medgan.config import with_values
 from medgan.data.dataset import PreparedDataset
-from medgan.data.phantoms import write_phantoms
-from medgan.data.prepare import Request, prepare
+from medgan.data.phantoms.phantom_patients import write_phantoms
+from medgan.data.prepare.prepare_dataset import PrepareRequest, prepare
 from medgan.distributed.probe import (
     DRIVER,
     check_nodes,
@@ -21,7 +21,7 @@ from medgan.distributed.probe import (
     refuse_silent_server,
     try_step,
 )
-from medgan.distributed.resident import Resources
+from medgan.distributed.worker_group import Resources
 from medgan.errors import InputError
 from medgan.presets.medgan import medgan
 from medgan.tasks import TASKS
@@ -47,7 +47,7 @@ def state(tmp_path_factory):
     """The state of a small prepared data set."""
     folder = tmp_path_factory.mktemp("probe")
     source = write_phantoms(folder / "phantoms", patients=6, slices=4, matrix=32)
-    return PreparedDataset.open(prepare(Request(source, TASKS["pet2ct"], 32, folder / "datasets"))).state
+    return PreparedDataset.open(prepare(PrepareRequest(source, TASKS["pet2ct"], 32, folder / "datasets"))).state
 
 
 @pytest.fixture(scope="module")

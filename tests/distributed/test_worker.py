@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from medgan.config import Config, with_values
-from medgan.data.phantoms import write_phantoms
-from medgan.data.prepare import Request, prepare
+from medgan.data.phantoms.phantom_patients import write_phantoms
+from medgan.data.prepare.prepare_dataset import PrepareRequest, prepare
 from medgan.distributed import worker
 from medgan.distributed.worker import Start, is_out_of_memory, out_of_memory
-from medgan.engine.runtime import SingleProcess
 from medgan.tasks import TASKS
+from medgan.training.runtime import SingleProcess
 
 
 @pytest.mark.parametrize("allocate", [lambda: torch.empty(1 << 45), lambda: np.ones(1 << 45)])
@@ -54,7 +54,7 @@ class TestATrainingWithoutMemory:
         source = write_phantoms(tmp_path / "phantoms", patients=6, slices=3, matrix=64)
         return Start(
             self.CONFIG,
-            str(prepare(Request(source, TASKS["pet2ct"], 64, datasets=tmp_path / "sets"))),
+            str(prepare(PrepareRequest(source, TASKS["pet2ct"], 64, datasets=tmp_path / "sets"))),
             str(tmp_path / "trial"),
         )
 

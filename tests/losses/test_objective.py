@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from medgan.losses.objective import Objective, Views, weighted_sum
-from medgan.models.patch import PatchDiscriminator
+from medgan.losses.objective import GeneratorInputs, Objective, weighted_sum
+from medgan.models.patchgan import PatchDiscriminator
 
 
 class Recorded(nn.Module):
@@ -30,7 +30,7 @@ def views():
     source, target, output = torch.rand(3, 2, 1, 16, 16).unbind()
     discriminator = Recorded(PatchDiscriminator(patch=16, base_channels=2)).requires_grad_(False)
     there, back = Recorded(nn.Conv2d(1, 1, 3, padding=1)), Recorded(nn.Conv2d(1, 1, 3, padding=1))
-    return Views(source, target, output.requires_grad_(), there, discriminator, Recorded(TwoBlocks()), back)
+    return GeneratorInputs(source, target, output.requires_grad_(), there, discriminator, Recorded(TwoBlocks()), back)
 
 
 def test_levels_begin_with_the_pixels(views):
@@ -108,7 +108,7 @@ def test_with_a_share_the_cycle_grows_at_the_cost_of_the_others():
 
 def test_a_view_of_a_network_that_was_not_built_is_a_defect():
     image = torch.zeros(1, 1, 2, 2)
-    views = Views(image, image, image, nn.Identity())
+    views = GeneratorInputs(image, image, image, nn.Identity())
     for name, missing in (("output_features", "extractor"), ("logits", "discriminator"), ("cycled", "inverse")):
         with pytest.raises(AssertionError, match=f"no {missing} was built"):
             getattr(views, name)

@@ -8,7 +8,7 @@ from torch.nn import functional
 from medgan.errors import InputError
 from medgan.metrics.lpips import WIDTHS, lpips, read_heads
 from medgan.models.extractor import load_extractor
-from medgan.models.imagenet import MEAN, STD
+from medgan.models.imagenet_input import MEAN, STD
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights"
 FILES = {"alexnet": ("alexnet_features.pth", "alex.pth"), "squeezenet": ("squeezenet1_1_features.pth", "squeeze.pth")}

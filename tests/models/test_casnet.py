@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from medgan.models.casnet import CasNet
-from medgan.models.double import DoubleUBlock
-from medgan.models.residual import ResidualUBlock
-from medgan.models.unet import UBlock
+from medgan.models.refinegan import ResidualUBlock
+from medgan.models.ublock import UBlock
+from medgan.models.unet import DoubleUBlock
 
 
 def small(**settings):

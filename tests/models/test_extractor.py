@@ -7,7 +7,7 @@ import torch
 from medgan.config import EXTRACTOR_BLOCKS
 from medgan.errors import InputError
 from medgan.models.extractor import load_extractor
-from medgan.models.weights import save_encoder
+from medgan.models.extractor_weights import save_encoder
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights"
 FILES = {

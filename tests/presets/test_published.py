@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from medgan.build.networks import build_generator
 from medgan.config import flatten, uses_discriminator
 from medgan.errors import InputError
 from medgan.models.casnet import CasNet
-from medgan.presets.table import PRESETS, preset_named, quick
+from medgan.presets.by_name import PRESETS, preset_named, quick
+from medgan.training.build_networks import build_generator
 
 ALL = {
     "data.size": 256, "train.batch_size": 1, "train.epochs": 200, "train.minutes": None, "train.ema_decay": 0,

@@ -4,8 +4,8 @@ import pytest
 from mlflow import MlflowClient
 
 from medgan.errors import InputError, JobError
-from medgan.registry.aliases import Disagreement, disagreement, mend, roll_back, take_over
-from medgan.registry.models import holder, point
+from medgan.registry.aliases import AliasDisagreement, disagreement, mend, roll_back, take_over
+from medgan.registry.versions import holder, point
 
 WRITES = ("set_registered_model_tag", "set_registered_model_alias", "delete_registered_model_alias")
 
@@ -155,7 +155,7 @@ def test_a_version_that_was_deleted_is_passed_over(model):
     take_over(name, "2", judged_against="1", uri=uri)
     take_over(name, "3", judged_against="2", uri=uri)
     MlflowClient(tracking_uri=uri).delete_model_version(name, "2")
-    assert disagreement(name, uri=uri) == Disagreement(None, "1"), "MLflow took the alias with the version"
+    assert disagreement(name, uri=uri) == AliasDisagreement(None, "1"), "MLflow took the alias with the version"
     mend(name, uri=uri)
     assert roll_back(name, uri=uri) == ("3", "1")
 
@@ -174,7 +174,7 @@ def test_a_champion_named_by_hand_took_over_from_the_one_before(model):
     name, uri = model
     take_over(name, "2", judged_against="1", uri=uri)
     point(name, "champion", "3", uri=uri)
-    assert disagreement(name, uri=uri) == Disagreement("1", "2")
+    assert disagreement(name, uri=uri) == AliasDisagreement("1", "2")
     mend(name, uri=uri)
     assert roll_back(name, uri=uri) == ("3", "2")
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from medgan.registry.gates import Evidence, judge
-from medgan.registry.rules import Rules
+from medgan.registry.promotion_rules import Rules
 
 REPETITIONS = 2000
 SUPERIOR = Rules(non_inferior={}, worst_patient={})

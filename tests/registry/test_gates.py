@@ -11,7 +11,7 @@ from scipy.stats import permutation_test
 
 from medgan.errors import InputError
 from medgan.registry.gates import EXACT, Evidence, beats_floor, judge, sign_flip
-from medgan.registry.rules import Rules
+from medgan.registry.promotion_rules import Rules
 
 SUPERIOR = {"non_inferior": {}, "worst_patient": {}}
 """Superiority on the primary metric, and enough patients: nothing else."""

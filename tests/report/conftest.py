@@ -7,8 +7,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from medgan.report.study import write_report
-from medgan.search.goals import Goal
+from medgan.report.study_report import write_report
+from medgan.search.objectives import Goal
 from medgan.search.study import Identity, open_study
 from medgan.tasks import TASKS
 
@@ -122,8 +122,8 @@ def report(tmp_path):
 def store(tmp_path):
     """A trial's pictures as its training leaves them."""
 
-    def stored(root, *, level=0.0):
-        folder = tmp_path / "checkpoints" / f"{root:04d}"
+    def stored(first_attempt, *, level=0.0):
+        folder = tmp_path / "checkpoints" / f"{first_attempt:04d}"
         folder.mkdir(parents=True)
         image = np.full((2, 16, 16), level, np.float32)
         titles = np.array(["patient 3f2a slice 4", "patient 77bc slice 9"])

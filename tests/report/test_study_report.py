@@ -10,8 +10,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from PIL import Image
 
-from medgan.report.trials import Overview
-from medgan.search.goals import Goal, keep_goals
+from medgan.report.study_overview import Overview
+from medgan.search.objectives import Goal, keep_goals
 
 SSIM, MAE = Goal("val/ssim", "max"), Goal("val/mae_hu", "min")
 PICTURE_NAMES = {"history", "importances", "parallel", "slices", "curves"}
@@ -64,8 +64,8 @@ def test_every_kind_of_failure_is_told_by_word_and_color_and_a_retry_leads_to_it
     add(study, "diverged", 0.4, reason="loss is nan")
     add(study, "out_of_memory", reason="2.5 GiB wanted")
     add(study, "infrastructure", reason="the trial's actor died", device_s=36.0)
-    add(study, "budget", reason="2 of 2 GPU-hours used", root=2, retry_of=2)
-    add(study, "complete", 0.8, root=2, retry_of=3)
+    add(study, "budget", reason="2 of 2 GPU-hours used", first_attempt=2, retry_of=2)
+    add(study, "complete", 0.8, first_attempt=2, retry_of=3)
     text, page, _ = report(study)
     states = [page.attempt(number)["state"] for number in range(5)]
     assert states == ["diverged", "out of memory", "infrastructure", "budget", "complete, best"]

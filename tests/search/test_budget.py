@@ -2,7 +2,7 @@
 
 import pytest
 
-from medgan.distributed.resident import Resources
+from medgan.distributed.worker_group import Resources
 from medgan.errors import InputError
 from medgan.search.budget import Meter, limited
 from medgan.search.space import Budget

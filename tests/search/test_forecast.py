@@ -7,7 +7,7 @@ from medgan.config import with_values
 from medgan.presets.medgan import medgan
 from medgan.search import forecast as forecasting
 from medgan.search.forecast import Forecast, expected_epochs, flops_per_s, forecast, middle_of, step_s
-from medgan.search.moves import Move
+from medgan.search.parameters import Move
 from medgan.search.space import Scheduler, Space
 
 TINY = {

@@ -5,12 +5,12 @@ import pytest
 
 from medgan.config import flatten
 from medgan.errors import InputError
-from medgan.presets.table import configured
-from medgan.search.corner import largest
+from medgan.presets.by_name import configured
 from medgan.search.forecast import forecast
-from medgan.search.moves import Move
-from medgan.search.reading import read_space
+from medgan.search.largest_trial import largest
+from medgan.search.parameters import Move
 from medgan.search.space import METHOD, Method, Space
+from medgan.search.space_yaml import read_space
 
 FIXED = {"data.size": 32, "train.batch_size": 4, "train.epochs": 5, "extractor.weights": "random"}
 NARROW = {"generator.base_channels": 4, "discriminator.base_channels": 4}

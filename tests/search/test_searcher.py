@@ -4,10 +4,10 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from medgan.distributed.resident import Resources
+from medgan.distributed.worker_group import Resources
 from medgan.errors import InputError
 from medgan.search.budget import Meter
-from medgan.search.goals import Constraint, Goal
+from medgan.search.objectives import Constraint, Goal
 from medgan.search.searcher import StudySearcher
 from medgan.search.space import Budget
 from medgan.search.study import Identity, best_trial, front, open_study, recover, state_of

@@ -7,7 +7,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from medgan.config import Config, flatten
 from medgan.errors import InputError
-from medgan.search.reading import folders, read_space
+from medgan.search.space_yaml import folders, read_space
 
 SMALL = "set: {data.size: 64, extractor.weights: random}\nsearch:\n  generator.num_blocks: {int: [1, 3]}\n"
 

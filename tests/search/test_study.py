@@ -6,7 +6,17 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from medgan.errors import InputError
-from medgan.search.study import Identity, best_trial, fail, finished, open_study, recover, root_of, state_of, summary
+from medgan.search.study import (
+    Identity,
+    best_trial,
+    fail,
+    finished,
+    first_attempt_of,
+    open_study,
+    recover,
+    state_of,
+    summary,
+)
 
 SPACE = {"optim.generator_lr": FloatDistribution(1e-4, 1e-2, log=True)}
 IDENTITY = Identity("pet2ct", "a" * 64, "b" * 64)
@@ -59,7 +69,7 @@ def test_an_interrupted_trial_is_repeated_with_the_same_parameters_and_root(stud
     assert finished(study) == []
     again = study.ask(SPACE)
     assert again.params == first.params
-    assert (root_of(again), again.user_attrs["retry_of"]) == (0, 0)
+    assert (first_attempt_of(again), again.user_attrs["retry_of"]) == (0, 0)
 
 
 def test_an_interrupted_retry_keeps_the_first_trials_root(study):
@@ -67,7 +77,7 @@ def test_an_interrupted_retry_keeps_the_first_trials_root(study):
     recover(study)
     study.ask(SPACE)
     assert recover(study) == [0]
-    assert root_of(study.ask(SPACE)) == 0
+    assert first_attempt_of(study.ask(SPACE)) == 0
 
 
 def test_a_trial_whose_actor_is_lost_four_times_is_given_up(study):

@@ -15,13 +15,13 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage, generate_uid
 from torch import nn
 
-from medgan.build.networks import build_generator
 from medgan.config import Config, with_values
+from medgan.data.dicom.writer import ModelFacts
 from medgan.data.volume import Volume
-from medgan.serving.derive import ModelFacts
-from medgan.serving.model import ModelManifest, save_model
-from medgan.serving.translate import Translator
+from medgan.inference.saved_model import ModelManifest, save_model
+from medgan.inference.translator import Translator
 from medgan.tasks import TASKS
+from medgan.training.build_networks import build_generator
 
 AXIAL = np.array([[4.0, 0, 0, -30.5], [0, 5.0, 0, -40.25], [0, 0, 3.27, -881.3], [0, 0, 0, 1]])
 

@@ -14,7 +14,7 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from medgan.errors import JobError
 from medgan.tracking import outage
-from medgan.tracking.outage import is_away, lasting
+from medgan.tracking.outage import is_away, retry_while_away
 from medgan.tracking.tracker import Background
 
 
@@ -95,7 +95,7 @@ def failing(times, error):
 
 def test_a_call_is_repeated_until_it_is_taken_and_a_person_told_once_of_each_turn():
     said = []
-    assert lasting(failing(3, ConnectionError("gone")), say=said.append) == 4
+    assert retry_while_away(failing(3, ConnectionError("gone")), say=said.append) == 4
     assert said[0] == "MLflow does not answer; what it is to be told waits until it does"
     assert said[1].startswith("MLflow answers again, after ")
     assert len(said) == 2
@@ -104,14 +104,14 @@ def test_a_call_is_repeated_until_it_is_taken_and_a_person_told_once_of_each_tur
 def test_what_is_refused_is_not_repeated():
     call = failing(1, ValueError("no"))
     with pytest.raises(ValueError, match="no"):
-        lasting(call, say=print)
+        retry_while_away(call, say=print)
     assert call() == 2
 
 
 def test_a_wait_has_an_end_and_says_what_to_do():
     text = r"MLflow has not answered for 0 s \(gone\); the same command again goes on"
     with pytest.raises(JobError, match=text):
-        lasting(failing(10**9, ConnectionError("gone")), say=print, limit_s=0.05)
+        retry_while_away(failing(10**9, ConnectionError("gone")), say=print, limit_s=0.05)
 
 
 def test_an_error_is_quoted_without_a_password():

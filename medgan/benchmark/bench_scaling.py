@@ -1,0 +1,121 @@
+"""Two DDP processes with one thread each against one process with two threads: the same batch, images a second."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+import torch.distributed
+import torch.multiprocessing
+from torch import nn
+
+from medgan.benchmark.measurements import Measurement
+from medgan.benchmark.plain_method import QUICK, UPDATES, Setting, build_objective, build_state, random_batches
+from medgan.benchmark.timing import in_turns, rate, ratio
+from medgan.errors import JobError
+from medgan.training.step import train_step
+
+CPU = torch.device("cpu")
+THREADS = 2
+ANSWER_S = 180.0
+TWO, ONE = "two processes, one thread each", "one process, two threads"
+
+
+def measure(*, quick: bool, device: torch.device) -> list[Measurement]:
+    """The quick setting, on the CPU alone."""
+    settings = f"{QUICK.text()} over all processes"
+    if device.type != "cpu":
+        return [Measurement("scaling", TWO, settings, str(device), note="a figure of the CPU", wanted=">= 0.9")]
+    return compare(QUICK, limit_s=15.0 if quick else 90.0)
+
+
+def compare(setting: Setting, *, limit_s: float) -> list[Measurement]:
+    """Both ways in turns; the group that waits sleeps."""
+    with ExitStack() as stack:
+        groups = {
+            name: stack.enter_context(processes(setting, size=size, threads=THREADS // size))
+            for name, size in ((TWO, 2), (ONE, 1))
+        }
+        steps = {name: lambda group=group: step(group) for name, group in groups.items()}
+        times = in_turns(steps, device=CPU, limit_s=limit_s)
+    images = UPDATES.generator * setting.batch_size
+    row = partial(
+        Measurement, part="scaling", settings=f"{setting.text()} over all processes", device="cpu", unit="images/s"
+    )
+    return [
+        row(
+            figure=TWO,
+            value=rate(images, times[TWO]),
+            ratio=ratio(times[ONE], times[TWO]),
+            against=ONE,
+            wanted=">= 0.9",
+        ),
+        row(figure=ONE, value=rate(images, times[ONE])),
+    ]
+
+
+@contextmanager
+def processes(setting: Setting, *, size: int, threads: int) -> Iterator[list[Connection]]:
+    """Processes that train together, a step for each order; one line to each. They end with the block."""
+    context = torch.multiprocessing.get_context("spawn")
+    share = replace(setting, batch_size=setting.batch_size // size)
+    with tempfile.TemporaryDirectory(prefix="medgan-benchmark-") as folder:
+        lines, started = [], []
+        for rank in range(size):
+            mine, theirs = context.Pipe()
+            place = str(Path(folder) / "meeting")
+            process = context.Process(target=serve, args=(rank, size, threads, share, place, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            lines.append(mine)
+            started.append(process)
+        try:
+            yield lines
+        finally:
+            for process in started:
+                process.kill()
+                process.join(10)
+
+
+def step(lines: list[Connection], *, limit_s: float = ANSWER_S) -> None:
+    """Has every process take a step.
+
+    Raises:
+        JobError: one did not answer in time, or ended.
+    """
+    end = time.monotonic() + limit_s
+    try:
+        for line in lines:
+            line.send("step")
+        for rank, line in enumerate(lines):
+            if not line.poll(max(0.0, end - time.monotonic())):
+                raise JobError(f"scaling: expected a step within {limit_s:.0f} s; process {rank} gave no answer")
+            line.recv()
+    except (EOFError, ConnectionError):
+        raise JobError("scaling: a process ended before it had taken its step; what it said is above") from None
+
+
+def serve(rank: int, size: int, threads: int, setting: Setting, place: str, line: Connection) -> None:
+    """What each process runs: its share of every step, until it is ended."""
+    torch.set_num_threads(threads)
+    warnings.simplefilter("ignore", FutureWarning)  # of torch, on the setting that the workers of a search use as well
+    state, objective = build_state(setting, CPU), build_objective(setting)
+    if size > 1:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=size)
+        direction = state.directions[0]
+        direction.generator, direction.discriminator = (
+            nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
+            for network in (direction.generator, direction.discriminator)
+        )
+    batches = random_batches(setting, CPU, seed=rank)
+    while line.recv():
+        train_step(state, objective, batches, UPDATES)
+        line.send("done")

@@ -1,0 +1,153 @@
+"""The command line; heavy imports wait until a command runs, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from medgan.cli import comparison_commands as cli_tables
+from medgan.cli import data_commands as cli_data
+from medgan.cli import registry_commands as cli_registry
+from medgan.cli import run_commands as cli_runs
+from medgan.cli import search_commands as cli_search
+from medgan.cli import serving_commands as cli_serving
+from medgan.cli.options import (
+    Data,
+    Output,
+    Preset,
+    Quick,
+    Settings,
+    TaskName,
+    TrackingUri,
+    stoppable,
+)
+from medgan.errors import InputError, JobError
+
+app = typer.Typer(
+    help="MedGAN: find, compare, promote and deploy medical image translation networks. For research only.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def run(command: Callable[..., Any]) -> None:
+    """Runs a command with the house's exit codes: 0 done, 1 failed, 2 refused input."""
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # threads that spin while they wait ruin whoever shares the cores
+    try:
+        command()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except JobError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def run_job(task: str) -> None:
+    """What `python jobs/tune_<task>.py` does."""
+    job = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+    job.command()(cli_search.tune_task(task))
+    run(job)
+
+
+def run_promote() -> None:
+    """What `python jobs/promote.py` does."""
+    job = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+    job.command()(cli_registry.promote)
+    run(job)
+
+
+def run_tables() -> None:
+    """What `python jobs/reproduce_tables.py` does."""
+    job = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+    job.command()(cli_tables.reproduce_tables)
+    run(job)
+
+
+app.add_typer(cli_data.app)
+app.add_typer(cli_registry.app)
+app.add_typer(cli_runs.app)
+app.add_typer(cli_search.app)
+app.add_typer(cli_serving.app)
+
+
+@app.command()
+def inspect(
+    preset: Preset = "medgan",
+    quick: Quick = False,
+    every_setting: Annotated[bool, typer.Option("--settings", help="also print every setting and its value")] = False,
+    settings: Settings = [],  # noqa: B006 - typer's way
+) -> None:
+    """Print a method's networks (shapes, parameters, FLOPs, receptive field) and its objective, term by term."""
+    from rich.console import Console
+
+    from medgan.config import flatten, parse_assignment
+    from medgan.presets.by_name import configured
+    from medgan.workflows.acceptance import refuse_what_cannot_train
+    from medgan.workflows.describe_networks import show_networks
+
+    config = configured(preset, dict(parse_assignment(text) for text in settings), small=quick)
+    refuse_what_cannot_train(config, 1)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    show_networks(console, config)
+    if every_setting:
+        console.print("\n[bold]settings[/bold]")
+        for path, value in flatten(config).items():
+            console.print(f"{path:<32} {value}", markup=False)
+
+
+@app.command()
+def train(
+    preset: Preset = "medgan",
+    data: Data = None,
+    task: TaskName = "pet2ct",
+    quick: Quick = False,
+    workers: Annotated[int, typer.Option(help="DDP processes; 1: this process, without Ray")] = 1,
+    output: Output = None,
+    tracking_uri: TrackingUri = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="take a few steps, say where their time goes, and end; keeps a trace")
+    ] = False,
+    settings: Settings = [],  # noqa: B006 - typer's way
+) -> None:
+    """Train one published method, test it on held-out patients, register it; the same command goes on from there.
+
+    Settings by dotted path, such as --set train.minutes=5 --set generator.base_channels=32; see `medgan inspect`.
+    """
+    from rich.console import Console
+
+    from medgan.config import at_least_one, parse_assignment
+    from medgan.paths import find_place
+    from medgan.tasks import task_named
+    from medgan.workflows.profile_training import profile as profile_one
+    from medgan.workflows.train import TrainRequest
+    from medgan.workflows.train import train as train_one
+
+    request = TrainRequest(
+        task=task_named(task),
+        place=find_place(output, tracking_uri),
+        preset=preset,
+        data=data,
+        quick=quick,
+        workers=at_least_one("--workers", workers),
+        overrides=dict(parse_assignment(text) for text in settings),
+    )
+    with stoppable():
+        (profile_one if profile else train_one)(request, Console(highlight=False))
+
+
+def main() -> None:
+    """The entry point `medgan`."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The terminal during a search: a live table where there is a screen, a line an event where there is none."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from medgan.logs import LOG
+from medgan.metrics.validation_metrics import error_text
+from medgan.search.launch import Forecast
+from medgan.search.objectives import Goal
+from medgan.search.trial import Assignment
+from medgan.units import duration
+
+WORDS = {
+    "pruned": "stopped early", "infrastructure": "interrupted, will be repeated",
+    "budget": "halted after its epoch, goes on when there is budget again",
+}  # fmt: skip
+"""How a trial's last state reads when it has ended; other states speak for themselves."""
+
+
+@dataclass
+class Line:
+    """One trial in the table."""
+
+    first_attempt: int
+    label: str
+    epochs: int
+    minutes: float | None
+    state: str = "starting"
+    epoch: int = 0
+    best: float = float("nan")
+    error: str = ""
+    epoch_s: list[float] = field(default_factory=list)
+
+    @property
+    def reached(self) -> str:
+        """How far it is."""
+        if self.minutes:
+            return f"{self.epoch}, {sum(self.epoch_s) / 60:.1f} of {self.minutes:g} min"
+        return f"{self.epoch}/{self.epochs}"
+
+    def left_s(self, epochs: float) -> float:
+        """Seconds until it should end, where it ends after so many epochs if its minutes last."""
+        seconds = max(epochs - self.epoch, 0) * statistics.median(self.epoch_s)
+        return min(seconds, max(60 * self.minutes - sum(self.epoch_s), 0)) if self.minutes else seconds
+
+
+class Progress:
+    """Listens to a search and shows it.
+
+    Args:
+        console: where to.
+        goal: the first; told of every epoch.
+        target: finished trials wanted in the whole study.
+        finished: how many there are already.
+        forecast: for the time left, until epochs have been measured.
+        concurrent: trials at once.
+    """
+
+    def __init__(
+        self, console: Console, *, goal: Goal, target: int, finished: int, forecast: Forecast, concurrent: int
+    ) -> None:
+        self.console, self.goal, self.target, self.concurrent, self.forecast = (
+            console,
+            goal,
+            target,
+            concurrent,
+            forecast,
+        )
+        self.finished = finished
+        self.lines: dict[int, Line] = {}
+        self.handovers: list[float] = []
+        self.live = Live(
+            console=console,
+            get_renderable=self._table,
+            auto_refresh=console.is_terminal,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def started(self, assignment: Assignment) -> None:
+        train = assignment.config.train
+        line = Line(assignment.first_attempt, assignment.label, train.epochs, train.minutes)
+        self.lines.setdefault(assignment.first_attempt, line).state = "starting"
+
+    def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None:
+        line = self.lines[assignment.first_attempt]
+        for event in result["events"]:
+            self.say(f"{line.label}: {event}")
+        if result["epoch"] <= line.epoch or "metrics" not in result:
+            return
+        metrics = result["metrics"]
+        line.state, line.epoch, line.best = "running", result["epoch"], result["values"][0]
+        line.error = error_text(metrics)
+        line.epoch_s.append(metrics["time/epoch_s"])
+        if "time/handover_s" in metrics:
+            self.handovers.append(metrics["time/handover_s"])
+            LOG.info("trial %d: first step %.2f s after the last trial's end", line.first_attempt, self.handovers[-1])
+        self.say(
+            f"{line.label}: epoch {line.reached}, {self._value(metrics[self.goal.metric])}, "
+            f"{line.error}{', ' if line.error else ''}{line.epoch_s[-1]:.1f} s; {self._outlook()}",
+            shown=not self.console.is_terminal,
+        )
+
+    def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
+        line = self.lines[assignment.first_attempt]
+        line.state = WORDS.get(result["state"], result["state"])
+        self.finished += result["state"] not in ("infrastructure", "budget")
+        reason = f" ({result['reason']})" if result.get("reason") else ""
+        self.say(f"{line.label}: {line.state}{reason}", shown=not self.console.is_terminal or bool(reason))
+
+    def refused(self, number: int, reason: str) -> None:
+        self.finished += 1
+        self.say(f"trial {number}: refused, its settings do not go together ({reason})")
+
+    def _value(self, value: float) -> str:
+        return f"{self.goal.metric} {number_text(value)}"
+
+    def say(self, text: str, *, shown: bool = True) -> None:
+        """An event, in the log, and on the terminal unless the live table shows it."""
+        LOG.info(text)
+        if shown:
+            self.console.print(text, markup=False, soft_wrap=True)
+
+    def _outlook(self) -> str:
+        sign = 1 if self.goal.mode == "max" else -1
+        begun = [line for line in list(self.lines.values()) if line.best == line.best]
+        best = max(begun, key=lambda line: sign * line.best)
+        left = self.left_s()
+        rest = f", about {duration(left)} left" if left else ""
+        return f"{self.finished} of {self.target} trials done, best {number_text(best.best)} ({best.label}){rest}"
+
+    def left_s(self) -> float | None:
+        """Seconds until the last trial should end; none before anything was measured."""
+        lines, forecast = list(self.lines.values()), self.forecast
+        measured = [seconds for line in lines for seconds in line.epoch_s]
+        epoch_s = statistics.fmean(measured) if measured else forecast.epoch_s
+        if epoch_s is None:
+            return None
+        trial_s = min(forecast.epochs * epoch_s, forecast.limit_s)
+        running = [line for line in lines if line.state in ("running", "starting")]
+        begun = sum(
+            line.left_s(line.epochs if line.epoch >= forecast.grace else forecast.epochs) if line.epoch_s else trial_s
+            for line in running
+        )
+        waiting = max(self.target - self.finished - len(running), 0)
+        return (begun + waiting * trial_s) / self.concurrent
+
+    def _table(self) -> Table:
+        table = Table(
+            "trial",
+            "state",
+            "epoch",
+            f"best {self.goal.metric}",
+            "last epoch",
+            "epoch (s)",
+            "time left",
+            box=None,
+            pad_edge=False,
+        )
+        for line in list(self.lines.values()):
+            seconds = f"{statistics.median(line.epoch_s):.1f}" if line.epoch_s else ""
+            number = [number_text(line.best), line.error] if line.epoch else ["", ""]
+            going = line.state == "running" and line.epoch_s
+            left = duration(line.left_s(line.epochs)) if going else ""
+            table.add_row(line.label.removeprefix("trial "), line.state, line.reached, *number, seconds, left)
+        started = any(line.epoch for line in list(self.lines.values()))
+        table.caption = self._outlook() if started else "starting the worker group (about 20 s)"
+        table.caption_justify = "left"
+        return table
+
+
+def number_text(value: float) -> str:
+    """A metric for a person: three decimals, or four digits where it is large."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"

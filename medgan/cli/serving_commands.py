@@ -1,0 +1,79 @@
+"""The commands that put a registered model to work: translate, serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medgan.cli.options import Model, Output, TrackingUri, stoppable
+
+app = typer.Typer()
+
+
+@app.command()
+def translate(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="folder with the source series, DICOM")],
+    out: Annotated[Path, typer.Argument(help="folder to write: new, empty, or of the same command before")],
+    model: Model,
+    output: Output = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Translate every fitting DICOM series below IN with a registered model; the result says it is synthetic.
+
+    The same command again goes on where it stopped: series that the same version has written are left as they are.
+    """
+    from medgan.paths import find_place
+    from medgan.workflows.translate_folder import translate_with
+
+    with stoppable():
+        translate_with(model, source, out, uri=find_place(output, tracking_uri).tracking_uri)
+
+
+@app.command()
+def serve(
+    model: Model,
+    host: Annotated[
+        str, typer.Option(help="address to listen at; beyond loopback, behind a proxy with TLS")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="there", min=1, max=65535)] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option(help="holds the bearer token, mode 600 (default: serve.token in --output, made)")
+    ] = None,
+    max_body_mib: Annotated[int, typer.Option(help="largest body of a request, MiB", min=1)] = 1024,
+    max_unpacked_mib: Annotated[int, typer.Option(help="largest series unpacked and decoded, MiB", min=1)] = 4096,
+    max_files: Annotated[int, typer.Option(help="most files of a request", min=1)] = 5000,
+    max_seconds: Annotated[float, typer.Option(help="longest request until its answer, s", min=1)] = 600.0,
+    max_requests: Annotated[int, typer.Option(help="worked on or waiting at once, a GPU", min=1)] = 16,
+    output: Output = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Serve a registered model over HTTP until Ctrl-C: a DICOM series in, the derived series out; follows the alias.
+
+    POST /translate takes the files of one series (multipart/form-data) or a zip file of them (application/zip) and
+    gives a zip file. GET /model says what is served, GET /health whether it is what it should be.
+    """
+    from rich.console import Console
+
+    from medgan.paths import find_place
+    from medgan.server.upload import Limits
+    from medgan.workflows.serve import ServeRequest
+    from medgan.workflows.serve import serve as serve_model
+
+    limits = Limits(
+        body_bytes=max_body_mib << 20,
+        files=max_files,
+        inflated_bytes=max_unpacked_mib << 20,
+        request_s=max_seconds,
+        requests=max_requests,
+    )
+    request = ServeRequest(
+        model=model,
+        place=find_place(output, tracking_uri),
+        host=host,
+        port=port,
+        token_file=token_file.expanduser().absolute() if token_file else None,
+        limits=limits,
+    )
+    serve_model(request, Console(highlight=False))

@@ -1,0 +1,247 @@
+"""Writes a translated volume as a derived DICOM series that says on every slice that it is synthetic."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from pydicom.config import RAISE
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.multival import MultiValue
+from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import format_number_as_ds, validate_value
+
+from medgan.data.atomic_write import flush_folder
+from medgan.data.dicom import attributes as modules
+from medgan.data.dicom.attributes import ModelFacts
+from medgan.data.dicom.header import tolerant
+from medgan.data.dicom.pixel_storage import Storage, storage_for, stored_values
+from medgan.data.volume import Volume
+from medgan.errors import InputError
+from medgan.tasks import Task
+
+SERIES_NUMBER_OFFSET = 1000
+
+# Patient Module, PS3.3 C.7.1.1, and General Study Module, C.7.2.1: what the derived series is filed under, ...
+FILED_UNDER = ("PatientName", "PatientID", "StudyInstanceUID")
+# ... what is always there, if only empty (Type 2), ...
+PRESENT = (
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+# ... and what is there if the source has it.
+OPTIONAL = (
+    "SpecificCharacterSet",
+    "IssuerOfPatientID",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "IssuerOfAccessionNumberSequence",
+    "StudyDescription",
+)
+# The coordinates that source and result share: Frame of Reference Module, C.7.4.1, and the patient's position in them.
+COORDINATES = ("FrameOfReferenceUID", "PositionReferenceIndicator", "PatientPosition")
+# General Image Module, C.7.6.1.1.5: an image made from lossy compressed ones stays marked as such.
+LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+
+
+def write_derived(
+    volume: Volume, headers: Sequence[Dataset], folder: Path, *, task: Task, model: ModelFacts
+) -> list[Path]:
+    """Writes one file a slice, all or none: the folder appears, by renaming, once its last file is on the disk.
+
+    Patient, study and frame of reference are the source's; series and instances are new.
+
+    Args:
+        volume: (slices, rows, columns) in the unit of the task's target, slices stacked along their normal.
+        headers: the source's slices without pixels, one for each slice of the volume, in its order.
+        folder: where the series goes; must not exist, or be empty.
+        task: names source and target modality.
+        model: what made the volume.
+
+    Returns:
+        The files, in slice order.
+
+    Raises:
+        InputError: the folder is taken, the headers do not belong to the volume, or the values cannot be stored.
+
+    Warns:
+        UserWarning: an attribute of the source breaks its own format and is left empty; its value is not told.
+
+    DICOM: PS3.3 A.3 (CT Image IOD), C.7.6.1 (General Image), C.7.6.2 (Image Plane), C.12.1 (SOP Common).
+    """
+    storage = storage_for(task.target.modality)
+    refuse_taken(folder)
+    with tolerant():
+        _check_belongs(volume, headers, storage)
+        copied, lossy = _copied(headers[0]), _lossy(headers)
+        number = SERIES_NUMBER_OFFSET + int(headers[0].get("SeriesNumber") or 0)
+    pixels, slope, intercept = stored_values(volume.array, storage)
+    shared = {
+        **copied,
+        **modules.series(task, series_uid=generate_uid(prefix=None), number=number, now=datetime.now()),
+        **lossy,
+        **modules.equipment(task, model),
+        **modules.pixel_format(pixels, slope=slope, intercept=intercept),
+        **storage.attributes,
+        "SOPClassUID": storage.sop_class,
+        "ImageType": list(storage.image_type),
+        **({storage.number_of_slices: len(pixels)} if storage.number_of_slices else {}),
+    }
+    names = [f"{index + 1:05d}.dcm" for index in range(len(pixels))]
+    with _appearing(folder) as partial:
+        for index, (name, header) in enumerate(zip(names, headers, strict=True)):
+            own = {
+                "SOPInstanceUID": generate_uid(prefix=None),
+                **_of_same_modality(header, task, storage),
+                **modules.plane(volume, index),
+                **({storage.slice_index: index + 1} if storage.slice_index else {}),
+                **modules.derivation(
+                    task,
+                    model,
+                    sop_class=header.SOPClassUID,
+                    sop_instance=header.SOPInstanceUID,
+                    frame=header.get("ReferencedFrameNumber"),
+                ),
+                "PixelData": pixels[index].astype("<u2", copy=False).tobytes(),
+            }
+            _write(partial / name, {key: value for key, value in {**shared, **own}.items() if key not in storage.never})
+    return [folder / name for name in names]
+
+
+def refuse_taken(folder: Path) -> None:
+    """Refuses a folder that has something in it, or is a file.
+
+    Raises:
+        InputError: it does, or is.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"output {folder}: expected a new or an empty folder; there is something in that place")
+
+
+def _check_belongs(volume: Volume, headers: Sequence[Dataset], storage: Storage) -> None:
+    if volume.unit != storage.unit:
+        raise InputError(f"derived DICOM series: expected values in {storage.unit}; got {volume.unit}")
+    if len(headers) != len(volume.array):
+        raise InputError(f"derived DICOM series: {len(volume.array)} slices, but {len(headers)} source headers")
+    half_mm = volume.spacing_mm[2] / 2
+    for index, header in enumerate(headers):
+        frame = header.get("FrameOfReferenceUID")
+        if not frame or frame != volume.frame_of_reference:
+            got = "another one" if frame and volume.frame_of_reference else "none of one of them"
+            raise InputError(f"slice {index}: expected its source in the volume's frame of reference; got {got}")
+        source = np.asarray(header.ImagePositionPatient, dtype=float)
+        off_mm = abs(modules.slice_normal(volume) @ (source - modules.slice_position(volume, index)))
+        if off_mm > half_mm:
+            raise InputError(
+                f"slice {index}: its source lies {off_mm:.2f} mm off its plane; expected at most {half_mm:.2f} mm"
+            )
+
+
+def _copied(header: Dataset) -> dict[str, object]:
+    """What the derived series takes over from its source."""
+    values: dict[str, object] = dict.fromkeys(FILED_UNDER + PRESENT + COORDINATES)
+    for keyword in FILED_UNDER + PRESENT + OPTIONAL + COORDINATES:
+        if keyword not in header:
+            continue
+        fault = _fault(header, keyword)
+        if fault and keyword in FILED_UNDER:
+            raise InputError(f"source series: expected a valid {keyword} to file the result under; got {fault}")
+        if fault:
+            warnings.warn(f"{keyword} of the source series is invalid and left empty: it is {fault}", stacklevel=2)
+        else:
+            values[keyword] = copy.deepcopy(header[keyword].value)
+    if not values["StudyInstanceUID"]:
+        raise InputError("source series: expected a StudyInstanceUID to file the result under; it has none")
+    return values
+
+
+def _of_same_modality(header: Dataset, task: Task, storage: Storage) -> dict[str, object]:
+    """What an image takes over from a source of its own modality."""
+    if task.source.modality != task.target.modality:
+        return {}
+    there = [keyword for keyword in storage.copied if keyword in header]
+    return {keyword: copy.deepcopy(header[keyword].value) for keyword in there if not _fault(header, keyword)}
+
+
+def _lossy(headers: Sequence[Dataset]) -> dict[str, object]:
+    """How a source slice was compressed with loss, or nothing."""
+    for header in headers:
+        if header.get("LossyImageCompression") == "01":
+            return {keyword: header[keyword].value for keyword in LOSSY if keyword in header}
+    return {}
+
+
+def _fault(header: Dataset, keyword: str) -> str:
+    """How the value breaks its value representation (PS3.5 6.2), without the value; or nothing."""
+    element = header[keyword]
+    values = element.value if isinstance(element.value, MultiValue) else [element.value]
+    try:
+        for value in values:
+            validate_value(element.VR, value, RAISE)
+    except ValueError:
+        length = max(len(str(value)) for value in values)
+        return f"no valid {element.VR} (PS3.5, section 6.2), {length} characters long"
+    return ""
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside it that takes its name at the end, or vanishes when something goes wrong."""
+    folder = folder.resolve()
+    partial = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    flush_folder(folder.parent)
+
+
+def _write(path: Path, attributes: Mapping[str, object]) -> None:
+    dataset = _dataset(attributes)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    with path.open("wb") as file:
+        dataset.save_as(file, enforce_file_format=True)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _dataset(attributes: Mapping[str, object]) -> Dataset:
+    """Validated whatever pydicom's settings are: they are the whole process's, and others may be reading."""
+    dataset = Dataset()
+    for keyword, value in attributes.items():
+        tag = Tag(keyword)
+        own = [_element(one) for one in value] if isinstance(value, list) else _element(value)
+        try:
+            dataset.add(DataElement(tag, dictionary_VR(tag), own, validation_mode=RAISE))
+        except ValueError:
+            raise InputError(
+                f"derived DICOM series: expected a valid {keyword}; got no {dictionary_VR(tag)} (PS3.5, section 6.2)"
+            ) from None
+    return dataset
+
+
+def _element(value: object) -> object:
+    """A dictionary as a sequence's item, a float as the closest Decimal String of at most 16 characters."""
+    if isinstance(value, Mapping):
+        return _dataset(value)
+    return format_number_as_ds(value + 0.0) if type(value) is float else value  # + 0.0: no negative zero

@@ -1,0 +1,182 @@
+"""One patient: a pair of series in, resampled arrays and a body mask on disk out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medgan.data.atomic_write import flush_folder, write_atomically
+from medgan.data.intensity import window_of
+from medgan.data.manifest import IntensityScale
+from medgan.data.prepare.body_mask import body_mask, body_threshold
+from medgan.data.prepare.freshness import RECORD
+from medgan.data.prepare.pair_picture import PICTURE, PairSide, draw_pair
+from medgan.data.prepare.pairing import Pair
+from medgan.data.prepare.plan import Plan, write_json
+from medgan.data.prepare.registration import Agreement, agreement, register_rigid
+from medgan.data.prepare.resample import in_plane_grid, resample
+from medgan.data.prepare.simulation import simulated
+from medgan.data.reader import read_volume
+from medgan.data.volume import Volume
+from medgan.errors import InputError
+from medgan.tasks import Image
+
+ENOUGH_SHARE = 0.01  # of a slice's pixels inside the source's field of view
+COMPARED_SIZE = 64  # pixels of a slice that source and target are compared on
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A patient to convert.
+
+    Attributes:
+        patient: hash.
+        pair: the series.
+        folder: to write; it appears when it is complete.
+    """
+
+    patient: str
+    pair: Pair
+    folder: Path
+
+
+def convert(job: Conversion, *, plan: Plan) -> dict[str, Any] | str:
+    """Write `source.npy`, `target.npy`, `mask.npy`, `picture.svg` and `patient.json`, what they are, of one patient.
+
+    Returns:
+        What `patient.json` holds; or the reason why the patient cannot be used, which names no patient (a string and
+        not an exception, because it crosses from a worker process).
+    """
+    try:
+        record, arrays, picture = _converted(job, plan)
+    except InputError as error:
+        return str(error)
+    part = job.folder.with_name(f".{job.folder.name}.part")
+    for left in (part, job.folder):  # of a killed run, or damaged
+        shutil.rmtree(left, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        digests = {f"{name}.npy": _write(part / f"{name}.npy", array) for name, array in arrays.items()}
+        write_atomically(part / PICTURE, picture.encode())
+        record["sha256"] = digests
+        write_json(part / RECORD, record)
+        os.replace(part, job.folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    flush_folder(job.folder.parent)
+    return record
+
+
+def _converted(job: Conversion, plan: Plan) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
+    """The record of a patient but for its digests, the arrays, and a picture of them."""
+    task = plan.windowed()
+    target_volume = read_volume(job.pair.target)
+    source_volume, notes, drawn = _source(job, plan, target_volume)
+    grid = in_plane_grid(target_volume, spacing_mm=plan.spacing_mm, size=plan.size)
+    target, source = resample(target_volume, grid, task.target.background), resample(source_volume, grid, np.nan)
+    windows = window_of(source_volume.array, task.source), window_of(target_volume.array, task.target)
+    keep, filled = _with_enough(source.array, task.source, windows[0])
+    source = source.with_array(filled)
+    mask = body_mask(target.array, body_threshold(task.target, windows[1]))
+    found = _agreement(source, target, mask, body_threshold(task.source, windows[0]))
+    if found.mask_overlap < plan.least_overlap:
+        raise InputError(
+            f"{task.source.modality} and {task.target.modality} bodies overlap by {found.mask_overlap:.2f} (Dice); "
+            f"expected at least {plan.least_overlap:g}"
+        )
+    kept = slice(None) if keep.all() else keep  # no copy where nothing is dropped
+    source_scale, source_stored = _as_int16(source.array[kept])
+    target_scale, target_stored = _as_int16(target.array[kept])
+    record = {
+        "slices": int(keep.sum()),
+        "slice_numbers": np.flatnonzero(keep).tolist(),
+        "dropped": int((~keep).sum()),
+        "source": source_scale.model_dump(),
+        "target": target_scale.model_dump(),
+        "source_window": windows[0],
+        "target_window": windows[1],
+        "affine": grid.affine.tolist(),
+        "overlap": found.mask_overlap,
+        "mutual_information": found.mutual_information,
+        "notes": [note for note in (job.pair.note, *notes, _cropped(target_volume, plan)) if note],
+        "drawn": drawn,
+    }
+    picture = draw_pair(
+        PairSide(task.source, source_stored, source_scale, windows[0]),
+        PairSide(task.target, target_stored, target_scale, windows[1]),
+    )
+    return record, {"source": source_stored, "target": target_stored, "mask": mask[kept]}, picture
+
+
+def _source(job: Conversion, plan: Plan, target: Volume) -> tuple[Volume, list[str], dict[str, list]]:
+    """The source on its own grid, simulated or registered where the plan says so; notes, and what was drawn."""
+    if job.pair.source is None:
+        assert plan.simulation is not None, "a source that is not given is simulated"
+        source, drawn = simulated(target, plan.simulation, patient=job.patient)
+        return source, [], drawn
+    source = read_volume(job.pair.source)
+    if plan.registration == "none":
+        return source, [], {}
+    moved, found = register_rigid(source, target)
+    middle = source.affine @ [*(np.array(source.array.shape[::-1]) - 1) / 2, 1]
+    shift_mm = np.linalg.norm(moved.affine @ np.linalg.inv(source.affine) @ middle - middle)
+    note = f"registered: the middle moved by {shift_mm:.1f} mm; bodies then overlap by {found.mask_overlap:.2f}"
+    return moved, [note], {}
+
+
+def _cropped(target: Volume, plan: Plan) -> str:
+    """Says so where the grid is too small for the target, of a patient who came after the plan was made."""
+    extent_mm = max(np.multiply(target.array.shape[1:], target.spacing_mm[1::-1]))
+    room_mm = plan.size * plan.spacing_mm
+    return f"cropped: {extent_mm:.0f} mm wide, the grid holds {room_mm:.0f} mm" if extent_mm > room_mm * 1.01 else ""
+
+
+def _agreement(source: Volume, target: Volume, mask: np.ndarray, source_above: float) -> Agreement:
+    """How well source and target lie over each other, told by every so many pixels."""
+    step = max(1, mask.shape[1] // COMPARED_SIZE)
+    seen, wanted = (
+        replace(one, array=one.array[:, ::step, ::step], affine=one.affine * [step, step, 1, 1])
+        for one in (source, target)
+    )
+    return agreement(seen, wanted, body_mask(seen.array, source_above), mask[:, ::step, ::step])
+
+
+def _with_enough(source: np.ndarray, image: Image, window: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Which slices show enough of the source, bool (slices,), and the source without NaN, which marks the outside."""
+    inside = ~np.isnan(source)
+    above = body_threshold(image, window)
+    active = np.array([np.count_nonzero(one > above) for one in source])  # NaN compares false
+    keep = (active > 0) & (active >= ENOUGH_SHARE * np.array([np.count_nonzero(one) for one in inside]))
+    if not keep.any():
+        raise InputError(f"no slice of the {len(keep)} shows enough {image.modality}")
+    return keep, np.where(inside, source, np.float32(image.background))
+
+
+def _as_int16(array: np.ndarray) -> tuple[IntensityScale, np.ndarray]:
+    """Spread the values over all of int16 but its lowest number, so that the scale is symmetric."""
+    low, high = float(array.min()), float(array.max())
+    slope = (high - low) / 65534 or 1.0
+    intercept = (high + low) / 2
+    stored = np.empty(array.shape, np.int16)
+    for number, one in enumerate(array):  # a slice in float64 stays in the processor's cache, a volume does not
+        stored[number] = np.rint((one.astype(np.float64) - intercept) / slope)
+    return IntensityScale(slope=slope, intercept=intercept), stored
+
+
+def _write(path: Path, array: np.ndarray) -> str:
+    """As `np.save` does, without its copies; returns the digest."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    parts = header.getvalue(), array.data.cast("B")
+    write_atomically(path, *parts)
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,251 @@
+"""Images in, prepared data set out: find, pair, plan, convert, split, describe."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import hmac
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import medgan
+from medgan.data.manifest import FILE_NAME, SCHEMA_VERSION, Manifest, Patient, sealed, store_manifest
+from medgan.data.prepare.convert_patient import Conversion, convert
+from medgan.data.prepare.dataset_report import write_report
+from medgan.data.prepare.freshness import files_state, inputs_of, record_of, state_of, up_to_date
+from medgan.data.prepare.patients import Found, find
+from medgan.data.prepare.plan import FINGERPRINT, PLAN, Plan, facts, first_plan, fits, read_plan, write_json
+from medgan.data.prepare.processes import each, get_ready
+from medgan.data.prepare.split import assign_roles, has_key, key_id, load_key, load_roles, store_roles
+from medgan.errors import InputError, JobError
+from medgan.locks import held
+from medgan.tasks import Task
+
+PREPARING_S = 6 * 3600.0
+SLICES_WORTH_A_PROCESS = 500  # reading them takes as long as starting a process does
+BYTES_A_PIXEL = 5  # source, target, mask
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PrepareRequest:
+    """What is asked for.
+
+    Attributes:
+        source: folder of DICOM or NIfTI files in any layout.
+        task: what is translated into what.
+        size: rows and columns of a slice.
+        settings: fields of the plan by name, where they are to be other than by default.
+        out: the data set's folder; None: one below `datasets` for each source folder, task and size.
+        datasets: where the key and the patients' roles are kept.
+        processes: how many patients are read at once; None: one a CPU core.
+    """
+
+    source: Path
+    task: Task
+    size: int
+    datasets: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    out: Path | None = None
+    processes: int | None = None
+
+
+def prepare(request: PrepareRequest, progress: Progress | None = None) -> Path:
+    """The folder of the prepared data set; made on the first call, brought up to date on the next.
+
+    A patient is converted once for each state of his files and of the plan; his arrays never change after that.
+    `dataset.json` is written last, so that a data set is never seen half made.
+
+    Args:
+        request: what is asked for.
+        progress: called with (patients done, patients to do).
+
+    Raises:
+        InputError: no folder, no images, one modality only, too many broken patients, or a plan that cannot be.
+        JobError: the disk is full, or a process was killed; what was finished is kept.
+    """
+    with _alone(request) as (folder, key):
+        files = files_state(request.source, key)  # first: what arrives from now on is found by the next call
+        plan = read_plan(folder)
+        if plan is not None:
+            _refuse_other_plan(request, folder, plan)
+        if plan is None or not up_to_date(folder, inputs_of(files, plan, key)):
+            _prepare(request, folder, key, files, progress or (lambda done, total: None))
+    return folder
+
+
+def prepared_before(request: PrepareRequest) -> Path | None:
+    """The folder that `prepare` would bring up to date; none where it would make one."""
+    if request.out is None and not has_key(request.datasets):
+        return None
+    folder = request.out or request.datasets / _default_name(request, load_key(request.datasets))
+    return folder if (folder / FILE_NAME).exists() else None
+
+
+def plan_only(request: PrepareRequest) -> Path:
+    """Writes facts and plan and stops, so that a person can edit the plan; returns the plan's file."""
+    with _alone(request) as (folder, key):
+        _planned(request, folder, key)
+    return folder / PLAN
+
+
+@contextmanager
+def _alone(request: PrepareRequest) -> Iterator[tuple[Path, bytes]]:
+    """The data set's folder and the key, while no other process prepares: roles are drawn once, work is done once."""
+    if not request.source.is_dir():
+        there = "it is a file" if request.source.exists() else "there is no such folder"
+        raise InputError(f"{request.source}: expected a folder of images; {there}")
+    place = request.out or request.datasets
+    try:
+        request.datasets.mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
+        with held(request.datasets / ".lock", f"preparing {request.datasets}", limit_s=PREPARING_S):
+            key = load_key(request.datasets)
+            yield request.out or request.datasets / _default_name(request, key), key
+    except InputError:
+        if request.out and not any(request.out.iterdir()):
+            request.out.rmdir()
+        raise
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            reason = f"{error.strerror}; what was finished is kept, the same command goes on"
+            raise JobError(f"{place}: {reason}") from None
+        if error.errno in NO_FOLDER:
+            raise InputError(f"{place}: expected a folder that can be written; {error.strerror}") from None
+        raise
+
+
+def _prepare(request: PrepareRequest, folder: Path, key: bytes, files: str, progress: Progress) -> None:
+    if _processes(request) > 1:
+        get_ready(convert.__module__)
+    plan, found = _planned(request, folder, key)
+    folders = {
+        patient: f"patients/{patient}-{state_of(one, plan, key, request.source)}"
+        for patient, one in found.pairs.items()
+    }
+    records = {patient: record_of(folder / place) for patient, place in folders.items()}
+    jobs = [
+        Conversion(patient, found.pairs[patient], folder / folders[patient])
+        for patient in records
+        if not records[patient]
+    ]
+    _refuse_little_room(folder, plan, jobs)
+    converted, reasons = _convert_all(jobs, plan, _processes(request), progress)
+    set_aside, broken = found.set_aside | reasons, found.broken | reasons.keys()
+    usable = [patient for patient in folders if patient not in reasons]
+    _refuse_broken(request.source, plan.most_broken, usable, set_aside, broken)
+    records |= converted
+    known = load_roles(request.datasets)
+    mine = known.get(plan.task, {})
+    roles = assign_roles(usable, mine, validation_share=plan.validation_share, test_share=plan.test_share)
+    store_roles(request.datasets, known | {plan.task: mine | roles})
+    manifest = sealed(
+        Manifest(
+            schema_version=SCHEMA_VERSION,
+            medgan=medgan.__version__,
+            task=plan.windowed(),
+            spacing_mm=plan.spacing_mm,
+            size=plan.size,
+            phantom=found.phantom,
+            simulation=plan.simulation.model_dump() if plan.simulation else {},
+            patients=[
+                Patient(hash=patient, role=roles[patient], folder=folders[patient], **(records[patient] or {}))
+                for patient in usable
+            ],
+            set_aside=[f"patient {patient} set aside: {reason}" for patient, reason in sorted(set_aside.items())],
+            passed_over=found.passed_over,
+            key_id=key_id(key),
+            inputs=inputs_of(files, plan, key),
+        )
+    )
+    write_report(manifest, folder)
+    store_manifest(folder, manifest)
+
+
+def _default_name(request: PrepareRequest, key: bytes) -> str:
+    """Task, size, and 8 hex digits of where the source lies and of what else is asked for, so that none meet."""
+    text = json.dumps([str(request.source.resolve()), dict(request.settings)], sort_keys=True)
+    return f"{request.task.name}-{request.size}px-{hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:8]}"
+
+
+def _planned(request: PrepareRequest, folder: Path, key: bytes) -> tuple[Plan, Found]:
+    """The plan in the folder, or the first one, and what is found by it; facts are written anew."""
+    plan = read_plan(folder)
+    matches = {
+        name: str(getattr(plan, name) if plan else request.settings.get(name, ""))
+        for name in ("source_match", "target_match")
+    }
+    found = find(request.source, request.task, key, **matches, processes=_processes(request))
+    if not found.pairs:
+        _refuse_broken(request.source, plan.most_broken if plan else 1.0, [], found.set_aside, found.broken)
+    if plan is None:
+        plan = first_plan(found.pairs, request.task, size=request.size, settings=request.settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / PLAN, plan.model_dump(mode="json"))
+    _refuse_other_plan(request, folder, plan)
+    fits(plan, found.pairs, request.task, str(folder / PLAN))
+    write_json(folder / FINGERPRINT, facts(found.pairs))
+    return plan, found
+
+
+def _refuse_other_plan(request: PrepareRequest, folder: Path, plan: Plan) -> None:
+    asked = {"task": request.task.name, "size": request.size, **request.settings}
+    tree = plan.model_dump(mode="json")
+    for path, value in asked.items():
+        section, _, name = path.partition(".")
+        there = tree.get(section)
+        there = there.get(name) if name and isinstance(there, dict) else there
+        if json.loads(json.dumps(value)) != there:
+            raise InputError(
+                f"{folder / PLAN}: says {path} {there}, asked for is {value}; edit the plan, or choose another folder"
+            )
+
+
+def _refuse_little_room(folder: Path, plan: Plan, jobs: Sequence[Conversion]) -> None:
+    needed = sum(len(job.pair.target.planes) for job in jobs) * plan.size**2 * BYTES_A_PIXEL
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(f"{folder}: expected {needed / 1e9:.1f} GB of free disk; got {free / 1e9:.1f} GB")
+
+
+def _processes(request: PrepareRequest) -> int:
+    return request.processes or len(os.sched_getaffinity(0))
+
+
+def _convert_all(
+    jobs: list[Conversion], plan: Plan, processes: int, progress: Progress
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Converts patients: the records of those who can be used, the reasons of those who cannot."""
+    num_slices = sum(len(series.files) for job in jobs for series in (job.pair.source, job.pair.target) if series)
+    worth = max(1, num_slices // SLICES_WORTH_A_PROCESS)
+    records, reasons = {}, {}
+    largest_first = sorted(jobs, key=lambda job: -len(job.pair.target.planes))  # so that processes end together
+    results = each(partial(convert, plan=plan), largest_first, processes=min(processes, worth))
+    for done, (job, result) in enumerate(results, start=1):
+        if isinstance(result, str):
+            reasons[job.patient] = result
+        else:
+            records[job.patient] = result
+        progress(done, len(jobs))
+    return records, reasons
+
+
+def _refuse_broken(
+    source: Path, most: float, usable: Sequence[str], set_aside: Mapping[str, str], broken: Set[str]
+) -> None:
+    if usable and len(broken) <= most * (len(broken) + len(usable)):
+        return
+    reasons = "".join(f"\n  patient {patient} set aside: {reason}" for patient, reason in sorted(set_aside.items()))
+    raise InputError(
+        f"{source}: expected at least 1 patient that can be used, and at most {most:.0%} broken; "
+        f"got {len(usable)} usable and {len(broken)} broken{reasons}"
+    )

@@ -1,0 +1,101 @@
+"""Patients by keyed hash, and the role each keeps for ever: train, validation or test."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from medgan.data.atomic_write import write_atomically
+from medgan.errors import InputError
+
+ROLES = ("train", "validation", "test")
+LEAST_TO_SPLIT = len(ROLES)
+
+
+def patient_hash(patient_id: str, key: bytes) -> str:
+    """First 12 hex digits of HMAC-SHA256: without the key nobody can try out patient ids."""
+    return hmac.new(key, patient_id.encode(errors="surrogateescape"), hashlib.sha256).hexdigest()[:12]
+
+
+def key_id(key: bytes) -> str:
+    """12 hex digits that tell one key from another, and nothing else: hashes of two keys cannot be compared."""
+    return hashlib.sha256(b"medgan key" + key).hexdigest()[:12]
+
+
+def load_key(datasets: Path) -> bytes:
+    """The key of an output folder, drawn on the first call and kept in `.key` (mode 600).
+
+    Call it while nobody else may create the key: `prepare` holds the folder's lock.
+    """
+    path = datasets / ".key"
+    if not has_key(datasets):
+        write_atomically(path, secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+def has_key(datasets: Path) -> bool:
+    """Whether the key of an output folder was drawn."""
+    return (datasets / ".key").exists()
+
+
+def load_roles(datasets: Path) -> dict[str, dict[str, str]]:
+    """Roles drawn so far in an output folder: task to patient hash to role."""
+    path = datasets / "roles.json"
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError:
+        raise InputError(
+            f"{path}: expected the patients' roles, got a damaged file; restore it, they are drawn once"
+        ) from None
+
+
+def store_roles(datasets: Path, roles: dict[str, dict[str, str]]) -> None:
+    """Keep the roles in `roles.json`."""
+    write_atomically(datasets / "roles.json", json.dumps(roles, indent=1, sort_keys=True).encode())
+
+
+def assign_roles(
+    hashes: Iterable[str], known: dict[str, str], *, validation_share: float = 1 / 6, test_share: float = 1 / 3
+) -> dict[str, str]:
+    """A role for every patient: some validation, some test, at least one of each, the rest train.
+
+    One or two patients cannot be split: they all become test patients, on whom a model can be evaluated.
+
+    Known roles never change. New patients come in the order of their hashes, which the key makes random, and each
+    takes the role that lacks most.
+
+    Args:
+        hashes: the patients of one data set.
+        known: roles drawn before, of these and perhaps other patients.
+        validation_share: of the patients.
+        test_share: of the patients.
+
+    Returns:
+        The role of each of `hashes`.
+
+    Raises:
+        InputError: the roles drawn before leave a role empty.
+    """
+    patients = sorted(set(hashes))
+    num = len(patients)
+    if num < LEAST_TO_SPLIT:
+        return {patient: known.get(patient, "test") for patient in patients}
+    wanted = {"validation": max(1, round(num * validation_share)), "test": max(1, round(num * test_share))}
+    wanted["train"] = num - sum(wanted.values())
+    roles = {patient: known[patient] for patient in patients if patient in known}
+    for patient in patients:
+        if patient not in roles:
+            have = Counter(roles.values())
+            roles[patient] = max(ROLES, key=lambda role: wanted[role] - have[role])
+    empty = [role for role in ROLES if role not in roles.values()]
+    if empty:
+        raise InputError(
+            f"expected patients in every role, got none for {', '.join(empty)} among {num}: the roles drawn earlier in "
+            "this output folder stay; add patients or choose another output folder"
+        )
+    return roles

@@ -1,0 +1,170 @@
+"""A resident worker group: one Ray Train `TorchTrainer` that is handed trial after trial (about 0.1 s each, not 30)."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchTrainer
+
+from medgan.distributed.command_channel import STOP, Failure, Mailbox, Replies
+from medgan.distributed.placement_cleanup import Orphans
+from medgan.distributed.worker import serve_trials
+from medgan.errors import JobError
+
+LOOK_EVERY_S = 5.0
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one group takes: `workers` DDP processes, each with `cpus` threads and one GPU or none."""
+
+    workers: int
+    cpus: int = 1
+    device: str = "cpu"
+
+    @property
+    def use_gpu(self) -> bool:
+        return self.device == "gpu"
+
+    @property
+    def devices(self) -> int:
+        """GPUs, or CPU cores where it has none."""
+        return self.workers if self.use_gpu else self.workers * self.cpus
+
+    @property
+    def unit(self) -> str:
+        """How a person calls an hour of one of these devices."""
+        return "GPU-hours" if self.use_gpu else "core-hours"
+
+
+class GroupLost(RuntimeError):
+    """The group died or had to be dismissed; Ray Train starts it again, and the trial must be started again."""
+
+
+class TrialFailed(RuntimeError):
+    """All ranks agree that this trial cannot go on; the group is healthy."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Witness(UserCallback):
+    """Tells a group's mailbox which process died and why; lives in Ray Train's controller."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self.mailbox = mailbox
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Called before the group is started again."""
+        self.mailbox.mourn.remote(death_of(worker_exceptions))
+
+
+def death_of(errors: Mapping[int, Exception]) -> Failure:
+    """What Ray says of the ranks that died: out of memory when the node's memory monitor ended one, else an error."""
+    causes = {rank: getattr(error, "health_check_failure", error) for rank, error in sorted(errors.items())}
+    for rank, cause in causes.items():
+        if isinstance(cause, ray.exceptions.OutOfMemoryError):
+            return Failure("out_of_memory", f"its node ran out of memory, and Ray ended rank {rank}")
+    ranks = ", ".join(map(str, causes))
+    return Failure("error", f"the process of rank {ranks} died")
+
+
+class Group:
+    """Keeps the trainer running in a thread and talks to its ranks through a mailbox.
+
+    Args:
+        resources: what to ask Ray for.
+        storage: folder for Ray Train's own bookkeeping, shared by all nodes.
+        limit_s: longest wait for one order's answers.
+        start_s: longest wait for the group to come up, or to come back.
+    """
+
+    def __init__(self, resources: Resources, *, storage: Path, limit_s: float, start_s: float = 180.0) -> None:
+        self.size, self.limit_s, self.start_s = resources.workers, limit_s, start_s
+        self.error: BaseException | None = None
+        self.generation = ""
+        self.mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote(resources.workers)
+        trainer = TorchTrainer(
+            serve_trials,
+            train_loop_config={"mailbox": self.mailbox, "threads": resources.cpus},
+            scaling_config=ScalingConfig(
+                num_workers=resources.workers,
+                use_gpu=resources.use_gpu,
+                resources_per_worker={"CPU": resources.cpus} | ({"GPU": 1} if resources.use_gpu else {}),
+            ),
+            run_config=RunConfig(  # type: ignore[call-arg]  # Ray's stubs know the old one only
+                name=f"group-{uuid.uuid4().hex[:12]}",
+                storage_path=str(storage),
+                failure_config=FailureConfig(max_failures=-1),  # restarts are counted per trial, by the caller
+                callbacks=[Witness(self.mailbox)],  # type: ignore[list-item]  # the old one again
+                worker_runtime_env={
+                    "env_vars": {
+                        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+                        "OMP_WAIT_POLICY": "passive",  # spinning threads of neighbours ruin each other
+                    }
+                },
+            ),
+        )
+        self.thread = threading.Thread(target=self._fit, args=(trainer.fit,), daemon=True)
+        self.thread.start()
+
+    def wait_ready(self) -> None:
+        """Returns when every rank is there.
+
+        Raises:
+            JobError: they did not come in time, or Ray Train gave up.
+        """
+        end, orphans = time.monotonic() + self.start_s, Orphans()
+        while not (generation := ray.get(self.mailbox.complete.remote(LOOK_EVERY_S))):
+            self._check()
+            orphans.remove()  # may hold the very resources that are waited for
+            if time.monotonic() > end:
+                raise JobError(f"the worker group did not start within {self.start_s:.0f} s; are its resources free?")
+        self.generation = generation
+
+    def ask(self, order: Any) -> Any:
+        """Gives an order to the ranks that `wait_ready` found; rank 0's answer.
+
+        Raises:
+            TrialFailed: every rank failed in a way that is the trial's own, or one had no memory left.
+            GroupLost: a rank died, hung, failed alone, or in a way that leaves its process in doubt.
+            JobError: Ray Train gave up.
+        """
+        asked = self.mailbox.ask.remote(self.generation, order, limit_s=self.limit_s, grace_s=5.0)
+        while not ray.wait([asked], timeout=1.0)[0]:
+            self._check()
+        replies: Replies = ray.get(asked)
+        failures = replies.failures or [answer for answer in replies.answers if isinstance(answer, Failure)]
+        if not failures and not replies.lost:
+            return replies.answers[0]
+        kinds = [failure.kind for failure in failures]
+        if len(kinds) == self.size and "error" not in kinds and not replies.lost:
+            raise TrialFailed(kinds[0], failures[0].message)
+        ray.get(self.mailbox.dismiss.remote())  # a rank may be stuck in a collective
+        if "out_of_memory" in kinds:
+            raise TrialFailed("out_of_memory", failures[kinds.index("out_of_memory")].message)
+        raise GroupLost(replies.lost or failures[0].message)
+
+    def close(self, limit_s: float = 8.0) -> None:
+        """Lets the ranks return and Ray Train clean up."""
+        self.mailbox.ask.remote(self.generation, STOP, limit_s=limit_s, grace_s=limit_s)
+        self.thread.join(limit_s)
+
+    def _check(self) -> None:
+        if not self.thread.is_alive():
+            raise JobError(f"the worker group ended: {self.error}")
+
+    def _fit(self, fit: Callable[[], Any]) -> None:
+        try:
+            fit()
+        except BaseException as error:
+            self.error = error

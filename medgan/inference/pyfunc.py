@@ -1,0 +1,53 @@
+"""The registered model's code, loaded by MLflow by path ("models from code"): intensity scaling lives inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow.models
+import numpy as np
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from medgan.errors import InputError
+from medgan.inference.saved_model import load_translator
+from medgan.inference.translator import translate_slices
+
+
+class MedganModel(PythonModel):
+    """Slices in the source's unit to slices in the target's; each is translated whole, without tiles."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Reads the artifact `model`: a folder written by `medgan.inference.saved_model.save_model`."""
+        self.translator = load_translator(Path(context.artifacts["model"]))
+
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> np.ndarray:
+        """float32 (B, rows, columns) in the target's unit.
+
+        Args:
+            context: unused; MLflow passes it.
+            model_input: (B, rows, columns) in the source's unit, at the spacing the model was trained at, of any size.
+            params: `window`: (low, high) of the volume, in its unit, for sources without a window of their own, such
+                as MR; without it that of these slices is taken, so that a batch should be a whole volume.
+
+        Raises:
+            InputError: another shape, values that are not finite, or a window that does not fit.
+        """
+        values = np.asarray(model_input, dtype=np.float32)
+        return translate_slices(self.translator, values, window=self._window((params or {}).get("window", [])))
+
+    def _window(self, given: Sequence[float]) -> tuple[float, float] | None:
+        if len(given) == 0:
+            return None
+        own, values = self.translator.task.source.window, [float(value) for value in given]
+        if own is not None:
+            raise InputError(f"window: expected none, the model has its own, {own[0]:g} to {own[1]:g}; got {values}")
+        if len(values) != 2 or not values[0] < values[1]:
+            raise InputError(f"window: expected [low, high] with low < high; got {values}")
+        return values[0], values[1]
+
+
+mlflow.models.set_model(MedganModel())

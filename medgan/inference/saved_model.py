@@ -1,0 +1,132 @@
+"""A trained generator on disk: a folder with `model.json`, what it is, and `generator.safetensors`, its weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from safetensors import SafetensorError
+from torch import Tensor
+
+from medgan.config import validated
+from medgan.errors import InputError
+from medgan.inference.translator import Translator
+from medgan.tasks import task_named
+from medgan.training.build_networks import build_generator
+
+MANIFEST = "model.json"
+WEIGHTS = "generator.safetensors"
+CARD = "card.md"
+"""For people, see `medgan.inference.model_card`; no program needs it."""
+
+
+class ModelManifest(BaseModel, frozen=True, extra="forbid"):
+    """What a person or a program needs to know to use the weights beside it."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(description="as registered, such as medgan-pet2ct")
+    version: str = Field(default="", description="as registered; empty before that")
+    task: str
+    config: dict[str, Any] = Field(description="the training's configuration, see medgan.config")
+    spacing_mm: PositiveFloat = Field(description="in-plane spacing of the training's grid")
+    size: PositiveInt = Field(description="rows and columns of the training's grid")
+    source_window: tuple[float, float] | None = Field(
+        description="(low, high) in the source's unit, mapped to [-1, 1]; null: the percentiles of each volume"
+    )
+    target_window: tuple[float, float] | None = Field(description="the same of the target; null: the source's")
+    data_digest: str = Field(description="digest of the data set it was trained on")
+    training_patients: tuple[str, ...] = Field(default=(), description="hashes of those it was trained on")
+    validation_patients: tuple[str, ...] = Field(default=(), description="hashes of those its best epoch was chosen on")
+    key_id: str = Field(default="", description="of the key they were hashed with; empty: the patients are not known")
+    weights_sha256: str = Field(default="", description="of generator.safetensors; set when saved")
+    intended_use: Literal["research only"] = "research only"
+
+    @model_validator(mode="after")
+    def windows_open_upwards(self) -> ModelManifest:
+        """A window's low end is below its high end."""
+        for name in ("source_window", "target_window"):
+            low, high = getattr(self, name) or (0.0, 1.0)
+            if not low < high:
+                raise ValueError(f"{name}: expected (low, high) with low < high; got ({low:g}, {high:g})")
+        return self
+
+
+def save_model(folder: Path, *, generator_state: Mapping[str, Tensor], manifest: ModelManifest) -> ModelManifest:
+    """Writes weights and manifest; the manifest comes last, so that a folder with one is complete.
+
+    Args:
+        folder: made if need be.
+        generator_state: the generator's `state_dict()`.
+        manifest: what to write; its `weights_sha256` is replaced.
+
+    Returns:
+        The manifest as written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in generator_state.items()}
+    weights = safetensors.torch.save(tensors)
+    written = manifest.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS).write_bytes(weights)
+    (folder / MANIFEST).write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return written
+
+
+def read_manifest(folder: Path) -> ModelManifest:
+    """What `model.json` says.
+
+    Raises:
+        InputError: it is missing, or a field of it is wrong; the message names the field.
+    """
+    content = _content(folder, MANIFEST)
+    try:
+        return ModelManifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(f"model {folder / MANIFEST}: {field}: {first['msg']}; got {first['input']!r:.80}") from None
+
+
+def load_translator(folder: Path, device: str = "cpu") -> Translator:
+    """The model of that folder, ready to translate.
+
+    Args:
+        folder: written by `save_model`.
+        device: where the network goes, such as "cuda:0".
+
+    Raises:
+        InputError: a file is missing or damaged, or the weights are another network's.
+    """
+    manifest = read_manifest(folder)
+    weights = _content(folder, WEIGHTS)
+    digest = hashlib.sha256(weights).hexdigest()
+    if digest != manifest.weights_sha256:
+        raise InputError(
+            f"model {folder / WEIGHTS}: expected sha256 {manifest.weights_sha256}, got {digest}; the file is damaged"
+        )
+    network, task = build_generator(validated(manifest.config)), task_named(manifest.task)
+    try:
+        network.load_state_dict(safetensors.torch.load(weights))
+    except (RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"model {folder / WEIGHTS}: the weights do not fit the configuration: {reason:.300}") from None
+    return Translator(
+        network=network.to(device),
+        task=replace(
+            task,
+            source=replace(task.source, window=manifest.source_window),
+            target=replace(task.target, window=manifest.target_window),
+        ),
+        spacing_mm=manifest.spacing_mm,
+        size=manifest.size,
+    )
+
+
+def _content(folder: Path, name: str) -> bytes:
+    if not (folder / name).is_file():
+        raise InputError(f"model {folder}: expected a file {name}; there is none")
+    return (folder / name).read_bytes()

@@ -1,0 +1,162 @@
+"""The metrics of a validation pass by name, with the direction that is better."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from medgan.errors import InputError
+from medgan.metrics.pixel_errors import average, bias, mae, mse, psnr
+from medgan.metrics.ssim import MS_SSIM_SIZE, ms_ssim, ssim_map, uqi_map
+from medgan.metrics.vif import VIF_SIZE, vif
+from medgan.tasks import ARBITRARY_UNIT, Image
+
+DIRECTIONS = {
+    "ssim": "max", "psnr": "max", "vif": "max", "uqi": "max", "ms_ssim": "max",
+    "mse": "min", "lpips": "min", "mae": "min", "bias": "min",
+}  # fmt: skip
+"""First part of a metric's name -> which way is better; a bias is signed, its absolute value is meant."""
+GREY = 255.0
+
+Patients = dict[str, dict[str, float]]
+
+
+class SliceMetrics(NamedTuple):
+    """The metrics of one slice of one patient."""
+
+    patient: str
+    slice_number: int
+    values: dict[str, float]
+
+
+def direction(name: str) -> str:
+    """ "max" or "min" for a metric such as `val/mae_hu_body`.
+
+    Raises:
+        InputError: no metric is called so.
+    """
+    metric = name.rsplit("/", 1)[-1]
+    for first, better in DIRECTIONS.items():
+        if f"{metric}_".startswith(f"{first}_"):
+            return better
+    raise InputError(f"metric: expected a name that begins with one of {', '.join(DIRECTIONS)}; got {name!r}")
+
+
+def slice_metrics(
+    output: Tensor,
+    target: Tensor,
+    mask: Tensor,
+    *,
+    image: Image,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Every metric of a batch, each (B,), over the whole slice and, as `<name>_body`, in the mask.
+
+    Structural metrics and MSE are taken on values mapped to 0..255, errors in the target's unit (not where that is
+    arbitrary), by tissue where it has tissues. UQI is taken on whole grey levels, with the Gaussian window of SSIM.
+    Left out are vif below 41 pixels and ms_ssim below 176.
+
+    Args:
+        output: (B, 1, H, W) in [-1, 1].
+        target: (B, 1, H, W) in [-1, 1].
+        mask: bool, (B, 1, H, W), true in the body; an empty one gives NaN.
+        image: what the target is; its window holds the physical values of -1 and 1.
+        perceptual: `lpips`: (output, target) in [-1, 1] -> (B,); left out where None.
+    """
+    values = _grey_metrics(_grey(output), _grey(target), mask)
+    if perceptual is not None:
+        values["lpips"] = perceptual(output, target)
+        inside = perceptual(output.where(mask, -1.0), target.where(mask, -1.0))
+        values["lpips_body"] = inside.where(mask.any(dim=(1, 2, 3)), torch.nan)
+    if image.unit != ARBITRARY_UNIT:
+        values |= _physical_metrics(_physical(output, image), _physical(target, image), mask, image)
+    return values
+
+
+def measured(image: Image, *, size: int, with_lpips: bool) -> list[str]:
+    """The names `slice_metrics` gives for slices of so many pixels, in alphabetical order."""
+    slices = torch.zeros(1, 1, size, size)
+    perceptual = (lambda output, target: torch.zeros(1)) if with_lpips else None
+    return sorted(slice_metrics(slices, slices, slices == 0, image=image, perceptual=perceptual))
+
+
+def _grey_metrics(output: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    similarity = ssim_map(output, target, data_range=GREY)
+    # On whole grey levels: UQI has no constants that damp noise, and black but for 0.001 is not black to it.
+    quality = uqi_map(output.round(), target.round())
+    side = min(target.shape[-2:])
+    values = {}
+    for suffix, region in (("", None), ("_body", mask)):
+        values[f"ssim{suffix}"] = average(similarity, region)
+        values[f"psnr{suffix}"] = psnr(output, target, data_range=GREY, mask=region)
+        values[f"mse{suffix}"] = mse(output, target, mask=region)
+        values[f"uqi{suffix}"] = average(quality, region)
+        if side >= VIF_SIZE:
+            values[f"vif{suffix}"] = vif(output, target, data_range=GREY, mask=region)
+        if side >= MS_SSIM_SIZE:
+            values[f"ms_ssim{suffix}"] = ms_ssim(output, target, data_range=GREY, mask=region)
+    return values
+
+
+def _physical_metrics(output: Tensor, target: Tensor, mask: Tensor, image: Image) -> dict[str, Tensor]:
+    unit, values = image.unit.lower(), {}
+    for suffix, region in (("", None), ("_body", mask)):
+        values[f"mae_{unit}{suffix}"] = mae(output, target, mask=region)
+        values[f"bias_{unit}{suffix}"] = bias(output, target, mask=region)
+    for tissue, (low, high) in image.tissues.items():
+        inside = mask & (target >= low) & (target < high)
+        values[f"mae_{unit}_{tissue}"] = mae(output, target, mask=inside)
+    return values
+
+
+def _grey(values: Tensor) -> Tensor:
+    # A CPU's convolutions are ten times slower in float64; a GPU's in float32 keep ten bits (TF32) of a square.
+    precision = torch.float32 if values.device.type == "cpu" else torch.float64
+    return (values.to(precision) + 1) * GREY / 2
+
+
+def _physical(values: Tensor, image: Image) -> Tensor:
+    assert image.window is not None, "a physical unit has a window"
+    low, high = image.window
+    return low + (values.double() + 1) * (high - low) / 2
+
+
+def error_text(values: Mapping[str, float]) -> str:
+    """The mean absolute error of an epoch's values for a person, such as "MAE 85.2 HU"; empty in arbitrary units."""
+    named = {f"val/mae_{unit.lower()}": unit for unit in ("HU", "SUV")}
+    return next((f"MAE {values[name]:.4g} {unit}" for name, unit in named.items() if name in values), "")
+
+
+def patient_means(rows: Iterable[SliceMetrics]) -> Patients:
+    """Patient -> metric -> mean over the patient's slices; NaN (an empty mask) is left out."""
+    collected: dict[str, dict[str, list[float]]] = {}
+    for row in sorted(rows):
+        for name, value in row.values.items():
+            if value == value:
+                collected.setdefault(row.patient, {}).setdefault(name, []).append(value)
+    return {
+        patient: {name: statistics.fmean(values) for name, values in means.items()}
+        for patient, means in collected.items()
+    }
+
+
+def overall_means(patients: Patients) -> dict[str, float]:
+    """Metric -> mean over the patients that have it."""
+    return {name: statistics.fmean(values) for name, values in _by_metric(patients).items()}
+
+
+def overall_spread(patients: Patients) -> dict[str, float]:
+    """Metric -> sample standard deviation over the patients that have it; 0 for a single one."""
+    return {name: statistics.stdev(values) if len(values) > 1 else 0.0 for name, values in _by_metric(patients).items()}
+
+
+def _by_metric(patients: Patients) -> dict[str, list[float]]:
+    collected: dict[str, list[float]] = {}
+    for means in patients.values():
+        for name, value in means.items():
+            collected.setdefault(name, []).append(value)
+    return collected

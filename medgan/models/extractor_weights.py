@@ -1,0 +1,124 @@
+"""Weights of the feature extractors: downloaded, read and written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from medgan.errors import InputError
+from medgan.models.in_domain import Encoder
+
+SITE = "https://download.pytorch.org/models/"
+FILES = {
+    "vgg19": "vgg19-dcbb9e9d.pth",  # 548 MB
+    "alexnet": "alexnet-owt-7be5be79.pth",  # 233 MB
+    "squeezenet": "squeezenet1_1-b8a52dc0.pth",  # 5 MB
+}
+"""torchvision's weights; each name ends with the first digits of the file's SHA-256."""
+
+
+def download_weights(cache: Path, timeout_s: float = 30.0, *, network: str = "vgg19") -> Path:
+    """torchvision's weights of a network, fetched once and checked against the digest in their name.
+
+    Args:
+        cache: folder that keeps them.
+        timeout_s: longest silence of the server.
+        network: "vgg19", "squeezenet" or "alexnet".
+
+    Raises:
+        InputError: no network; the message says what to use instead. Or weights that nobody offers.
+    """
+    if network not in FILES:
+        raise InputError(
+            f"extractor.weights: {network} cannot be downloaded, only {', '.join(FILES)} can; "
+            "make one: medgan features --data FOLDER"
+        )
+    path = cache / FILES[network]
+    if path.exists():
+        return path
+    cache.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    digest = hashlib.sha256()
+    try:
+        with urllib.request.urlopen(SITE + path.name, timeout=timeout_s) as answer, part.open("wb") as file:
+            while chunk := answer.read(1 << 20):
+                digest.update(chunk)
+                file.write(chunk)
+    except (OSError, HTTPException) as error:
+        part.unlink(missing_ok=True)
+        raise InputError(
+            f"extractor.weights: could not download {network} ({error}); give a file: --set extractor.weights=FILE, "
+            "or, for a trial run only, --set extractor.weights=random"
+        ) from None
+    if not digest.hexdigest().startswith(path.stem.rsplit("-", 1)[1]):
+        part.unlink()
+        raise InputError(f"extractor.weights: the download of {path.name} is damaged (SHA-256 differs); try again")
+    return part.rename(path)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The convolution layers of a torchvision-style state dict, each name with the prefix "features.".
+
+    Raises:
+        InputError: the file is missing, or is no state dict.
+    """
+    if not path.is_file():
+        raise InputError(f"extractor.weights: expected download, random or a file; there is no file {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds for a file it cannot read
+        raise InputError(f"extractor.weights: {path} is no PyTorch weights file: {type(error).__name__}") from None
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise InputError(f"extractor.weights: {path} is no state dict of tensors, such as torchvision's")
+    layers = {name: value for name, value in state.items() if not name.startswith("classifier.")}
+    return {f"features.{name}" if name[:1].isdigit() else name: value for name, value in layers.items()}
+
+
+def read_encoder(path: Path) -> tuple[int, dict[str, Tensor]]:
+    """`base_channels` and the layers of an encoder that `save_encoder` wrote.
+
+    Raises:
+        InputError: the file is missing, or is none of these.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"extractor.weights: expected random or a file of medgan features --data FOLDER; there is no file {path}"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError:
+        raise InputError(
+            f"extractor.weights: {path} is no safetensors file, as medgan features --data FOLDER makes"
+        ) from None
+    network, width = metadata.get("network"), metadata.get("base_channels", "")
+    if network != "in_domain" or not width.isdecimal() or not int(width):
+        raise InputError(
+            f"extractor.weights: {path} is no in_domain encoder, as medgan features --data FOLDER makes: "
+            f"its metadata says network {network!r}, base_channels {width!r}"
+        )
+    return int(width), state
+
+
+def save_encoder(path: Path, encoder: Encoder) -> None:
+    """Writes a trained encoder for `load_extractor("in_domain", ...)`, whole or not at all.
+
+    Args:
+        path: of the safetensors file.
+        encoder: all four stages, bare of wrappers.
+    """
+    state = {name: value.cpu().contiguous() for name, value in encoder.state_dict().items()}
+    part = path.with_suffix(f".{os.getpid()}.part")
+    save_file(state, part, metadata={"network": "in_domain", "base_channels": str(encoder.base_channels)})
+    part.replace(path)

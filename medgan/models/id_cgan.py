@@ -1,0 +1,75 @@
+"""ID-CGAN's generator, which keeps the image's size throughout (Zhang et al., 2017, arXiv 1701.05957, section III)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from medgan.models.layers import initialize, normalization, require_sides
+
+SKIPS = {1: 3, 3: 1}
+"""Decoder layer -> the encoder layer whose output is added to its own, both counted from zero."""
+
+
+class ShallowNet(nn.Module):
+    """Six convolutions and six transposed convolutions, all 3x3 with stride 1, with K = `base_channels`.
+
+    In the paper's words CBP(K)-CBP(K)-CBP(K)-CBP(K)-CBP(K/2)-CBP(1)-DBR(K/2)-DBR(K)-DBR(K)-DBR(K)-DBR(K)-DB(C')-Tanh:
+    convolution, norm, PReLU, and transposed convolution, norm, ReLU. As in the published code the first and the last
+    layer have no norm, and the outputs of the second and fourth convolutions, before their activation, are added to
+    those of the fourth and second transposed convolutions.
+
+    Args:
+        base_channels: K, even; 64 in the paper.
+        norm: "instance", "batch", the paper's, or "none".
+        in_channels: C of the source.
+        out_channels: C' of the output.
+    """
+
+    def __init__(
+        self, *, base_channels: int = 64, norm: str = "instance", in_channels: int = 1, out_channels: int = 1
+    ) -> None:
+        super().__init__()
+        if base_channels < 2 or base_channels % 2:
+            raise ValueError(
+                f"base_channels: expected an even number, for the layers of half the width; got {base_channels}"
+            )
+        self.divisor = 1
+        full, half = base_channels, base_channels // 2
+        widths = [full, full, full, full, half, 1]
+        self.encoder = nn.ModuleList([nn.Conv2d(in_channels, full, 3, padding=1)])
+        self.encoder.extend(
+            nn.Sequential(
+                nn.PReLU(),
+                nn.Conv2d(widths[index - 1], widths[index], 3, padding=1),
+                normalization(norm, widths[index]),
+            )
+            for index in range(1, 6)
+        )
+        widths = [1, half, full, full, full, full]
+        self.decoder = nn.ModuleList(
+            nn.Sequential(
+                nn.ReLU() if index > 1 else nn.PReLU(),
+                nn.ConvTranspose2d(widths[index - 1], widths[index], 3, padding=1),
+                normalization(norm, widths[index]),
+            )
+            for index in range(1, 6)
+        )
+        self.last = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(full, out_channels, 3, padding=1), nn.Tanh())
+        self.apply(initialize)
+
+    def forward(self, source: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W), both in [-1, 1], of any size of at least 2 x 2.
+
+        Raises:
+            ValueError: H or W is 1.
+        """
+        require_sides(source, self.divisor, least=2)
+        hidden, encoded = source, []
+        for layer in self.encoder:
+            hidden = layer(hidden)
+            encoded.append(hidden)
+        for index, layer in enumerate(self.decoder):
+            hidden = layer(hidden)
+            if index in SKIPS:
+                hidden = hidden + encoded[SKIPS[index]]
+        return self.last(hidden)

@@ -1,0 +1,94 @@
+"""The conditional patch discriminator (Armanious et al., section 2.1; Isola et al., pix2pix, 3.2.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from medgan.models.layers import (
+    doubled_widths,
+    initialize,
+    normalization,
+    normalize_spectrally,
+    seen,
+    seen_channels,
+)
+
+LAYERS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
+"""Receptive field in pixels -> convolutions with stride 2."""
+
+
+class PatchOutput(NamedTuple):
+    """One judgement a patch, (B, 1, h, w), and the hidden layers' activations, shallow to deep."""
+
+    logits: Tensor
+    features: tuple[Tensor, ...]
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges patches of (source, image): is `image` the real target of `source`?
+
+    Args:
+        patch: receptive field in pixels: 16, 34, 70, 142 or 286; or 1, two hidden layers of 1x1 convolutions that
+            judge each pixel by itself.
+        base_channels: width of the first layer; the widths double up to eight times that.
+        norm: "instance", "batch" or "none"; not on the first layer.
+        spectral_norm: divide every kernel by its largest singular value (Miyato et al., 2018).
+        sees: "source_and_image", or "image": the source is ignored.
+        source_channels: C of the source.
+        image_channels: C' of the image.
+    """
+
+    def __init__(
+        self,
+        *,
+        patch: int,
+        base_channels: int = 64,
+        norm: str = "instance",
+        spectral_norm: bool = False,
+        sees: str = "source_and_image",
+        source_channels: int = 1,
+        image_channels: int = 1,
+    ) -> None:
+        super().__init__()
+        if patch not in LAYERS:
+            raise ValueError(f"patch: expected one of {', '.join(map(str, LAYERS))}; got {patch}")
+        self.sees = sees
+        self.patch = patch
+        self.least = max(patch, 2)  # a single pixel cannot be normalized
+        num_strided = LAYERS[patch]
+        kernel, padding = (4, 1) if num_strided else (1, 0)
+        widths = doubled_widths(base_channels, max(num_strided, 1) + 1)
+        in_channels = seen_channels(sees, source_channels, image_channels)
+        self.hidden = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(
+                    widths[level - 1] if level else in_channels,
+                    width,
+                    kernel,
+                    stride=2 if level < num_strided else 1,
+                    padding=padding,
+                ),
+                normalization(norm if level else "none", width),
+                nn.LeakyReLU(0.2),
+            )
+            for level, width in enumerate(widths)
+        )
+        self.last = nn.Conv2d(widths[-1], 1, kernel, padding=padding)
+        self.apply(initialize)
+        if spectral_norm:
+            normalize_spectrally(self)
+
+    def forward(self, source: Tensor, image: Tensor) -> PatchOutput:
+        """(B, C, H, W) and (B, C', H, W) -> logits and features.
+
+        Raises:
+            ValueError: the image is smaller than a patch.
+        """
+        hidden = seen(self.sees, source, image, least=self.least)
+        features = []
+        for layer in self.hidden:
+            hidden = layer(hidden)
+            features.append(hidden)
+        return PatchOutput(self.last(hidden), tuple(features))

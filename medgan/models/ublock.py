@@ -1,0 +1,67 @@
+"""The U-block: MedGAN's encoder-decoder with skips (Armanious et al., section 2.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from medgan.models.layers import doubled_widths, down, up
+
+NUM_DROPPED = 3
+"""Decoder layers that dropout follows, from the bottleneck up (Isola et al., pix2pix, 6.1.1)."""
+
+
+class UBlock(nn.Module):
+    """Encoder-decoder of 4x4 convolutions with stride 2, mirrored layers concatenated.
+
+    Args:
+        in_channels: C of the input.
+        out_channels: C' of the output.
+        base_channels: width of the first encoder layer; the widths double up to eight times that.
+        depth: encoder layers; the input's sides must be multiples of 2**depth.
+        norm: "instance", "batch" or "none"; never on the first layer, nor at the bottleneck.
+        dropout: probability, on the first three decoder layers, in training; 0.5 in pix2pix, 0 for none.
+        output: "tanh" or "none", what follows the last layer.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        base_channels: int,
+        depth: int,
+        norm: str,
+        dropout: float = 0.0,
+        output: str = "tanh",
+    ) -> None:
+        super().__init__()
+        widths = doubled_widths(base_channels, depth)
+        self.encoder = nn.ModuleList(
+            down(widths[level - 1] if level else in_channels, width, norm=norm if 0 < level < depth - 1 else "none")
+            for level, width in enumerate(widths)
+        )
+        self.decoder = nn.ModuleList(
+            up(
+                widths[level] * (1 if level == depth - 1 else 2),
+                widths[level - 1],
+                norm=norm,
+                dropout=dropout if level >= depth - NUM_DROPPED else 0.0,
+            )
+            for level in reversed(range(1, depth))
+        )
+        self.last = nn.Sequential(
+            nn.ConvTranspose2d(2 * base_channels, out_channels, 4, 2, 1),
+            nn.Tanh() if output == "tanh" else nn.Identity(),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W)."""
+        skips: list[Tensor] = []
+        for layer in self.encoder:
+            image = layer(image)
+            skips.append(image)
+        skips.pop()
+        for layer in self.decoder:
+            image = torch.cat([layer(image), skips.pop()], dim=1)
+        return self.last(image)

@@ -1,0 +1,208 @@
+"""What a model is worth on the test patients of a data set, and which data sets it can be measured on at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import BaseModel
+from rich.console import Console
+
+from medgan.cli.preparation import prepared
+from medgan.config import Config, validated
+from medgan.data import remote
+from medgan.data.dataset import PreparedDataset
+from medgan.data.manifest import FILE_NAME
+from medgan.data.manifest import read_manifest as read_data_manifest
+from medgan.data.prepare import prepare_dataset as prepare
+from medgan.data.prepare.split import has_key, key_id, load_key
+from medgan.errors import Diverged, InputError, JobError
+from medgan.inference.cost import measure_cost
+from medgan.inference.saved_model import ModelManifest, load_translator, read_manifest
+from medgan.metrics.validation_metrics import Patients, patient_means
+from medgan.paths import Place, is_remote
+from medgan.tasks import task_named
+from medgan.training.build_networks import deepest_block
+from medgan.training.build_training import build_perceptual
+from medgan.training.runtime import Runtime, SingleProcess
+from medgan.training.validation import Perceptual, evaluate
+
+SAME_SPACING_MM = 1e-3
+PHANTOM = "-phantom"
+"""What the names of models end with that phantoms were used for, see `medgan.workflows.conclusion.label_of`."""
+
+
+class Evaluation(BaseModel, frozen=True, extra="forbid", ser_json_inf_nan="constants"):
+    """One model on the test patients of one data set; `model_dump_json` and `model_validate_json` keep it whole.
+
+    Attributes:
+        name: of the registered model.
+        version: of it.
+        weights: SHA-256 of its weights.
+        task: what it translates.
+        data_digest: of the whole data set.
+        test_set: digest of what was measured on, see `test_set_of`; whoever else is in the data set.
+        patients: test patient -> metric -> mean over the slices.
+        slices: test patient -> how many.
+        latency_ms: median time of a slice on `device`, batches of 1, after warm-up.
+        memory_gb: the most held meanwhile, see `medgan.inference.cost.Cost`.
+        device: what latency and memory were measured on.
+        pretrained: whether its losses' feature extractor was pretrained, or none was used.
+    """
+
+    name: str
+    version: str
+    weights: str
+    task: str
+    data_digest: str
+    test_set: str
+    patients: Patients
+    slices: dict[str, int]
+    latency_ms: float
+    memory_gb: float
+    device: str
+    pretrained: bool
+
+
+def dataset_for_model(data: str, manifest: ModelManifest, *, place: Place, console: Console) -> PreparedDataset:
+    """The data set in a folder or at a URL, or made of the images there, on the model's grid and in its windows.
+
+    Images that were prepared before for the same task and grid, such as the model's own, are not prepared twice.
+
+    Raises:
+        InputError: no images for the model's task, or an output folder whose key is not the model's.
+    """
+    source = Path(data).expanduser().absolute()
+    if is_remote(data):
+        source = remote.fetched(data, place.datasets / "remote")
+    if (source / FILE_NAME).exists():
+        return PreparedDataset.open(source)
+    key = key_id(load_key(place.datasets)) if has_key(place.datasets) else "a new key"
+    _refuse_other_key(manifest, key, f"those below {place.datasets}")
+    request = prepare.PrepareRequest(source, task_named(manifest.task), manifest.size, place.datasets)
+    before = prepare.prepared_before(request)
+    if before is None or read_data_manifest(before).spacing_mm != manifest.spacing_mm:
+        grid = {name: getattr(manifest, name) for name in ("spacing_mm", "source_window", "target_window")}
+        request = replace(request, settings=grid)
+    return PreparedDataset.open(prepared(request, console))
+
+
+def measure_model(
+    folder: Path, dataset: PreparedDataset, *, name: str, version: str, ruler: Config | None = None
+) -> Evaluation:
+    """Every slice of every test patient once, on the GPU if there is one.
+
+    Args:
+        folder: written by `medgan.inference.saved_model.save_model`.
+        dataset: whose test patients.
+        name: of the registered model.
+        version: of it.
+        ruler: whose LPIPS is measured, so that two models are measured with one; none: the model's own.
+
+    Raises:
+        InputError: the model is damaged, has seen a test patient, or is for other images than these.
+        JobError: what it gives for these images is no image.
+    """
+    manifest = read_manifest(folder)
+    refuse_unfit(manifest, dataset)
+    refuse_seen(manifest, dataset)
+    runtime = SingleProcess()
+    translator = load_translator(folder, device=str(runtime.device))
+    config, slices = validated(manifest.config), dataset.slices("test")
+    divisor, size = int(translator.network.divisor), dataset.manifest.size  # type: ignore[arg-type]
+    if size % divisor:
+        raise InputError(f"model {name}: expected slices of a multiple of {divisor} px; those of the data are {size}")
+    try:
+        rows = evaluate(translator.network, slices, runtime, perceptual=_perceptual(ruler or config, runtime))
+    except Diverged as error:
+        raise JobError(f"{name} version {version}: {error}") from None
+    cost = measure_cost(translator)
+    return Evaluation(
+        name=name,
+        version=version,
+        weights=manifest.weights_sha256,
+        task=manifest.task,
+        data_digest=dataset.digest,
+        test_set=test_set_of(dataset),
+        patients=patient_means(rows),
+        slices=dict(Counter(slices.patients)),
+        latency_ms=cost.latency_ms,
+        memory_gb=cost.memory_gb,
+        device=cost.device,
+        pretrained=not deepest_block(config) or config.extractor.weights != "random",
+    )
+
+
+def test_set_of(dataset: PreparedDataset) -> str:
+    """SHA-256 over the test patients' hashes and their arrays, the same whoever else is in the data set."""
+    kept = {"hash", "source", "target", "source_window", "target_window", "sha256"}
+    tested = [one for one in dataset.manifest.patients if one.role == "test"]
+    content = [one.model_dump(mode="json", include=kept) for one in sorted(tested, key=lambda one: one.hash)]
+    return hashlib.sha256(json.dumps([dataset.task.name, content], sort_keys=True).encode()).hexdigest()
+
+
+def refuse_unfit(manifest: ModelManifest, dataset: PreparedDataset) -> None:
+    """Refuses a model for other images than the data set's.
+
+    Raises:
+        InputError: it is of another task, another spacing or another window, or one is of phantoms and the other is
+            not. Any size will do.
+    """
+    task = dataset.task
+    named = f"model {manifest.name}, data set {dataset.digest[:12]}"
+    kinds = ("phantoms" if one else "patients" for one in (manifest.name.endswith(PHANTOM), dataset.manifest.phantom))
+    wanted, there = kinds
+    if there != wanted:
+        raise InputError(f"{named}: expected images of {wanted}, as the model was trained on; they are of {there}")
+    if manifest.task != task.name:
+        raise InputError(f"{named}: expected images for {manifest.task}; they are for {task.name}")
+    if abs(manifest.spacing_mm - dataset.manifest.spacing_mm) > SAME_SPACING_MM:
+        raise InputError(
+            f"{named}: expected pixels of {manifest.spacing_mm:g} mm, as the model was trained with; they are of "
+            f"{dataset.manifest.spacing_mm:g} mm (medgan prepare --set spacing_mm={manifest.spacing_mm:g})"
+        )
+    for side, window in (("source", manifest.source_window), ("target", manifest.target_window)):
+        own = getattr(task, side).window
+        if own != window:
+            raise InputError(f"{named}: expected the {side}_window {window} of the model; the data set's is {own}")
+
+
+def refuse_seen(manifest: ModelManifest, dataset: PreparedDataset) -> None:
+    """Refuses to test a model on a patient it was trained or chosen on, and where that cannot be known.
+
+    Raises:
+        InputError: a test patient is one of them, or hashes of two keys would have to be compared.
+    """
+    named = f"data set {dataset.digest[:12]}"
+    if not dataset.manifest.key_id:
+        raise InputError(f"{named}: does not say with which key its patients were hashed; prepare it again")
+    _refuse_other_key(manifest, dataset.manifest.key_id, f"those of {named}")
+    tested = dataset.manifest.hashes("test")
+    seen = sorted(set(tested) & {*manifest.training_patients, *manifest.validation_patients})
+    if seen:
+        raise InputError(
+            f"model {manifest.name}: expected test patients it has not seen; {len(seen)} of the {len(tested)} in "
+            f"{named} are among those it was trained or validated on: {', '.join(seen)}"
+        )
+
+
+def _refuse_other_key(manifest: ModelManifest, key: str, whose: str) -> None:
+    if not manifest.key_id:
+        raise InputError(f"model {manifest.name}: does not say on which patients it was trained; register it again")
+    if manifest.key_id != key:
+        raise InputError(
+            f"model {manifest.name}: its patients were hashed with the key {manifest.key_id}, {whose} with {key}, so "
+            "nobody can tell whether it has seen them; prepare the images in the output folder (--output) that the "
+            "model's were prepared in"
+        )
+
+
+def _perceptual(config: Config, runtime: Runtime) -> Perceptual | None:
+    """LPIPS as the model's training measured it; none where its weights are no longer at hand."""
+    try:
+        return build_perceptual(config, runtime.device)
+    except InputError:
+        return None

@@ -1,0 +1,103 @@
+"""The rules of promotion: what a candidate has to show, from a YAML file; every refusal names the line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+
+from medgan.errors import InputError
+from medgan.metrics.validation_metrics import direction
+
+Place = tuple[str, ...]
+
+
+def _measurable(name: str) -> str:
+    direction(name)
+    return name
+
+
+Metric = Annotated[str, AfterValidator(_measurable)]
+"""A metric whose better direction is known."""
+
+
+class Rules(BaseModel, frozen=True, strict=True, extra="forbid", allow_inf_nan=False):
+    """What `medgan.registry.gates.judge` asks of a candidate; a metric's margin or bound is in the metric's unit."""
+
+    primary: Metric = Field("ssim", description="the metric in which the candidate must be better than the champion")
+    margin: NonNegativeFloat = Field(0.0, description="by more than this, in the mean over the test patients")
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="largest one-sided p that counts as shown")
+    non_inferior: dict[Metric, NonNegativeFloat] = Field(
+        {"psnr": 0.5}, description="metric -> it must be shown, at alpha, that the mean is worse by less than this"
+    )
+    worst_patient: dict[Metric, NonNegativeFloat] = Field(
+        {"ssim": 0.05}, description="metric -> the most that any one patient may lose against the champion"
+    )
+    min_patients: PositiveInt = Field(6, description="fewest test patients that a verdict may rest on")
+    floors: dict[Metric, float] = Field(
+        {}, description="metric -> what the mean must reach: at least where more is better, at most where less is"
+    )
+    max_latency_ms: PositiveFloat | None = Field(None, description="of a slice; none: no limit")
+    max_memory_gb: PositiveFloat | None = Field(None, description="none: no limit")
+    extractor: Literal["any", "pretrained"] = Field("any", description="whose features the candidate may be trained on")
+    ledger: Literal["report", "block"] = Field(
+        "report", description="p adjusted for the candidates tried on these patients: only told, or held against alpha"
+    )
+
+    @property
+    def metrics(self) -> set[str]:
+        """Every metric that a rule is about."""
+        return {self.primary, *self.non_inferior, *self.worst_patient, *self.floors}
+
+
+def read_rules(path: Path | None) -> Rules:
+    """The rules in a YAML file; the default ones where there is none.
+
+    Raises:
+        InputError: no such file, not YAML, an unknown rule, one given twice, a value of the wrong kind; with its line.
+    """
+    if path is None:
+        return Rules()
+    content, lines = _parsed(path)
+    if not isinstance(content, dict):
+        raise InputError(f"rules {path}: expected lines such as `min_patients: 6`; got {content!r}")
+    try:
+        return Rules.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = tuple(str(part) for part in first["loc"] if part != "[key]")
+        rule, line = ".".join(place), lines.get(place) or lines.get(place[:1])
+        reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = f"expected one of {', '.join(Rules.model_fields)}; got {rule!r}"
+        elif first["type"] == "value_error":  # says what came
+            message = f"{rule}: {reason}"
+        else:
+            message = f"{rule}: {reason}; got {first['input']!r}"
+        raise InputError(f"rules {path}{f', line {line}' if line else ''}: {message}") from None
+
+
+def _parsed(path: Path) -> tuple[Any, dict[Place, int]]:
+    """What the file holds, and the line of each rule and of each metric in one, from 1."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not text, or a date such as 2020-13-45
+        raise InputError(f"rules {path}: expected a YAML file; {' '.join(str(error).split())}") from None
+    lines: dict[Place, int] = {}
+    for place, line in _places(root):
+        if place in lines:
+            raise InputError(f"rules {path}, line {line}: {place[-1]} stands on line {lines[place]} already")
+        lines[place] = line
+    return content, lines
+
+
+def _places(root: yaml.Node | None) -> Iterator[tuple[Place, int]]:
+    for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
+        yield (str(key.value),), key.start_mark.line + 1
+        for inner, _ in value.value if isinstance(value, yaml.MappingNode) else ():
+            yield (str(key.value), str(inner.value)), inner.start_mark.line + 1

@@ -1,0 +1,56 @@
+"""The ledger: which candidates were tried on which test patients, as tags of the registered model."""
+
+from __future__ import annotations
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from medgan.errors import JobError
+from medgan.paths import redacted
+from medgan.tracking.store import opened
+
+DIGITS = 12
+"""So much of a digest tells candidates and test sets apart."""
+
+
+def enter(name: str, *, test_set: str, weights: str, version: str, uri: str) -> int:
+    """Notes that a candidate was measured on a test set.
+
+    Each pair has a tag of its own: processes that enter at the same time never overwrite one another.
+
+    Args:
+        name: of the registered model.
+        test_set: digest of the test patients.
+        weights: digest of the candidate's weights; the same weights count once, however often and under
+            whichever version they are entered.
+        version: the candidate's, for people who read the tag.
+        uri: the tracking store.
+
+    Returns:
+        How many distinct candidates were tried on the test set so far, this one included.
+
+    Raises:
+        InputError: the store cannot be opened.
+        JobError: it has no such model, or went away.
+    """
+    key = _prefix(test_set) + weights[:DIGITS]
+    with opened(uri) as client:
+        try:
+            if key not in client.get_registered_model(name).tags:
+                client.set_registered_model_tag(name, key, f"version {version}")
+            return _count(client, name, test_set)
+        except MlflowException as error:
+            raise _lost(name, uri, error) from None
+
+
+def _count(client: MlflowClient, name: str, test_set: str) -> int:
+    return sum(key.startswith(_prefix(test_set)) for key in client.get_registered_model(name).tags)
+
+
+def _prefix(test_set: str) -> str:
+    return f"medgan.tried.{test_set[:DIGITS]}."
+
+
+def _lost(name: str, uri: str, error: MlflowException) -> JobError:
+    reason = str(error).splitlines()[0]
+    return JobError(f"{redacted(uri)} does not tell which candidates of {name} were tried ({reason}); try again")

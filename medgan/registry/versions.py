@@ -1,0 +1,182 @@
+"""The model registry: MLflow's versions, and the aliases that say what is deployed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
+import medgan
+from medgan.errors import InputError, JobError
+from medgan.paths import redacted
+
+REQUIREMENTS = ("torch", "numpy", "SimpleITK", "safetensors", "pydantic")
+WEIGHTS_TAG = "medgan.weights_sha256"
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's words for: no such model, version or alias."""
+SLICES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))])
+WINDOW = ParamSchema([ParamSpec("window", DataType.double, [], shape=(-1,))])
+"""(low, high) of the volume; for sources without a window of their own, such as MR."""
+MANIFEST = "model.json"
+EXAMPLE_SHAPE = (2, 16, 16)
+ARBITRARY = (0.0, 1000.0)
+"""What an example's values lie between where the source has no unit."""
+
+
+def register(
+    folder: Path, *, name: str, run_id: str, uri: str, code: Path, tags: Mapping[str, Any], description: str
+) -> str:
+    """Logs a model to a run and registers it under a name, unless that was done before with the same weights.
+
+    Args:
+        folder: what `medgan.inference.saved_model.save_model` wrote.
+        name: of the registered model.
+        run_id: the run that trained it.
+        uri: the tracking store.
+        code: the pyfunc's file ("models from code": nothing is pickled).
+        tags: facts of the version, the weights' digest as `WEIGHTS_TAG` among them.
+        description: for people.
+
+    Returns:
+        The version's number.
+
+    Raises:
+        JobError: the store is away.
+    """
+    try:
+        number = version_of_run(name, run_id, uri=uri, weights=tags.get(WEIGHTS_TAG))
+        if number is None:
+            number = _log(folder, name=name, run_id=run_id, uri=uri, code=code, tags=tags)
+        MlflowClient(tracking_uri=uri).update_model_version(name, number, description)
+    except MlflowException as error:
+        reason = str(error).splitlines()[0]
+        raise JobError(f"{redacted(uri)} did not take {name} ({reason}); the same command again registers it") from None
+    return number
+
+
+def _log(folder: Path, *, name: str, run_id: str, uri: str, code: Path, tags: Mapping[str, Any]) -> str:
+    """The new version, which has its tags from the first: by them it is known when something was cut off after it."""
+    mlflow.set_tracking_uri(uri)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(code),
+            artifacts={"model": str(folder)},
+            signature=ModelSignature(inputs=SLICES, outputs=SLICES, params=WINDOW),
+            input_example=_example(folder),
+            pip_requirements=[
+                f"medgan=={medgan.__version__}",
+                *(f"{package}=={version(package)}" for package in REQUIREMENTS),
+            ],
+        )
+    tagged = {key: str(value) for key, value in tags.items()}
+    return str(mlflow.register_model(logged.model_uri, name, tags=tagged).version)
+
+
+def _example(folder: Path) -> np.ndarray:
+    """Two slices in the source's unit, from one end of its window to the other."""
+    low, high = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["source_window"] or ARBITRARY
+    return np.linspace(low, high, num=np.prod(EXAMPLE_SHAPE), dtype=np.float32).reshape(EXAMPLE_SHAPE).round(2)
+
+
+def point(name: str, alias: str, number: str, *, uri: str) -> None:
+    """Lets an alias name a version."""
+    MlflowClient(tracking_uri=uri).set_registered_model_alias(name, alias, number)
+
+
+def holder(name: str, alias: str, *, uri: str) -> str | None:
+    """The version an alias names; none if there is no such model or alias."""
+    try:
+        return str(MlflowClient(tracking_uri=uri).get_model_version_by_alias(name, alias).version)
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return None
+        raise
+
+
+def version_of_run(name: str, run_id: str, *, uri: str, weights: str | None = None) -> str | None:
+    """The version that was registered from a run, with these weights where they are given; none if there is none."""
+    found = MlflowClient(tracking_uri=uri).search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    fitting = (one for one in found if weights is None or one.tags.get(WEIGHTS_TAG) == weights)
+    return next((str(one.version) for one in fitting), None)
+
+
+@contextmanager
+def fetched(model: str, *, uri: str) -> Iterator[tuple[Path, str, str]]:
+    """A copy of a registered model on this machine, removed afterwards.
+
+    Args:
+        model: `models:/<name>@<alias>` or `models:/<name>/<version>`.
+        uri: the tracking store.
+
+    Yields:
+        The folder for `medgan.inference.saved_model.load_translator`, the model's name, and its version.
+
+    Raises:
+        InputError: not such a URI, no store, no such model, or another program's.
+    """
+    name, number = resolve(model, uri)
+    mlflow.set_tracking_uri(uri)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with tempfile.TemporaryDirectory(prefix="medgan-model-") as target:
+        copied = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}", dst_path=target))
+        found = next(copied.glob(f"artifacts/*/{MANIFEST}"), None)
+        if found is None:
+            raise InputError(f"--model {model}: expected a model that medgan registered; it holds no {MANIFEST}")
+        yield found.parent, name, number
+
+
+def resolve(model: str, uri: str) -> tuple[str, str]:
+    """The name and the version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` names now.
+
+    Raises:
+        InputError: not such a URI, no store, no such model or alias.
+    """
+    path = model.removeprefix("models:/")
+    name, at, alias = path.partition("@")
+    name, number = (name, "") if at else path.rpartition("/")[::2]
+    if not model.startswith("models:/") or not name or not (alias or number):
+        raise InputError(f"--model: expected models:/NAME@ALIAS or models:/NAME/VERSION; got {model!r}")
+    database = uri.removeprefix("sqlite:///")
+    if uri.startswith("sqlite:///") and not Path(database).exists():
+        raise InputError(f"--model {model}: there is no MLflow store {database}; give --output or --tracking-uri")
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        found = client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+        reason = str(error).splitlines()[0]
+    else:
+        return found.name, str(found.version)
+    known = ", ".join(sorted(entry.name for entry in client.search_registered_models())) or "none"
+    raise InputError(f"--model {model}: no such model in {redacted(uri)} ({reason}); registered: {known}")
+
+
+@contextmanager
+def reached(uri: str) -> Iterator[None]:
+    """What a store that is away, or refuses, makes of a command: one line.
+
+    Raises:
+        JobError: naming the store and its reason.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told within seconds
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    try:
+        yield
+    except MlflowException as error:
+        reason = str(error).splitlines()[0]
+        raise JobError(f"{redacted(uri)}: {reason:.300}; nothing is half done, the same command again") from None

@@ -1,0 +1,204 @@
+"""What a comparison of methods is made of, and its statistics: means, spreads and paired tests against one method."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medgan.errors import InputError
+from medgan.metrics.validation_metrics import Patients, direction
+from medgan.registry.gates import DECIMALS, EXACT, RESAMPLES, sign_flip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one method with one seed.
+
+    Attributes:
+        seed: of the training.
+        patients: test patient (hash) -> metric -> mean over its slices; None where the training failed.
+        failure: what came and why, for a person, such as "diverged: the generator's output is not finite".
+        slices_seen: training slices that updated the generator until the end.
+        minutes: of training and validation.
+    """
+
+    seed: int
+    patients: Patients | None
+    failure: str = ""
+    slices_seen: int = 0
+    minutes: float = 0.0
+
+
+@dataclass(frozen=True)
+class MethodResults:
+    """A row of a table.
+
+    Attributes:
+        name: such as "medgan" or "mean image".
+        runs: one a seed; a single one of what is not trained.
+        trained: false for the mean image, the source as it is, and whatever else knows no seed.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    trained: bool = True
+
+    @property
+    def measured(self) -> list[Run]:
+        """The runs that did not fail."""
+        return [run for run in self.runs if run.patients is not None]
+
+    @property
+    def failures(self) -> str:
+        """The reasons and how many runs each ended, such as "1 diverged: ..."; empty where none failed."""
+        reasons = Counter(run.failure or "failed" for run in self.runs if run.patients is None)
+        return "; ".join(f"{count} {reason}" for reason, count in reasons.items())
+
+
+@dataclass(frozen=True)
+class Results:
+    """Methods that were measured on the same test patients.
+
+    Attributes:
+        title: of the comparison; no path, no identifier.
+        facts: name -> text: data, split, settings, budget, seeds, features, code version, device.
+        tables: title of a table -> its methods in order; a method may be in several.
+        methods: by name.
+        reference: the method that the others are tested against.
+
+    Raises:
+        InputError: a table names a method that is not there, or runs were measured on different patients.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    tables: Mapping[str, tuple[str, ...]]
+    methods: Mapping[str, MethodResults]
+    reference: str = "medgan"
+
+    def __post_init__(self) -> None:
+        for table, names in self.tables.items():
+            for name in names:
+                if name not in self.methods:
+                    raise InputError(f"{table}: expected methods of {', '.join(self.methods)}; got {name!r}")
+        first = next((run.patients for method in self.methods.values() for run in method.measured), None)
+        for method in self.methods.values():
+            for run in method.measured:
+                if run.patients is not None and first is not None and run.patients.keys() != first.keys():
+                    raise InputError(
+                        f"{method.name}, seed {run.seed}: expected the same {len(first)} test patients in all runs; "
+                        f"got {len(run.patients)}, of which {len(run.patients.keys() & first.keys())} are the same"
+                    )
+
+    def rows(self, table: str) -> list[MethodResults]:
+        """The methods of a table, in order."""
+        return [self.methods[name] for name in self.tables[table]]
+
+    def metrics(self, table: str) -> list[str]:
+        """Every metric that a method of the table was measured in, in the order of measuring."""
+        runs = [run for method in self.rows(table) for run in method.measured]
+        return list(dict.fromkeys(name for run in runs for values in (run.patients or {}).values() for name in values))
+
+
+class Score(NamedTuple):
+    """A method in one metric: mean over patients of the mean over seeds, and sample standard deviations.
+
+    `over_seeds` is that of the seeds' means over patients, `over_patients` that of the patients' means over seeds;
+    None where there is one only.
+    """
+
+    mean: float
+    over_seeds: float | None
+    over_patients: float | None
+
+
+class Difference(NamedTuple):
+    """A method against the reference: two-sided p, and the same adjusted over the rows of the table (Holm)."""
+
+    p: float
+    adjusted: float
+    patients: int
+
+
+def score(method: MethodResults, metric: str) -> Score | None:
+    """None where no run was measured in it; a bias keeps its sign."""
+    values = _by_patient(method, metric)
+    if not values:
+        return None
+    means = [statistics.fmean(of_seeds) for of_seeds in values.values()]
+    by_seed = [
+        statistics.fmean(one[metric] for one in run.patients.values() if metric in one)
+        for run in method.measured
+        if run.patients and any(metric in one for one in run.patients.values())
+    ]
+    return Score(statistics.fmean(means), _deviation(by_seed), _deviation(means))
+
+
+def goodness(method: MethodResults, metric: str) -> dict[str, float]:
+    """Patient -> mean over the seeds, such that more is better; of a bias the absolute value of each counts."""
+    sign = 1 if direction(metric) == "max" else -1
+    return {
+        patient: sign * statistics.fmean(abs(value) if metric.startswith("bias") else value for value in values)
+        for patient, values in _by_patient(method, metric).items()
+    }
+
+
+def differences(results: Results, table: str, metric: str) -> dict[str, Difference]:
+    """Every other measured row of a table against the reference: the exact paired sign-flip test over the patients.
+
+    Empty where the reference is not in the table or was not measured.
+    """
+    if results.reference not in results.tables[table]:
+        return {}
+    ours = goodness(results.methods[results.reference], metric)
+    found, patients = {}, {}
+    for method in results.rows(table):
+        theirs = goodness(method, metric)
+        shared = sorted(ours.keys() & theirs.keys())
+        if method.name != results.reference and shared:
+            gains = np.array([theirs[patient] - ours[patient] for patient in shared])
+            found[method.name], patients[method.name] = two_sided(np.round(gains, DECIMALS)), len(shared)
+    adjusted = holm(found)
+    return {name: Difference(p, adjusted[name], patients[name]) for name, p in found.items()}
+
+
+def two_sided(gains: NDArray[np.float64]) -> float:
+    """Two-sided p of the exact paired sign-flip test, see `medgan.registry.gates.sign_flip`; (n,) in."""
+    return min(1.0, 2 * min(sign_flip(gains), sign_flip(-gains)))
+
+
+def smallest_p(patients: int) -> float:
+    """The smallest two-sided p that differences of so many patients can show, however large they are."""
+    return min(1.0, 2 / 2**patients if patients <= EXACT else 2 / (1 + RESAMPLES))
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Adjusted p of several tests, so that the chance of any false finding stays below what is asked of each.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure, Scand J Statist 6 (1979).
+    """
+    adjusted, highest = {}, 0.0
+    for place, (name, value) in enumerate(sorted(p.items(), key=lambda item: item[1])):
+        highest = max(highest, min(1.0, (len(p) - place) * value))
+        adjusted[name] = highest
+    return adjusted
+
+
+def _by_patient(method: MethodResults, metric: str) -> dict[str, list[float]]:
+    """Patient -> the values of the seeds."""
+    found: dict[str, list[float]] = {}
+    for run in method.measured:
+        for patient, values in (run.patients or {}).items():
+            if metric in values:
+                found.setdefault(patient, []).append(values[metric])
+    return found
+
+
+def _deviation(values: list[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None

@@ -1,0 +1,126 @@
+"""`promotion.html`: two models on the same test patients, and what the rules made of it, in one file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from medgan.data.atomic_write import write_atomically
+from medgan.metrics.validation_metrics import Patients, direction, overall_means, overall_spread
+from medgan.report.html_page import PAGE, embedded, section, table
+from medgan.report.plot_style import BLUE, GREY, ORANGE, new_figure
+from medgan.report.study_overview import number_text
+
+FILE_NAME = "promotion.html"
+DOTS_PER_INCH = 110
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is shown.
+
+    Attributes:
+        title: of the page.
+        facts: name -> fact, text, at its head.
+        reasons: the rules, a sentence each.
+        primary: the metric that decides.
+        candidate: test patient -> metric -> value.
+        champion: the same patients; none where there is no champion.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    reasons: Sequence[str]
+    primary: str
+    candidate: Patients
+    champion: Patients | None
+
+    @property
+    def patients(self) -> list[str]:
+        """By the candidate's primary metric, best first."""
+        sign = -1 if direction(self.primary) == "max" else 1
+        return sorted(self.candidate, key=lambda patient: sign * self.candidate[patient][self.primary])
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> Path:
+    """Writes `promotion.html` into a folder, which is made if it is not there; returns its path."""
+    facts = [(escape(name), escape(fact)) for name, fact in comparison.facts.items()]
+    rules = f"<ul>{''.join(f'<li>{escape(reason)}</li>' for reason in comparison.reasons)}</ul>"
+    shown = ("patient", "candidate", "champion", "difference")
+    sections = [
+        table([], facts),
+        section("Rules", "What was asked, and what came.", rules),
+        section(
+            "Patients",
+            f"{escape(comparison.primary)}, a line a test patient.",
+            _picture(comparison),
+            table(shown, _patient_rows(comparison)),
+        ),
+        section(
+            "Metrics",
+            "Mean over the test patients, and spread (standard deviation) over them.",
+            table(("metric", "candidate", "champion", "difference"), _metric_rows(comparison)),
+        ),
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    page = PAGE.format(title=escape(comparison.title), body="\n".join(sections))
+    write_atomically(folder / FILE_NAME, page.encode())
+    return folder / FILE_NAME
+
+
+def _patient_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for patient in comparison.patients:
+        ours = comparison.candidate[patient][comparison.primary]
+        theirs = comparison.champion[patient][comparison.primary] if comparison.champion else None
+        rows.append((escape(patient), number_text(ours), number_text(theirs), _difference(ours, theirs)))
+    return rows
+
+
+def _metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    ours, our_spread = overall_means(comparison.candidate), overall_spread(comparison.candidate)
+    theirs = overall_means(comparison.champion) if comparison.champion else {}
+    their_spread = overall_spread(comparison.champion) if comparison.champion else {}
+    rows = []
+    for name, value in ours.items():
+        before = theirs.get(name)
+        rows.append(
+            (
+                f"{escape(name)} ({'higher' if direction(name) == 'max' else 'lower'} is better)",
+                f"{number_text(value)} &plusmn; {number_text(our_spread[name])}",
+                "-" if before is None else f"{number_text(before)} &plusmn; {number_text(their_spread[name])}",
+                _difference(value, before),
+            )
+        )
+    return rows
+
+
+def _difference(ours: float, theirs: float | None) -> str:
+    return "-" if theirs is None else f"{ours - theirs:+.3g}"
+
+
+def _picture(comparison: Comparison) -> str:
+    patients = comparison.patients
+    figure: Figure = new_figure(7, 0.34 * len(patients) + 1.1)
+    axis, height = figure.subplots(), range(len(patients))
+    ours = [comparison.candidate[patient][comparison.primary] for patient in patients]
+    if comparison.champion:
+        theirs = [comparison.champion[patient][comparison.primary] for patient in patients]
+        axis.hlines(height, theirs, ours, color=GREY, linewidth=1.5)
+        axis.plot(theirs, height, "o", color=ORANGE, label="champion")
+    axis.plot(ours, height, "o", color=BLUE, label="candidate")
+    axis.set_yticks(list(height), patients, fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlabel(
+        f"{comparison.primary} ({'higher' if direction(comparison.primary) == 'max' else 'lower'} is better)"
+    )
+    axis.grid(axis="x", color="#e3e7eb")
+    axis.legend(frameon=False, loc="best", fontsize=8)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DOTS_PER_INCH)
+    return embedded(content.getvalue(), alternative=escape(f"{comparison.primary} of each test patient"))

@@ -1,0 +1,204 @@
+"""Pictures of a study's trials: history, importances, Pareto front, learning curves."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import optuna
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from optuna.trial import TrialState
+
+from medgan.report.plot_style import (
+    BLUE,
+    GREEN,
+    GREY,
+    NO_VALUE,
+    ORANGE,
+    PURPLE,
+    RED,
+    Drawing,
+    add_legend,
+    drawn,
+    drawn_range,
+    name_axis,
+    new_figure,
+    scatter,
+)
+from medgan.report.study_overview import Overview, epochs_of, short_names
+from medgan.search.study import first_attempt_of, state_of
+
+FAILED = {"diverged": ("x", RED), "out of memory": ("P", PURPLE), "other failure": ("|", "#1b1f23")}
+FEW = 4
+"""Importances of fewer trials say nothing."""
+
+
+def draw_history(overview: Overview) -> Drawing:
+    """A panel a goal: the value of every finished trial, the best so far, and which trials failed."""
+    goals, scored = overview.goals, overview.scored
+    if not scored:
+        return NO_VALUE
+    figure = new_figure(10.5, 1.3 + 2.9 * len(goals))
+    axes = figure.subplots(len(goals), 1, squeeze=False, sharex=True)[:, 0]
+    for place, (axis, goal) in enumerate(zip(axes, goals, strict=True)):
+        values = [one.values[place] for one in scored]
+        scatter(axis, [one.first_attempt for one in scored], drawn(values, goal), [one.kind for one in scored])
+        name_axis(axis.set_ylabel, values, goal)
+        _best_so_far(axis, overview, place)
+        _mark_failures(axis, overview)
+        axis.grid(alpha=0.25)
+    axes[-1].set_xlabel("trial")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
+    add_legend(figure, axes)
+    return figure
+
+
+def _best_so_far(axis: Axes, overview: Overview, place: int) -> None:
+    eligible = [one for one in overview.scored if one.trial.number in overview.eligible]
+    if not eligible:
+        return
+    accumulate = np.maximum if overview.goals[place].mode == "max" else np.minimum
+    best = accumulate.accumulate([one.values[place] for one in [*eligible, eligible[-1]]])
+    first_attempts = [*(one.first_attempt for one in eligible), overview.scored[-1].first_attempt]
+    axis.plot(first_attempts, best, drawstyle="steps-post", color="black", linewidth=1.4, label="best so far")
+
+
+def _mark_failures(axis: Axes, overview: Overview) -> None:
+    """At the axis' foot: these have no value."""
+    for name, (marker, color) in FAILED.items():
+        first_attempts = [first_attempt_of(trial) for trial in overview.trials if _failure(state_of(trial)) == name]
+        if first_attempts:
+            axis.plot(
+                first_attempts, [0.0] * len(first_attempts), marker, color=color, markersize=8, label=name,
+                transform=axis.get_xaxis_transform(), clip_on=False, zorder=5,
+            )  # fmt: skip
+
+
+def _failure(state: str) -> str | None:
+    name = state.replace("_", " ")
+    return name if name in FAILED else "other failure" if state in ("input", "error", "restarts") else None
+
+
+def draw_importances(overview: Overview) -> Drawing:
+    """A bar a setting and goal, as Optuna's default evaluator has them."""
+    settings, scored = overview.settings, overview.scored
+    if len(scored) < FEW:
+        return f"Importances need at least {FEW} finished trials with a value; there are {len(scored)}."
+    if len(settings) < 2:
+        return "Only one setting moves: there is nothing to weigh it against."
+    for place, goal in enumerate(overview.goals):
+        if len({one.values[place] for one in scored}) == 1:
+            return f"All trials have the same {goal.metric}: no setting makes a difference."
+    found = [_importances(overview, place) for place in range(len(overview.goals))]
+    names, short = sorted(settings, key=lambda name: found[0].get(name, 0.0)), short_names(settings)
+    figure = new_figure(10.5, 1.2 + (0.26 * len(found) + 0.16) * len(names))
+    axis, height = figure.subplots(), 0.8 / len(found)
+    for place, (goal, color, shares) in enumerate(
+        zip(overview.goals, itertools.cycle((BLUE, ORANGE, GREEN, PURPLE)), found, strict=False)
+    ):
+        rows = np.arange(len(names)) - height * (place - (len(found) - 1) / 2)
+        widths = [shares.get(name, 0.0) for name in names]
+        bars = axis.barh(rows, widths, height=0.92 * height, color=color, label=goal.metric)
+        axis.bar_label(bars, [f"{width:.2f}" for width in widths], padding=4, fontsize=9)
+    axis.set_yticks(range(len(names)), [short[name] for name in names])
+    axis.set(xlabel="importance (all settings together: 1)", xlim=(0, 1.1 * max(max(one.values()) for one in found)))
+    axis.spines[["top", "right"]].set_visible(False)
+    if len(found) > 1:
+        add_legend(figure, [axis])
+    return figure
+
+
+def _importances(overview: Overview, place: int) -> dict[str, float]:
+    """Optuna looks at complete trials only; those stopped early tell as well what does not work."""
+    study = optuna.create_study(direction="maximize" if overview.goals[place].mode == "max" else "minimize")
+    study.add_trials(
+        optuna.trial.create_trial(
+            state=TrialState.COMPLETE,
+            value=one.values[place],
+            params=one.trial.params,
+            distributions=one.trial.distributions,
+        )
+        for one in overview.scored
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few trials with a conditional setting: the caption warns of few trials
+        return optuna.importance.get_param_importances(study)
+
+
+def draw_front(overview: Overview) -> Drawing:
+    """Every pair of goals: what no feasible trial beats in all of them, the others, those a constraint rules out."""
+    complete = [one for one in overview.scored if one.trial.state == TrialState.COMPLETE]
+    if not complete:
+        return "No trial has completed yet."
+    pairs, first_attempts = (
+        list(itertools.combinations(range(len(overview.goals)), 2)),
+        set(map(first_attempt_of, overview.front)),
+    )
+    columns = min(2, len(pairs))
+    rows = -(-len(pairs) // columns)
+    figure = new_figure(10.5 if columns > 1 else 8, 0.8 + 4.6 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat[len(pairs) :]:
+        axis.remove()
+    for axis, pair in zip(axes.flat, pairs, strict=False):
+        values = [[one.values[place] for one in complete] for place in pair]
+        goals = [overview.goals[place] for place in pair]
+        across, up = (drawn(some, goal) for some, goal in zip(values, goals, strict=True))
+        scatter(axis, across, up, [one.kind for one in complete])
+        for label, some, goal in zip((axis.set_xlabel, axis.set_ylabel), values, goals, strict=True):
+            name_axis(label, some, goal)
+        points = sorted(
+            (x, y, one.first_attempt)
+            for x, y, one in zip(across, up, complete, strict=True)
+            if one.first_attempt in first_attempts
+        )
+        _front_line(axis, points, line="-" if len(pairs) == 1 else "")
+        axis.grid(alpha=0.25)
+    add_legend(figure, figure.axes, infeasible="infeasible: misses\n" + "\n".join(overview.limits))
+    return figure
+
+
+def _front_line(axis: Axes, points: Sequence[tuple[float, float, int]], *, line: str) -> None:
+    axis.plot(
+        [point[0] for point in points], [point[1] for point in points], color=GREEN, linewidth=1.2, linestyle=line,
+        marker="D", markersize=7, label="Pareto front", zorder=4,
+    )  # fmt: skip
+    for x, y, first_attempt in points[:: max(1, len(points) // 12)]:
+        axis.annotate(str(first_attempt), (x, y), xytext=(6, 5), textcoords="offset points", fontsize=9, zorder=5)
+
+
+def draw_curves(overview: Overview) -> Drawing:
+    """The first goal over the epochs, a line a trial; the best one's stands out, diverged ones end in a cross."""
+    goal, curves = overview.goals[0], {}
+    for trial in overview.trials:  # a later attempt repeats what an earlier one recorded
+        rows = {epoch: row[0] for epoch, row in epochs_of(trial).items() if np.isfinite(row[0])}
+        if rows:
+            curves[first_attempt_of(trial)] = (trial, rows)
+    if not curves:
+        return "No epoch has ended yet."
+    everything = [value for _, rows in curves.values() for value in rows.values()]
+    best = overview.best.first_attempt if overview.best else None
+    figure = new_figure(10.5, 4.8)
+    axis = figure.subplots()
+    low, high = drawn_range(everything, goal)
+    faint = 0.75 if len(curves) <= 60 else 0.3
+    for first_attempt, (trial, rows) in curves.items():
+        epochs, values = list(rows), np.clip(list(rows.values()), low, high)
+        if first_attempt == best:
+            name = f"trial {first_attempt}, best"
+            axis.plot(epochs, values, "-o", color=BLUE, linewidth=2.4, markersize=4, zorder=4, label=name)
+        else:
+            name = "other trials"
+            axis.plot(epochs, values, "-o", color=GREY, linewidth=1, markersize=2, alpha=faint, label=name)
+        if state_of(trial) == "diverged":
+            axis.plot(epochs[-1:], values[-1:], "x", color=RED, markersize=9, zorder=5, label="diverged after this")
+    name_axis(axis.set_ylabel, everything, goal)
+    axis.set_xlabel("epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
+    axis.grid(alpha=0.25)
+    axis.margins(x=0.02)
+    add_legend(figure, [axis])
+    return figure

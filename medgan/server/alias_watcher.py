@@ -1,0 +1,118 @@
+"""Keeps to the version that an alias names: the new model is loaded beside the old one, then takes its place."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from medgan.data.dicom.attributes import ModelFacts
+from medgan.inference.saved_model import ModelManifest
+from medgan.inference.translator import Translator, translate_slices
+from medgan.logs import LOG
+
+LOOK_S = 5.0
+AGAIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """One version of a model, ready to translate.
+
+    Attributes:
+        card: what the registry says of it, for people.
+    """
+
+    translator: Translator
+    facts: ModelFacts
+    manifest: ModelManifest
+    card: str
+
+
+class Follower:
+    """The version being served. A request takes `current` once and is served wholly by it.
+
+    Attributes:
+        current: the version being served; replaced in one step, once the next one has made an image.
+        problem: why it is not the version it should be; empty if it is.
+        note: what is remarkable about the last change.
+    """
+
+    def __init__(
+        self,
+        named: Callable[[], str],
+        load: Callable[[str], Served],
+        *,
+        look_s: float = LOOK_S,
+        again_s: float = AGAIN_S,
+    ) -> None:
+        """Loads the version that is named now, and begins to follow.
+
+        Args:
+            named: the number of the version that should be served.
+            load: gives a version by its number.
+            look_s: between two looks.
+            again_s: before a version that could not be loaded is tried again.
+        """
+        self._named, self._load, self._look_s, self._again_s = named, load, look_s, again_s
+        self._failed, self._failed_at = "", 0.0
+        self.current, self.problem, self.note = self._warm(named()), "", ""
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True, name="follower")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the following."""
+        self._end.set()
+
+    def _follow(self) -> None:
+        while not self._end.wait(self._look_s):
+            self.look()
+
+    def look(self) -> None:
+        """Serves what is named now; whatever is wrong with that, what was served goes on being served."""
+        serving = self.current.facts.version
+        try:
+            number = self._named()
+        except Exception as error:  # a registry fails in many ways, and none of them may end the service
+            self._tell(f"the registry does not say which version to serve; version {serving} goes on", error)
+            return
+        if number == serving:
+            self._tell("")
+            return
+        if number == self._failed and time.monotonic() - self._failed_at < self._again_s:
+            return
+        try:
+            served = self._warm(number)
+        except Exception as error:  # so does a model
+            self._failed, self._failed_at = number, time.monotonic()
+            self._tell(f"version {number} cannot be loaded; version {serving} goes on being served", error)
+            return
+        self._failed, self.note = "", _remark(self.current, served)
+        self.current = served
+        LOG.info("serving %s version %s in place of version %s", served.facts.name, number, serving)
+        self._tell("")
+
+    def _warm(self, number: str) -> Served:
+        """The version, after an image: the first request must not wait for what a first image needs."""
+        served = self._load(number)
+        background, size = served.translator.task.source.background, served.translator.size
+        translate_slices(served.translator, np.full((1, size, size), background, np.float32), window=(0.0, 1.0))
+        return served
+
+    def _tell(self, problem: str, error: Exception | None = None) -> None:
+        if problem and problem != self.problem:
+            LOG.warning("%s (%s: %.300s)", problem, type(error).__name__, " ".join(str(error).split()))
+        self.problem = problem
+
+
+def _remark(old: Served, new: Served) -> str:
+    if old.manifest.task == new.manifest.task:
+        return ""
+    return (
+        f"version {new.facts.version} does the task {new.manifest.task}; "
+        f"version {old.facts.version}, served before it, did {old.manifest.task}"
+    )

@@ -1,0 +1,86 @@
+"""The HTTP interface of a served model: /health, /model, and /translate: a series in, the derived one out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+
+from medgan.server.alias_watcher import Follower
+from medgan.server.auth import is_authorized
+from medgan.server.request_queue import AGAIN_S, Desk, Work
+from medgan.server.upload import Limits, Refusal, refuse_large
+
+VERSION_HEADER = "Medgan-Model-Version"
+NAME_HEADER = "Medgan-Model-Name"
+MORE = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(AGAIN_S)}}
+
+
+def build_app(follower: Follower, *, limits: Limits, digest: str, scratch: Path) -> FastAPI:
+    """The interface around a model.
+
+    Args:
+        follower: the version being served.
+        limits: of a request.
+        digest: of the bearer token.
+        scratch: holds a folder for each request being worked on, and nothing else.
+    """
+    app = FastAPI(title="medgan", docs_url=None, redoc_url=None, openapi_url=None)
+    desk = Desk(follower, limits, scratch)
+
+    async def authorized(request: Request) -> None:
+        if not is_authorized(request.headers.get("authorization", ""), digest):
+            raise Refusal(401, "expected the header Authorization: Bearer TOKEN with the server's token")
+
+    async def admitted(request: Request) -> AsyncIterator[Work]:
+        refuse_large(int(request.headers.get("content-length", "0") or 0), limits)
+        work = desk.take_in()
+        try:
+            yield work
+        finally:
+            work.end()
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        facts, problem = follower.current.facts, follower.problem
+        return {"status": "serving", "model": facts.name, "version": facts.version, "problem": problem}
+
+    @app.get("/model", dependencies=[Depends(authorized)])
+    async def model() -> dict[str, Any]:
+        return _described(follower)
+
+    @app.post("/translate", dependencies=[Depends(authorized)], response_class=FileResponse)
+    async def translate(request: Request, work: Work = Depends(admitted)) -> Response:  # noqa: B008 - FastAPI's way
+        path, served = await desk.serve(request, work)
+        headers = {NAME_HEADER: served.facts.name, VERSION_HEADER: served.facts.version}
+        return FileResponse(path, media_type="application/zip", headers=headers)
+
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, refusal: Refusal) -> JSONResponse:
+        return JSONResponse({"detail": str(refusal)}, refusal.status, MORE.get(refusal.status))
+
+    return app
+
+
+def _described(follower: Follower) -> dict[str, Any]:
+    """What is being served, for people and programs."""
+    served, problem, note = follower.current, follower.problem, follower.note
+    facts, task = served.facts, served.translator.task
+    return {
+        "name": facts.name,
+        "version": facts.version,
+        "weights_sha256": facts.digest,
+        "task": task.name,
+        "source": {"modality": task.source.modality, "unit": task.source.unit},
+        "target": {"modality": task.target.modality, "unit": task.target.unit},
+        "spacing_mm": served.manifest.spacing_mm,
+        "size": served.manifest.size,
+        "data_digest": served.manifest.data_digest,
+        "intended_use": served.manifest.intended_use,
+        "card": served.card,
+        "problem": problem,
+        "note": note,
+    }

@@ -1,0 +1,41 @@
+"""The bearer token of a server: a file that only its owner reads; what compares it knows its digest only."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import stat
+from pathlib import Path
+
+from medgan.data.atomic_write import write_atomically
+from medgan.errors import InputError
+
+SHORTEST = 20
+
+
+def token_digest(file: Path) -> str:
+    """The sha256 of the token in a file, which is made (mode 600) where there is none.
+
+    Raises:
+        InputError: others may read the file, or it holds no token of some length.
+    """
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, f"{secrets.token_urlsafe(32)}\n".encode())
+    if not file.is_file():
+        raise InputError(f"--token-file {file}: expected a file; it is none")
+    mode = stat.S_IMODE(file.stat().st_mode)
+    if mode & 0o077:
+        raise InputError(f"--token-file {file}: expected mode 600, for its owner only; got {mode:o}; chmod 600 it")
+    token = file.read_bytes().strip()
+    if len(token) < SHORTEST or not token.isascii() or len(token.split()) != 1:
+        raise InputError(f"--token-file {file}: expected one word of {SHORTEST} or more ASCII characters")
+    return hashlib.sha256(token).hexdigest()
+
+
+def is_authorized(header: str, digest: str) -> bool:
+    """Whether an Authorization header bears the token of this digest; takes the same time either way."""
+    scheme, _, token = header.partition(" ")
+    presented = hashlib.sha256(token.strip().encode()).hexdigest()
+    return hmac.compare_digest(presented, digest) and scheme.lower() == "bearer"

@@ -1,0 +1,122 @@
+"""Takes in requests: so many at once, each in a folder of its own, one volume after the other through the network."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import threading
+import traceback
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from medgan.logs import LOG
+from medgan.server.alias_watcher import Follower, Served
+from medgan.server.translate_upload import answer
+from medgan.server.upload import Limits, Refusal, receive, unpack
+
+WORKERS = 4  # series being read, translated or written at once; the rest wait on disk
+AGAIN_S = 10
+Answer = tuple[Path, Served]
+
+
+class Stopped(Exception):
+    """The request ended, in time or before: nobody waits for the work any more."""
+
+
+class Work:
+    """What one request occupies: a folder, and a worker as long as it is needed; both are given back at its end."""
+
+    def __init__(self, scratch: Path, free: Callable[[], None]) -> None:
+        self.folder = Path(tempfile.mkdtemp(dir=scratch, prefix=f"{os.getpid()}-"))
+        self.upload = self.folder / "upload"
+        self.upload.mkdir()
+        self._free, self._stop = free, threading.Event()
+        self._running: Future[Answer] | None = None
+
+    def start(self, pool: ThreadPoolExecutor, job: Callable[[], Answer]) -> Awaitable[Answer]:
+        """Runs a job in the pool."""
+        self._running = pool.submit(job)
+        return asyncio.wrap_future(self._running)
+
+    def go_on(self) -> None:
+        """Raises `Stopped` once the request has ended."""
+        if self._stop.is_set():
+            raise Stopped
+
+    def end(self) -> None:
+        """Removes the folder: as soon as nothing is written there any more."""
+        self._stop.set()
+        if self._running is None:
+            self._remove(None)
+        else:
+            self._running.add_done_callback(self._remove)
+
+    def _remove(self, _: Future[Answer] | None) -> None:
+        self._free()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Desk:
+    """Takes in requests: so many at once, one after the other through the network."""
+
+    def __init__(self, follower: Follower, limits: Limits, scratch: Path) -> None:
+        self.follower, self.limits, self.scratch = follower, limits, scratch
+        self._places = threading.Semaphore(limits.requests)
+        self._network = ThreadPoolExecutor(1, thread_name_prefix="network")
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="answer")
+
+    def take_in(self) -> Work:
+        """A place for a request.
+
+        Raises:
+            Refusal: 503, all are taken.
+        """
+        if not self._places.acquire(blocking=False):
+            raise Refusal(503, f"{self.limits.requests} requests are being worked on; try again in {AGAIN_S} s")
+        try:
+            return Work(self.scratch, self._places.release)
+        except OSError as error:
+            self._places.release()
+            raise _failed(error) from None
+
+    async def serve(self, request: Request, work: Work) -> tuple[Path, Served]:
+        """The answer to a request, and the version that gave it.
+
+        Raises:
+            Refusal: it cannot be served.
+        """
+        limits = self.limits
+        try:
+            async with asyncio.timeout(limits.request_s):
+                content_type = request.headers.get("content-type", "")
+                zipped = await receive(request.stream(), content_type, work.upload, limits=limits)
+                return await work.start(self._pool, lambda: self._answer(work, zipped))
+        except TimeoutError:
+            raise Refusal(504, f"expected to be done within {limits.request_s:g} s; it takes longer") from None
+        except ClientDisconnect:
+            raise Refusal(400, "expected a whole body; it ended early") from None
+        except Refusal:
+            raise
+        except Exception as error:  # a defect, or a full disk: one request fails, the service goes on
+            raise _failed(error) from None
+
+    def _answer(self, work: Work, zipped: bool) -> tuple[Path, Served]:
+        work.go_on()
+        if zipped:
+            unpack(work.upload, self.limits)
+        served = self.follower.current
+        path = answer(served, work.upload, work.folder, limits=self.limits, network=self._network, go_on=work.go_on)
+        return path, served
+
+
+def _failed(error: Exception) -> Refusal:
+    """What was not foreseen, by kind and place: its text may name a patient and is told nobody."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    LOG.error("a request failed: %s at %s:%d", type(error).__name__, Path(last.filename).name, last.lineno)
+    return Refusal(500, f"failed with {type(error).__name__}; the server's log says where")

@@ -1,0 +1,153 @@
+"""One upload to one derived series: checked, read, translated, written, packed."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+
+from medgan.data.dicom.header import DAMAGE, tolerant
+from medgan.data.dicom.writer import write_derived
+from medgan.data.reader import read_volume, representative_headers, survey
+from medgan.data.series import Series
+from medgan.data.volume import Volume
+from medgan.errors import InputError
+from medgan.inference.dicom_folder import counted
+from medgan.inference.translator import translate_volume
+from medgan.server.alias_watcher import Served
+from medgan.server.upload import Limits, Refusal
+from medgan.tasks import Task
+
+ANSWER = "derived.zip"
+DERIVED = "derived"
+ON_GRID = 2  # volumes held on the network's grid at once: what goes in, and what comes out
+HARMLESS = ("not DICOM", "same slice twice")
+
+
+def answer(
+    served: Served, upload: Path, folder: Path, *, limits: Limits, network: Executor, go_on: Callable[[], None]
+) -> Path:
+    """Translates the one series in an upload.
+
+    Args:
+        served: the version that does it, from beginning to end.
+        upload: the folder of its files.
+        folder: where the result goes; its owner removes it.
+        limits: of decoded pixels.
+        network: the thread in which networks work, one volume after the other in the order they come.
+        go_on: called again and again; raises what ends the work early.
+
+    Returns:
+        A zip file of the derived series.
+
+    Raises:
+        Refusal: not one series of the task's source modality, or one that is too large or cannot be used.
+    """
+    task = served.translator.task
+    _look_over(upload, go_on)
+    series = _one_series(upload, task)
+    _refuse_large(series, limits, size=served.translator.size)
+    names: list[str] = [series.patient_id, series.study_uid, series.series_uid, series.frame_of_reference]
+    try:
+        headers = representative_headers(series)
+        names.append(str(headers[0].get("PatientName", "")))
+        files = _derived(served, series, headers, folder / DERIVED, network=network, go_on=go_on)
+    except InputError as error:
+        raise Refusal(422, _without(str(error), names)) from None
+    return _packed(files, folder / ANSWER, go_on)
+
+
+def _derived(
+    served: Served,
+    series: Series,
+    headers: Sequence[Dataset],
+    folder: Path,
+    *,
+    network: Executor,
+    go_on: Callable[[], None],
+) -> list[Path]:
+    volume = read_volume(series)
+
+    def translated() -> Volume:
+        go_on()
+        return translate_volume(served.translator, volume, progress=lambda done, total: go_on())
+
+    derived = network.submit(translated).result()
+    return write_derived(derived, headers, folder, task=served.translator.task, model=served.facts)
+
+
+def _look_over(upload: Path, go_on: Callable[[], None]) -> None:
+    """Removes a DICOMDIR, which holds no image; refuses what is inflated as it is read, however large it becomes."""
+    for path in upload.iterdir():
+        go_on()
+        try:
+            with tolerant():
+                meta = read_file_meta_info(path)
+                kind, syntax = meta.get("MediaStorageSOPClassUID"), meta.get("TransferSyntaxUID")
+        except DAMAGE:
+            continue
+        if kind == MediaStorageDirectoryStorage:
+            path.unlink()
+        elif syntax == DeflatedExplicitVRLittleEndian:
+            raise Refusal(415, "expected DICOM in another transfer syntax than deflated; a zip file saves as much")
+
+
+def _one_series(upload: Path, task: Task) -> Series:
+    modality = task.source.modality
+    try:
+        found = survey(upload)
+    except InputError:
+        raise Refusal(422, f"expected the DICOM files of one {modality} series; found no DICOM image") from None
+    problems = "; ".join(sorted({problem.reason for problem in found.problems})[:3])
+    if problems:
+        raise Refusal(422, f"expected one {modality} series that can be used; found one that cannot: {problems}")
+    if found.synthetic:
+        raise Refusal(422, f"expected an acquired {modality} series; found {counted(found.synthetic)}, synthetic")
+    if [series.modality for series in found.series] != [modality]:
+        patients = len({series.patient_id for series in found.series})
+        raise Refusal(
+            422,
+            f"expected one {modality} series of one patient; found {counted(found.series)}"
+            + (f" of {patients} patients" if patients > 1 else ""),
+        )
+    odd = {reason: number for reason, number in found.passed_over.items() if reason not in HARMLESS}
+    if odd:  # a slice cut short is not told from another kind of object, and none may be missing in silence
+        told = ", ".join(f"{number} with: {reason}" for reason, number in sorted(odd.items()))
+        raise Refusal(422, f"expected nothing but whole slices of one {modality} series; found files besides: {told}")
+    return found.series[0]
+
+
+def _refuse_large(series: Series, limits: Limits, *, size: int) -> None:
+    """By what the headers say, before a pixel is decoded: decoders hold to it, and a small slice may become large."""
+    own = sum(4 * rows * columns for rows, columns in (plane.size for plane in series.planes))
+    on_grid = 4 * size**2 * len(series.planes)
+    if own + ON_GRID * on_grid > limits.inflated_bytes:
+        raise Refusal(
+            413,
+            f"expected a series of at most {limits.inflated_bytes >> 20} MiB of pixels, its own and those "
+            f"on the network's grid; it has {own >> 20} and {ON_GRID * on_grid >> 20} MiB",
+        )
+
+
+def _without(message: str, names: Sequence[str]) -> str:
+    """Without names, their components and words, however they are escaped."""
+    parts = {part for name in names for part in [name, *re.split(r"[\\^=\s]+", name)] if part}
+    forms = {form for part in parts for form in (part, repr(part)[1:-1], ascii(part)[1:-1])}
+    for form in sorted(forms, key=len, reverse=True):
+        message = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "(withheld)", message, flags=re.IGNORECASE)
+    return message
+
+
+def _packed(files: Sequence[Path], path: Path, go_on: Callable[[], None]) -> Path:
+    """Stored, not deflated: the time is better spent on the next series."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for file in files:
+            go_on()
+            archive.write(file, file.name)
+    return path

@@ -1,0 +1,157 @@
+"""From settings to networks: a row for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import nn
+
+from medgan.config import (
+    Config,
+    ExtractorConfig,
+    OptimConfig,
+    TrainConfig,
+    generator_depth,
+    uses_discriminator,
+    with_values,
+)
+from medgan.errors import InputError
+from medgan.losses.perceptual import perceptual_loss
+from medgan.models.began import AutoencoderDiscriminator
+from medgan.models.casnet import CasNet
+from medgan.models.discogan import DiscoDiscriminator, DiscoGenerator
+from medgan.models.extractor import load_extractor
+from medgan.models.fila_sgan import FilamentDiscriminator, FilamentGenerator
+from medgan.models.id_cgan import ShallowNet
+from medgan.models.in_domain import Autoencoder
+from medgan.models.patchgan import PatchDiscriminator
+from medgan.models.refinegan import ResidualDiscriminator
+from medgan.models.resnet import ResNet
+from medgan.models.vae import VariationalNet
+from medgan.training.mixed_precision import in_precision
+
+GENERATORS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
+    "casnet": (
+        CasNet,
+        (
+            "block",
+            "num_blocks",
+            "base_channels",
+            "depth",
+            "norm",
+            "dropout",
+            "between_blocks",
+            "block_input",
+            "gives",
+            "recompute",
+        ),
+    ),
+    "resnet": (ResNet, ("num_blocks", "base_channels", "norm", "dropout")),
+    "shallow": (ShallowNet, ("base_channels", "norm")),
+    "filament": (FilamentGenerator, ("base_channels", "norm")),
+    "discogan": (DiscoGenerator, ("base_channels", "norm")),
+    "variational": (VariationalNet, ("base_channels", "norm")),
+    "autoencoder": (Autoencoder, ("base_channels",)),
+}
+"""`generator.network` -> its class, and the settings it takes; the others have no effect on it."""
+
+DISCRIMINATORS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
+    "patch": (PatchDiscriminator, ("patch", "sees", "base_channels", "norm", "spectral_norm")),
+    "residual": (ResidualDiscriminator, ("sees", "base_channels", "norm", "spectral_norm")),
+    "filament": (FilamentDiscriminator, ("sees", "base_channels", "norm", "spectral_norm")),
+    "discogan": (DiscoDiscriminator, ("sees", "base_channels", "norm", "spectral_norm")),
+    "autoencoder": (AutoencoderDiscriminator, ("sees", "base_channels", "norm", "spectral_norm")),
+}
+"""`discriminator.network` -> the same."""
+
+
+def build_generator(config: Config, *, direction: int = 0) -> nn.Module:
+    """A generator, on the CPU, initialized from `train.seed`.
+
+    Args:
+        config: what to build.
+        way: 0 translates source to target, 1 back; each is initialized otherwise.
+    """
+    torch.manual_seed(config.train.seed + 2 * direction)
+    network, names = GENERATORS[config.generator.network]
+    values = {**dict(config.generator), "depth": generator_depth(config)}
+    return network(**{name: values[name] for name in names})
+
+
+def build_discriminator(config: Config, *, direction: int = 0) -> nn.Module:
+    """The discriminator of a way of translation, on the CPU, initialized from `train.seed`."""
+    torch.manual_seed(config.train.seed + 2 * direction + 1)
+    network, names = DISCRIMINATORS[config.discriminator.network]
+    return network(**{name: getattr(config.discriminator, name) for name in names})
+
+
+def without_effect(config: Config) -> list[str]:
+    """The paths of the settings that the chosen networks do not know, or whose network is not built at all."""
+    judged, moves = uses_discriminator(config), {"discriminator_lr", "clip_weights"}
+    known = {
+        "generator": {"network", *GENERATORS[config.generator.network][1]},
+        "discriminator": {"network", *DISCRIMINATORS[config.discriminator.network][1]} if judged else set(),
+        "extractor": set(ExtractorConfig.model_fields) if deepest_block(config) else set(),
+        "optim": set(OptimConfig.model_fields) - (set() if judged else moves),
+        "train": set(TrainConfig.model_fields) - (set() if judged else {"discriminator_steps", "pool_size"}),
+    }
+    return [
+        f"{section}.{name}"
+        for section, names in known.items()
+        for name in type(getattr(config, section)).model_fields
+        if name not in names
+    ]
+
+
+def deepest_block(config: Config) -> int:
+    """How many extractor blocks the objective needs; 0: none at all."""
+    loss = config.loss
+    style = max(loss.style_blocks) if loss.lambda_style else 0
+    return max(style, max(loss.content_blocks) if loss.lambda_content else 0)
+
+
+@cache
+def frozen_extractor(network: str, weights: str, deepest: int, device: torch.device, precision: str) -> nn.Module:
+    """The extractor on a device; built once a process, for it never changes."""
+    return in_precision(load_extractor(network, weights, deepest), precision, device).to(device)
+
+
+def refuse_misfit(config: Config, *, slices: int) -> None:
+    """Tries the networks on shapes alone, so that what torch would refuse in the first step is refused by name.
+
+    Args:
+        config: what to build.
+        slices: of a batch, in each process.
+
+    Raises:
+        InputError: a network cannot take the images, or a batch this small.
+    """
+    size = config.data.size
+    plain = with_values(config, {"discriminator.spectral_norm": False})  # which takes time and changes no shape
+    if slices % config.train.accumulate:
+        raise InputError(
+            f"train.accumulate: expected a divisor of the {slices} slices each process trains on; "
+            f"got {config.train.accumulate}"
+        )
+    slices //= config.train.accumulate
+    if config.loss.lambda_mmd and slices < 2:
+        raise InputError(f"loss.lambda_mmd: compares batches; needs 2 or more slices in each process; got {slices}")
+    try:
+        with torch.device("meta"):
+            source = torch.zeros(slices, 1, size, size)
+            output = build_generator(config)(source)
+            if uses_discriminator(config):
+                levels = (output, *build_discriminator(plain)(source, output).features)
+                perceptual_loss(levels, levels, config.loss.perceptual_weights)
+            if deepest := deepest_block(config):
+                load_extractor(config.extractor.network, "random", deepest)(output)
+    except ValueError as error:
+        reason = str(error)
+        if reason.startswith("Expected more than 1"):
+            reason = (
+                f"normalization of a map of one pixel needs more than the {slices} slice each process trains on; set "
+                "train.batch_size higher, generator.depth lower, or the norm to none"
+            )
+        raise InputError(f"data.size {size}: {reason}") from None

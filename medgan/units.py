@@ -1,0 +1,9 @@
+"""Writes quantities for a person to read."""
+
+
+def duration(seconds: float) -> str:
+    """Returns a time as text: `40 s`, `3 min`, `2 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,277 @@
+"""What a job checks and gets ready before any engine starts; what cannot be done is refused here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from medgan.cli.preparation import prepared
+from medgan.config import Config, at_least_one, flatten, with_values
+from medgan.data.dataset import PreparedDataset
+from medgan.data.manifest import FILE_NAME
+from medgan.data.phantoms.phantom_patients import write_phantoms
+from medgan.data.prepare import prepare_dataset as prepare
+from medgan.data.remote import fetched
+from medgan.distributed.cluster import is_given, machine, resources_for
+from medgan.errors import InputError
+from medgan.locks import is_held
+from medgan.metrics.validation_metrics import measured
+from medgan.models.extractor import load_extractor
+from medgan.models.extractor_weights import download_weights
+from medgan.paths import Place, is_remote, redacted
+from medgan.search.budget import limited
+from medgan.search.objectives import COSTS
+from medgan.search.space import Budget, Space
+from medgan.search.space_yaml import read_space
+from medgan.search.study import PRESET, Identity, Study, open_study, queued
+from medgan.tasks import Image, Task
+from medgan.training.build_networks import deepest_block, refuse_misfit
+from medgan.training.build_training import updates_of, with_lpips
+
+YOUNGER = ("train.accumulate", "train.speed")
+"""Settings that came after the first trainings, whose names stay what they were where these are as ever."""
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What the command line asks for; None is the house's default (see `medgan tune --help`)."""
+
+    task: Task
+    place: Place
+    data: str | None = None
+    space: str | Space | None = None
+    study: str | None = None
+    trials: int | None = None
+    workers: int | None = None
+    concurrent: int | None = None
+    max_gpu_hours: float | None = None
+    max_hours: float | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A request that was checked and its data prepared; nothing is stored and no engine runs yet."""
+
+    request: SearchRequest
+    space_name: str
+    space: Space
+    base: Config
+    target: int
+    budget: Budget
+    dataset: PreparedDataset
+
+    @property
+    def identity(self) -> Identity:
+        """What the study is about."""
+        return Identity(self.request.task.name, self.dataset.digest, self.space.digest(self.request.overrides))
+
+    @property
+    def name(self) -> str:
+        """Of the study."""
+        return self.request.study or self.identity.default_name()
+
+    def open_study(self) -> Study:
+        """The study that is asked for, made if there is none; where its search begins waits in it.
+
+        Raises:
+            InputError: more of a grid waits in it than is asked for now, and would be trained in its place.
+        """
+        study = open_study(
+            self.request.place.study_uri,
+            self.name,
+            self.identity,
+            goals=self.space.goals,
+            sampler=self.space.sampler,
+            seed=self.base.train.seed,
+        )
+        study.set_user_attr(PRESET, self.space.preset)
+        points = self.space.beginnings(self.base)[: self.target]
+        if self.space.sampler == "grid" and (more := [point for point in queued(study) if point not in points]):
+            what = ", ".join(f"{setting}={value}" for setting, value in more[0].items())
+            raise InputError(
+                f"study {self.name}: expected a grid that holds all that waits in it; {what} is in none of what is "
+                "asked for now: ask for as much as before, or for another --study"
+            )
+        for point in points:
+            study.enqueue_trial(point, skip_if_exists=True)
+        return study
+
+
+def accept(request: SearchRequest, console: Console) -> Accepted:
+    """Everything that can be refused, refused: in the order of what it costs to find out."""
+    named = request.space or (request.task.name if request.data else request.task.quick_space)
+    if isinstance(named, str):
+        space_name, space = named, read_space(named, request.overrides)
+    else:
+        space_name, space = str(named.sampler), named.with_overrides(request.overrides)
+    for setting in space.search:
+        if setting in request.overrides:
+            raise InputError(
+                f"--set {setting}: the search space {space_name} moves it; take it out there, or do not set it"
+            )
+    target = _target(space, request.trials)
+    budget = limited(space.budget, gpu_hours=request.max_gpu_hours, hours=request.max_hours)
+    _refuse_unfit_name(request.study)
+    if request.place.study_uri == request.place.tracking_uri:
+        raise InputError(
+            f"--study-uri and --tracking-uri: expected two databases, whose tables do not mix; "
+            f"got {redacted(request.place.study_uri)} for both"
+        )
+    base = with_lpips(space.base(request.overrides))
+    asked = [*(goal.metric for goal in space.goals), *(limit.metric for limit in space.limits)]
+    measured_ones = [metric for metric in asked if metric not in COSTS]
+    refuse_unmeasured([*measured_ones, base.metrics.select], base, request.task.target)
+    corners = space.corners(base)
+    deepest = max(map(deepest_block, corners))
+    if not is_given():
+        resources, _ = resources_for(machine(), workers=request.workers, concurrent=request.concurrent)
+        for corner in corners:
+            refuse_what_cannot_train(corner, resources.workers)
+    refuse_unfit_weights(base, deepest)
+    dataset = dataset_for(request.data, request.task, size=base.data.size, place=request.place, console=console)
+    for corner in corners:
+        refuse_too_few_slices(corner, len(dataset.slices("train")))
+    base = with_weights(base, deepest, request.place)
+    return Accepted(request, space_name, space, base, target, budget, dataset)
+
+
+def _target(space: Space, trials: int | None) -> int:
+    """Finished trials wanted: what is asked for, else the space's number; of a grid that has none, all its points."""
+    most = len(space.grid()) if space.sampler == "grid" else None
+    if trials is not None and most is not None and trials > most:
+        raise InputError(f"--trials: expected at most the {most} of the grid; got {trials}")
+    if trials is not None:
+        return at_least_one("--trials", trials)
+    if most is None:
+        return space.trials
+    return min(space.trials, most) if "trials" in space.model_fields_set else most
+
+
+def _refuse_unfit_name(name: str | None) -> None:
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise InputError(f"--study: expected letters, digits, dots, dashes and underscores; got {name!r}")
+
+
+@contextmanager
+def nothing_left_behind(output: Path) -> Iterator[None]:
+    """Removes the output folder again when the request is refused, was not there before, and nobody else uses it."""
+    there = output.exists()
+    try:
+        yield
+    except InputError:
+        if not there and not any(is_held(lock) for lock in output.rglob("*.lock")):
+            shutil.rmtree(output, ignore_errors=True)
+        raise
+
+
+def dataset_for(data: str | None, task: Task, *, size: int, place: Place, console: Console) -> PreparedDataset:
+    """The data set in a folder or at a URL, or made of the images there; of phantoms where nothing is given."""
+    if data is None:
+        console.print("No --data: making phantom patients.")
+        source = write_phantoms(place.output / "phantoms" / task.name, task=task.name)
+    elif is_remote(data):
+        source = fetched(data, place.datasets / "remote")
+    else:
+        source = Path(data).expanduser().absolute()
+    if (source / FILE_NAME).exists():
+        dataset = PreparedDataset.open(source)
+        wanted, there = f"{task.name} at {size} px", f"{dataset.task.name} at {dataset.manifest.size} px"
+        if there != wanted:
+            raise InputError(f"{source}: expected a data set for {wanted} (data.size); it is for {there}")
+        return dataset
+    return PreparedDataset.open(prepared(prepare.PrepareRequest(source, task, size, place.datasets), console))
+
+
+def with_weights(config: Config, deepest: int, place: Place) -> Config:
+    """The configuration with its extractor's weights at hand, in a file every worker can read.
+
+    Args:
+        config: what is asked for.
+        deepest: the extractor block that is needed; 0: none is.
+        place: where a download is kept.
+
+    Raises:
+        InputError: the weights cannot be had, or are not these.
+    """
+    network, weights = config.extractor.network, config.extractor.weights
+    if not deepest or weights == "random":
+        return config
+    if weights == "download":
+        path = download_weights(place.output / "weights", network=network)
+    else:
+        path = Path(weights).expanduser().absolute()
+    load_extractor(network, str(path), deepest)
+    return with_values(config, {"extractor.weights": str(path)})
+
+
+def refuse_unfit_weights(config: Config, deepest: int) -> None:
+    """Refuses a weights file that lacks what is needed, before anything is prepared; a download waits until then."""
+    weights = config.extractor.weights
+    if deepest and weights not in ("random", "download"):
+        load_extractor(config.extractor.network, str(Path(weights).expanduser()), deepest)
+
+
+def refuse_what_cannot_train(config: Config, workers: int) -> None:
+    """Refuses a batch that the workers cannot share, and networks that the images do not fit."""
+    if config.train.batch_size % workers:
+        raise InputError(
+            f"train.batch_size: expected a multiple of the {workers} workers; got {config.train.batch_size}"
+        )
+    refuse_misfit(config, slices=config.train.batch_size // workers)
+
+
+def refuse_unmeasured(asked: Iterable[str], config: Config, image: Image) -> None:
+    """Refuses validation metrics that are not measured for this target, at this size.
+
+    Raises:
+        InputError: naming those that are.
+    """
+    known = measured(image, size=config.data.size, with_lpips=config.metrics.lpips != "none")
+    for metric in asked:
+        if not metric.startswith("val/") or metric.removeprefix("val/") not in known:
+            names = ", ".join(f"val/{name}" for name in known)
+            raise InputError(f"{metric}: expected a metric that is measured here, one of {names}")
+
+
+def refuse_too_few_slices(config: Config, num_slices: int) -> None:
+    """Refuses a data set in which an epoch would hold no step."""
+    batches = updates_of(config).batches
+    if num_slices < config.train.batch_size * batches:
+        raise InputError(
+            f"train.batch_size: {batches} batches must fit into the {num_slices} training slices, so that an epoch "
+            f"holds a step; got {config.train.batch_size}"
+        )
+
+
+def goes_on(config: Config) -> bool:
+    """Whether a longer training begins as a shorter one: nothing in it depends on the share that is done."""
+    return config.optim.schedule == "constant" and config.loss.cycle_share is None
+
+
+def digest_of(config: Config) -> str:
+    """Of all that decides the result; not of the length, where a longer training goes on from a shorter one."""
+    length = ("train.epochs", "train.minutes") if goes_on(config) else ()
+    usual = flatten(Config())
+    content = {
+        path: value
+        for path, value in flatten(config).items()
+        if path not in (*length, "generator.recompute")
+        and not path.startswith("metrics.lpips")
+        and (path not in YOUNGER or value != usual[path])
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def features_of(config: Config) -> str:
+    """Which feature extractor the losses use, for a person."""
+    return f"{config.extractor.network}, {config.extractor.weights} weights" if deepest_block(config) else "none"

@@ -1,0 +1,161 @@
+"""After a search: the best trial tested on held-out patients, registered, and named by the aliases it earned."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+import medgan.inference
+from medgan.cli.summary import Outcome
+from medgan.config import Config
+from medgan.data.dataset import PreparedDataset
+from medgan.data.manifest import described
+from medgan.distributed.testing import measure_on_worker
+from medgan.errors import JobError
+from medgan.inference.model_card import card_of, summary_of
+from medgan.inference.saved_model import CARD, ModelManifest, save_model
+from medgan.metrics.validation_metrics import Patients, overall_means
+from medgan.paths import Place
+from medgan.provenance import code_version
+from medgan.registry import test_set_ledger as ledger
+from medgan.registry.aliases import CHALLENGER, CHAMPION, take_over
+from medgan.registry.evaluation import PHANTOM, test_set_of
+from medgan.registry.gates import beats_floor
+from medgan.registry.versions import WEIGHTS_TAG, holder, point, register
+from medgan.report.study_report import FILE_NAME
+from medgan.search.mlflow_sync import best_of
+from medgan.search.objectives import Goal
+from medgan.search.run_trials import SearchJob
+from medgan.search.study import Study, best_trial, finished, first_attempt_of
+from medgan.search.trial import trial_folder
+from medgan.tracking.mlflow_runs import MlflowStudy
+from medgan.tracking.store import NOTE_TAG, STATE_TAG
+from medgan.training.checkpoint import BEST
+
+
+def conclude(job: SearchJob, study: Study, tracking: MlflowStudy, dataset: PreparedDataset, place: Place) -> Outcome:
+    """Tests the best trial, registers it, lets the aliases name it, and keeps the outcome with the study."""
+    best = best_trial(study)
+    if best is None:
+        raise JobError(f"no trial of {study.study_name} reached a usable result: {_why_none(study)}")
+    trial, value = best
+    config, first_attempt = job.space.configured(trial.params, job.base), first_attempt_of(trial)
+    weights = trial_folder(job.checkpoints, first_attempt) / BEST
+    ours, floor = measure_on_worker(config, weights, dataset.state, job.resources)
+    test, below = overall_means(ours), overall_means(floor)
+    run = tracking.trial(first_attempt)
+    run.metrics({f"test/{name}": value for name, value in test.items()}, step=0)
+    run.metrics({f"test/floor_{name}": value for name, value in below.items()}, step=0)
+    run.finish("FINISHED", run.ended_ms)
+    name = f"medgan-{label_of(dataset)}"
+    number = register_generator(name, config, weights, dataset, run_id=run.run_id, uri=place.tracking_uri, test=ours)
+    verdict, aliases = beats_floor(ours, floor, name=dataset.task.floor), [CHALLENGER]
+    point(name, CHALLENGER, number, uri=place.tracking_uri)
+    champion = holder(name, CHAMPION, uri=place.tracking_uri)
+    if champion is None and verdict.passed:
+        take_over(name, number, judged_against=None, uri=place.tracking_uri)
+    if champion in (None, number) and verdict.passed:
+        aliases.append(CHAMPION)
+    outcome = Outcome(
+        root=first_attempt,
+        metric=job.space.goals[0].metric,
+        value=value,
+        params=trial.params,
+        test=test,
+        floor=below,
+        floor_name=dataset.task.floor,
+        source=dataset.task.source.modality,
+        num_patients=len(ours),
+        model=name,
+        version=number,
+        aliases=aliases,
+        verdict=", ".join(verdict.reasons) if champion in (None, number) else f"version {champion} stays champion",
+    )
+    told = {f"test/{metric}": mean for metric, mean in outcome.test.items()} | {outcome.metric: outcome.value}
+    tracking.run.metrics(told, step=0)
+    outcome.keep(study)
+    return outcome
+
+
+def _why_none(study: Study) -> str:
+    done = finished(study)
+    if not done:
+        return "the budget ended before any trial did; --max-gpu-hours or --max-hours has to be larger"
+    broken = sorted({name for trial in done for name, excess in trial.constraints.items() if excess > 0})
+    reasons = sorted({trial.user_attrs["reason"] for trial in done if "reason" in trial.user_attrs})
+    stopped = [] if broken or reasons else ["all were stopped early; with several objectives one has to be complete"]
+    return "; ".join([*(f"no trial keeps {name}" for name in broken), *reasons, *stopped])
+
+
+def register_generator(
+    name: str,
+    config: Config,
+    weights: Path,
+    dataset: PreparedDataset,
+    *,
+    run_id: str,
+    uri: str,
+    test: Patients,
+) -> str:
+    """Registers a trained and tested generator with all that is needed to use and to judge it; the version's number.
+
+    It has met the test patients: the ledger counts it among the candidates tried on them.
+    """
+    manifest = ModelManifest(
+        name=name,
+        task=dataset.task.name,
+        config=config.model_dump(mode="json"),
+        spacing_mm=dataset.manifest.spacing_mm,
+        size=dataset.manifest.size,
+        source_window=dataset.task.source.window,
+        target_window=dataset.task.target.window,
+        data_digest=dataset.digest,
+        training_patients=dataset.manifest.hashes("train"),
+        validation_patients=dataset.manifest.hashes("validation"),
+        key_id=dataset.manifest.key_id,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        saved = save_model(folder, generator_state=load_file(weights), manifest=manifest)
+        card = card_of(saved, data=described(dataset.manifest), test=test)
+        (folder / CARD).write_text(card, encoding="utf-8")
+        number = register(
+            folder,
+            name=name,
+            run_id=run_id,
+            uri=uri,
+            code=Path(medgan.inference.__file__).parent / "pyfunc.py",
+            tags={
+                **tags_of(dataset),
+                WEIGHTS_TAG: saved.weights_sha256,
+                **{f"test/{metric}": f"{value:.5g}" for metric, value in overall_means(test).items()},
+            },
+            description=summary_of(saved, test),
+        )
+    ledger.enter(name, test_set=test_set_of(dataset), weights=saved.weights_sha256, version=number, uri=uri)
+    return number
+
+
+def describe_study(tracking: MlflowStudy, outcome: Outcome, goal: Goal) -> None:
+    """Says on the study's page what came out of it, with links to the best trial, all trials, model and report."""
+    best = tracking.link(f"trial #{outcome.root}", outcome.root)
+    trials = tracking.link_to_trials("All trials, best first", best_of(goal.metric), ascending=goal.mode == "min")
+    model = f"[{outcome.model} version {outcome.version}](#/models/{outcome.model}/versions/{outcome.version})"
+    text = (
+        f"Best: {best}, {outcome.metric} {outcome.value:.4f} on validation patients. Registered as {model}.\n\n"
+        f"{trials} · {tracking.link('Report', file=f'report/{FILE_NAME}')}\n\nSynthetic images, for research only."
+    )
+    tracking.run.tags({NOTE_TAG: text, "medgan.best": outcome.root, STATE_TAG: "complete"})
+
+
+def label_of(dataset: PreparedDataset) -> str:
+    """The task, and that it is phantoms where it is: names of experiments and models never mix the two."""
+    return dataset.task.name + (PHANTOM if dataset.manifest.phantom else "")
+
+
+def tags_of(dataset: PreparedDataset) -> dict[str, str]:
+    """What every run and version says of its data and its code."""
+    facts = {"task": dataset.task.name, "data_digest": dataset.digest, **code_version()}
+    return {f"medgan.{key}": value for key, value in facts.items()}

@@ -1,0 +1,115 @@
+"""In-domain features: an encoder taught on the user's own target images; `medgan features` calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from safetensors.torch import load_file
+
+from medgan.cli.summary import Lines, show_facts
+from medgan.config import Config, GeneratorConfig, LossConfig, OptimConfig, TrainConfig, with_values
+from medgan.data.dataset import PreparedDataset
+from medgan.data.manifest import described
+from medgan.errors import Diverged, InputError, JobError
+from medgan.locks import only_driver
+from medgan.models.extractor_weights import save_encoder
+from medgan.models.in_domain import Autoencoder
+from medgan.paths import Place
+from medgan.tasks import Task
+from medgan.training.build_networks import build_generator
+from medgan.training.build_training import build_training, with_lpips
+from medgan.training.checkpoint import BEST
+from medgan.training.loop import save_epoch, train_epoch
+from medgan.training.runtime import SingleProcess
+from medgan.workflows.acceptance import (
+    dataset_for,
+    digest_of,
+    nothing_left_behind,
+    refuse_too_few_slices,
+    refuse_what_cannot_train,
+)
+
+
+@dataclass(frozen=True)
+class FeaturesRequest:
+    """What the command line asks for (see `medgan features --help`)."""
+
+    task: Task
+    place: Place
+    data: str
+    size: int
+    out: Path | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+def restoration() -> Config:
+    """An autoencoder that gives back clean what it sees with noise and holes, by L1."""
+    return Config(
+        generator=GeneratorConfig(network="autoencoder", base_channels=32),
+        loss=LossConfig(lambda_adversarial=0.0, lambda_l1=1.0),
+        optim=OptimConfig(generator_lr=1e-3, beta1=0.9, schedule="cosine"),
+        train=TrainConfig(epochs=20, batch_size=8),
+    )
+
+
+def learn_features(request: FeaturesRequest, console: Console) -> Path:
+    """Trains the encoder on the training patients' targets and writes it; the same request goes on where it stopped.
+
+    Returns:
+        The weights file, for `extractor.network=in_domain`.
+
+    Raises:
+        InputError: something asked for cannot be done; nothing is left behind.
+        JobError: the training diverged.
+    """
+    place = request.place
+    with nothing_left_behind(place.output):
+        config = with_lpips(with_values(restoration(), {"data.size": request.size, **request.overrides}))
+        if config.generator.network != "autoencoder":
+            raise InputError(f"generator.network: features are taught by autoencoder; got {config.generator.network}")
+        if request.out is not None and request.out.is_dir():
+            raise InputError(f"--out {request.out}: expected a file to write; it is a folder")
+        refuse_what_cannot_train(config, 1)
+        dataset = dataset_for(request.data, request.task, size=config.data.size, place=place, console=console)
+        refuse_too_few_slices(config, len(dataset.slices("train")))
+    name = f"features-{dataset.digest[:6]}-{digest_of(config)[:8]}"
+    out = request.out or place.output / "weights" / f"{request.task.name}-{name}.safetensors"
+    with only_driver(place.lock_file(name), name):
+        facts = {
+            "features": f"of the targets, {config.train.epochs} epochs",
+            "data": described(dataset.manifest),
+            "to": str(out),
+        }
+        show_facts(console, facts)
+        folder = place.checkpoints(name)
+        _train(config, dataset, folder, console)
+        _write(config, folder, out)
+    blocks = "--set 'loss.style_blocks=[1,2]' --set 'loss.content_blocks=[1,2,3,4]'"
+    console.print("\nUse them in any training or search:")
+    console.print(f"  --set extractor.network=in_domain --set extractor.weights={out} {blocks}", soft_wrap=True)
+    return out
+
+
+def _train(config: Config, dataset: PreparedDataset, folder: Path, console: Console) -> None:
+    training = build_training(config, dataset, SingleProcess(), folder=folder, given="target")
+    history, length = training.state.history, training.length
+    try:
+        with Lines(console, epochs=config.train.epochs) as lines:
+            while length.progress(history) < 1:
+                train_epoch(training)
+                save_epoch(training, folder)
+                lines.epoch(history, length.progress(history))
+    except Diverged as error:
+        raise JobError(f"the features diverged: {error}; try --set optim.generator_lr=1e-4") from None
+
+
+def _write(config: Config, folder: Path, out: Path) -> None:
+    network = build_generator(config)
+    assert isinstance(network, Autoencoder), "checked when the request was"
+    network.load_state_dict(load_file(folder / BEST))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_encoder(out, network.encoder)

@@ -1,0 +1,231 @@
+"""A recorded run trained again from scratch, and its curve held against the recorded one."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from medgan.cli.summary import show_facts
+from medgan.cli.terminal import quiet_engines
+from medgan.config import Config, validated
+from medgan.data.dataset import PreparedDataset
+from medgan.data.manifest import STATES, described, sealed
+from medgan.distributed.worker import Start
+from medgan.distributed.worker_group import Resources, TrialFailed
+from medgan.errors import Diverged, InputError, JobError
+from medgan.paths import Place
+from medgan.provenance import CONFIG_FILE, PROVENANCE_FILE, Facts, differences, job_facts, run_facts
+from medgan.tracking.store import RunRecord, read_run
+from medgan.training.build_networks import deepest_block
+from medgan.training.build_training import with_lpips
+from medgan.workflows.acceptance import goes_on, refuse_what_cannot_train, with_weights
+from medgan.workflows.train import Trainee, trainee
+
+EQUAL = 1e-6
+"""Relative difference up to which two values are called equal."""
+
+
+@dataclass(frozen=True)
+class ReproduceRequest:
+    """What the command line asks for (see `medgan reproduce --help`); None: as recorded."""
+
+    run_id: str
+    place: Place
+    data: Path | None = None
+    epochs: int | None = None
+    workers: int | None = None
+    rtol: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run says of itself.
+
+    Attributes:
+        config: its settings.
+        metric: by which its best epoch was chosen.
+        curve: epoch, from 1 -> the metric's value.
+        facts: what made it, see `medgan.provenance`; empty where nothing was kept.
+    """
+
+    config: Config
+    metric: str
+    curve: Mapping[int, float]
+    facts: Facts
+
+    @property
+    def epochs(self) -> int:
+        """How many were trained, early stopping counted in."""
+        return max(self.curve)
+
+
+def reproduce(request: ReproduceRequest) -> None:
+    """Trains a run again, from scratch and in a folder that is removed, and compares epoch by epoch.
+
+    Raises:
+        InputError: the run cannot be trained again here.
+        JobError: it can, and another curve came out.
+    """
+    place, run = request.place, read_run(request.place.tracking_uri, request.run_id)
+    recorded = _recorded(run, request)
+    dataset = recorded_dataset(run.tags, place, request.data)
+    workers = request.workers or recorded.facts.get("run", {}).get("workers", 1)
+    refuse_what_cannot_train(recorded.config, workers)
+    config = with_weights(with_lpips(recorded.config), deepest_block(recorded.config), place)
+    place.output.mkdir(parents=True, exist_ok=True)
+    with (
+        quiet_engines(place.log_file(f"reproduce-{request.run_id[:8]}")) as terminal,
+        tempfile.TemporaryDirectory(prefix="reproduce-", dir=place.output, ignore_cleanup_errors=True) as folder,
+    ):
+        start, threads = Start(config, str(dataset.state), folder), recorded.facts.get("run", {}).get("threads")
+        with trainee(start, workers=workers, threads=threads, output=place.output, terminal=terminal) as (
+            training,
+            resources,
+        ):
+            _show_what_differs(terminal, recorded, dataset, resources, run_id=request.run_id)
+            curve = list(_curve(training, recorded, terminal))
+        said, gap = verdict(recorded.curve, curve)
+        if not gap <= request.rtol:
+            raise JobError(f"run {request.run_id} is not reproduced: {recorded.metric} {said}; --rtol {request.rtol:g}")
+        terminal.print(f"run {request.run_id} is reproduced: {recorded.metric} {said}", soft_wrap=True)
+
+
+def _recorded(run: RunRecord, request: ReproduceRequest) -> Recorded:
+    """What is to be compared with, refused where the run does not hold it."""
+    name = f"run {request.run_id}"
+    if CONFIG_FILE not in run.files:
+        raise InputError(
+            f"{name}: expected the configuration of a training ({CONFIG_FILE}); it has none: a study's own run, "
+            "a trial that never started, or the work of an older medgan"
+        )
+    try:
+        config = validated(run.files[CONFIG_FILE])
+    except InputError as error:
+        raise InputError(f"{name}: its configuration is not one of this medgan: {error}") from None
+    metric = config.metrics.select
+    curve = run.history.get(metric, {})
+    if not curve:
+        raise InputError(f"{name}: expected {metric} of one epoch or more, to compare with; it recorded none")
+    last = request.epochs or max(curve)
+    if last > max(curve):
+        raise InputError(f"--epochs {last}: {name} recorded {max(curve)}, and more cannot be compared")
+    kept = {epoch: value for epoch, value in sorted(curve.items()) if epoch <= last}
+    return Recorded(config, metric, kept, run.files.get(PROVENANCE_FILE, {}))
+
+
+def recorded_dataset(tags: Mapping[str, str], place: Place, data: Path | None) -> PreparedDataset:
+    """The data set that a run was trained on, unchanged to the byte.
+
+    Args:
+        tags: of the run.
+        place: where data sets lie.
+        data: the data set's folder, where it lies elsewhere.
+
+    Raises:
+        InputError: it is not there, has changed, or is split otherwise.
+    """
+    digest, split = tags.get("medgan.data_digest", "not recorded"), tags.get("medgan.split_digest", "not recorded")
+    folders = [data] if data else [*place.datasets.glob("*"), *place.datasets.glob("remote/*")]
+    states = [folder / STATES / f"{digest}.json" for folder in folders]
+    found = next((state for state in states if state.is_file()), None)
+    if found is None:
+        where = data or f"below {place.datasets}; --data names its folder where it lies elsewhere"
+        raise InputError(f"the run was trained on the data set of digest {digest}; it is not {where}")
+    dataset = PreparedDataset.open(found)
+    if sealed(dataset.manifest).digest != digest:
+        raise InputError(f"{found}: the data set has changed: its description is not that of digest {digest}")
+    for patient in dataset.manifest.patients:
+        for name, sha256 in patient.sha256.items():
+            path = dataset.folder / patient.folder / name
+            if not path.is_file() or _digest_of(path) != sha256:
+                raise InputError(f"{path}: the data set of digest {digest} has changed: expected sha256 {sha256}")
+    if dataset.manifest.split_digest != split:
+        raise InputError(
+            f"{found}: expected the patients split as the run had them (digest {split}); "
+            f"they are split otherwise ({dataset.manifest.split_digest})"
+        )
+    return dataset
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _show_what_differs(
+    terminal: Console, recorded: Recorded, dataset: PreparedDataset, resources: Resources, *, run_id: str
+) -> None:
+    config, device = recorded.config, "GPU" if resources.use_gpu else "CPU"
+    threads = "" if resources.use_gpu else f", threads each: {resources.cpus}"
+    show_facts(
+        terminal,
+        {
+            "run": f"{run_id}, {recorded.epochs} epochs of {config.train.epochs} at most",
+            "data": described(dataset.manifest),
+            "workers": f"{resources.workers} on {device}{threads}",
+        },
+    )
+    now = run_facts(
+        job_facts(data_digest=dataset.digest, split_digest=dataset.manifest.split_digest),
+        workers=resources.workers,
+        threads=resources.cpus,
+        device=resources.device,
+        seed=config.train.seed,
+    )
+    lines = differences(recorded.facts, now) if recorded.facts else ["its code, versions and hardware are not recorded"]
+    if config.train.minutes and not goes_on(config):
+        lines.append("train.minutes: its schedule followed the clock, which does not go the same way twice")
+    if config.train.speed == "measured":
+        lines.append("train.speed: how a step is computed fastest is measured anew, and may round otherwise")
+    for line in lines or ["code, versions, hardware and workers are those of then"]:
+        terminal.print(line, markup=False, soft_wrap=True)
+
+
+def _curve(training: Trainee, recorded: Recorded, terminal: Console) -> Iterator[float]:
+    """The metric's value of each epoch, told as it comes."""
+    for epoch in range(1, recorded.epochs + 1):
+        while len(training.history) < epoch:
+            try:
+                training.advance()
+            except (Diverged, TrialFailed) as error:
+                raise JobError(f"not reproduced: epoch {epoch}, which the run recorded, now ends: {error}") from None
+            for event in training.events_so_far():
+                terminal.print(event, markup=False, soft_wrap=True)
+        value, before = training.history[epoch - 1][recorded.metric], recorded.curve.get(epoch)
+        then = "not recorded" if before is None else f"{before:.10g} then"
+        change = "" if before is None or value == before else f" ({value - before:+.2g})"
+        terminal.print(f"epoch {epoch}/{recorded.epochs}: {recorded.metric} {then}, {value:.10g} now{change}")
+        yield value
+
+
+def verdict(then: Mapping[int, float], now: Sequence[float]) -> tuple[str, float]:
+    """How a curve compares with the recorded one, for a person; and the largest relative difference.
+
+    Args:
+        then: epoch, from 1 -> value.
+        now: value of every epoch.
+    """
+    gaps = {epoch: _gap(value, now[epoch - 1]) for epoch, value in then.items()}
+    largest, compared = max(gaps.values()), f"{len(gaps)} epoch{'s' if len(gaps) > 1 else ''}"
+    if not largest:
+        return f"identical in {compared}", largest
+    if largest <= EQUAL:
+        return f"equal within {EQUAL:g} in {compared}", largest
+    first = min(epoch for epoch, gap in gaps.items() if gap > EQUAL)
+    worst = max(gaps, key=lambda epoch: gaps[epoch])
+    difference = abs(now[worst - 1] - then[worst])
+    return f"differs from epoch {first} by up to {difference:.2g} (relative {largest:.2g})", largest
+
+
+def _gap(then: float, now: float) -> float:
+    """Relative difference; 0 between values that are both NaN, infinite where one is."""
+    if then == now or (math.isnan(then) and math.isnan(now)):
+        return 0.0
+    gap = abs(then - now) / max(abs(then), abs(now))
+    return math.inf if math.isnan(gap) else gap

@@ -1,0 +1,196 @@
+"""A service, top to bottom: check, start Ray, serve, follow the alias, stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ray import serve as ray_serve
+from ray.serve.api import RunTarget, run_many
+from rich.console import Console
+
+from medgan.cli.terminal import quiet_engines
+from medgan.data.dicom.attributes import ModelFacts
+from medgan.distributed.cluster import Capacity, cluster, is_given
+from medgan.errors import InputError, JobError
+from medgan.inference.saved_model import CARD, load_translator, read_manifest
+from medgan.logs import LOG
+from medgan.paths import Place
+from medgan.registry.versions import fetched, reached, resolve
+from medgan.server.alias_watcher import Served
+from medgan.server.auth import token_digest
+from medgan.server.deployment import Service, application
+from medgan.server.upload import Limits
+
+STARTING_S = 300.0
+LOOK_S = 2.0
+NAME = "medgan"
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+SETTINGS = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the follower asks again by itself, and must see a server that is back
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+}
+
+
+@dataclass(frozen=True)
+class ServeRequest:
+    """What is served, where, and to whom.
+
+    Attributes:
+        model: `models:/NAME@ALIAS`, which is followed, or `models:/NAME/VERSION`.
+        place: of the registry, and of token, log and temporary files.
+        host: the address to listen at.
+        port: there.
+        token_file: holds the bearer token; None: in the output folder, made if need be.
+        limits: of a request.
+    """
+
+    model: str
+    place: Place
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token_file: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+def serve(request: ServeRequest, console: Console) -> None:
+    """Serves a model until it is stopped by a signal.
+
+    Raises:
+        InputError: no such model, or one that cannot be loaded; no such address; a token file others may read.
+        JobError: Ray or the service did not come up, or it ended by itself.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
+    place = request.place
+    if is_given():
+        raise InputError("RAY_ADDRESS is set: medgan serve starts a Ray of its own on this machine; unset it")
+    with reached(place.tracking_uri):
+        name, number = resolve(request.model, place.tracking_uri)
+        load_served(number, "cpu", name=name, uri=place.tracking_uri)  # refused before anything starts
+    _refuse_taken(request.host, request.port)
+    token_file = request.token_file or place.output / "serve.token"
+    service = Service(
+        named=partial(version_now, request.model, place.tracking_uri),
+        load=partial(load_served, name=name, uri=place.tracking_uri),
+        limits=request.limits,
+        digest=token_digest(token_file),
+        scratch=place.output / "serving" / f"{socket.gethostname()}-{request.port}",
+        log_file=place.log_file(f"serve-{request.port}"),
+    )
+    console.print(f"token: in {token_file}", markup=False, soft_wrap=True)
+    with ExitStack() as stack:
+        terminal = stack.enter_context(quiet_engines(service.log_file))
+        stack.callback(shutil.rmtree, service.scratch, ignore_errors=True)
+        try:
+            terminal.print("starting Ray ...")
+            capacity, stop = stack.enter_context(cluster()), stack.enter_context(_stopped_by_signal())
+            _run(request, service, capacity=capacity, terminal=terminal, stop=stop)
+        except KeyboardInterrupt:  # before there was anything to stop
+            pass
+        terminal.print("\nstopping ...")
+
+
+def version_now(model: str, uri: str) -> str:
+    """The number of the version that a model URI names now."""
+    return resolve(model, uri)[1]
+
+
+def load_served(number: str, device: str, *, name: str, uri: str) -> Served:
+    """A registered version, ready to translate on a device.
+
+    Raises:
+        InputError: there is no such version, or it is damaged.
+    """
+    with fetched(f"models:/{name}/{number}", uri=uri) as (folder, _, _):
+        manifest, card = read_manifest(folder), folder / CARD
+        return Served(
+            translator=load_translator(folder, device=device),
+            facts=ModelFacts(name=name, version=number, digest=manifest.weights_sha256),
+            manifest=manifest,
+            card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        )
+
+
+@contextmanager
+def _stopped_by_signal() -> Iterator[threading.Event]:
+    """Set by Ctrl-C and by SIGTERM: an exception in the midst of Ray's own code could end the process there."""
+    stop = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+    try:
+        yield stop
+    finally:
+        for number, former in zip(signals, before, strict=True):
+            signal.signal(number, former)
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.create_server((host, port), family=family):
+            pass
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--host {host} --port {port}: expected a free address of this machine: {error}") from None
+
+
+def _run(
+    request: ServeRequest, service: Service, *, capacity: Capacity, terminal: Console, stop: threading.Event
+) -> None:
+    """Starts the replicas and watches the service as those who use it see it."""
+    options = {"host": request.host, "port": request.port, "request_timeout_s": 2 * request.limits.request_s}
+    try:
+        ray_serve.start(proxy_location="HeadOnly", http_options=options)
+        run_many([RunTarget(application(service, capacity), name=NAME)], wait_for_applications_running=False)
+        if _comes_up(stop):
+            _watch(request, terminal, stop=stop)
+    finally:
+        ray_serve.shutdown()  # waits 30 s at most; Ray must not end before it does
+
+
+def _comes_up(stop: threading.Event) -> bool:
+    """Waits until the replicas have the model; false if it is stopped before."""
+    end = time.monotonic() + STARTING_S
+    while (state := ray_serve.status().applications[NAME]).status != "RUNNING":
+        if state.status == "DEPLOY_FAILED" or time.monotonic() > end:
+            raise JobError(f"the service did not come up within {STARTING_S:.0f} s ({state.status}); the log says why")
+        if stop.wait(0.2):
+            return False
+    return True
+
+
+def _watch(request: ServeRequest, terminal: Console, *, stop: threading.Event) -> None:
+    """Tells of each change of version or health until it is stopped."""
+    address = f"http://{_bracketed(ANYWHERE.get(request.host, request.host))}:{request.port}"
+    told, answered = "", time.monotonic()
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while not stop.is_set():
+        try:
+            with direct.open(f"{address}/health", timeout=LOOK_S) as response:
+                state, answered = json.load(response), time.monotonic()
+            said = f"{state['model']} version {state['version']} at {address}" + f": {state['problem']}".rstrip(": ")
+        except OSError:
+            said = "the service does not answer; it is being restarted or has much to do"
+            if time.monotonic() - answered > STARTING_S:
+                raise JobError(f"{address} has not answered for {STARTING_S:.0f} s; the log says why") from None
+        if said != told:
+            terminal.print(f"{time.strftime('%H:%M:%S')} {said}", markup=False, soft_wrap=True)
+            LOG.info("%s", said)
+            told = said
+        stop.wait(LOOK_S)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

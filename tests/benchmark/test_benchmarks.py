@@ -1,0 +1,260 @@
+"""Every part on a MedGAN that trains in milliseconds, and the job as a person starts it."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from medgan.benchmark import bench_data as data
+from medgan.benchmark import bench_inference as inference
+from medgan.benchmark import bench_memory as memory
+from medgan.benchmark import bench_quality as quality
+from medgan.benchmark import bench_scaling as scaling
+from medgan.benchmark import bench_step as step
+from medgan.benchmark import bench_validation as validation
+from medgan.benchmark.phantom_dataset import prepared_phantoms
+from medgan.benchmark.plain_method import QUICK
+from medgan.benchmark.timing import is_fast_in_bfloat16
+from medgan.config import with_values
+from medgan.errors import JobError
+from medgan.training.autotune import Speed
+
+CPU = torch.device("cpu")
+SMALL = replace(QUICK, size=32, base_channels=4, batch_size=2)
+JOB = Path(__file__).parents[2] / "jobs" / "benchmark.py"
+ALONE = """
+import runpy
+import sys
+
+class Blocked:
+    names = set("ray mlflow optuna pydicom pydantic safetensors torchmetrics scipy rich typer yaml SimpleITK".split())
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in self.names:
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocked())
+
+from dataclasses import replace
+import torch
+from medgan.benchmark import inference, step
+from medgan.benchmark.plain_method import QUICK
+
+torch.set_num_threads(1)
+small = replace(QUICK, size=32, base_channels=4, batch_size=2)
+for part in (step, inference):
+    assert part.compare(small, torch.device("cpu"), limit_s=0.0)[0].ratio
+sys.argv = ["benchmark.py", "--quick", "--part", "data"]
+runpy.run_path(JOB, run_name="__main__")
+"""
+
+
+def small_config():
+    return with_values(data.quick_config(), {"data.size": 32, "generator.base_channels": 4, "train.batch_size": 2})
+
+
+def test_the_engines_step_is_compared_with_the_plain_one():
+    engine, *others, plain, share = step.compare(SMALL, CPU, limit_s=0.0, wanted=">= 1.3x")
+    assert (engine.figure, engine.against, engine.wanted) == ("engine, float32", plain.figure, ">= 1.3x")
+    assert engine.ratio.low <= engine.ratio.median <= engine.ratio.high
+    assert engine.value.median > 0 < plain.value.median
+    assert plain.ratio is None
+    assert [row.figure for row in (engine, *others)] == list(step.options(CPU))
+    assert others[0].figure == "engine, float32, channels_last"
+    assert all(row.ratio.median > 0 and row.against == plain.figure for row in others)
+    assert 0 < share.value.median < 200
+    assert "GFLOP a step; the peak is a float32 matrix product's" in share.note
+
+
+def test_a_way_that_does_not_compile_is_told_and_not_timed(monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: broken)
+    tried = {step.ENGINE: ("float32", step.EAGER), "compiled": ("float32", Speed(compiled="default"))}
+    *_, compiled, _ = step.compare(SMALL, CPU, limit_s=0.0, tried=tried)
+    assert (compiled.figure, compiled.value, compiled.note) == ("compiled", None, "RuntimeError: no compiler here")
+
+
+def test_a_step_counts_its_arithmetic():
+    shallow, deep = (step.counted(step.engine_step(replace(SMALL, num_blocks=blocks), CPU)) for blocks in (1, 2))
+    more = step.counted(step.engine_step(replace(SMALL, num_blocks=3), CPU)) - deep
+    assert shallow < deep
+    assert more == pytest.approx(deep - shallow, rel=0.01), "each block costs the same"
+
+
+def test_the_whole_schedule_is_for_a_gpu():
+    (row,) = step.schedule(SMALL, CPU, steady_s=0.0)
+    assert (row.value, row.note) == (None, "no CUDA device")
+
+
+def test_the_schedule_is_extrapolated_from_the_steps_of_a_steady_state(monkeypatch):
+    monkeypatch.setattr(step, "in_turns", lambda *_, **__: {"step": [0.6, 0.6, 0.6]})
+    assert step.minutes(SMALL, CPU, steady_s=0.0).median == pytest.approx(1935 * 200 / (3 * 2) * 0.6 / 60)
+
+
+def test_the_best_batch_is_a_power_of_two(monkeypatch):
+    monkeypatch.setattr(step, "LARGEST_BATCH", 4)
+    assert step.best_batch(SMALL, CPU, limit_s=0.0) in (1, 2, 4)
+
+
+def test_memory_that_is_free_is_told():
+    assert 0 < step.free_gb() < 100_000
+
+
+def test_slices_alone_and_in_batches_are_compared_with_a_loop():
+    alone, batched, last, _, *more, loop = inference.compare(SMALL, CPU, limit_s=0.0)
+    assert [row.unit for row in (alone, batched, loop)] == ["ms", "slices/s", "slices/s"]
+    assert (alone.figure, last.figure) == (
+        "a slice alone, float32, contiguous",
+        "a slice alone, float32, channels_last",
+    )
+    assert alone.ratio.median > 0 < batched.ratio.median
+    assert bool(more) == is_fast_in_bfloat16(CPU)
+    assert loop.ratio is None
+
+
+def test_batches_and_loop_give_the_same_images():
+    network, slices = inference.network_for(SMALL, CPU), torch.rand(20, 1, 32, 32)
+    assert len(network.blocks) == 6
+    torch.testing.assert_close(inference.translate(network, slices), inference.looped(network, slices))
+
+
+def test_the_wait_for_data_is_a_share_of_a_step():
+    waiting, ready, consumed = data.of(small_config(), CPU, limit_s=0.0)
+    assert 0 < waiting.value.median < 100
+    assert ready.ratio.median == pytest.approx(ready.value.median / consumed.value.median, rel=0.9)
+
+
+def test_measuring_is_a_share_of_an_epoch():
+    plain, whole = validation.of(small_config(), CPU, epochs=1)
+    assert plain.value.median > 0
+    assert 0 < whole.value.median < 100
+
+
+def test_quality_with_every_option_on_is_compared_seed_by_seed(tmp_path):
+    dataset = prepared_phantoms(tmp_path, size=32, patients=3, slices=4)
+    fast, plain, apart = quality.compare(dataset, SMALL, CPU, steps=2)
+    assert fast.figure.startswith("every option on (") and "channels_last" in fast.figure
+    assert fast.value.median != plain.value.median, "another precision, or another rounding"
+    assert apart.value.median == pytest.approx(0, abs=0.05)
+
+
+def test_the_wanted_quality_is_within_the_references_own_spread():
+    fast, plain, apart = quality.rows_of({"fast": [0.5, 0.6, 0.7], "plain": [0.5, 0.8, 0.8]}, settings="", device="")
+    assert apart.value.median == pytest.approx(-0.1)
+    assert apart.wanted == "within 0.3000 of 0"
+    assert fast.note == "seeds: 0.5000, 0.6000, 0.7000"
+
+
+def test_memory_is_compared_between_the_first_look_and_the_last():
+    first, last, growth = memory.rows_of({20: 100_000_000, 110: 99_000_000, 200: 103_600_000}, settings="", device="")
+    assert (first.value.median, last.value.median) == (100.0, pytest.approx(103.6))
+    assert growth.value.median == pytest.approx(3.6)
+    assert growth.note == "2.0 MB a 100 trials; in between 99 to 104 MB"
+
+
+def test_both_looks_at_memory_are_at_networks_of_the_same_size():
+    for last in (memory.TRIALS, memory.QUICK_TRIALS):
+        assert (last - memory.SETTLED) % len(memory.SIZES) == 0
+
+
+@pytest.mark.timeout(240)
+def test_two_processes_are_compared_with_one():
+    two, one = scaling.compare(replace(SMALL, batch_size=4), limit_s=0.0)
+    assert two.ratio.median > 0
+    assert (two.against, one.ratio) == (one.figure, None)
+
+
+def test_scaling_is_a_figure_of_the_cpu():
+    (row,) = scaling.measure(quick=True, device=torch.device("cuda"))
+    assert (row.value, row.note) == (None, "a figure of the CPU")
+
+
+@pytest.mark.timeout(120)
+def test_a_process_that_does_not_answer_is_waited_for_so_long_and_one_that_ended_is_told():
+    silent = pytest.raises(JobError, match="expected a step within 0 s; process 0 gave no answer")
+    with scaling.processes(SMALL, size=1, threads=1) as lines, silent:
+        scaling.step(lines, limit_s=0.0)
+    end = time.monotonic() + 30
+    with pytest.raises(JobError, match="a process ended before it had taken its step"):
+        while time.monotonic() < end:
+            scaling.step(lines, limit_s=10.0)
+
+
+def run_job(*arguments, limit_s=200):
+    return subprocess.run([sys.executable, JOB, *arguments], capture_output=True, text=True, timeout=limit_s)
+
+
+@pytest.mark.timeout(120)
+def test_step_and_inference_run_beside_nothing_but_torch_and_numpy():
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE.replace("JOB", repr(str(JOB)))], capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not measured" in done.stdout
+    assert "is not installed" in done.stdout
+
+
+@pytest.mark.timeout(120)
+def test_the_job_prints_a_table_and_writes_a_file(tmp_path):
+    done = run_job("--quick", "--part", "inference", "--out", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    assert "batches of 16" in done.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert {row["part"] for row in found["rows"]} == {"inference"}
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["hardware"]["cores"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--part", "speed"], "invalid choice: 'speed'"),
+        (["--quick", "--data", "/nowhere"], "--data is for the part quality alone; add --part quality"),
+        (["--part", "quality", "--data", "/nowhere"], "/nowhere"),
+        (["--out", "/nowhere/found.json"], "expected a file in a folder that exists; there is no /nowhere"),
+        pytest.param(
+            ["--device", "cuda"],
+            "torch finds no CUDA device here; leave --device out",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
+        ),
+    ],
+)
+def test_the_job_refuses_what_it_cannot_measure(arguments, message):
+    done = run_job(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+@pytest.mark.timeout(120)
+def test_a_cluster_that_cannot_be_joined_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere")
+    done = run_job("--quick", "--part", "handover")
+    assert done.returncode == 2
+    assert done.stderr.startswith("RAY_ADDRESS nowhere: no cluster can be joined there")
+
+
+@pytest.mark.slow
+@pytest.mark.quiet
+@pytest.mark.timeout(240)
+def test_a_resident_group_hands_over_many_times_faster_than_new_trainers_start(tmp_path):
+    done = run_job("--quick", "--part", "handover", "--out", str(tmp_path / "found.json"), limit_s=230)
+    assert done.returncode == 0, done.stderr
+    resident, anew = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert resident["ratio"]["median"] > 10, "wanted is 50, on a machine that does nothing else"
+    assert anew["ratio"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_resident_groups_memory_stays_flat_over_trials_of_changing_sizes(tmp_path):
+    done = run_job("--quick", "--part", "memory", "--out", str(tmp_path / "found.json"), limit_s=230)
+    assert done.returncode == 0, done.stderr
+    *_, growth = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert growth["value"]["median"] <= 5

@@ -1,0 +1,178 @@
+"""The commands about images, as a person types them."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from optuna.distributions import FloatDistribution
+
+from medgan.cli.main import main
+from medgan.data.phantoms.phantom_patients import write_phantoms
+from medgan.paths import find_place
+from medgan.search.lease import leased
+from medgan.search.objectives import Goal
+from medgan.search.study import Identity, open_study
+from medgan.tracking.mlflow_runs import MlflowStudy
+
+
+def medgan(*arguments, home):
+    """Exit code and what was said."""
+    command = [sys.executable, "-m", "medgan.cli.main", *map(str, arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, env={"MEDGAN_HOME": str(home), **ENV})
+    assert "Traceback" not in ran.stderr, ran.stderr
+    return ran.returncode, ran.stdout + ran.stderr
+
+
+ENV = {"PATH": "/usr/bin:/bin"}
+
+
+@pytest.fixture(scope="module")
+def dicom(tmp_path_factory):
+    return write_phantoms(tmp_path_factory.mktemp("phantoms") / "dicom", patients=4, slices=6, matrix=48)
+
+
+def test_prepare_says_what_it_made_and_makes_it_once(dicom, tmp_path):
+    arguments = ("prepare", dicom, "--size", 16, "--out", tmp_path / "set")
+    code, said = medgan(*arguments, home=tmp_path)
+    assert code == 0, said
+    assert "phantoms: 2 train patients (12 slices), 1 validation patient (6 slices), 1 test patient" in said
+    assert f"report   {tmp_path / 'set' / 'report.html'}" in said
+    began = time.perf_counter()
+    assert medgan(*arguments, home=tmp_path) == (0, said)
+    assert time.perf_counter() - began < 5
+
+
+def test_a_plan_is_written_edited_and_carried_out(dicom, tmp_path):
+    arguments = ("prepare", dicom, "--size", 16, "--out", tmp_path / "set")
+    code, said = medgan(*arguments, "--plan-only", home=tmp_path)
+    assert (code, "edit it" in said) == (0, True)
+    path = tmp_path / "set" / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "spacing_mm": 30}))
+    code, said = medgan(*arguments, home=tmp_path)
+    assert (code, "16 px of 30 mm" in said) == (0, True)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "spacing_mm": -1}))
+    code, said = medgan(*arguments, home=tmp_path)
+    assert (code, "plan.json: spacing_mm: Input should be greater than 0; got -1" in said) == (2, True)
+
+
+def test_simulated_tasks_are_prepared_with_their_settings(tmp_path):
+    dicom = write_phantoms(tmp_path / "dicom", task="pet_denoise", patients=3, slices=4)
+    arguments = ("prepare", dicom, "--task", "pet_denoise", "--size", 32, "--out", tmp_path / "set")
+    code, said = medgan(*arguments, "--set", "simulation.dose_fraction=0.25", home=tmp_path)
+    assert code == 0, said
+    manifest = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    assert manifest["simulation"] == {"total_counts": 1e6, "dose_fraction": 0.25, "seed": 0}
+    code, said = medgan(*arguments, "--set", "simulation.dose_fraction=2", home=tmp_path)
+    assert (code, "plan.json: says simulation.dose_fraction 0.25, asked for is 2" in said) == (2, True)
+
+
+def test_doctor_finds_nothing_in_a_prepared_set_and_everything_in_dicom(dicom, tmp_path):
+    medgan("prepare", dicom, "--size", 16, "--out", tmp_path / "set", home=tmp_path)
+    code, said = medgan("doctor", "--phi", tmp_path / "set", "--against", dicom, home=tmp_path)
+    assert (code, "known identifiers looked for: 0 findings" in said) == (0, True), said
+    code, said = medgan("doctor", "--phi", dicom, home=tmp_path)
+    assert code == 1
+    assert said.startswith("PHANTOM-0001/CT: DICOM file with ")
+    assert " in 6 files\n" in said
+    assert "CT/0001.dcm" not in said
+    assert "\n45 files searched: 44 findings\n" in said
+    code, said = medgan("doctor", "--phi", tmp_path / "nowhere", home=tmp_path)
+    assert (code, "expected a folder to search" in said) == (2, True)
+
+
+def test_doctor_names_each_of_a_few_files(dicom, tmp_path):
+    (tmp_path / "few").mkdir()
+    for path in sorted(dicom.rglob("*.dcm"))[:3]:
+        shutil.copy(path, tmp_path / "few")
+    code, said = medgan("doctor", "--phi", tmp_path / "few", home=tmp_path)
+    assert [f"{number:04d}.dcm: DICOM file with " in said for number in (1, 2, 3)] == [True] * 3
+    assert (code, " in 3 files" in said) == (1, False)
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study of one trial that a dead driver left running, in the home `tmp_path`."""
+    place = find_place(tmp_path, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    goals = (Goal("val/ssim", "max"),)
+    study = open_study(place.study_uri, "tried", Identity("pet2ct", "a" * 64, "b" * 64), goals=goals)
+    with MlflowStudy(
+        place.tracking_uri, "medgan/pet2ct", artifacts=tmp_path, study="tried", key=study.user_attrs["key"]
+    ) as tracking:
+        study.ask({"optim.generator_lr": FloatDistribution(1e-4, 1e-2, log=True)})
+        tracking.trial(0).tags({"medgan.state": "running"})
+    return place
+
+
+@pytest.fixture
+def doctor(monkeypatch, capsys, tmp_path):
+    """`medgan doctor` in this process: its exit code and what was said."""
+    monkeypatch.setenv("MEDGAN_HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+
+    def typed(*arguments):
+        monkeypatch.setattr(sys, "argv", ["medgan", "doctor", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        return stop.value.code or 0, said.out + said.err
+
+    return typed
+
+
+def test_doctor_compares_a_study_and_mends_it(study, doctor):
+    lines = (
+        "trial 0: attempt 0 runs in the study but no driver does, should wait to be repeated",
+        "trial 0: MLflow says running (RUNNING), should be interrupted (KILLED)",
+    )
+    code, said = doctor("tried")
+    assert (code, said.splitlines()) == (1, [*lines, "study tried: 2 disagreements"])
+    code, said = doctor("tried", "--repair")
+    done = [f"{lines[0]}: put back into the queue", f"{lines[1]}: set", "study tried: nothing disagrees"]
+    assert (code, said.splitlines()) == (0, done)
+    with leased(study.study_uri, "tried"):
+        code, said = doctor("tried", "--repair")
+        assert (code, "study tried: already run by process" in said) == (2, True)
+
+
+def test_doctor_counts_what_cannot_be_mended_and_finds_the_stores_it_is_told(study, doctor, tmp_path):
+    (tmp_path / "other").mkdir()
+    empty = f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}"
+    MlflowStudy(empty, "medgan/pet2ct", artifacts=tmp_path, study="other", key="other")
+    stores = ("--output", tmp_path, "--study-uri", study.study_uri, "--tracking-uri", empty)
+    code, said = doctor("tried", "--repair", *stores)
+    assert code == 1
+    assert "study: MLflow has no run of it, should have one: cannot be mended" in said
+    assert said.endswith("study tried: 1 disagreement left\n")
+    code, said = doctor("tired", *stores)
+    assert (code, said.endswith("study tired: expected one of tried\n")) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "expected one of STUDY, --phi FOLDER, --model NAME; got none"),
+        (("tried", "--phi", "."), "expected one of STUDY, --phi FOLDER, --model NAME; got STUDY and --phi"),
+        (("tried", "--against", "."), "--against: goes with --phi FOLDER; got STUDY"),
+        (("--phi", ".", "--repair"), "--repair: goes with STUDY or --model NAME; got --phi FOLDER"),
+    ],
+)
+def test_doctor_refuses(doctor, arguments, message):
+    code, said = doctor(*arguments)
+    assert (code, message in said, len(said.splitlines())) == (2, True, 1), said
+
+
+def test_doctor_makes_no_database(doctor, tmp_path):
+    code, said = doctor("tried")
+    assert (code, "there is no such database" in said) == (2, True), said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_phantoms_of_every_task_are_written(tmp_path):
+    for task, modality in (("mr_motion", "MR"), ("pet_denoise", "PT")):
+        arguments = ("--task", task, "--patients", 1, "--slices", 2, "--matrix", 32)
+        code, said = medgan("phantoms", tmp_path / task, *arguments, home=tmp_path)
+        assert code == 0, said
+        assert [path.name for path in (tmp_path / task / "PHANTOM-0001").iterdir()] == [modality]

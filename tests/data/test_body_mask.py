@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from medgan.data.prepare.body_mask import body_mask, body_threshold
+from medgan.tasks import CT, MR
+
+
+def test_the_body_is_filled_and_the_couch_left_out():
+    hu = np.full((3, 20, 20), -1000.0)
+    hu[:, 3:13, 3:13] = 40
+    hu[:, 6:9, 6:9] = -850  # a lung
+    hu[:, 17, 2:18] = 100  # the couch
+    expected = np.zeros(hu.shape, bool)
+    expected[:, 3:13, 3:13] = True
+    np.testing.assert_array_equal(body_mask(hu, -300), expected)
+
+
+def test_nothing_but_air_has_no_body():
+    assert not body_mask(np.full((2, 4, 4), -1000.0), -300).any()
+
+
+def test_the_threshold_is_minus_300_hu():
+    hu = np.full((1, 3, 3), -300.0)
+    assert not body_mask(hu, -300).any()
+    assert body_mask(hu + 1, -300).all()
+
+
+def test_the_threshold_is_physical_or_a_share_of_the_volumes_own_window():
+    assert body_threshold(CT, (-1000, 2000)) == -300
+    assert body_threshold(MR, (20, 220)) == 40
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_is_scipys_filling_slice_by_slice_and_its_largest_part(seed):
+    draw = np.random.default_rng(seed)
+    hu = ndimage.gaussian_filter(draw.normal(size=(4, 24, 30)), 1.5)
+    hu[:, : 4 * (seed % 2)] = -1  # a body that touches the border of its slices, and one that does not
+    filled = np.stack([ndimage.binary_fill_holes(one) for one in hu > 0])
+    parts, _ = ndimage.label(filled)
+    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    np.testing.assert_array_equal(body_mask(hu, 0), largest)

@@ -1,0 +1,244 @@
+import struct
+from collections import Counter
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from medgan.data.reader import files_below, find_series, read_volume, representative_headers, survey
+from medgan.data.series import Problem
+from medgan.errors import InputError
+
+PET = {"modality": "PT", "RescaleSlope": 1, "RescaleIntercept": 0, "pixels": np.full((5, 6), 5000, np.int16)}
+
+
+def only(folder):
+    (series,) = find_series(folder)
+    return series
+
+
+def test_slices_are_sorted_by_position_and_not_by_name(make_series, tmp_path):
+    series = only(make_series(tmp_path / "deep" / "er"))
+    assert [plane.position[2] for plane in series.planes] == [0, 3, 6, 9]
+    assert [header.ImagePositionPatient[2] for header in representative_headers(series)] == [0, 3, 6, 9]
+
+
+def test_ct_comes_in_hu_with_the_standards_affine(make_series, tmp_path):
+    volume = read_volume(only(make_series(tmp_path)))
+    assert volume.unit == "HU"
+    assert volume.array.dtype == np.float32
+    assert volume.array[2, 1, 3] == 2 * (20 * (6 + 3) + 2) - 1000
+    np.testing.assert_allclose(volume.affine @ [3, 1, 2, 1], [-10 + 3 * 1.5, 5 + 2.0, 6, 1])
+
+
+def test_an_oblique_series_keeps_its_orientation(make_series, tmp_path):
+    angle = np.deg2rad(20)
+    orientation = [1, 0, 0, 0, float(np.cos(angle)), float(np.sin(angle))]
+    normal = np.cross(orientation[:3], orientation[3:])
+    folder = make_series(
+        tmp_path, orientation=orientation, positions=[tuple(map(float, k * 4 * normal)) for k in (2, 0, 1)]
+    )
+    volume = read_volume(only(folder))
+    np.testing.assert_allclose(
+        volume.affine @ [0, 2, 1, 1], [*(4 * normal + 4 * np.array(orientation[3:])), 1], atol=1e-6
+    )
+    assert volume.spacing_mm == pytest.approx((1.5, 2, 4))
+
+
+def test_every_slice_has_its_own_rescale_slope(make_series, tmp_path):
+    pixels = np.full((5, 6), 100, np.int16)
+    volume = read_volume(only(make_series(tmp_path, pixels=pixels, RescaleSlope=lambda index: index + 1)))
+    assert volume.array[:, 0, 0].tolist() == [(100 + index) * (index + 1) - 1000 for index in range(4)]
+
+
+def test_other_files_are_passed_over_and_double_slices_count_once(make_series, tmp_path):
+    make_series(tmp_path / "a", series="1.2.4")
+    make_series(tmp_path / "copy", series="1.2.4")
+    make_series(tmp_path / "scout", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    assert len(only(tmp_path).files) == 4
+
+
+def test_suv_from_gml_is_the_value_as_it_is(make_series, tmp_path):
+    volume = read_volume(only(make_series(tmp_path, **PET, Units="GML")))
+    assert volume.unit == "SUV"
+    assert volume.array[0, 0, 0] == 5000
+
+
+def bqml(**more):
+    nuclide = Dataset()
+    nuclide.RadiopharmaceuticalStartTime = "230000"
+    nuclide.RadionuclideTotalDose, nuclide.RadionuclideHalfLife = 370e6, 6586.2
+    return {
+        **PET, "Units": "BQML", "DecayCorrection": "START", "PatientWeight": 70, "SeriesDate": "20200102",
+        "SeriesTime": "000000.0", "AcquisitionDate": "20200102", "AcquisitionTime": lambda index: f"00{index:02d}00",
+        "RadiopharmaceuticalInformationSequence": [nuclide], **more,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("series_time", ["000000.0", "150000"])
+def test_suv_from_bqml_is_the_value_worked_by_hand(make_series, tmp_path, series_time):
+    # one hour, across midnight: 370 MBq * 2^(-3600 / 6586.2) = 253.31 MBq; 5000 Bq/ml * 70000 g / 253.31 MBq = 1.3817
+    volume = read_volume(only(make_series(tmp_path, **bqml(SeriesTime=series_time))))
+    assert volume.array[0, 0, 0] == pytest.approx(1.3817, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (PET | {"Units": "CNTS"}, "Units CNTS need Philips' SUV scale factor"),
+        ({"positions": [(0, 0, 0), (0, 0, 2.9), (0, 0, 8.9)]}, "CT: slice spacing varies from 2.90 to 6.00 mm"),
+        ({"num": 1}, "expected at least 2 slices, got 1"),
+        ({"RescaleSlope": lambda index: None}, "slice 0 has no Rescale Slope; HU needs it"),
+        ({"PixelData": b"\0\0"}, "slice 0 has the transfer syntax Explicit VR Little Endian and fails with ValueError"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused_by_its_modality_and_figures(make_series, tmp_path, more, message):
+    series = only(make_series(tmp_path, **more))
+    with pytest.raises(InputError, match=message) as caught:
+        read_volume(series)
+    assert "P1" not in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_two_series_of_one_uid_stay_apart(make_series, tmp_path):
+    make_series(tmp_path / "a", series="1.2.4", frame="1.2.9")
+    make_series(tmp_path / "b", series="1.2.4", frame="1.2.10")
+    make_series(tmp_path / "c", series="1.2.4", patient="P2")
+    assert [len(series.files) for series in find_series(tmp_path)] == [4, 4, 4]
+
+
+def test_two_slices_at_one_place_are_refused(make_series, tmp_path):
+    make_series(tmp_path / "a", series="1.2.4")
+    make_series(tmp_path / "b", series="1.2.4", SOPInstanceUID=lambda index: f"1.2.5.{index + 1}")
+    with pytest.raises(InputError, match="CT: 2 slices lie at one place"):
+        _ = only(tmp_path).affine
+
+
+def test_a_series_with_a_slice_that_lacks_its_place_is_a_problem(make_series, tmp_path):
+    make_series(tmp_path / "good", patient="P2")
+    make_series(tmp_path / "bad", ImagePositionPatient=lambda index: None if index < 3 else [0, 0, 9])
+    found = survey(tmp_path)
+    assert [series.patient_id for series in found.series] == ["P2"]
+    assert found.problems == [Problem("P1", "CT: 3 of 4 slices have no Image Position (Patient)")]
+
+
+def test_what_is_passed_over_is_counted_by_reason(make_series, tmp_path):
+    make_series(tmp_path / "a", series="1.2.4")
+    make_series(tmp_path / "copy", series="1.2.4")
+    make_series(tmp_path / "scout", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], num=2)
+    make_series(tmp_path / "screen", SOPClassUID="1.2.840.10008.5.1.4.1.1.7", num=1)
+    make_series(tmp_path / "dose", SOPClassUID="1.2.840.10008.5.1.4.1.1.481.2", num=1)
+    make_series(tmp_path / "color", SamplesPerPixel=3, num=3)
+    make_series(tmp_path / "movie", NumberOfFrames=2, num=1)
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    (tmp_path / "empty.dcm").touch()
+    (tmp_path / "nowhere.dcm").symlink_to(tmp_path / "nothing")
+    (tmp_path / "round").symlink_to(tmp_path)
+    found = survey(tmp_path)
+    assert (len(found.series), found.problems) == (1, [])
+    assert found.passed_over == {
+        "same slice twice": 4, "localizer": 2, "secondary capture": 1, "no CT, MR or PET image": 1, "color": 3,
+        "several frames without their places": 1, "not DICOM": 1, "empty file": 1, "link in a circle or broken": 2,
+    }  # fmt: skip
+
+
+def test_links_to_folders_elsewhere_are_followed(make_series, tmp_path):
+    make_series(tmp_path / "elsewhere")
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "link").symlink_to(tmp_path / "elsewhere")
+    assert len(only(tmp_path / "export").files) == 4
+
+
+def nested(depth):
+    """A sequence in a sequence, all of undefined length."""
+    item = Dataset()
+    item.CodeValue = "7"
+    item.is_undefined_length_sequence_item = True
+    if depth:
+        item.DeidentificationMethodCodeSequence = nested(depth - 1)
+        item["DeidentificationMethodCodeSequence"].is_undefined_length = True
+    return [item, Dataset()]
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_sequences_of_undefined_length_do_not_hide_what_follows(make_series, tmp_path, syntax):
+    plain = only(make_series(tmp_path / "plain"))
+    for path in make_series(tmp_path / "nested").iterdir():
+        header = dcmread(path)
+        header.DeidentificationMethodCodeSequence = nested(3)
+        header["DeidentificationMethodCodeSequence"].is_undefined_length = True
+        header.file_meta.TransferSyntaxUID = syntax
+        header.save_as(path, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+    assert only(tmp_path / "nested").planes == plain.planes
+
+
+def test_a_private_element_of_unknown_kind_and_undefined_length_is_read(make_series, tmp_path):
+    """Its content is implicit little endian whatever the file is (PS3.5 6.2.2, note on UN of undefined length)."""
+    inner = b"\x08\x00\x50\x11" + struct.pack("<L", 10) + b"1.2.3.4.5\0"
+    item = b"\xfe\xff\x00\xe0" + b"\xff" * 4 + inner + b"\xfe\xff\x0d\xe0" + bytes(4)
+    private = b"\x09\x00\x10\x00LO\x06\x00VENDOR"
+    private += b"\x09\x00\x01\x10UN\0\0" + b"\xff" * 4 + item + b"\xfe\xff\xdd\xe0" + bytes(4)
+    plain = only(make_series(tmp_path / "plain"))
+    for path in make_series(tmp_path / "private").iterdir():
+        content = path.read_bytes()
+        place = content.index(b"\x10\x00\x20\x00LO")  # Patient ID
+        path.write_bytes(content[:place] + private + content[place:])
+    found = survey(tmp_path / "private")
+    assert (found.problems, found.passed_over) == ([], {})
+    assert found.series[0].planes == plain.planes
+
+
+def test_a_series_of_problems_only_is_refused_with_them(make_series, tmp_path):
+    make_series(tmp_path, PixelSpacing=None)
+    with pytest.raises(InputError, match="found none: CT: 4 of 4 slices have no Pixel Spacing") as caught:
+        find_series(tmp_path)
+    assert "P1" not in str(caught.value)
+
+
+def test_slices_of_two_sizes_are_refused(make_series, tmp_path):
+    make_series(tmp_path / "a", series="1.2.4", num=2)
+    make_series(tmp_path / "b", series="1.2.4", pixels=np.zeros((4, 6), np.int16), positions=[(0, 0, 6), (0, 0, 9)],
+                SOPInstanceUID=lambda index: f"1.2.5.{index}")  # fmt: skip
+    with pytest.raises(InputError, match="slices of 5 x 6 and of 4 x 6 pixels"):
+        read_volume(only(tmp_path))
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="nowhere: expected a folder of DICOM files; there is no such folder"):
+        find_series(tmp_path / "nowhere")
+
+
+def test_a_folder_without_dicom_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    with pytest.raises(InputError, match="expected DICOM image slices; found none among 1 files"):
+        find_series(tmp_path)
+
+
+def test_a_series_knows_whether_its_slices_are_a_regular_stack(make_series, tmp_path):
+    assert only(make_series(tmp_path / "even")).regular
+    assert not only(make_series(tmp_path / "uneven", positions=[(0, 0, 0), (0, 0, 2.9), (0, 0, 8.9)])).regular
+
+
+def test_files_come_folder_by_folder_and_what_is_none_is_counted(tmp_path):
+    for name in ("b/z", "b/c/y", "a/x", "w"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    passed_over = Counter()
+    files = [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path, passed_over)]
+    assert files == ["w", "a/x", "b/z", "b/c/y"]
+    assert passed_over == {"link in a circle or broken": 1}
+
+
+@pytest.mark.real
+def test_the_real_patients_are_all_found(real):
+    series = find_series(real)
+    assert {name: sum(one.modality == name for one in series) for name in ("CT", "PT", "MR")} == {
+        "CT": 18,
+        "PT": 18,
+        "MR": 5,
+    }
+    assert sum(len(one.files) for one in series if one.modality == "CT") == 1026

@@ -1,0 +1,20 @@
+"""A folder to be searched for identifiers, and what is found in it."""
+
+import pytest
+
+from medgan.deid.find_identifiers import find_identifiers
+
+
+@pytest.fixture
+def output(tmp_path):
+    folder = tmp_path / "output"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def found():
+    def pairs(folder, **arguments):
+        return [(one.file, one.what) for one in find_identifiers(folder, **arguments).findings]
+
+    return pairs

@@ -1,0 +1,17 @@
+"""What is made of Ray's word on a worker that died."""
+
+import ray.exceptions
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+from medgan.distributed.worker_group import death_of
+
+
+def test_a_worker_that_ray_ended_for_want_of_memory_is_told_from_one_that_died():
+    full = ray.exceptions.OutOfMemoryError("Task was killed due to the node running low on memory.")
+    dead = ray.exceptions.ActorDiedError()
+    both = {rank: WorkerHealthCheckFailedError("a check failed", cause) for rank, cause in enumerate((dead, full))}
+    assert (death_of(both).kind, death_of(both).message) == (
+        "out_of_memory",
+        "its node ran out of memory, and Ray ended rank 1",
+    )
+    assert (death_of({0: both[0]}).kind, death_of({0: both[0]}).message) == ("error", "the process of rank 0 died")

@@ -1,0 +1,146 @@
+import hashlib
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from medgan.errors import InputError
+from medgan.models import extractor_weights as weights
+from medgan.models.extractor import load_extractor
+from medgan.models.extractor_weights import download_weights, read_encoder, save_encoder
+from medgan.models.in_domain import Autoencoder, Encoder
+
+CONTENT = b"pretend these are many MB" * 100_000
+
+
+class Server:
+    """An HTTP server on this machine that answers every request with `sends` of the `promised` bytes."""
+
+    def __init__(self):
+        self.promised, self.sends, self.status, self.asked = len(CONTENT), CONTENT, 200, []
+        self.gone_silent = threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.asked.append(self.path)
+                self.send_response(outer.status)
+                self.send_header("Content-Length", str(outer.promised))
+                self.end_headers()
+                self.wfile.write(outer.sends)
+                if len(outer.sends) < outer.promised and outer.status == 200:
+                    outer.gone_silent.wait(20)
+
+            def log_message(self, *arguments):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self.http.server_port}/models/"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    digest = hashlib.sha256(CONTENT).hexdigest()[:8]
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(weights, "FILES", {name: f"{name}-{digest}.pth" for name in weights.FILES})
+    one = Server()
+    monkeypatch.setattr(weights, "SITE", one.address)
+    yield one
+    one.gone_silent.set()
+    one.http.shutdown()
+    one.http.server_close()
+
+
+class TestDownload:
+    @pytest.mark.parametrize("network", ["vgg19", "squeezenet", "alexnet"])
+    def test_it_is_fetched_once_and_kept(self, server, tmp_path, network):
+        path = download_weights(tmp_path / "cache", network=network)
+        assert path.name.startswith(network) and path.read_bytes() == CONTENT
+        assert download_weights(tmp_path / "cache", network=network) == path
+        assert server.asked == [f"/models/{path.name}"]
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_a_damaged_download_is_refused_and_not_kept(self, server, tmp_path):
+        server.sends = b"P" + CONTENT[1:]
+        with pytest.raises(
+            InputError, match=r"the download of vgg19-.*\.pth is damaged \(SHA-256 differs\); try again"
+        ):
+            download_weights(tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("sent", [0, 2_000_000], ids=["from the start", "half way"])
+    def test_a_server_that_falls_silent_is_given_up(self, server, tmp_path, sent):
+        server.sends = CONTENT[:sent]
+        start_s = time.monotonic()
+        with pytest.raises(InputError, match="could not download alexnet .*timed out.*--set extractor.weights=FILE"):
+            download_weights(tmp_path, 0.2, network="alexnet")
+        assert time.monotonic() - start_s < 4, "the setting counts, not a default"
+        assert not list(tmp_path.iterdir())
+
+    def test_a_server_that_hangs_up_half_way_is_refused(self, server, tmp_path):
+        server.gone_silent.set()
+        server.sends = CONTENT[:-1]
+        with pytest.raises(InputError, match="is damaged|could not download"):
+            download_weights(tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_file_the_server_does_not_have_is_refused(self, server, tmp_path):
+        server.status = 404
+        with pytest.raises(InputError, match="could not download vgg19 .*404.*extractor.weights=random"):
+            download_weights(tmp_path)
+
+    def test_offline_is_refused_with_the_way_out(self, server, monkeypatch, tmp_path):
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            port = closed.getsockname()[1]
+        monkeypatch.setattr(weights, "SITE", f"http://127.0.0.1:{port}/")
+        with pytest.raises(
+            InputError, match="could not download vgg19 .*refused.*give a file: --set extractor.weights=F"
+        ):
+            download_weights(tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_network_of_the_users_own_cannot_be_downloaded(self, tmp_path):
+        with pytest.raises(InputError, match="in_domain cannot be downloaded.*make one: medgan features --data FOLDER"):
+            download_weights(tmp_path, network="in_domain")
+
+    def test_the_names_carry_torchvisions_digests(self):
+        assert weights.FILES == {
+            "vgg19": "vgg19-dcbb9e9d.pth",
+            "alexnet": "alexnet-owt-7be5be79.pth",
+            "squeezenet": "squeezenet1_1-b8a52dc0.pth",
+        }
+
+
+def test_a_trained_encoder_comes_back_frozen_and_gives_the_same_features(tmp_path):
+    encoder = Autoencoder(6).encoder
+    save_encoder(tmp_path / "mine.safetensors", encoder)
+    image = torch.rand(1, 1, 32, 32)
+    read = load_extractor("in_domain", str(tmp_path / "mine.safetensors"), 4)
+    assert all(torch.equal(one, other) for one, other in zip(read(image), encoder(image), strict=True))
+    assert next(encoder.parameters()).requires_grad, "the trained one is left as it was"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.safetensors"]
+    assert read_encoder(tmp_path / "mine.safetensors")[0] == 6
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [None, {"network": "generator"}, {"network": "in_domain"}, {"network": "in_domain", "base_channels": "0"}],
+)
+def test_a_safetensors_file_that_is_no_encoder_is_refused_with_what_it_says_it_is(tmp_path, metadata):
+    save_file(Encoder(4, 2).state_dict(), tmp_path / "other.safetensors", metadata=metadata)
+    said = (metadata or {}).get("network")
+    with pytest.raises(InputError, match=f"other.safetensors is no in_domain encoder.*says network {said!r}, base"):
+        load_extractor("in_domain", str(tmp_path / "other.safetensors"), 1)
+
+
+def test_an_encoder_whose_layers_are_not_what_its_metadata_says_is_refused(tmp_path):
+    metadata = {"network": "in_domain", "base_channels": "4"}
+    save_file(Encoder(4, 2).state_dict(), tmp_path / "odd.safetensors", metadata=metadata)
+    with pytest.raises(InputError, match=r"is no in_domain: features.0.0.\w+ is \(2,.*, not \(4,"):
+        load_extractor("in_domain", str(tmp_path / "odd.safetensors"), 1)

@@ -1,0 +1,76 @@
+import pytest
+import torch
+from torch import nn
+
+from medgan.models.vae import VariationalNet
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    network = VariationalNet(base_channels=4)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+def test_in_training_the_latent_is_drawn_for_each_image_anew(network):
+    source = torch.randn(1, 1, 32, 32).expand(2, -1, -1, -1)
+    one, other = network.train()(source)
+    assert not torch.allclose(one, other, atol=1e-4)
+    torch.manual_seed(3)
+    first = network(source)
+    torch.manual_seed(3)
+    assert torch.equal(first, network(source))
+
+
+def test_in_evaluation_it_is_the_mean_and_nothing_is_drawn(network):
+    source = torch.randn(2, 1, 32, 48)
+    torch.manual_seed(3)
+    drawn = torch.rand(2)
+    torch.manual_seed(3)
+    mean, _, output = network.eval()(source, with_latent=True)
+    assert torch.equal(torch.rand(2), drawn), "the random state is as before"
+    assert torch.equal(output, network.last(network.decoder(mean)))
+    assert torch.equal(network(source), output)
+
+
+def test_what_it_says_about_its_latent_is_of_the_same_pass(network):
+    entering = []
+    network.decoder.register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0]))
+    source = torch.randn(2, 1, 32, 48)
+    torch.manual_seed(3)
+    mean, log_variance, output = network.train()(source, with_latent=True)
+    assert mean.shape == log_variance.shape == (2, 4, 2, 3)
+    assert len(entering) == 1
+    torch.manual_seed(3)
+    noise = torch.randn_like(mean)
+    torch.testing.assert_close(entering[0], mean + (log_variance / 2).exp() * noise)
+    torch.manual_seed(3)
+    assert torch.equal(network(source), output), "asking for the latent changes nothing"
+
+
+def test_the_latents_spread_is_what_the_log_variance_says(network):
+    entering = []
+    network.decoder.register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0].detach()))
+    source = torch.randn(1, 1, 16, 16).expand(4000, -1, -1, -1)
+    with torch.no_grad():
+        mean, log_variance, _ = network.train()(source, with_latent=True)
+    torch.testing.assert_close(entering[0].mean(dim=0), mean[0], atol=0.15, rtol=0.1)
+    torch.testing.assert_close(entering[0].var(dim=0), log_variance[0].exp(), atol=0.05, rtol=0.15)
+
+
+def test_gradients_of_the_latent_reach_the_encoder_and_leave_the_decoder_alone(network):
+    mean, log_variance, _ = network(torch.randn(2, 1, 32, 32), with_latent=True)
+    (mean.square().sum() + log_variance.square().sum()).backward()
+    assert all(parameter.grad is None for parameter in (*network.decoder.parameters(), *network.last.parameters()))
+    kernels = [parameter for parameter in network.encoder.parameters() if parameter.ndim > 1]
+    assert all(kernel.grad.any() for kernel in kernels)
+
+
+def test_widths_double_down_to_a_latent_as_wide_as_the_first_layer():
+    with torch.device("meta"):
+        network = VariationalNet()
+    assert [layer[0].out_channels for layer in network.encoder] == [64, 128, 256, 512]
+    assert (network.mean.out_channels, network.log_variance.out_channels) == (64, 64)
+    assert [layer[0].in_channels for layer in (*network.decoder, network.last)] == [64, 512, 256, 128]

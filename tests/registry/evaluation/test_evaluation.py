@@ -1,0 +1,142 @@
+"""`medgan evaluate` on real phantoms and a real MLflow store: what it measures, keeps and shows."""
+
+import csv
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from rich.console import Console
+
+from medgan.data.dataset import PreparedDataset
+from medgan.inference.saved_model import read_manifest
+from medgan.metrics.validation_metrics import overall_means
+from medgan.registry import evaluation
+from medgan.registry.evaluation import Evaluation, dataset_for_model, measure_model, refuse_seen, refuse_unfit
+from medgan.workflows.evaluate import EvaluateRequest, evaluate_model
+
+
+@pytest.fixture(scope="module")
+def evaluated(registered, dicom, place, model_name):
+    """The evaluation of the registered model on the DICOM it was trained on, and what the terminal said."""
+    said = io.StringIO()
+    request = EvaluateRequest(f"models:/{model_name}/1", str(dicom), place)
+    return evaluate_model(request, Console(file=said, width=120)), said.getvalue()
+
+
+@pytest.fixture
+def files(evaluated, dataset, place, model_name):
+    return place.output / "evaluations" / f"{model_name}-1-{dataset.digest[:12]}"
+
+
+def test_it_measures_what_the_training_measured(evaluated, trained, dataset):
+    measured, _ = evaluated
+    assert measured.patients == {patient: pytest.approx(values, rel=1e-5) for patient, values in trained.items()}
+    assert set(measured.patients) == set(dataset.manifest.hashes("test"))
+    assert sum(measured.slices.values()) == len(dataset.slices("test"))
+    assert (measured.task, measured.data_digest, measured.version) == ("pet2ct", dataset.digest, "1")
+    assert measured.latency_ms > 0 and 0.05 < measured.memory_gb < 20 and measured.device.startswith(("cpu", "NVIDIA"))
+    assert measured.pretrained, "no extractor was used, so none was random"
+
+
+def test_images_that_were_prepared_for_the_training_are_not_prepared_twice(evaluated, dataset, place):
+    assert [path.parent for path in place.datasets.glob("*/dataset.json")] == [dataset.folder]
+
+
+def test_it_is_the_same_after_json(evaluated):
+    measured, _ = evaluated
+    assert Evaluation.model_validate_json(measured.model_dump_json()) == measured
+    perfect = measured.model_copy(update={"patients": {"a": {"psnr": float("inf")}}})
+    assert Evaluation.model_validate_json(perfect.model_dump_json()) == perfect
+
+
+def test_the_csv_holds_every_metric_of_every_patient(evaluated, files):
+    measured, _ = evaluated
+    rows = list(csv.DictReader((files / "patients.csv").open()))
+    assert {row["patient"] for row in rows} == set(measured.patients)
+    for row in rows:
+        values = measured.patients[row["patient"]]
+        assert int(row["slices"]) == measured.slices[row["patient"]]
+        assert {name: float(cell) for name, cell in row.items() if cell and name in values} == values
+
+
+def test_there_are_pictures_of_the_best_the_median_and_the_worst(evaluated, files):
+    for name in ("best", "median", "worst"):
+        assert (files / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_terminal_shows_patients_mean_spread_and_where_the_files_are(evaluated, files, place):
+    measured, said = evaluated
+    lines = said.splitlines()
+    best = max(measured.patients, key=lambda patient: measured.patients[patient]["ssim"])
+    rows = [line.split() for line in lines if line.split()[:1] and line.split()[0] in {*measured.patients, "mean"}]
+    assert rows[0][0] == best and rows[-1][0] == "mean"
+    assert float(rows[-1][1]) == pytest.approx(overall_means(measured.patients)["ssim"], rel=1e-3)
+    assert "ssim" in said and "psnr (dB)" in said and "mae_hu_body" in said
+    assert f"Files: {files}" in lines
+    assert "Synthetic images, for research only; not for diagnosis." in lines
+
+
+def test_mlflow_keeps_it_with_the_version(evaluated, dataset, place, model_name):
+    measured, _ = evaluated
+    client, short = MlflowClient(tracking_uri=place.tracking_uri), dataset.digest[:12]
+    version = client.get_model_version(model_name, "1")
+    kept = {Path(one.path).name for one in client.list_artifacts(version.run_id, f"evaluation/{short}")}
+    assert kept == {"evaluation.json", "patients.csv", "best.png", "median.png", "worst.png"}
+    mean = overall_means(measured.patients)["ssim"]
+    assert version.tags[f"medgan.registry.evaluation.{short}.ssim"] == f"{mean:.5g}"
+    assert version.tags[f"medgan.registry.evaluation.{short}.patients"] == "2"
+
+
+def test_the_version_says_on_whom_it_was_trained_and_has_a_card(registered, dataset):
+    manifest = read_manifest(registered)
+    assert manifest.training_patients == dataset.manifest.hashes("train")
+    assert manifest.validation_patients == dataset.manifest.hashes("validation")
+    assert manifest.key_id == dataset.manifest.key_id != ""
+    assert "for research only; not for diagnosis" in (registered / "card.md").read_text()
+
+
+def test_the_test_set_is_known_by_its_patients_and_arrays_alone(dataset):
+    patients = dataset.manifest.patients
+    fewer = [one for one in patients if one.role != "train"]
+    other = [one.model_copy(update={"sha256": {"source.npy": "0"}}) if one.role == "test" else one for one in patients]
+    ours, same, changed = (
+        evaluation.test_set_of(PreparedDataset(dataset.folder, dataset.manifest.model_copy(update={"patients": some})))
+        for some in (patients, fewer[::-1], other)
+    )
+    assert ours == same != changed
+
+
+def test_images_on_another_grid_are_prepared_on_the_models(dicom, registered, dataset, place):
+    other = read_manifest(registered).model_copy(update={"spacing_mm": 12.5, "source_window": (0.0, 5.0)})
+    made = dataset_for_model(str(dicom), other, place=place, console=Console(quiet=True))
+    assert made.manifest.spacing_mm == 12.5 and made.folder != dataset.folder
+    refuse_unfit(other, made)
+    refuse_seen(other, made)
+
+
+def test_random_features_are_told_from_pretrained_ones_and_from_none(model, dataset, model_name):
+    config = read_manifest(model()).config
+    styled = config | {"loss": config["loss"] | {"lambda_style": 1.0}}
+    folder = model(config=styled | {"extractor": config["extractor"] | {"weights": "random"}})
+    assert not measure_model(folder, dataset, name=model_name, version="1").pretrained
+
+
+@pytest.mark.timeout(120)
+def test_the_command_prints_the_table_and_nothing_of_the_engines(evaluated, dataset, place, model_name):
+    command = [
+        "evaluate",
+        "--model",
+        f"models:/{model_name}/1",
+        "--data",
+        str(dataset.folder),
+        "--output",
+        str(place.output),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "medgan.cli.main", *command], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert "test patient" in done.stdout

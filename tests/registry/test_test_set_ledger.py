@@ -1,0 +1,81 @@
+"""The ledger on a real MLflow store, shared by real processes."""
+
+import subprocess
+import sys
+
+import pytest
+from mlflow import MlflowClient
+
+from medgan.errors import JobError
+from medgan.registry.test_set_ledger import enter
+
+PATIENTS, OTHERS = "a" * 64, "b" * 64
+ENTER_THREE = """
+import sys
+from medgan.registry.test_set_ledger import enter
+uri, name, test_set, mine = sys.argv[1:]
+for number in range(3):
+    enter(name, test_set=test_set, weights=f"{mine}{number}" * 16, version=str(number), uri=uri)
+"""
+
+
+def tried(name, *, test_set, uri):
+    """How many the model's tags name."""
+    tags = MlflowClient(tracking_uri=uri).get_registered_model(name).tags
+    return sum(key.startswith(f"medgan.tried.{test_set[:12]}.") for key in tags)
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    return f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def name(uri, request):
+    """A registered model of this test's own."""
+    return MlflowClient(tracking_uri=uri).create_registered_model(f"medgan-{request.node.name}").name
+
+
+def test_each_candidate_counts_once_whatever_its_version(uri, name):
+    entered = [("c" * 64, "1"), ("d" * 64, "2"), ("c" * 64, "1"), ("c" * 64, "3")]
+    counts = [enter(name, test_set=PATIENTS, weights=one, version=version, uri=uri) for one, version in entered]
+    assert counts == [1, 2, 2, 2] and tried(name, test_set=PATIENTS, uri=uri) == 2
+
+
+def test_each_test_set_has_its_own_count(uri, name):
+    assert enter(name, test_set=PATIENTS, weights="c" * 64, version="1", uri=uri) == 1
+    assert enter(name, test_set=OTHERS, weights="c" * 64, version="1", uri=uri) == 1
+    assert enter(name, test_set=OTHERS, weights="d" * 64, version="2", uri=uri) == 2
+    assert tried(name, test_set=PATIENTS, uri=uri) == 1
+
+
+def test_a_person_reads_the_version_first_tried_among_the_models_tags(uri, name):
+    client = MlflowClient(tracking_uri=uri)
+    client.set_registered_model_tag(name, "owner", "somebody")
+    for version in ("1", "3"):
+        enter(name, test_set=PATIENTS, weights="c" * 64, version=version, uri=uri)
+    tags = client.get_registered_model(name).tags
+    assert tags == {"owner": "somebody", "medgan.tried.aaaaaaaaaaaa.cccccccccccc": "version 1"}
+
+
+@pytest.mark.timeout(120)
+def test_processes_that_enter_at_the_same_time_lose_nothing(uri, name):
+    command = [sys.executable, "-c", ENTER_THREE, uri, name, PATIENTS]
+    both = [subprocess.Popen([*command, mine], stderr=subprocess.PIPE, text=True) for mine in "ef"]
+    assert [(one.communicate(timeout=100)[1], one.returncode)[1] for one in both] == [0, 0]
+    assert tried(name, test_set=PATIENTS, uri=uri) == 6
+
+
+def test_a_model_that_is_not_registered_is_told(uri):
+    with pytest.raises(
+        JobError, match="sqlite:.* does not tell which candidates of medgan-none were tried .*not found"
+    ):
+        enter("medgan-none", test_set=PATIENTS, weights="c" * 64, version="1", uri=uri)
+    with pytest.raises(JobError, match="does not tell which candidates of medgan-none were tried"):
+        enter("medgan-none", test_set=PATIENTS, weights="c" * 64, version="1", uri=uri)
+
+
+def test_a_server_that_is_away_is_told_within_seconds(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    with pytest.raises(JobError, match="http://127.0.0.1:9 does not tell which candidates"):
+        enter("medgan-away", test_set=PATIENTS, weights="c" * 64, version="1", uri="http://127.0.0.1:9")

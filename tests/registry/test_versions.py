@@ -1,0 +1,156 @@
+"""The registry on a real MLflow store: register, name, fetch, predict, refuse."""
+
+import socket
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+import medgan.inference
+from medgan.config import Config, with_values
+from medgan.errors import InputError, JobError
+from medgan.inference.saved_model import ModelManifest, load_translator, save_model
+from medgan.inference.translator import translate_slices
+from medgan.registry.versions import fetched, holder, point, reached, register, resolve, version_of_run
+from medgan.tracking.mlflow_runs import MlflowStudy
+from medgan.training.build_networks import build_generator
+
+NAME = "medgan-pet2ct-phantom"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store with one registered version; (uri, run id, model folder)."""
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    run = MlflowStudy(uri, "medgan/pet2ct-phantom", artifacts=folder / "artifacts", study="s", key="k").trial(0)
+    config = with_values(Config(), {"data.size": 32, "generator.base_channels": 4})
+    manifest = ModelManifest(
+        name=NAME,
+        task="pet2ct",
+        config=config.model_dump(mode="json"),
+        spacing_mm=5.0,
+        size=32,
+        source_window=(0.0, 10.0),
+        target_window=(-1000.0, 2000.0),
+        data_digest="d" * 64,
+    )
+    save_model(folder / "model", generator_state=build_generator(config).state_dict(), manifest=manifest)
+    register(
+        folder / "model",
+        name=NAME,
+        run_id=run.run_id,
+        uri=uri,
+        code=Path(medgan.inference.__file__).parent / "pyfunc.py",
+        tags={"test/ssim": 0.5},
+        description="for research only",
+    )
+    return uri, run.run_id, folder / "model"
+
+
+def test_a_run_is_registered_once_and_found_by_its_run(store):
+    uri, run_id, _ = store
+    assert version_of_run(NAME, run_id, uri=uri) == "1"
+    assert version_of_run(NAME, "0" * 32, uri=uri) is None
+
+
+def test_an_alias_names_a_version(store):
+    uri, _, _ = store
+    assert holder(NAME, "champion", uri=uri) is None
+    point(NAME, "champion", "1", uri=uri)
+    assert holder(NAME, "champion", uri=uri) == "1"
+
+
+def test_what_is_fetched_is_what_was_saved(store):
+    uri, _, folder = store
+    with fetched(f"models:/{NAME}/1", uri=uri) as (copy, name, version):
+        assert (name, version) == (NAME, "1")
+        assert (copy / "generator.safetensors").read_bytes() == (folder / "generator.safetensors").read_bytes()
+    assert not copy.exists()
+
+
+def test_the_registered_pyfunc_predicts_what_the_network_does(store):
+    uri, _, folder = store
+    mlflow.set_tracking_uri(uri)
+    slices = np.random.default_rng(0).uniform(0, 12, (3, 30, 40)).astype(np.float32)
+    predicted = mlflow.pyfunc.load_model(f"models:/{NAME}/1").predict(slices)
+    np.testing.assert_allclose(predicted, translate_slices(load_translator(folder), slices), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("medgan-pet2ct@champion", "expected models:/NAME@ALIAS or models:/NAME/VERSION; got 'medgan-pet2ct@champion'"),
+        ("models:/nothing", "expected models:/NAME@ALIAS"),
+        ("models:/other@champion", "no such model .*registered: medgan-pet2ct-phantom"),
+        (f"models:/{NAME}/7", "no such model"),
+        (f"models:/{NAME}@nobody", "no such model"),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused(store, model, message):
+    with pytest.raises(InputError, match=message), fetched(model, uri=store[0]):
+        pass
+
+
+def test_a_store_that_is_not_there_is_refused_and_not_made(tmp_path):
+    with (
+        pytest.raises(InputError, match="there is no MLflow store"),
+        fetched("models:/a@champion", uri=f"sqlite:///{tmp_path / 'mlflow.db'}"),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_version_has_a_signature_an_example_and_pinned_requirements(store):
+    uri, _, _ = store
+    mlflow.set_tracking_uri(uri)
+    information = mlflow.models.get_model_info(f"models:/{NAME}/1")
+    assert [one["tensor-spec"] for one in information.signature.inputs.to_dict()] == [
+        {"dtype": "float32", "shape": (-1, -1, -1)}
+    ]
+    assert [one.name for one in information.signature.params] == ["window"]
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}/1")
+    example = np.asarray(model.input_example)
+    assert len(example) == 2 and (example.min(), example.max()) == (0.0, 10.0)
+    assert model.predict(example.astype(np.float32)).shape == example.shape
+    lines = Path(mlflow.pyfunc.get_model_dependencies(f"models:/{NAME}/1")).read_text().split()
+    assert {"medgan", "torch", "numpy", "SimpleITK", "safetensors", "pydantic"} <= {
+        line.partition("==")[0] for line in lines
+    }
+    assert all("==" in line for line in lines), "every requirement is pinned"
+
+
+def test_another_programs_model_is_refused(store, tmp_path):
+    uri, run_id, _ = store
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("no model of ours")
+    (tmp_path / "code.py").write_text(
+        "import mlflow\n"
+        "class Other(mlflow.pyfunc.PythonModel):\n"
+        "    def predict(self, context, model_input: list[str], params=None):\n        return model_input\n"
+        "mlflow.models.set_model(Other())\n"
+    )
+    mlflow.set_tracking_uri(uri)
+    with mlflow.start_run(run_id=run_id):
+        mlflow.pyfunc.log_model(
+            name="other",
+            python_model=str(tmp_path / "code.py"),
+            artifacts={"model": str(tmp_path / "other")},
+            registered_model_name="other",
+            pip_requirements=[],
+        )
+    with (
+        pytest.raises(InputError, match="models:/other/1: expected a model that medgan registered; it holds no"),
+        fetched("models:/other/1", uri=uri),
+    ):
+        pass
+
+
+@pytest.mark.timeout(90)
+def test_a_store_that_is_away_is_told_in_one_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        away = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(JobError, match=f"{away}: .*nothing is half done, the same command again"), reached(away):
+            resolve("models:/medgan-pet2ct@champion", away)

@@ -1,0 +1,129 @@
+"""Statistics of a comparison by hand: means, both spreads, the paired test, Holm, and what counts where runs failed."""
+
+import numpy as np
+import pytest
+
+from medgan.errors import InputError
+from medgan.report.comparison_statistics import (
+    MethodResults,
+    Results,
+    Run,
+    differences,
+    goodness,
+    holm,
+    score,
+    smallest_p,
+    two_sided,
+)
+
+
+def run(seed, *values, metric="ssim"):
+    return Run(seed, {f"patient{place}": {metric: value} for place, value in enumerate(values)})
+
+
+def compared(*methods, reference="medgan"):
+    names = tuple(method.name for method in methods)
+    return Results("PET -> CT", {}, {"Table I": names}, {method.name: method for method in methods}, reference)
+
+
+def test_a_score_is_the_mean_over_patients_of_the_mean_over_seeds_with_both_spreads():
+    found = score(MethodResults("medgan", (run(0, 0.5, 0.7), run(1, 0.7, 0.9))), "ssim")
+    assert found.mean == pytest.approx(0.7)
+    assert found.over_seeds == pytest.approx(np.std([0.6, 0.8], ddof=1)), "of the seeds' means over patients"
+    assert found.over_patients == pytest.approx(np.std([0.6, 0.8], ddof=1)), "of the patients' means over seeds"
+
+
+def test_the_two_spreads_are_not_taken_for_each_other():
+    found = score(MethodResults("medgan", (run(0, 0.1, 0.9), run(1, 0.1, 0.9))), "ssim")
+    assert found.over_seeds == 0
+    assert found.over_patients == pytest.approx(0.8 / 2**0.5)
+
+
+def test_one_seed_and_one_patient_have_no_spread():
+    assert score(MethodResults("medgan", (run(0, 0.5),)), "ssim") == (0.5, None, None)
+
+
+def test_a_failed_run_does_not_count_and_a_method_of_failed_runs_has_no_score():
+    failed = Run(1, None, "diverged: not finite")
+    assert score(MethodResults("pan", (run(0, 0.5), failed)), "ssim").mean == 0.5
+    assert score(MethodResults("pan", (failed,)), "ssim") is None
+    assert MethodResults("pan", (run(0, 0.5), failed, failed)).failures == "2 diverged: not finite"
+
+
+def test_a_metric_that_a_patient_lacks_is_left_out_for_this_patient():
+    runs = tuple(Run(seed, {"a": {"ssim": 0.5 + seed / 10}, "b": {"psnr": 20.0}}) for seed in range(2))
+    assert score(MethodResults("medgan", runs), "ssim").mean == pytest.approx(0.55)
+    assert score(MethodResults("medgan", runs), "vif") is None
+
+
+def test_holm_by_hand():
+    # 3 x 0.01, 2 x 0.02, and 0.03 raised to what came before
+    assert holm({"c": 0.03, "a": 0.01, "b": 0.02}) == {"a": 0.03, "b": 0.04, "c": 0.04}
+    assert holm({"a": 0.5, "b": 0.6}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("gains", "p"),
+    [
+        ([1.0, 2.0, 3.0], 2 / 8),  # one of 8 patterns reaches the sum of 6, one its opposite
+        ([-1.0, -2.0, -3.0], 2 / 8),
+        ([-1.0, 2.0, 3.0], 4 / 8),  # 6 and 4 reach 4, and both opposites
+        ([1.0, -1.0], 1.0),
+        ([0.0, 0.0, 0.0], 1.0),
+    ],
+)
+def test_the_two_sided_sign_flip_by_hand(gains, p):
+    assert two_sided(np.array(gains)) == p
+
+
+def test_the_smallest_p_is_what_a_gain_of_every_patient_shows():
+    assert smallest_p(6) == two_sided(np.full(6, 0.1)) == 2 / 64
+    assert smallest_p(1) == 1
+
+
+def test_every_other_row_is_tested_against_the_reference_and_adjusted_for_the_rows():
+    medgan = MethodResults("medgan", (run(0, 0.5, 0.6, 0.7),))
+    worse, mixed = MethodResults("cgan", (run(0, 0.4, 0.5, 0.6),)), MethodResults("pan", (run(0, 0.6, 0.4, 0.4),))
+    found = differences(compared(medgan, worse, mixed), "Table I", "ssim")
+    assert list(found) == ["cgan", "pan"]
+    assert found["cgan"] == (0.25, 0.5, 3)
+    assert found["pan"].p == 0.5  # sums of +-0.1 +-0.2 +-0.3: 0.6 and 0.4 reach 0.4
+    assert found["pan"].adjusted == 0.5
+
+
+def test_differences_are_of_the_averages_over_the_seeds_and_paired_by_patient():
+    ours = MethodResults("medgan", (run(0, 0.5, 0.1), run(1, 0.7, 0.3)))
+    theirs = MethodResults("cgan", (Run(0, {"patient1": {"ssim": 0.2}, "patient0": {"ssim": 0.6}}),))
+    assert differences(compared(ours, theirs), "Table I", "ssim")["cgan"].p == 1.0, "they are equal, patient by patient"
+
+
+def test_a_bias_is_compared_by_its_absolute_value_patient_by_patient():
+    centered = MethodResults("medgan", (run(0, -1.0, 1.0, metric="bias_hu"),))
+    shifted = MethodResults("cgan", (run(0, -30.0, 30.0, metric="bias_hu"),))
+    assert score(shifted, "bias_hu").mean == 0.0, "the figure keeps its sign"
+    assert goodness(shifted, "bias_hu") == {"patient0": -30.0, "patient1": -30.0}
+    assert differences(compared(centered, shifted), "Table I", "bias_hu")["cgan"].p == 0.5
+
+
+def test_less_is_better_of_an_error():
+    assert goodness(MethodResults("medgan", (run(0, 3.0, metric="mse"),)), "mse") == {"patient0": -3.0}
+
+
+def test_nothing_is_tested_where_the_reference_failed_or_is_not_in_the_table():
+    failed, other = MethodResults("medgan", (Run(0, None, "diverged"),)), MethodResults("cgan", (run(0, 0.5),))
+    assert differences(compared(failed, other), "Table I", "ssim") == {}
+    assert differences(compared(other), "Table I", "ssim") == {}
+    assert "cgan" not in differences(compared(MethodResults("medgan", (run(0, 0.5),)), failed), "Table I", "ssim")
+
+
+def test_a_table_of_a_method_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match=r"Table II: expected methods of medgan; got 'pan'"):
+        Results("PET -> CT", {}, {"Table II": ("pan",)}, {"medgan": MethodResults("medgan", (run(0, 0.5),))})
+
+
+def test_runs_on_different_patients_are_refused():
+    with pytest.raises(
+        InputError, match=r"cgan, seed 3: expected the same 2 test patients in all runs; got 1, of which 1 are the same"
+    ):
+        compared(MethodResults("medgan", (run(0, 0.5, 0.6),)), MethodResults("cgan", (run(3, 0.5),)))

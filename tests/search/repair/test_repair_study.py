@@ -1,0 +1,82 @@
+"""The doctor on a study as a whole: sound, broken everywhere, held by a driver, or refused."""
+
+import subprocess
+import sys
+
+import optuna
+import pytest
+from sqlalchemy import create_engine
+
+from medgan.errors import InputError
+from medgan.paths import find_place
+from medgan.search.consistency import open_stores
+from medgan.search.lease import LEASES, is_expired, leased
+from medgan.search.repair import examine, repair
+from medgan.search.study import state_of
+from medgan.tracking.store import STATE_TAG
+from medgan.training.checkpoint import BEST, LAST
+
+
+def test_nothing_is_said_of_a_study_on_which_everything_agrees(there, said_by):
+    assert said_by(examine, there) == (0, [])
+    assert said_by(repair, there) == (0, [])
+
+
+def test_everything_broken_at_once_is_mended_at_once(there, expect_mended, tracked, write):
+    there.study.ask(there.space)
+    there.study.enqueue_trial({}, user_attrs={"root": 3, "retry_of": 3})
+    there.client.delete_run(there.run(2).run_id)
+    with tracked(there.place, there.study) as tracking:
+        tracking.trial(3)
+        tracking.trial(12)
+    write(there.folder(12), LAST, BEST)
+    write(there.folder(2), LAST)
+    expect_mended(
+        there, "trial 3: attempt 4 runs", "trial 2: diverged in the study", "trial 12: MLflow", "trial 12: has"
+    )
+
+
+def test_a_dead_drivers_lease_is_given_back(there, expect_mended):
+    die = "from medgan.search.lease import leased; import os, sys\nwith leased(sys.argv[1], 's'): os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", die, there.place.study_uri], timeout=120).returncode == 9
+    assert is_expired(there.place.study_uri, "s")
+    expect_mended(there, "study: held by a driver that is dead, should be held by nobody")
+    assert not is_expired(there.place.study_uri, "s")
+    with create_engine(there.place.study_uri).connect() as connection:
+        assert connection.execute(LEASES.select()).all() == []
+
+
+def test_while_a_driver_runs_it_what_is_going_on_is_no_disagreement_and_repair_is_refused(there, said_by):
+    there.study.ask(there.space)
+    (there.folder(3) / "last.part").write_bytes(b"half")
+    for first_attempt in (3, "study"):
+        there.client.update_run(there.run(first_attempt).run_id, status="RUNNING")
+    there.client.set_tag(there.run(3).run_id, STATE_TAG, "running")
+    with leased(there.place.study_uri, "s"):
+        num_found, lines = said_by(examine, there)
+        assert (num_found, len(lines)) == (0, 1)
+        assert "study s is being run by process" in lines[0]
+        with pytest.raises(InputError, match="study s: already run by process"):
+            repair(there.stores, print)
+    assert state_of(there.study.trials[4]) == "running"
+
+
+def test_a_study_that_is_not_there_is_refused_and_those_that_are_named(there):
+    with pytest.raises(InputError, match="study t: expected one of s"):
+        open_stores("t", there.place)
+
+
+def test_stores_that_are_not_there_are_refused_and_not_made(there, tmp_path):
+    nowhere = find_place(tmp_path / "nowhere", tracking_uri=there.place.tracking_uri)
+    with pytest.raises(InputError, match="--study-uri sqlite:.*there is no such database"):
+        open_stores("s", nowhere)
+    untracked = find_place(there.place.output, tracking_uri=f"sqlite:///{tmp_path / 'other.db'}")
+    with pytest.raises(InputError, match="--tracking-uri sqlite:.*there is no such store"):
+        open_stores("s", untracked)
+    assert [path.name for path in tmp_path.iterdir()] == ["output"]
+
+
+def test_a_study_of_somebody_else_in_the_same_database_is_refused(there):
+    optuna.create_study(storage=there.study._storage, study_name="foreign")
+    with pytest.raises(InputError, match="study foreign: expected a study of medgan; it has no attribute 'key'"):
+        open_stores("foreign", there.place)

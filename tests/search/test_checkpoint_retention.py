@@ -1,0 +1,111 @@
+"""Which checkpoints a study keeps."""
+
+from pathlib import Path
+
+import pytest
+
+from medgan.config import Config
+from medgan.distributed.worker_group import Resources
+from medgan.search.checkpoint_retention import Retention
+from medgan.search.objectives import Goal
+from medgan.search.space import Checkpoints
+from medgan.search.study import Identity, fail, open_study, recover
+from medgan.search.trial import Assignment
+from medgan.training.checkpoint import BEST, LAST
+
+SSIM, PARAMETERS = Goal("val/ssim", "max"), Goal("cost/parameters", "min")
+
+
+@pytest.fixture
+def assignment(tmp_path):
+    def made(first_attempt):
+        folder = tmp_path / f"{first_attempt:04d}"
+        folder.mkdir()
+        for name in (LAST, BEST):
+            (folder / name).write_bytes(b"w" * 1000)
+        return Assignment(first_attempt, first_attempt, Config(), (SSIM,), "data", str(folder), Resources(2), "scratch")
+
+    return made
+
+
+@pytest.fixture
+def study(tmp_path):
+    return open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", Identity("pet2ct", "a", "b"))
+
+
+def finish(study, *values):
+    trial = study.ask({})
+    trial.set_user_attr("metrics", {"val/ssim": values[0]})
+    study.tell(trial.number, list(values))
+
+
+def left(trials, name):
+    return [(Path(trial.folder) / name).exists() for trial in trials]
+
+
+def test_the_best_few_keep_their_generator_and_running_trials_everything(assignment, study, tmp_path):
+    retention, trials = (
+        Retention(study, tmp_path, Checkpoints(keep=2)),
+        [assignment(first_attempt) for first_attempt in range(5)],
+    )
+    for trial, value in zip(trials[:4], (0.4, 0.6, 0.3, 0.5), strict=True):
+        finish(study, value)
+        retention.ended(trial.first_attempt)
+    assert left(trials, BEST) == [False, True, False, True, True]
+    assert left(trials, LAST) == [False, False, False, False, True]
+
+
+def test_the_front_of_several_goals_stays_whatever_the_number(assignment, tmp_path):
+    goals = (SSIM, PARAMETERS)
+    several = open_study(f"sqlite:///{tmp_path / 'several.db'}", "s", Identity("pet2ct", "a", "b"), goals=goals)
+    retention, trials = (
+        Retention(several, tmp_path, Checkpoints(keep=1)),
+        [assignment(first_attempt) for first_attempt in range(4)],
+    )
+    for trial, values in zip(trials, ((0.4, 1.0), (0.6, 3.0), (0.3, 2.0), (0.5, 2.0)), strict=True):
+        finish(several, *values)
+        retention.ended(trial.first_attempt)
+    assert left(trials, BEST) == [True, True, False, True]
+
+
+def test_beyond_the_bytes_allowed_the_worst_go_first_and_the_best_never(assignment, study, tmp_path):
+    said = []
+    rules = Checkpoints(keep=3, max_gb=25e-7)  # two generators and what runs
+    retention = Retention(study, tmp_path / "checkpoints", rules, said.append)
+    (tmp_path / "checkpoints").mkdir()
+    trials = [assignment(first_attempt) for first_attempt in range(3)]
+    for trial in trials:
+        Path(trial.folder).rename(tmp_path / "checkpoints" / Path(trial.folder).name)
+    for trial, value in zip(trials, (0.4, 0.6, 0.5), strict=True):
+        finish(study, value)
+        retention.ended(trial.first_attempt)
+    assert [(tmp_path / "checkpoints" / f"{first_attempt:04d}" / BEST).exists() for first_attempt in range(3)] == [
+        False,
+        True,
+        True,
+    ]
+    retention.rules = Checkpoints(keep=3, max_gb=1e-7)
+    retention.ended(2)
+    assert [(tmp_path / "checkpoints" / f"{first_attempt:04d}" / BEST).exists() for first_attempt in range(3)] == [
+        False,
+        True,
+        False,
+    ]
+    assert said == ["checkpoints: more than 2.5e-06 GB although only the best and running ones stay"], "once"
+
+
+def test_an_interrupted_trial_keeps_its_checkpoint(assignment, study, tmp_path):
+    study.ask({})
+    recover(study)
+    trial = assignment(0)
+    Retention(study, tmp_path, Checkpoints()).ended(0)
+    assert left([trial], LAST) == [True]
+
+
+def test_a_diverged_trial_never_becomes_one_that_is_kept(assignment, study, tmp_path):
+    trials = [assignment(0), assignment(1)]
+    finish(study, 0.4)
+    number = study.ask({}).number
+    fail(study, study.trials[number], "diverged", "nan")
+    Retention(study, tmp_path, Checkpoints()).ended(1)
+    assert left(trials, BEST) == [True, False]

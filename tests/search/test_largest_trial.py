@@ -1,0 +1,86 @@
+"""The trial of a space that needs the most memory, and the refusal of one that does not fit."""
+
+import pytest
+
+from medgan.config import with_values
+from medgan.errors import InputError
+from medgan.presets.medgan import medgan
+from medgan.search.largest_trial import CERTAINLY, largest, refuse_what_has_no_memory
+from medgan.search.parameters import Move
+from medgan.search.space import Space
+from medgan.training.memory_estimate import estimate
+
+BASE = with_values(
+    medgan(),
+    {
+        "data.size": 64,
+        "generator.base_channels": 4,
+        "generator.num_blocks": 1,
+        "discriminator.base_channels": 16,
+        "extractor.weights": "random",
+        "loss.style_blocks": [1],
+        "loss.content_blocks": [1],
+        "train.batch_size": 2,
+    },
+)
+
+
+def found(**moves):
+    space = Space(search={name.replace("__", "."): Move(**move) for name, move in moves.items()})
+    return largest(space, BASE)
+
+
+def test_more_blocks_and_channels_are_the_largest():
+    trial = found(generator__num_blocks={"int": (1, 3)}, generator__base_channels={"choice": (8, 4)})
+    assert trial.values == {"generator.num_blocks": 3, "generator.base_channels": 8}
+    assert str(trial) == "generator.num_blocks=3, generator.base_channels=8"
+    assert trial.estimate == estimate(trial.config)
+
+
+def test_the_last_of_choices_is_not_taken_for_the_largest():
+    norms, blocks = ("batch", "instance", "none"), ("double", "u")
+    trial = found(generator__norm={"choice": norms}, generator__block={"choice": blocks})
+    needs = {
+        block: estimate(with_values(BASE, {"generator.block": block, "generator.norm": trial.values["generator.norm"]}))
+        for block in blocks
+    }
+    assert trial.estimate == max(needs.values(), key=lambda one: one.bytes_per_worker)
+    assert trial.values["generator.norm"] != "none"
+
+
+def test_a_setting_that_keeps_another_from_moving_is_tried_below_its_largest():
+    trial = found(
+        generator__num_blocks={"int": (1, 2)},
+        generator__base_channels={"int": (4, 64), "when": "generator.num_blocks < 2"},
+    )
+    assert trial.values == {"generator.num_blocks": 1, "generator.base_channels": 64}
+
+
+def test_learning_rates_and_weights_are_no_sizes():
+    trial = found(optim__generator_lr={"log": (1e-5, 1e-3)}, loss__lambda_style={"log": (1e-5, 1e-3)})
+    assert (trial.values, str(trial)) == ({}, "as every trial")
+
+
+def test_values_that_do_not_go_together_are_passed_over():
+    networks, chain = ("casnet", "resnet"), (1, 9)  # casnet chains 8 blocks at most
+    trial = found(generator__network={"choice": networks}, generator__num_blocks={"int": chain})
+    assert trial.values == {"generator.network": "resnet", "generator.num_blocks": 9}
+
+
+def test_what_fits_is_let_through():
+    trial = found(generator__num_blocks={"int": (1, 3)})
+    refuse_what_has_no_memory(trial, trial.estimate.bytes_per_worker, workers=2, device="gpu")
+    refuse_what_has_no_memory(trial, 2 * trial.estimate.bytes_per_worker, workers=2, device="cpu")
+
+
+@pytest.mark.parametrize(("device", "factor"), [("gpu", 1), ("cpu", 2)])
+def test_what_does_not_fit_is_refused_with_its_settings_and_a_way_out(device, factor):
+    trial = found(generator__num_blocks={"int": (1, 3)})
+    available = int(factor * trial.estimate.bytes_per_worker / CERTAINLY) - factor
+    with pytest.raises(
+        InputError,
+        match=r"^memory: expected at most \S+ GB a worker; the largest trial needs about \S+ GB "
+        r"\(generator.num_blocks=3\); take a smaller train.batch_size, data.size, generator.num_blocks, "
+        r"or train.precision=bfloat16$",
+    ):
+        refuse_what_has_no_memory(trial, available, workers=2, device=device)

@@ -1,0 +1,300 @@
+"""What a search writes down of each trial."""
+
+import json
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medgan.config import Config, validated
+from medgan.distributed.worker_group import Resources
+from medgan.provenance import job_facts
+from medgan.search.mlflow_sync import Recorder
+from medgan.search.objectives import Goal
+from medgan.search.study import Identity, fail, open_study
+from medgan.search.trial import Assignment
+from medgan.tasks import TASKS
+from medgan.tracking import outage
+from medgan.tracking.mlflow_runs import MlflowStudy, now_ms
+from medgan.tracking.store import read_run
+from medgan.training.checkpoint import PICTURES
+
+
+class Memory:
+    """A tracker that remembers."""
+
+    def __init__(self):
+        self.said = []
+        self.files = {}
+
+    def params(self, values, moved=None):
+        self.said.append(("params", dict(values), moved))
+
+    def tags(self, values):
+        self.said.append(("tags", dict(values)))
+
+    def metrics(self, values, step, heard_ms=None):
+        told = {name: value for name, value in values.items() if not name.startswith("system/")}
+        self.said.append(("metrics", told, step))
+        self.system = values.keys() - told.keys()
+
+    def artifact(self, path, folder=""):
+        self.files[Path(path).name] = Path(path).read_bytes()
+        self.said.append(("artifact", Path(path).name, folder))
+
+    def finish(self, status, heard_ms=None):
+        self.said.append(("finish", status))
+
+    def opened(self, first_attempt, tags, began_ms):
+        self.tags(tags)
+        return self
+
+
+@pytest.fixture
+def assignment(tmp_path):
+    def made(first_attempt, metric="val/ssim", mode="max"):
+        folder = tmp_path / f"{first_attempt:04d}"
+        folder.mkdir()
+        return Assignment(
+            first_attempt,
+            first_attempt,
+            Config(),
+            (Goal(metric, mode),),
+            "data",
+            str(folder),
+            Resources(2, 3),
+            "scratch",
+        )
+
+    return made
+
+
+@pytest.fixture
+def study(tmp_path):
+    return open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", Identity("pet2ct", "a", "b"), seed=0)
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return job_facts(data_digest="d" * 64, split_digest="5" * 64)
+
+
+@pytest.fixture
+def recorder(study, facts):
+    """Makes one, of runs that a function opens."""
+    common = {"study": study, "task": TASKS["pet2ct"], "facts": facts, "told": lambda first_attempt: None, "say": print}
+    return lambda open_run, **other: Recorder(open_run, **(common | other))
+
+
+def epoch_of(value, number=1):
+    metrics = {"val/ssim": value}
+    return {"state": "running", "objective": value, "values": [value], "metrics": metrics, "epoch": number}
+
+
+def test_a_trial_is_told_in_order_with_its_origin_pictures_and_an_honest_state(assignment, study, recorder):
+    tracker, trial = Memory(), assignment(study.ask({}).number)
+    arrays = {name: np.zeros((2, 8, 8), np.float32) for name in ("source", "output", "target")}
+    np.savez(Path(trial.folder) / PICTURES, **arrays, titles=np.array(["patient aa slice 1", "patient aa slice 2"]))
+    listening = recorder(tracker.opened)
+    listening.machine.ticks = 0, 0  # of long ago: during a test not one of the kernel's ticks may pass
+    listening.started(trial)
+    listening.epoch(trial, epoch_of(0.5))
+    listening.ended(trial, {"state": "pruned", "reason": ""})
+    assert listening.close(60)
+    told = ["tags", "params", "artifact", "artifact", "metrics", "tags", "artifact", "finish"]
+    assert [entry[0] for entry in tracker.said] == told
+    assert tracker.said[0][1]["medgan.state"] == "running"
+    assert tracker.said[1][1]["generator.num_blocks"] == 1
+    assert [entry[1:] for entry in tracker.said if entry[0] == "artifact"] == [
+        ("config.json", ""),
+        ("provenance.json", ""),
+        ("validation.png", "pictures"),
+    ]
+    assert tracker.said[4] == ("metrics", {"val/ssim": 0.5, "val/best_ssim": 0.5}, 1)
+    assert "system/cpu_utilization_percentage" in tracker.system
+    assert tracker.said[5][1] == {"medgan.state": "pruned", "medgan.reason": "-"}
+    assert tracker.said[7] == ("finish", "FINISHED")
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        ("complete", "FINISHED"),
+        ("diverged", "FAILED"),
+        ("out_of_memory", "FAILED"),
+        ("infrastructure", "KILLED"),
+        ("interrupted", "KILLED"),
+        ("budget", "KILLED"),
+    ],
+)
+def test_the_store_is_told_in_its_own_words_how_a_trial_ended(assignment, study, recorder, state, status):
+    tracker, trial = Memory(), assignment(study.ask({}).number)
+    listening = recorder(tracker.opened)
+    listening.started(trial)
+    listening.ended(trial, {"state": state, "reason": "why"})
+    assert listening.close(60)
+    assert tracker.said[-2:] == [("tags", {"medgan.state": state, "medgan.reason": "why"}), ("finish", status)]
+
+
+def test_the_best_value_so_far_is_the_first_goal_s_in_its_own_direction(assignment, study, recorder):
+    tracker, trial = Memory(), assignment(study.ask({}).number, "val/mae_hu", "min")
+    listening = recorder(tracker.opened)
+    listening.started(trial)
+    result = {"objective": -80.0, "values": [80.0], "metrics": {"val/mae_hu": 95.0}, "epoch": 4}
+    listening.epoch(trial, {"state": "running", **result})
+    assert listening.close(60)
+    assert tracker.said[-1] == ("metrics", {"val/mae_hu": 95.0, "val/best_mae_hu": 80.0}, 4)
+
+
+def test_a_trial_s_run_carries_its_settings_and_what_made_it(assignment, study, recorder, facts):
+    tracker, trial = Memory(), assignment(study.ask({}).number)
+    listening = recorder(tracker.opened)
+    listening.started(trial)
+    assert listening.close(60)
+    assert validated(json.loads(tracker.files["config.json"])) == trial.config
+    kept = json.loads(tracker.files["provenance.json"])
+    assert {section: kept[section] for section in facts} == facts
+    assert kept["run"] == {"workers": 2, "threads": 3, "device": "cpu", "seed": 0}
+    assert kept["trial"] == {"number": 0, "root": 0, "attempt": 1}
+    tags = tracker.said[0][1]
+    assert (tags["medgan.split_digest"], tags["medgan.workers"]) == ("5" * 64, 2)
+    assert "medgan.retry_of" not in tags
+
+
+def test_a_repeated_trial_says_which_attempt_it_is_and_which_one_it_repeats(assignment, study, recorder):
+    tracker = Memory()
+    for number in range(2):
+        study.ask({})
+        fail(study, study.trials[number], "infrastructure", "lost")
+    study.ask({})
+    listening = recorder(tracker.opened)
+    listening.started(replace(assignment(0), number=2))
+    assert listening.close(60)
+    tags = tracker.said[0][1]
+    assert (tags["medgan.trial"], tags["medgan.attempt"], tags["medgan.retry_of"]) == (2, 3, 1)
+    kept = json.loads(tracker.files["provenance.json"])["trial"]
+    assert kept == {"number": 2, "root": 0, "attempt": 3, "retry_of": 1}
+
+
+def test_what_a_search_tells_a_real_store_is_read_back(assignment, study, recorder, tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    tracking = MlflowStudy(uri, "medgan/pet2ct", artifacts=tmp_path / "artifacts", study="s", key="k")
+    trial = assignment(study.ask({}).number)
+    listening = recorder(tracking.trial)
+    listening.started(trial)
+    for number, value in ((1, 0.1 + 0.2), (2, float("nan"))):
+        listening.epoch(trial, epoch_of(value, number))
+    assert listening.close(60)
+    run = read_run(uri, tracking.trial(0).run_id)
+    assert validated(run.files["config.json"]) == trial.config
+    assert run.history["val/ssim"][1] == 0.1 + 0.2
+    assert run.history["val/ssim"][2] != run.history["val/ssim"][2]
+    assert run.tags["medgan.data_digest"] == run.files["provenance.json"]["data"]["digest"] == "d" * 64
+
+
+def test_a_store_that_refuses_does_not_end_the_search_but_is_told(assignment, study, recorder):
+    def refusing(first_attempt, tags, began_ms):
+        raise ValueError("no such run")
+
+    listening = recorder(refusing)
+    listening.started(assignment(study.ask({}).number))
+    assert not listening.close(60)
+
+
+def test_a_retry_of_a_trial_is_not_ended_by_its_first_attempt(assignment, study, recorder):
+    tracker, trial = Memory(), assignment(study.ask({}).number)
+    listening = recorder(tracker.opened)
+    listening.started(trial)
+    fail(study, study.trials[0], "infrastructure", "lost")
+    listening.ended(trial, {"state": "infrastructure"})
+    study.ask({})
+    listening.started(replace(trial, number=1))
+    assert listening.close(60)
+    said = [entry for entry in tracker.said if entry[0] == "finish" or "medgan.trial" in entry[1]]
+    assert [entry[0] for entry in said] == ["tags", "finish", "tags"]
+
+
+def test_a_trial_that_never_started_says_why(recorder):
+    tracker = Memory()
+    listening = recorder(tracker.opened)
+    listening.refused(4, "generator.depth 9 is too deep")
+    assert listening.close(60)
+    assert tracker.said[0][1]["medgan.reason"] == "generator.depth 9 is too deep"
+    assert tracker.said[-1] == ("finish", "FAILED")
+
+
+def test_nothing_of_a_trial_that_has_ended_stays_in_memory(assignment, study, recorder):
+    listening = recorder(Memory().opened)
+    for _ in range(3):
+        trial = assignment(study.ask({}).number)
+        listening.started(trial)
+        listening.ended(trial, {"state": "diverged"})
+        study.tell(trial.number, 0.1)
+    assert listening.close(60)
+    assert (listening.runs, listening.attempts, listening.ends) == ({}, {}, [])
+
+
+def test_settings_that_were_drawn_are_told_as_numbers_too(assignment, study, recorder):
+    tracker = Memory()
+    trial = study.ask({})
+    trial.suggest_float("loss.lambda_style", 0.5, 0.5)
+    trial.suggest_categorical("generator.norm", ["batch"])
+    listening = recorder(tracker.opened)
+    listening.started(assignment(trial.number))
+    assert listening.close(60)
+    assert tracker.said[1][2] == {"loss.lambda_style": 0.5}
+
+
+def test_an_outage_changes_neither_order_nor_times_nor_what_is_told(assignment, study, facts, tmp_path, monkeypatch):
+    monkeypatch.setattr(outage, "PAUSE_S", 0.01)
+    tracking = MlflowStudy(f"sqlite:///{tmp_path / 'mlflow.db'}", "medgan/x", artifacts=tmp_path, study="s", key="k")
+    trial, back, said, taken = assignment(study.ask({}).number), threading.Event(), [], []
+
+    def away_at_first(first_attempt, tags, began_ms):
+        if not back.is_set():
+            raise ConnectionError("nobody there")
+        return tracking.trial(first_attempt, tags, began_ms)
+
+    listening = Recorder(
+        away_at_first, study=study, task=TASKS["pet2ct"], facts=facts, told=taken.append, say=said.append
+    )
+    began = now_ms()
+    listening.started(trial)
+    for number in (1, 2, 3):
+        listening.epoch(trial, epoch_of(0.1 * number, number))
+    listening.ended(trial, {"state": "complete", "reason": ""})
+    heard = now_ms()
+    deadline = time.monotonic() + 30
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert taken == []
+    back.set()
+    assert listening.close(60)
+    assert said[0] == "MLflow does not answer; what it is to be told waits until it does"
+    assert said[1].startswith("MLflow answers again, after ")
+    run = tracking.client.search_runs([tracking.experiment_id], "tags.`medgan.root` = '0'")[0]
+    told = tracking.client.get_metric_history(run.info.run_id, "val/ssim")
+    assert [(one.step, one.value) for one in told] == [(1, 0.1), (2, 0.2), (3, 0.1 * 3)]
+    assert all(began <= moment <= heard for moment in (run.info.start_time, run.info.end_time, told[0].timestamp))
+    assert (run.info.status, run.data.tags["medgan.state"], taken) == ("FINISHED", "complete", [0])
+
+
+def test_what_made_a_trial_is_told_by_another_driver_as_it_was(assignment, study, recorder, facts):
+    tracker, trial = Memory(), assignment(study.ask({}).number)
+
+    def gone(first_attempt, tags, began_ms):
+        raise ValueError("refused")
+
+    dead = recorder(gone)
+    dead.started(trial)
+    assert not dead.close(60)
+    later = recorder(tracker.opened, facts=None)
+    later.started(trial)
+    assert later.close(60)
+    kept = json.loads(tracker.files["provenance.json"])
+    assert {section: kept[section] for section in facts} == facts
+    assert validated(json.loads(tracker.files["config.json"])) == trial.config
+    assert tracker.said[0][1]["medgan.split_digest"] == "5" * 64

@@ -1,0 +1,51 @@
+"""What Ray Tune calls becomes what the listeners hear, also of trials that never began."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from medgan.config import Config
+from medgan.distributed.worker_group import Resources
+from medgan.search.objectives import Goal
+from medgan.search.run_trials import _Forward
+from medgan.search.study import Identity, fail, frozen, open_study
+from medgan.search.trial import Assignment
+
+
+class Heard:
+    def __init__(self):
+        self.calls = []
+
+    def started(self, assignment):
+        self.calls.append(("started", assignment.number))
+
+    def ended(self, assignment, result):
+        self.calls.append(("ended", assignment.number, result["state"]))
+
+
+@pytest.fixture
+def study(tmp_path):
+    return open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", Identity("pet2ct", "a", "b"))
+
+
+@pytest.fixture
+def trial(study):
+    number = study.ask().number
+    goals = (Goal("val/ssim", "max"),)
+    assignment = Assignment(number, number, Config(), goals, "data", "folder", Resources(2), "scratch")
+    return SimpleNamespace(config={"assignment": assignment}, last_result={})
+
+
+def test_a_trial_whose_actor_was_lost_before_it_began_is_told_as_begun_and_ended(study, trial):
+    heard = Heard()
+    fail(study, frozen(study, 0), "infrastructure", "the trial's actor died")
+    _Forward([heard], study).on_trial_error(0, [], trial)
+    assert heard.calls == [("started", 0), ("ended", 0, "infrastructure")]
+
+
+def test_an_end_that_the_study_did_not_take_is_not_told(study, trial):
+    heard = Heard()
+    forward = _Forward([heard], study)
+    forward.on_trial_start(0, [], trial)
+    forward.on_trial_complete(0, [], trial)
+    assert heard.calls == [("started", 0)]

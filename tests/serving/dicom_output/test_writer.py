@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from pydicom.dataset import Dataset
+
+from medgan.data.dicom import writer as derive
+from medgan.data.dicom.header import tolerant
+from medgan.data.dicom.writer import ModelFacts, write_derived
+from medgan.data.reader import find_series, read_volume
+from medgan.data.volume import Volume
+from medgan.errors import InputError
+from medgan.tasks import TASKS
+from medgan.workflows.translate_folder import _is_our_own
+
+TASK = TASKS["pet2ct"]
+QUANTIZATION_HU = 1 / 32
+
+
+@pytest.fixture
+def ct(volume: Volume) -> Volume:
+    """HU from -1000 to 2000."""
+    return volume.with_array(volume.array * 300 - 1000, "HU")
+
+
+@pytest.fixture
+def files(ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts) -> list[Path]:
+    return write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
+
+
+def test_medgan_reads_back_place_and_values(ct: Volume, files: list[Path]) -> None:
+    (series,) = find_series(files[0].parent)
+    back = read_volume(series)
+    assert back.frame_of_reference == ct.frame_of_reference and back.unit == "HU"
+    np.testing.assert_allclose(back.affine, ct.affine, atol=1e-10)
+    assert np.abs(back.array - ct.array).max() <= QUANTIZATION_HU
+
+
+def test_simpleitk_reads_back_place_and_values(ct: Volume, files: list[Path]) -> None:
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(files[0].parent))
+    image = sitk.ReadImage(names)
+    np.testing.assert_allclose(image.GetOrigin(), ct.affine[:3, 3], atol=1e-6)
+    np.testing.assert_allclose(image.GetSpacing(), ct.spacing_mm, atol=1e-6)
+    np.testing.assert_allclose(np.reshape(image.GetDirection(), (3, 3)), ct.directions, atol=1e-6)
+    assert np.abs(sitk.GetArrayFromImage(image) - ct.array).max() <= QUANTIZATION_HU + 1e-4
+
+
+def test_whole_hounsfield_units_are_exact(
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
+) -> None:
+    whole = ct.with_array(np.rint(ct.array))
+    write_derived(whole, headers, tmp_path / "out", task=TASK, model=facts)
+    np.testing.assert_array_equal(read_volume(find_series(tmp_path / "out")[0]).array, whole.array)
+
+
+def test_identity_is_new_where_it_must_be_and_the_sources_elsewhere(headers: list[Dataset], files: list[Path]) -> None:
+    slices = [pydicom.dcmread(path) for path in files]
+    own = {one.SOPInstanceUID for one in slices} | {one.SeriesInstanceUID for one in slices}
+    theirs = {one.SOPInstanceUID for one in headers} | {headers[0].SeriesInstanceUID}
+    assert len(own) == len(slices) + 1 and not own & theirs
+    assert all(one.file_meta.MediaStorageSOPInstanceUID == one.SOPInstanceUID for one in slices)
+    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "PatientName", "StudyDate", "StudyID"):
+        assert {one[keyword].value for one in slices} == {headers[0][keyword].value}, keyword
+    assert [one.InstanceNumber for one in slices] == [1, 2, 3]
+
+
+def test_only_patient_and_study_are_copied(files: list[Path]) -> None:
+    one = pydicom.dcmread(files[0])
+    for keyword in ("InstitutionName", "PatientWeight", "Units", "CorrectedImage"):
+        assert keyword not in one, keyword
+
+
+def test_every_slice_says_that_it_is_synthetic_and_by_what(facts: ModelFacts, files: list[Path]) -> None:
+    for path in files:
+        one = pydicom.dcmread(path)
+        assert one.SOPClassUID == pydicom.uid.CTImageStorage
+        assert one.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
+        assert one.SyntheticData == "YES"
+        assert one.SeriesDescription == "SYNTHETIC - NOT FOR DIAGNOSIS (CT by medgan)"
+        assert one.ImageType == ["DERIVED", "SECONDARY", "AXIAL"]
+        assert [code.CodeMeaning for code in one.DerivationCodeSequence] == [
+            "Spatial resampling",
+            "Artificial Intelligence",
+        ]
+        equipment = one.ContributingEquipmentSequence[0]
+        assert one.Manufacturer == equipment.Manufacturer == "medgan"
+        assert equipment.ManufacturerModelName == facts.name and "model 7" in equipment.SoftwareVersions
+        assert facts.digest in equipment.ContributionDescription and facts.digest in one.DerivationDescription
+        assert (one.BurnedInAnnotation, one.LossyImageCompression, one.RescaleType) == ("NO", "00", "HU")
+
+
+def test_each_slice_names_the_source_slice_in_its_plane(headers: list[Dataset], files: list[Path]) -> None:
+    for path, header in zip(files, headers, strict=True):
+        (source,) = pydicom.dcmread(path).SourceImageSequence
+        assert source.ReferencedSOPClassUID == header.SOPClassUID
+        assert source.ReferencedSOPInstanceUID == header.SOPInstanceUID
+        assert "ReferencedFrameNumber" not in source
+
+
+def test_each_slice_names_the_frame_of_a_multi_frame_source(
+    volume: Volume, headers: list[Dataset], facts: ModelFacts, tmp_path: Path
+) -> None:
+    for number, header in enumerate(headers, start=4):
+        header.ReferencedFrameNumber = number
+    ct = volume.with_array(volume.array * 100, unit="HU")
+    files = write_derived(ct, headers, tmp_path / "out", task=TASKS["pet2ct"], model=facts)
+    assert [pydicom.dcmread(path).SourceImageSequence[0].ReferencedFrameNumber for path in files] == [4, 5, 6]
+
+
+def test_dciodvfy_finds_no_error(files: list[Path], dciodvfy_errors: Callable[[Path], list[str]]) -> None:
+    for path in files:
+        assert dciodvfy_errors(path) == []
+
+
+def test_type_2_attributes_missing_in_the_source_are_there_and_empty(
+    ct: Volume,
+    headers: list[Dataset],
+    tmp_path: Path,
+    facts: ModelFacts,
+    dciodvfy_errors: Callable[[Path], list[str]],
+) -> None:
+    for header in headers:
+        del header.PatientSex, header.StudyID, header.PatientPosition, header.SeriesNumber
+    files = write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
+    one = pydicom.dcmread(files[0])
+    assert not one.PatientSex and not one.StudyID and not one.PatientPosition and one.SeriesNumber == 1000
+    assert dciodvfy_errors(files[0]) == []
+
+
+def test_a_lossy_source_stays_marked_as_lossy(
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts, dciodvfy_errors: Callable[[Path], list[str]]
+) -> None:
+    headers[1].LossyImageCompression, headers[1].LossyImageCompressionRatio = "01", "8.5"
+    headers[1].LossyImageCompressionMethod = "ISO_15444_1"
+    files = write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
+    assert [pydicom.dcmread(path).LossyImageCompression for path in files] == ["01"] * 3
+    assert dciodvfy_errors(files[0]) == []
+
+
+def test_an_invalid_attribute_of_the_source_is_left_empty_with_a_warning(
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
+) -> None:
+    with pytest.warns(UserWarning, match="maximum length"):
+        headers[0].StudyID = "longer than sixteen characters"
+    with pytest.warns(UserWarning, match="StudyID of the source series is invalid and left empty"):
+        files = write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
+    assert not pydicom.dcmread(files[0]).StudyID
+
+
+def test_an_invalid_patient_id_is_refused(
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
+) -> None:
+    with pytest.warns(UserWarning, match="maximum length"):
+        headers[0].PatientID = "1" * 65
+    with pytest.raises(
+        InputError, match=r"PatientID to file .*; got no valid LO \(PS3.5, section 6.2\), 65 characters"
+    ):
+        write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
+
+
+def test_a_warning_names_the_attribute_and_not_its_value(
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
+) -> None:
+    with pytest.warns(UserWarning, match="1950-Jan-01"):
+        headers[0].PatientBirthDate = "1950-Jan-01"
+    with pytest.warns(UserWarning, match="PatientBirthDate of the source series is invalid and left empty") as noted:
+        write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
+    assert [str(one.message).partition(": ")[2] for one in noted] == [
+        "it is no valid DA (PS3.5, section 6.2), 11 characters long"
+    ]
+    assert _is_our_own(noted.list[0])
+    other = warnings.WarningMessage("Invalid value for VR DA: '1950'", UserWarning, pydicom.misc.__file__, 1)
+    assert not _is_our_own(other)
+
+
+def test_what_is_written_is_validated_while_another_thread_reads(
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
+) -> None:
+    with tolerant():
+        headers[1].SOPInstanceUID = "1.02.eva"
+        with pytest.raises(InputError, match="expected a valid ReferencedSOPInstanceUID; got no UI"):
+            write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_without_study_is_refused(
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
+) -> None:
+    del headers[0].StudyInstanceUID
+    with pytest.raises(InputError, match="expected a StudyInstanceUID"):
+        write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
+
+
+def test_nothing_is_visible_when_writing_fails_half_way(
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def fails_on_the_second(path: Path, attributes: dict[str, object]) -> None:
+        assert not (tmp_path / "out").exists()
+        if written:
+            raise OSError("no space left on device")
+        path.touch()
+        written.append(path)
+
+    monkeypatch.setattr(derive, "_write", fails_on_the_second)
+    with pytest.raises(OSError, match="no space left"):
+        write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
+    assert written and not list(tmp_path.iterdir())
+
+
+def test_an_empty_folder_is_used_and_nothing_else_stays(
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
+) -> None:
+    (tmp_path / "out").mkdir()
+    files = write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+    assert sorted((tmp_path / "out").iterdir()) == files
+
+
+def test_a_folder_with_content_is_refused(
+    ct: Volume, headers: list[Dataset], files: list[Path], facts: ModelFacts
+) -> None:
+    before = files[0].read_bytes()
+    with pytest.raises(InputError, match="expected a new or an empty folder"):
+        write_derived(ct, headers, files[0].parent, task=TASK, model=facts)
+    assert files[0].read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("hu", "message"),
+    [(3100.0, r"expected values within \[-1024, 3071.94\] HU; got -1000 to 3100"), (np.nan, "1 of 144 are not")],
+)
+def test_values_that_cannot_be_stored_are_refused(
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts, hu: float, message: str
+) -> None:
+    array = np.full_like(ct.array, -1000)
+    array[1, 2, 3] = hu
+    with pytest.raises(InputError, match=message):
+        write_derived(ct.with_array(array), headers, tmp_path / "out", task=TASK, model=facts)
+
+
+def test_headers_of_another_volume_are_refused(
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
+) -> None:
+    def write(volume: Volume, of: list[Dataset]) -> None:
+        write_derived(volume, of, tmp_path / "out", task=TASK, model=facts)
+
+    with pytest.raises(InputError, match="3 slices, but 2 source headers"):
+        write(ct, headers[:2])
+    with pytest.raises(InputError, match=re.escape("slice 0: its source lies 6.54 mm off its plane")):
+        write(ct, headers[::-1])
+    with pytest.raises(
+        InputError, match="slice 0: expected its source in the volume's frame of reference; got another"
+    ):
+        write(replace(ct, frame_of_reference="1.2.3"), headers)
+    with pytest.raises(InputError, match="expected values in HU; got SUV"):
+        write(ct.with_array(ct.array, "SUV"), headers)
+
+
+def test_a_target_modality_without_a_row_is_refused(
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
+) -> None:
+    ultrasound = replace(TASK, target=replace(TASK.target, modality="US"))
+    with pytest.raises(InputError, match="expected one of CT.*; got 'US'"):
+        write_derived(ct, headers, tmp_path / "out", task=ultrasound, model=facts)
+
+
+@pytest.mark.parametrize("name", ["a\\b", "ü", "x" * 57])
+def test_model_facts_that_dicom_cannot_hold_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="model name: expected up to 56 ASCII characters"):
+        ModelFacts(name=name, version="", digest="")

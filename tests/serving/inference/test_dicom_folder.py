@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+
+from medgan.data.dicom.writer import ModelFacts
+from medgan.data.reader import find_series, read_volume
+from medgan.data.series import SYNTHETIC_LABEL
+from medgan.errors import InputError, JobError
+from medgan.inference.dicom_folder import translate_folder
+from medgan.inference.translator import Translator
+from medgan.locks import held
+from medgan.workflows.translate_folder import Advance
+
+Build = Callable[..., Translator]
+REAL_PET = Path(__file__).parents[4] / "shared/data/sts_petct/STS_001/PET"
+
+
+def test_a_single_series_goes_straight_into_the_output_folder(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    out = tmp_path / "out"
+    assert translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lines.append) == [out]
+    (series,) = find_series(out)
+    assert series.modality == "CT" and len(series.files) == 3
+    assert lines == [f"series 1 of 1: 3 slices written to {out}"]
+
+
+def test_every_patient_gets_a_folder_whose_name_tells_nothing(
+    pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    add_patient("P2")
+    out = tmp_path / "out"
+    folders = translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lambda _: None)
+    assert [str(folder.relative_to(out)) for folder in folders] == ["series-001", "series-002"]
+    assert [find_series(folder)[0].patient_id for folder in folders] == ["P1", "P2"]
+
+
+def test_other_modalities_are_skipped_with_a_note(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    translate_folder(translator_of(), pet_folder, pet_folder / "ct", facts=facts, progress=lines.append)
+    translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lines.append)
+    assert lines[1] == "skipped 3 CT slices in 1 series: synthetic"
+    for path in (pet_folder / "ct").iterdir():
+        header = pydicom.dcmread(path)
+        del header.SyntheticData, header.SeriesDescription
+        header.save_as(path)
+    translate_folder(translator_of(), pet_folder, tmp_path / "more", facts=facts, progress=lines.append)
+    assert lines[3] == "skipped 3 CT slices in 1 series: the task pet2ct translates PT"
+
+
+def test_synthetic_images_are_not_translated_again(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    for path in pet_folder.rglob("*.dcm"):
+        header = pydicom.dcmread(path)
+        header.SeriesDescription = f"{SYNTHETIC_LABEL} (PT by medgan)"  # the attribute itself was lost on its way
+        header.save_as(path)
+    with pytest.raises(InputError, match="expected a PT series; found 3 PT slices in 1 series, synthetic"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+
+
+def test_slices_that_came_later_are_not_passed_over_in_silence(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    late = pet_folder / "one" / "2.dcm"
+    late.rename(tmp_path / "late.dcm")
+    translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+    (tmp_path / "late.dcm").rename(late)
+    lines: list[str] = []
+    with pytest.raises(JobError, match="1 of 1 series could not be translated"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lines.append)
+    assert lines[0].endswith("out was made of 2 files of a series that has 3 now; remove it to have it made anew")
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_a_series_that_grew_does_not_keep_new_ones_from_being_translated(
+    pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    add_patient("P2")
+    late = pet_folder / "one" / "2.dcm"
+    late.rename(tmp_path / "late.dcm")
+    translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+    (tmp_path / "late.dcm").rename(late)
+    add_patient("P3")
+    with pytest.raises(JobError, match="1 of 3 series could not be translated"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+    assert [len(list(folder.iterdir())) for folder in sorted((tmp_path / "out").iterdir())] == [2, 3, 3]
+
+
+def test_a_slice_at_the_end_that_cannot_be_read_is_told_and_the_command_fails(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    (pet_folder / "one" / "2.dcm").write_bytes(b"")
+    lines: list[str] = []
+    with pytest.raises(JobError, match="files that cannot be read, 1 in all, may be slices that are missing"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lines.append)
+    assert lines == ["skipped 1 file: empty file", f"series 1 of 1: 2 slices written to {tmp_path / 'out'}"]
+
+
+def test_a_folder_that_cannot_take_its_name_is_refused_at_once(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medgan.inference.dicom_folder.survey", lambda _: pytest.fail("read the source"))
+    with pytest.raises(InputError, match="output /proc/out: expected a folder in one that can be written; /proc: No"):
+        translate_folder(translator_of(), pet_folder, Path("/proc/out"), facts=facts, progress=lambda _: None)
+
+
+def test_a_series_for_a_mount_point_gets_a_folder_in_it(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
+    assert translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lambda _: None) == [
+        out / "series-001"
+    ]
+    assert translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lambda _: None) == []
+
+
+def test_a_folder_without_the_source_modality_is_refused(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    out = tmp_path / "ct"
+    translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lambda _: None)
+    with pytest.raises(InputError, match="expected a PT series; found 3 CT slices in 1 series"):
+        translate_folder(translator_of(), out, tmp_path / "out", facts=facts, progress=lambda _: None)
+
+
+def test_a_taken_output_folder_is_refused_before_anything_is_read(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medgan.inference.dicom_folder.survey", lambda _: pytest.fail("read the source"))
+    with pytest.raises(InputError, match="expected a new or an empty folder"):
+        translate_folder(translator_of(), pet_folder, pet_folder, facts=facts, progress=lambda _: None)
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore:StudyID of the source series is invalid")
+def test_a_real_pet_becomes_a_valid_ct_in_the_same_place(
+    translator_of: Build, facts: ModelFacts, tmp_path: Path, dciodvfy_errors: Callable[[Path], list[str]]
+) -> None:
+    if not REAL_PET.is_dir():
+        pytest.skip(f"no real PET in {REAL_PET}")
+    out = tmp_path / "out"
+    translate_folder(translator_of(size=64), REAL_PET, out, facts=facts, progress=lambda _: None)
+    (source,), (series,) = find_series(REAL_PET), find_series(out)
+    pet, ct = read_volume(source), read_volume(series)
+    assert (series.patient_id, series.study_uid) == (source.patient_id, source.study_uid)
+    assert ct.frame_of_reference == pet.frame_of_reference and len(ct.array) == len(pet.array)
+    np.testing.assert_allclose(ct.affine[2], [0, 0, 3.27, pet.affine[2, 3]], atol=1e-9)
+    assert [error for path in sorted(out.iterdir()) for error in dciodvfy_errors(path)] == []
+    first: Dataset = pydicom.dcmread(out / "00001.dcm")
+    assert first.SyntheticData == "YES" and first.PatientIdentityRemoved == "YES"
+
+
+def test_the_same_command_again_goes_on_where_it_stopped(
+    pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    add_patient("P2")
+    add_patient("P3")
+    out, lines = tmp_path / "out", []
+    translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lambda _: None)
+    before = (out / "series-001" / "00001.dcm").read_bytes()
+    shutil.rmtree(out / "series-002")
+    (out / ".series-002.0123abcd.partial").mkdir()
+    again = translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lines.append)
+    assert again == [out / "series-002"] and find_series(again[0])[0].patient_id == "P2"
+    assert lines == ["2 of 3 series are there already", f"series 1 of 1: 3 slices written to {again[0]}"]
+    assert (out / "series-001" / "00001.dcm").read_bytes() == before
+    assert sorted(path.name for path in out.iterdir()) == ["series-001", "series-002", "series-003"]
+    assert translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lines.append) == []
+    assert lines[-1] == "3 of 3 series are there already"
+
+
+def test_a_folder_that_another_run_writes_to_is_refused_and_its_partial_work_stays(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    partial = tmp_path / ".out.0123abcd.partial"
+    partial.mkdir()
+    with (
+        held(tmp_path / ".out.lock", "the other run", limit_s=0),
+        pytest.raises(InputError, match=r"output .*out: another process has held .*\.out\.lock"),
+    ):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+    assert partial.is_dir()
+
+
+def test_partial_work_of_folders_with_similar_names_stays(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    own, others = tmp_path / ".o*t.0123abcd.partial", [".out.0123abcd.partial", ".o*t.b.0123abcd.partial"]
+    for partial in (own, *(tmp_path / name for name in others)):
+        partial.mkdir()
+    translate_folder(translator_of(), pet_folder, tmp_path / "o*t", facts=facts, progress=lambda _: None)
+    assert not own.exists() and all((tmp_path / name).is_dir() for name in others)
+
+
+def test_what_another_version_wrote_is_neither_resumed_nor_mixed_with(
+    pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+    newer = replace(facts, version="8")
+    with pytest.raises(InputError, match="or series that medgan-pet2ct, version 8, .* wrote; there is something else"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=newer, progress=lambda _: None)
+
+
+def test_a_folder_with_one_series_in_it_takes_no_others(
+    pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+    add_patient("P2")
+    with pytest.raises(InputError, match="it holds one series, and there are 1 more; give another folder"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
+
+
+def test_a_series_that_cannot_be_read_does_not_keep_the_others_from_being_translated(
+    pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    for patient in ("P2", "P3"):
+        add_patient(patient)
+    broken = pet_folder / "P2" / "1.dcm"
+    broken.write_bytes(broken.read_bytes()[:-20])
+    lines: list[str] = []
+    with pytest.raises(JobError, match="1 of 3 series could not be translated; the lines above say why"):
+        translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lines.append)
+    assert [line.partition(":")[0] for line in lines] == ["series 1 of 3", "series 2 of 3", "series 3 of 3"]
+    assert lines[1].startswith("series 2 of 3: not translated: PT: expected pixels that pydicom can decode; slice 1")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["series-001", "series-003"]
+
+
+def test_the_slices_done_and_to_do_are_told(
+    pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
+) -> None:
+    add_patient("P2")
+    told: list[tuple[int, int]] = []
+    translate_folder(
+        translator_of(),
+        pet_folder,
+        tmp_path / "out",
+        facts=facts,
+        progress=lambda _: None,
+        advance=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(3, 6), (6, 6)]
+
+
+def test_where_there_is_no_terminal_each_line_says_how_long_the_rest_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Advance() as advance:
+        advance(10, 30)
+        advance.say("series 1 of 2: 10 slices written")
+        advance(30, 30)
+        advance.say("series 2 of 2: 20 slices written")
+    assert capsys.readouterr().out.splitlines() == [
+        "series 1 of 2: 10 slices written; about 0 s left",
+        "series 2 of 2: 20 slices written",
+    ]

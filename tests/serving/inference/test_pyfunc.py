@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+import pytest
+import torch
+from mlflow.models import ModelSignature
+from mlflow.pyfunc import PyFuncModel
+
+from medgan.config import Config
+from medgan.data.intensity import to_network
+from medgan.errors import InputError
+from medgan.inference import pyfunc
+from medgan.inference.saved_model import ModelManifest, load_translator, save_model
+from medgan.inference.translator import translate_slices
+from medgan.registry.versions import SLICES, WINDOW
+from medgan.training.build_networks import build_generator
+
+
+def loaded(model_folder: Path, path: Path) -> PyFuncModel:
+    mlflow.pyfunc.save_model(
+        path=path,
+        python_model=pyfunc.__file__,
+        artifacts={"model": str(model_folder)},
+        pip_requirements=["medgan"],
+        signature=ModelSignature(inputs=SLICES, outputs=SLICES, params=WINDOW),
+    )
+    return mlflow.pyfunc.load_model(str(path))
+
+
+@pytest.fixture
+def saved(model_folder: Path, tmp_path: Path) -> Path:
+    loaded(model_folder, tmp_path / "pyfunc")
+    return tmp_path / "pyfunc"
+
+
+@pytest.fixture
+def for_mr(tmp_path: Path, config: Config, manifest: ModelManifest) -> PyFuncModel:
+    """A model whose source has no window of its own."""
+    windowless = {"task": "mr_motion", "source_window": None, "target_window": None}
+    save_model(
+        tmp_path / "mr",
+        generator_state=build_generator(config).state_dict(),
+        manifest=manifest.model_copy(update=windowless),
+    )
+    return loaded(tmp_path / "mr", tmp_path / "pyfunc-mr")
+
+
+def test_mlflow_loads_the_code_by_path_and_predicts_as_medgan_does(saved: Path, model_folder: Path) -> None:
+    suv = np.random.default_rng(4).uniform(0, 10, (2, 12, 10)).astype(np.float32)
+    output = mlflow.pyfunc.load_model(str(saved)).predict(suv)
+    assert output.dtype == np.float32
+    np.testing.assert_array_equal(output, translate_slices(load_translator(model_folder), suv))
+
+
+def test_nothing_is_pickled(saved: Path) -> None:
+    assert not [path for path in saved.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth"}]
+
+
+def test_the_hooks_argument_is_called_context() -> None:
+    """MLflow passes it by that name and fails otherwise only when the model is served."""
+    assert list(inspect.signature(pyfunc.MedganModel.load_context).parameters) == ["self", "context"]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_batch_agrees_with_the_network_itself(saved: Path, model_folder: Path, batch: int) -> None:
+    suv = np.random.default_rng(5).uniform(0, 12, (3, 16, 32)).astype(np.float32)
+    model, translator = mlflow.pyfunc.load_model(str(saved)), load_translator(model_folder)
+    hu = np.concatenate([model.predict(suv[start : start + batch]) for start in range(0, 3, batch)])
+    with torch.inference_mode():
+        expected = translator.network(torch.from_numpy(to_network(suv, (0.0, 10.0)))[:, None])[:, 0].numpy()
+    assert np.ptp(hu) > 1
+    np.testing.assert_allclose(to_network(hu, (-1000.0, 2000.0)), expected, atol=1e-5)
+    np.testing.assert_allclose(hu, (expected + 1) * 1500 - 1000, atol=0.05)
+
+
+def test_a_volumes_own_window_makes_one_slice_what_it_is_in_the_whole(for_mr: PyFuncModel) -> None:
+    volume = np.random.default_rng(6).uniform(0, 800, (4, 16, 16)).astype(np.float32)
+    window = [float(value) for value in np.percentile(volume, (0.5, 99.5))]
+    whole = for_mr.predict(volume)
+    np.testing.assert_allclose(for_mr.predict(volume[1:2], params={"window": window}), whole[1:2], atol=1e-2)
+    assert np.abs(for_mr.predict(volume[1:2] / 2) - whole[1:2]).max() > 1, "without it, the slice's own is taken"
+
+
+@pytest.mark.parametrize("window", [[5.0, 5.0], [1.0], [3.0, 2.0], [1.0, 2.0, 3.0]])
+def test_a_window_that_is_none_is_refused(for_mr: PyFuncModel, window: list[float]) -> None:
+    with pytest.raises(InputError, match=r"window: expected \[low, high\] with low < high; got "):
+        for_mr.predict(np.ones((1, 8, 8), dtype=np.float32), params={"window": window})
+
+
+def test_a_window_for_a_model_that_has_its_own_is_refused(saved: Path) -> None:
+    with pytest.raises(InputError, match=r"window: expected none, the model has its own, 0 to 10; got \[0.0, 5.0\]"):
+        mlflow.pyfunc.load_model(str(saved)).predict(
+            np.ones((1, 8, 8), dtype=np.float32), params={"window": [0.0, 5.0]}
+        )

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from medgan.config import Config, with_values
+from medgan.errors import InputError
+from medgan.inference.saved_model import MANIFEST, WEIGHTS, ModelManifest, load_translator, read_manifest, save_model
+from medgan.inference.translator import translate_slices
+from medgan.training.build_networks import build_generator
+
+
+def test_a_saved_model_comes_back_with_its_weights_and_settings(model_folder: Path, config: Config) -> None:
+    translator = load_translator(model_folder)
+    fresh = build_generator(config).state_dict()
+    for name, tensor in translator.network.state_dict().items():
+        expected = 1.5 * fresh[name] if name in dict(translator.network.named_parameters()) else fresh[name]
+        torch.testing.assert_close(tensor, expected)
+    assert not translator.network.training
+    assert (translator.task.name, translator.spacing_mm, translator.size) == ("pet2ct", 4.0, 16)
+    assert (translator.task.source.window, translator.task.target.window) == ((0.0, 10.0), (-1000.0, 2000.0))
+
+
+def test_loading_twice_predicts_the_same(model_folder: Path) -> None:
+    suv = np.random.default_rng(3).uniform(0, 10, (2, 16, 16)).astype(np.float32)
+    first, second = (translate_slices(load_translator(model_folder), suv) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert first.min() >= -1000 and first.max() <= 2000 and np.ptp(first) > 0
+
+
+def test_saving_fills_in_the_digest_and_says_what_the_model_is_for(model_folder: Path) -> None:
+    written = read_manifest(model_folder)
+    assert len(written.weights_sha256) == 64
+    assert json.loads((model_folder / MANIFEST).read_text())["intended_use"] == "research only"
+
+
+def test_damaged_weights_are_refused(model_folder: Path) -> None:
+    content = bytearray((model_folder / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (model_folder / WEIGHTS).write_bytes(content)
+    with pytest.raises(InputError, match=r"generator\.safetensors: expected sha256 .*; the file is damaged"):
+        load_translator(model_folder)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS])
+def test_a_missing_file_is_refused(model_folder: Path, name: str) -> None:
+    (model_folder / name).unlink()
+    with pytest.raises(InputError, match=f"expected a file {name}; there is none"):
+        load_translator(model_folder)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path, config: Config, manifest: ModelManifest) -> None:
+    wider = build_generator(with_values(config, {"generator.base_channels": 8}))
+    save_model(tmp_path, generator_state=wider.state_dict(), manifest=manifest)
+    with pytest.raises(InputError, match="the weights do not fit the configuration: .*size mismatch"):
+        load_translator(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("schema_version", 2, "schema_version: .*got 2"),
+        ("surprise", 1, "surprise: Extra inputs are not permitted"),
+        ("spacing_mm", -1.0, "spacing_mm: .*greater than 0; got -1.0"),
+        ("task", "ct2pet", "task: expected one of .*got 'ct2pet'"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_by_field(model_folder: Path, field: str, value: object, message: str) -> None:
+    content = json.loads((model_folder / MANIFEST).read_text())
+    (model_folder / MANIFEST).write_text(json.dumps({**content, field: value}))
+    with pytest.raises(InputError, match=message):
+        load_translator(model_folder)
+
+
+def test_a_window_upside_down_is_refused(manifest: ModelManifest) -> None:
+    with pytest.raises(ValidationError, match=r"source_window: expected \(low, high\) with low < high; got \(10, 0\)"):
+        ModelManifest.model_validate({**manifest.model_dump(), "source_window": (10.0, 0.0)})
+
+
+def test_a_model_that_was_saved_before_patients_were_recorded_still_loads(model_folder: Path) -> None:
+    content = json.loads((model_folder / MANIFEST).read_text())
+    for field in ("training_patients", "validation_patients", "key_id"):
+        del content[field]
+    (model_folder / MANIFEST).write_text(json.dumps(content))
+    manifest = read_manifest(model_folder)
+    assert (manifest.training_patients, manifest.validation_patients, manifest.key_id) == ((), (), "")
+    load_translator(model_folder)

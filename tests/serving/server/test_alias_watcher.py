@@ -1,0 +1,144 @@
+"""Following an alias: the next model takes the place of the last one, or does not, and the service goes on."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from medgan.data.dicom.attributes import ModelFacts
+from medgan.errors import InputError
+from medgan.server.alias_watcher import Follower, Served
+
+
+class Registry:
+    """Names a version and gives it, or fails as it is told to."""
+
+    def __init__(self, served):
+        self.served, self.number, self.broken, self.loads = served, "1", {}, []
+
+    def named(self):
+        if "registry" in self.broken:
+            raise self.broken["registry"]
+        return self.number
+
+    def load(self, number):
+        self.loads.append(number)
+        if number in self.broken:
+            raise self.broken[number]
+        return replace(self.served, facts=replace(self.served.facts, version=number))
+
+
+@pytest.fixture
+def registry(translator_of, manifest):
+    facts = ModelFacts(name="medgan-pet2ct", version="", digest="ab" * 32)
+    return Registry(Served(translator=translator_of(), facts=facts, manifest=manifest, card=""))
+
+
+@pytest.fixture
+def follow(registry):
+    """A follower that looks when it is told to only."""
+    started = []
+
+    def start(**times):
+        started.append(Follower(registry.named, registry.load, **{"look_s": 1000.0, **times}))
+        return started[-1]
+
+    yield start
+    for follower in started:
+        follower.close()
+
+
+def state(follower):
+    return follower.current.facts.version, follower.problem
+
+
+def test_the_version_that_is_named_is_served_and_loaded_once(registry, follow):
+    follower = follow()
+    follower.look()
+    assert state(follower) == ("1", "") and registry.loads == ["1"]
+
+
+def test_a_new_version_takes_the_place_of_the_old_one_and_back(registry, follow):
+    follower = follow()
+    first = follower.current
+    for number in ("2", "1"):
+        registry.number = number
+        follower.look()
+        assert state(follower) == (number, "")
+    assert first.facts.version == "1", "who took the first one keeps it"
+
+
+def test_it_looks_by_itself(registry, follow):
+    follower = follow(look_s=0.01)
+    registry.number = "2"
+    end = time.monotonic() + 20
+    while state(follower) != ("2", "") and time.monotonic() < end:
+        time.sleep(0.01)
+    assert state(follower) == ("2", "")
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("expected sha256 ab, got cd; the file is damaged"), RuntimeError(), OSError()]
+)
+def test_a_version_that_cannot_be_loaded_leaves_the_old_one(registry, follow, error):
+    follower = follow()
+    registry.number, registry.broken = "2", {"2": error}
+    follower.look()
+    assert state(follower) == ("1", "version 2 cannot be loaded; version 1 goes on being served")
+    registry.number = "3"
+    follower.look()
+    assert state(follower) == ("3", "")
+
+
+def test_a_version_that_could_not_be_loaded_is_not_tried_again_at_once(registry, follow):
+    follower = follow()
+    registry.number, registry.broken = "2", {"2": OSError()}
+    follower.look()
+    follower.look()
+    assert registry.loads == ["1", "2"]
+
+
+def test_a_version_that_could_not_be_loaded_for_a_while_is_served_in_the_end(registry, follow):
+    follower = follow(again_s=0.0)
+    registry.number, registry.broken = "2", {"2": OSError()}
+    follower.look()
+    registry.broken = {}
+    follower.look()
+    assert state(follower) == ("2", "")
+
+
+def test_a_version_that_makes_no_image_does_not_take_the_place(registry, follow, translator_of):
+    follower = follow()
+
+    class Broken(type(translator_of().network)):
+        def forward(self, source):
+            raise RuntimeError("CUDA out of memory")
+
+    registry.served = replace(registry.served, translator=translator_of(Broken()))
+    registry.number = "2"
+    follower.look()
+    assert state(follower) == ("1", "version 2 cannot be loaded; version 1 goes on being served")
+
+
+def test_a_registry_that_does_not_answer_leaves_the_old_version(registry, follow):
+    follower = follow()
+    registry.broken = {"registry": ConnectionError("no route to host")}
+    follower.look()
+    assert state(follower) == ("1", "the registry does not say which version to serve; version 1 goes on")
+    registry.broken = {}
+    follower.look()
+    assert state(follower) == ("1", "")
+
+
+def test_a_version_of_another_task_is_remarked_upon(registry, follow, manifest):
+    follower = follow()
+    registry.served = replace(registry.served, manifest=manifest.model_copy(update={"task": "pet_denoise"}))
+    registry.number = "2"
+    follower.look()
+    assert follower.note == "version 2 does the task pet_denoise; version 1, served before it, did pet2ct"
+
+
+def test_a_first_version_that_cannot_be_loaded_is_refused(registry, follow):
+    registry.broken = {"1": InputError("the file is damaged")}
+    with pytest.raises(InputError, match="the file is damaged"):
+        follow()

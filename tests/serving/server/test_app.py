@@ -1,0 +1,49 @@
+"""What the HTTP interface answers: a series, the model, its health, and nothing without the token."""
+
+import numpy as np
+import pydicom
+import pytest
+
+from medgan.inference.dicom_folder import translate_folder
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.mark.parametrize("way", ["zip", "multipart"])
+def test_the_answer_has_the_voxels_that_translating_the_folder_gives(
+    start, served, pet_folder, tmp_path, way, zip_of, files_of, unzipped
+):
+    client = start()
+    if way == "zip":
+        response = client.post(zip_of(pet_folder))
+    else:
+        response = client.post(content_type=None, files=files_of(pet_folder))
+    assert response.status_code == 200, response.text
+    assert response.headers["Medgan-Model-Version"] == "7" and response.headers["Content-Type"] == "application/zip"
+    translate_folder(served.translator, pet_folder, tmp_path / "out", facts=served.facts, progress=lambda _: None)
+    expected = [pydicom.dcmread(path) for path in sorted((tmp_path / "out").iterdir())]
+    got = unzipped(response)
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(one.pixel_array, other.pixel_array)
+        assert (one.RescaleSlope, one.RescaleIntercept) == (other.RescaleSlope, other.RescaleIntercept)
+        assert one.ContributingEquipmentSequence == other.ContributingEquipmentSequence
+        assert one.ImagePositionPatient == other.ImagePositionPatient and one.SyntheticData == "YES"
+
+
+def test_health_is_open_and_the_model_is_not(start):
+    client = start()
+    health = client.get("/health", headers={})
+    assert health.json() == {"status": "serving", "model": "medgan-pet2ct", "version": "7", "problem": ""}
+    assert client.get("/model", headers={}).status_code == 401
+    model = client.get("/model").json()
+    assert (model["task"], model["version"], model["card"]) == ("pet2ct", "7", "# A model")
+    assert model["target"] == {"modality": "CT", "unit": "HU"} and model["intended_use"] == "research only"
+
+
+@pytest.mark.parametrize("header", ["", "Bearer another-token-of-the-tests", "Basic a-token-of-the-tests-alone"])
+def test_without_the_token_nothing_is_read(start, pet_folder, header, zip_of):
+    client = start()
+    client.headers = {"Authorization": header}
+    response = client.post(zip_of(pet_folder))
+    assert response.status_code == 401 and response.headers["WWW-Authenticate"] == "Bearer"
+    assert response.json() == {"detail": "expected the header Authorization: Bearer TOKEN with the server's token"}

@@ -1,0 +1,124 @@
+"""The HTTP interface under way: places, limits, clients that go away, defects, and a version that changes."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+from torch import nn
+
+from medgan.server.upload import Limits
+
+LIMIT_S = 30
+pytestmark = pytest.mark.timeout(120)
+
+
+class Gated(nn.Module):
+    """Waits for its gate, but not for ever."""
+
+    divisor = 8
+
+    def __init__(self):
+        super().__init__()
+        self.entered, self.gate = threading.Event(), threading.Event()
+        self.gate.set()
+
+    def forward(self, source):
+        self.entered.set()
+        assert self.gate.wait(LIMIT_S)
+        return source
+
+
+@pytest.fixture
+def gated(start):
+    """`gated(limits)`: a server that has loaded a network which then waits."""
+
+    def begin(limits):
+        network = Gated()
+        client = start(limits, network)
+        network.gate.clear()
+        network.entered.clear()
+        return client, network
+
+    return begin
+
+
+def test_more_requests_than_there_are_places_are_sent_away_and_health_still_answers(gated, pet_folder, zip_of):
+    client, network = gated(Limits(requests=2))
+    body, answers = zip_of(pet_folder), []
+    threads = [threading.Thread(target=lambda: answers.append(client.post(body).status_code)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    client.has_begun(2)
+    refused = client.post(body)
+    assert refused.status_code == 503 and refused.headers["Retry-After"] == "10"
+    assert refused.json() == {"detail": "2 requests are being worked on; try again in 10 s"}
+    assert client.get("/health").status_code == 200
+    network.gate.set()
+    for thread in threads:
+        thread.join(LIMIT_S)
+    assert answers == [200, 200] and client.left_behind() == []
+    assert client.post(body).status_code == 200
+
+
+def test_a_request_that_takes_too_long_is_ended_and_the_next_one_is_served(gated, pet_folder, zip_of):
+    limits = Limits(request_s=0.5, requests=1)
+    client, network = gated(limits)
+    response = client.post(zip_of(pet_folder))
+    assert response.status_code == 504
+    assert response.json() == {"detail": "expected to be done within 0.5 s; it takes longer"}
+    network.gate.set()
+    assert client.left_behind() == []
+    object.__setattr__(limits, "request_s", float(LIMIT_S))  # the next one must not fail for a slow machine
+    assert client.post(zip_of(pet_folder)).status_code == 200
+
+
+def test_a_client_that_goes_away_leaves_nothing(gated, pet_folder, zip_of):
+    client, network = gated(Limits(requests=1))
+    with client.connected(zip_of(pet_folder)):
+        assert network.entered.wait(LIMIT_S)
+    network.gate.set()
+    assert client.left_behind() == [] and client.post(zip_of(pet_folder)).status_code == 200
+
+
+def test_a_body_that_breaks_off_leaves_nothing(start, pet_folder, zip_of):
+    client = start(Limits(requests=1))
+    with client.connected(b"PK", length=9999):
+        client.has_begun(1)
+    assert client.left_behind() == [] and client.post(zip_of(pet_folder)).status_code == 200
+
+
+class Failing(nn.Module):
+    divisor = 8
+    fails = False
+
+    def forward(self, source):
+        if self.fails:
+            raise RuntimeError("what it says names Grün^Eva")
+        return source
+
+
+def test_a_defect_fails_one_request_by_its_kind_alone(start, pet_folder, caplog, zip_of):
+    network = Failing()
+    client = start(network=network)
+    network.fails = True
+    response = client.post(zip_of(pet_folder))
+    assert response.status_code == 500
+    assert response.json() == {"detail": "failed with RuntimeError; the server's log says where"}
+    assert "a request failed: RuntimeError at test_app_busy.py" in caplog.text and "Eva" not in caplog.text
+    network.fails = False
+    assert client.post(zip_of(pet_folder)).status_code == 200
+
+
+def test_a_request_is_served_wholly_by_the_version_that_began_it(gated, served, pet_folder, zip_of, unzipped):
+    client, network = gated(Limits())
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(client.post(zip_of(pet_folder))))
+    thread.start()
+    assert network.entered.wait(LIMIT_S)
+    client.follower.current = replace(served, facts=replace(served.facts, version="8"))
+    network.gate.set()
+    thread.join(LIMIT_S)
+    answers.append(client.post(zip_of(pet_folder)))
+    assert [answer.headers["Medgan-Model-Version"] for answer in answers] == ["7", "8"]
+    for answer, version in zip(answers, "78", strict=True):
+        assert {str(one.SoftwareVersions[1]) for one in unzipped(answer)} == {f"model {version}"}

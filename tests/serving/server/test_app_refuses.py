@@ -1,0 +1,174 @@
+"""What the HTTP interface refuses before anything is translated, and what its messages keep to themselves."""
+
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage, generate_uid
+
+from medgan.data.volume import Volume
+from medgan.server.translate_upload import _without
+from medgan.server.upload import Limits
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def changed(folder, **values):
+    for path in folder.rglob("*.dcm"):
+        header = pydicom.dcmread(path)
+        for keyword, value in values.items():
+            setattr(header, keyword, value)
+        header.save_as(path)
+
+
+def two_patients(folder, put_series, volume):
+    put_series(folder / "other", volume, PatientID="P2")
+
+
+def two_series(folder, put_series, volume):
+    put_series(folder / "other", volume)
+
+
+def another_modality(folder, put_series, volume):
+    changed(folder, Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2")
+
+
+def two_modalities(folder, put_series, volume):
+    shutil.copytree(folder / "one", folder / "two")
+    another_modality(folder / "two", put_series, volume)
+    changed(folder / "two", SeriesInstanceUID=generate_uid())
+
+
+def a_missing_slice(folder, put_series, volume):
+    put_series(folder / "more", replace(volume, array=np.repeat(volume.array, 2, axis=0)))
+    (folder / "more" / "3.dcm").unlink()
+    shutil.rmtree(folder / "one")
+
+
+def no_dicom(folder, put_series, volume):
+    for path in folder.rglob("*.dcm"):
+        path.write_text("not a picture")
+
+
+def a_cut_header(folder, put_series, volume):
+    path = folder / "one" / "2.dcm"
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"General Hospital") + 5])
+
+
+def a_damaged_header(folder, put_series, volume):
+    path = folder / "one" / "2.dcm"
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"ISO_IR 100") - 3])
+
+
+def a_synthetic_series(folder, put_series, volume):
+    changed(folder, SyntheticData="YES")
+
+
+def an_empty_file(folder, put_series, volume):
+    (folder / "one" / "2.dcm").write_bytes(b"")
+
+
+def a_series_without_positions(folder, put_series, volume):
+    changed(folder, ImagePositionPatient=None)
+
+
+def a_study_without_a_valid_name(folder, put_series, volume):
+    pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE
+    try:
+        changed(folder, PatientID="P" * 70)
+    finally:
+        pydicom.config.settings.writing_validation_mode = None
+
+
+def deflated(folder, put_series, volume):
+    for path in folder.rglob("*.dcm"):
+        header = pydicom.dcmread(path)
+        header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        header.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "status", "message"),
+    [
+        (two_patients, 422, "expected one PT series of one patient; found 6 PT slices in 2 series of 2 patients"),
+        (two_series, 422, "expected one PT series of one patient; found 6 PT slices in 2 series"),
+        (another_modality, 422, "expected one PT series of one patient; found 3 CT slices in 1 series"),
+        (two_modalities, 422, "found 3 CT slices in 1 series, 3 PT slices in 1 series"),
+        (a_missing_slice, 422, "PT: "),
+        (no_dicom, 422, "expected the DICOM files of one PT series; found no DICOM image"),
+        (a_cut_header, 422, "found one that cannot: PT: 1 of 1 slices has no Study Instance UID"),
+        (a_damaged_header, 422, "found files besides: 1 with: damaged DICOM header"),
+        (a_synthetic_series, 422, "expected an acquired PT series; found 3 PT slices in 1 series, synthetic"),
+        (an_empty_file, 422, "expected nothing but whole slices of one PT series; found files besides: 1 with: empty"),
+        (a_series_without_positions, 422, "3 of 3 slices have no Image Position (Patient)"),
+        (a_study_without_a_valid_name, 422, "expected a valid PatientID to file the result under"),
+        (deflated, 415, "expected DICOM in another transfer syntax than deflated"),
+    ],
+    ids=lambda one: getattr(one, "__name__", None),
+)
+def test_what_is_not_one_whole_series_is_refused(start, pet_folder, put_series, volume, spoil, status, message, zip_of):
+    client = start()
+    spoil(pet_folder, put_series, volume)
+    response = client.post(zip_of(pet_folder))
+    assert response.status_code == status and message in response.json()["detail"], response.text
+    for secret in ("Eva", "P" * 70, "P1", "P2", str(client.scratch), volume.frame_of_reference):
+        assert secret not in response.text
+
+
+def test_what_a_zip_of_a_series_holds_besides_does_no_harm(start, pet_folder, zip_of, unzipped):
+    client = start()
+    header = pydicom.dcmread(pet_folder / "one" / "0.dcm")
+    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID = MediaStorageDirectoryStorage
+    header.save_as(pet_folder / "DICOMDIR.dcm")
+    (pet_folder / "read me.dcm").write_text("no image")
+    shutil.copy(pet_folder / "one" / "0.dcm", pet_folder / "copy.dcm")
+    response = client.post(zip_of(pet_folder))
+    assert response.status_code == 200 and len(unzipped(response)) == 3
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["of GRÜN^EVA", "of Grün", "of Eva", repr(["Grün^Eva"]), ascii("Grün^Eva"), r"of Gr\xfcn", r"of PET\\17", "17"],
+)
+def test_a_message_tells_no_part_of_a_name_however_it_is_written(message):
+    told = _without(message, ["Grün^Eva", "PET\\17"])
+    assert "(withheld)" in told and not {"grün", "eva", "17"} & set(re.findall(r"\w+", told.lower()))
+
+
+def test_a_message_keeps_what_only_holds_a_name():
+    assert _without("Evaluation of slice 117", ["Eva", "17", ""]) == "Evaluation of slice 117"
+
+
+def test_an_empty_body_and_another_type_are_refused(start):
+    client = start()
+    assert client.post(b"").status_code == 400
+    assert client.post(b"{}", "application/json").status_code == 415
+    assert client.get("/translate").status_code == 405
+
+
+def test_a_body_that_says_that_it_is_too_large_is_refused_before_it_comes(start, pet_folder, zip_of):
+    client = start(Limits(body_bytes=100))
+    response = client.post(zip_of(pet_folder))
+    assert response.status_code == 413 and "expected a body of at most 0 MiB" in response.json()["detail"]
+
+
+def test_pixels_beyond_the_limit_are_refused_before_they_are_decoded(start, pet_folder, files_of):
+    response = start(Limits(inflated_bytes=3 * 6 * 8 * 4 - 1)).post(content_type=None, files=files_of(pet_folder))
+    assert response.status_code == 413 and "expected a series of at most 0 MiB of pixels" in response.json()["detail"]
+
+
+def test_tiny_slices_that_become_large_on_the_grid_are_refused_before_they_are_decoded(
+    start, put_series, tmp_path, files_of
+):
+    tiny = Volume(np.zeros((40, 2, 2), np.float32), np.diag([2.0, 2.0, 3.0, 1.0]), generate_uid(), "SUV")
+    put_series(tmp_path / "tiny", tiny)
+    needed = 40 * 2 * 2 * 4 + 2 * 40 * 16 * 16 * 4
+    body = {"content_type": None, "files": files_of(tmp_path / "tiny")}
+    response = start(Limits(inflated_bytes=needed - 1)).post(**body)
+    assert response.status_code == 413 and "those on the network's grid" in response.json()["detail"]
+    assert start(Limits(inflated_bytes=needed)).post(**body).status_code != 413

@@ -1,0 +1,47 @@
+"""The bearer token: made once, for its owner only."""
+
+import hashlib
+
+import pytest
+
+from medgan.errors import InputError
+from medgan.server.auth import is_authorized, token_digest
+
+
+def test_a_token_is_made_once_and_for_its_owner_only(tmp_path):
+    file = tmp_path / "new" / "serve.token"
+    digest = token_digest(file)
+    assert token_digest(file) == digest == hashlib.sha256(file.read_bytes().strip()).hexdigest()
+    assert file.stat().st_mode & 0o777 == 0o600 and len(file.read_text().strip()) >= 40
+
+
+def test_only_the_token_itself_authorizes(tmp_path):
+    digest, token = token_digest(tmp_path / "t"), (tmp_path / "t").read_text().strip()
+    assert is_authorized(f"Bearer {token}", digest) and is_authorized(f"bearer  {token}", digest)
+    for header in ("", token, f"Basic {token}", f"Bearer {token[:-1]}", f"Bearer {digest}", "Bearer", "Bearer é"):
+        assert not is_authorized(header, digest), header
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"short\n", b"two words of some length\n", "ünïcödé-of-some-length\n".encode()]
+)
+def test_a_file_without_a_token_is_refused(tmp_path, content):
+    file = tmp_path / "token"
+    file.touch(0o600)
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="--token-file .*token: expected one word of 20 or more ASCII characters"):
+        token_digest(file)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
+def test_a_token_that_others_may_read_is_refused(tmp_path, mode):
+    file = tmp_path / "token"
+    token_digest(file)
+    file.chmod(mode)
+    with pytest.raises(InputError, match=f"expected mode 600, for its owner only; got {mode:o}; chmod 600 it"):
+        token_digest(file)
+
+
+def test_a_folder_is_no_token_file(tmp_path):
+    with pytest.raises(InputError, match="--token-file .*: expected a file; it is none"):
+        token_digest(tmp_path)

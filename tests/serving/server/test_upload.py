@@ -1,0 +1,163 @@
+"""Bodies of requests: what arrives is what was sent, and nothing passes a limit, whatever its headers say."""
+
+import asyncio
+import io
+import os
+import struct
+import zipfile
+from dataclasses import replace
+
+import pytest
+
+from medgan.server.upload import Limits, Refusal, receive, unpack
+
+LIMITS = Limits(body_bytes=1 << 20, files=5, inflated_bytes=1 << 20)
+FORM = "multipart/form-data; boundary=edge"
+
+
+def multipart(*contents, name='name="f"; filename="../../etc/passwd"'):
+    parts = [b"--edge\r\nContent-Disposition: form-data; " + name.encode() + b"\r\n\r\n" + one for one in contents]
+    return b"\r\n".join([*parts, b"--edge--\r\n"])
+
+
+def zipped(*contents, names=None, method=zipfile.ZIP_DEFLATED):
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", method) as archive:
+        for number, content in enumerate(contents):
+            archive.writestr(names[number] if names else f"{number}.dcm", content)
+    return body.getvalue()
+
+
+def take(folder, body, content_type, limits=LIMITS, piece=1000):
+    """Receives and unpacks; gives the files' contents in the order of their numbers."""
+
+    async def pieces():
+        for first in range(0, len(body), piece):
+            yield body[first : first + piece]
+
+    if asyncio.run(receive(pieces(), content_type, folder, limits=limits)):
+        unpack(folder, limits)
+    return [path.read_bytes() for path in sorted(folder.iterdir(), key=lambda path: int(path.stem))]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    inside = tmp_path / "one" / "two"
+    inside.mkdir(parents=True)
+    yield inside
+    assert {path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("*")} == {("one",), ("one", "two")}
+
+
+CONTENTS = [b"DICM" * 700, b"", b"\r\n--edg\r\n" * 99, bytes(range(256)) * 9]
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000, 1 << 20])
+def test_the_parts_of_a_form_arrive_as_they_were_sent(folder, piece):
+    assert take(folder, multipart(*CONTENTS), FORM, piece=piece) == CONTENTS
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_the_files_of_a_zip_arrive_as_they_were_sent(folder, method):
+    assert take(folder, zipped(*CONTENTS, method=method), "application/zip") == CONTENTS
+
+
+@pytest.mark.parametrize("name", ["../../../outside.dcm", "/tmp/outside.dcm", "a/../../../b.dcm", "..\\..\\c.dcm"])
+def test_no_name_in_a_zip_leads_out_of_the_folder(folder, name):
+    assert take(folder, zipped(b"x", names=[name]), "application/zip") == [b"x"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status", "message"),
+    [
+        ("", 415, "expected multipart/form-data .* or application/zip .*; got none"),
+        ("application/json", 415, "got another"),
+        ("multipart/form-data", 400, "expected a boundary in Content-Type; there is none"),
+        (f"multipart/form-data; boundary={'x' * 999}", 400, "the body is damaged"),
+    ],
+)
+def test_another_content_type_is_refused(folder, content_type, status, message):
+    with pytest.raises(Refusal, match=message) as refused:
+        take(folder, b"body", content_type)
+    assert refused.value.status == status
+
+
+@pytest.mark.parametrize("content_type", [FORM, "application/zip"])
+def test_an_empty_body_is_refused(folder, content_type):
+    with pytest.raises(Refusal, match="expected a DICOM series as the body; it is empty") as refused:
+        take(folder, b"", content_type)
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("content_type", [FORM, "application/zip"])
+def test_a_body_larger_than_the_limit_is_refused_while_it_comes_in(folder, content_type):
+    body = multipart(os.urandom(2 << 20)) if content_type == FORM else zipped(os.urandom(2 << 20))
+    with pytest.raises(Refusal, match="expected a body of at most 1 MiB; it is larger") as refused:
+        take(folder, body, content_type)
+    assert refused.value.status == 413
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 1 << 20
+
+
+def test_a_form_that_ends_too_early_is_refused(folder):
+    with pytest.raises(Refusal, match="expected a closing boundary; the body ends before it"):
+        take(folder, multipart(*CONTENTS)[:-20], FORM)
+
+
+def test_a_damaged_form_is_refused(folder):
+    with pytest.raises(Refusal, match="expected parts between boundaries; the body is damaged"):
+        take(folder, b"no boundary at all", FORM)
+
+
+@pytest.mark.parametrize("make", [multipart, zipped])
+def test_too_many_files_are_refused(folder, make):
+    with pytest.raises(Refusal, match="expected at most 5 files; there are more") as refused:
+        take(folder, make(*[b"x"] * 6), FORM if make is multipart else "application/zip")
+    assert refused.value.status == 413
+
+
+def test_a_zip_bomb_is_refused_before_it_unfolds(folder):
+    body = zipped(*[bytes(600 << 10)] * 3)
+    assert len(body) < 10_000
+    with pytest.raises(Refusal, match="unpacked it exceeds the limit") as refused:
+        take(folder, body, "application/zip")
+    assert refused.value.status == 413
+    assert sum(path.stat().st_size for path in folder.glob("*.dcm")) <= LIMITS.inflated_bytes
+
+
+def test_a_zip_that_lies_about_its_sizes_is_refused(folder):
+    body = bytearray(zipped(bytes(3 << 20)))
+    for signature, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
+        struct.pack_into("<I", body, body.index(signature) + offset, 10)
+    with pytest.raises(Refusal, match="it cannot be unpacked|exceeds the limit"):
+        take(folder, bytes(body), "application/zip")
+    assert sum(path.stat().st_size for path in folder.glob("*.dcm")) <= LIMITS.inflated_bytes
+
+
+def encrypted():
+    body = bytearray(zipped(b"secret"))
+    for signature, offset in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        struct.pack_into("<H", body, body.index(signature) + offset, 1)
+    return bytes(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"no zip file", zipped(*CONTENTS)[:-30], encrypted(), zipped(b"x" * 999, method=zipfile.ZIP_LZMA)],
+    ids=["no zip", "cut", "encrypted", "lzma"],
+)
+def test_what_is_no_plain_zip_file_is_refused(folder, body):
+    with pytest.raises(Refusal, match="expected a zip file, stored or deflated and not encrypted") as refused:
+        take(folder, body, "application/zip")
+    assert refused.value.status == 400
+
+
+def test_a_zip_with_a_flipped_byte_is_refused(folder):
+    body = bytearray(zipped(bytes(range(256)) * 40, method=zipfile.ZIP_STORED))
+    body[500] ^= 1
+    with pytest.raises(Refusal, match="it cannot be unpacked"):
+        take(folder, bytes(body), "application/zip")
+
+
+def test_the_limits_are_inclusive(folder):
+    contents = [bytes(100)] * 5
+    limits = replace(LIMITS, inflated_bytes=500, body_bytes=len(zipped(*contents)))
+    assert take(folder, zipped(*contents), "application/zip", limits) == contents

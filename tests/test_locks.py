@@ -1,0 +1,46 @@
+import multiprocessing
+
+import pytest
+
+from medgan.errors import InputError
+from medgan.locks import held, opening
+from medgan.tracking.mlflow_runs import MlflowStudy
+
+
+def test_a_lock_that_stays_held_is_told_by_name(tmp_path):
+    lock = tmp_path / "lock"
+    with (
+        held(lock, "this", limit_s=1),
+        pytest.raises(InputError, match=f"that: another process has held {lock} for 0 s"),
+        held(lock, "that", limit_s=0.3),
+    ):
+        pytest.fail("two hold it")
+    with held(lock, "that", limit_s=0):
+        pass
+
+
+def test_a_server_is_opened_without_a_lock(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with opening("postgresql://host/db"), opening("http://host:5000"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def open_store(folder, name, failures):
+    try:
+        MlflowStudy(f"sqlite:///{folder / 'mlflow.db'}", "medgan/x", artifacts=folder, study=name, key=name)
+    except BaseException as error:
+        failures.put(f"{type(error).__name__}: {error}")
+
+
+@pytest.mark.timeout(120)
+def test_several_processes_may_open_a_new_store_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    failures = context.Queue()
+    processes = [context.Process(target=open_store, args=(tmp_path, name, failures)) for name in "abc"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(100)
+        assert process.exitcode == 0
+    assert failures.empty(), failures.get()

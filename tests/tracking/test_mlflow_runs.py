@@ -1,0 +1,245 @@
+"""MLflow runs on a real SQLite store: found again, never doubled, never left running."""
+
+import pytest
+
+from medgan.errors import InputError
+from medgan.tracking import store
+from medgan.tracking.mlflow_runs import MlflowStudy
+from medgan.tracking.store import STATE_TAG, STUDY_ROOT
+from medgan.tracking.study_runs import StudyRuns
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture
+def open_study(folder, request):
+    """Opens the study named after the test; each call is a new driver."""
+
+    def opened():
+        return MlflowStudy(
+            f"sqlite:///{folder / 'mlflow.db'}",
+            "medgan/pet2ct",
+            artifacts=folder / "artifacts",
+            study="s",
+            key=request.node.name,
+        )
+
+    return opened
+
+
+@pytest.fixture
+def runs_of(folder, request):
+    """The runs of the test's study, as somebody finds them who makes nothing."""
+    return lambda: StudyRuns(f"sqlite:///{folder / 'mlflow.db'}", study="s", key=request.node.name)
+
+
+def values(study, run, name):
+    return [(metric.step, metric.value) for metric in study.client.get_metric_history(run.run_id, name)]
+
+
+def test_trials_are_children_of_the_studys_run(open_study):
+    study = open_study()
+    trial = study.trial(3)
+    data = study.client.get_run(trial.run_id)
+    assert data.data.tags["mlflow.parentRunId"] == study.run.run_id
+    assert data.info.run_name == "#3 s"
+
+
+def test_a_second_driver_finds_the_runs_again_and_doubles_no_step(open_study):
+    first = open_study().trial(0)
+    first.metrics({"val/ssim": 0.3}, 1)
+    study = open_study()
+    again = study.trial(0)
+    assert again.run_id == first.run_id
+    for step, value in ((1, 0.9), (2, 0.5)):
+        again.metrics({"val/ssim": value}, step)
+    assert values(study, again, "val/ssim") == [(1, 0.3), (2, 0.5)]
+
+
+def test_parameters_told_twice_are_kept_as_they_were(open_study):
+    study = open_study()
+    trial = study.trial(0)
+    trial.params({"generator.num_blocks": 2})
+    trial.params({"generator.num_blocks": 3, "train.seed": 0})
+    assert study.client.get_run(trial.run_id).data.params == {"generator.num_blocks": "2", "train.seed": "0"}
+
+
+def test_what_is_told_again_after_a_lost_answer_is_there_once(open_study):
+    study = open_study()
+    trial, again = study.trial(0, {"medgan.trial": 0}, 1000), study.trial(0, {"medgan.trial": 1})
+    for run in (trial, again):  # as a call that was taken is repeated by whoever did not hear so
+        run.params({"train.seed": 0}, {"loss.lambda_l1": 10.0})
+        run.metrics({"val/ssim": float("nan"), "val/mse": 2.0}, 1, 5000)
+    assert again.run_id == trial.run_id
+    assert values(study, trial, "moved/loss.lambda_l1") == [(0, 10.0)]
+    assert values(study, trial, "val/mse") == [(1, 2.0)]
+    assert len(values(study, trial, "val/ssim")) == 1
+    found = study.client.get_run(trial.run_id)
+    assert (found.info.start_time, found.data.tags["medgan.trial"]) == (1000, "1")
+
+
+def test_a_drawn_setting_sorts_and_filters_as_a_number(open_study):
+    study = open_study()
+    for first_attempt, value in enumerate((10.0, 9.0, 100.0)):
+        study.trial(first_attempt).params({"loss.lambda_l1": value}, {"loss.lambda_l1": value})
+    key = f"tags.`medgan.study_key` = '{study.key}'"
+    query = f"{key} and metrics.`moved/loss.lambda_l1` > 9.5"
+    found = study.client.search_runs([study.experiment_id], query, order_by=["metrics.`moved/loss.lambda_l1` DESC"])
+    assert [run.data.tags["medgan.root"] for run in found] == ["2", "0"]
+
+
+def test_links_lead_to_a_trial_s_run_the_study_s_file_and_the_trials_in_order(open_study):
+    study = open_study()
+    trial, here = study.trial(3), f"#/experiments/{study.experiment_id}/runs"
+    assert study.link("best", 3) == f"[best]({here}/{trial.run_id})"
+    report = f"[report]({here}/{study.run.run_id}/artifacts/report/report.html)"
+    assert study.link("report", file="report/report.html") == report
+    sorted_link = study.link_to_trials("all", "val/best_ssim", ascending=False)
+    assert "orderByKey=metrics.%60val%2Fbest_ssim%60&orderByAsc=false" in sorted_link
+    assert study.key in sorted_link
+
+
+def test_runs_a_dead_driver_left_going_are_closed_honestly(open_study):
+    dead = open_study()
+    runs = [dead.trial(first_attempt) for first_attempt in (0, 1)]
+    open_study().close_orphans({0: "FINISHED"})
+    assert [dead.client.get_run(run.run_id).info.status for run in runs] == ["FINISHED", "KILLED"]
+
+
+@pytest.mark.parametrize(("given_up", "status"), [(False, "KILLED"), (True, "RUNNING")])
+def test_the_study_s_run_is_closed_unless_the_store_was_given_up(open_study, given_up, status):
+    study = open_study()
+    with pytest.raises(KeyboardInterrupt), study:
+        study.go_on()
+        if given_up:
+            study.give_up()
+        raise KeyboardInterrupt
+    assert study.client.get_run(study.run.run_id).info.status == status
+
+
+def test_what_a_dead_driver_left_going_and_did_not_finish_says_interrupted(open_study, runs_of):
+    open_study().trial(0)
+    open_study().close_orphans({})
+    assert [(run.state, run.status) for run in runs_of().found() if run.first_attempt == "0"] == [
+        ("interrupted", "KILLED")
+    ]
+
+
+def test_orphans_are_closed_however_many_pages_there_are(open_study, runs_of, monkeypatch):
+    monkeypatch.setattr(store, "PAGE", 2)
+    dead = open_study()
+    for first_attempt in range(5):
+        dead.trial(first_attempt)
+    open_study().close_orphans({})
+    assert [run.status for run in runs_of().found() if run.first_attempt != STUDY_ROOT] == ["KILLED"] * 5
+
+
+def test_a_deleted_run_is_not_found_again(open_study, runs_of):
+    study = open_study()
+    first = study.trial(0)
+    study.client.delete_run(first.run_id)
+    again = study.trial(0)
+    assert again.run_id != first.run_id
+    assert study.trial(0).run_id == again.run_id
+    assert [run.run_id for run in runs_of().found() if run.first_attempt == "0"] == [again.run_id]
+
+
+def test_a_deleted_study_run_is_not_found_again(open_study):
+    study = open_study()
+    study.client.delete_run(study.run.run_id)
+    assert open_study().run.run_id != study.run.run_id
+
+
+def test_a_deleted_experiment_is_refused_and_the_way_back_named(folder):
+    def opened():
+        return MlflowStudy(f"sqlite:///{folder / 'mlflow.db'}", "medgan/x", artifacts=folder, study="s", key="k")
+
+    study = opened()
+    study.client.delete_experiment(study.experiment_id)
+    back = f"mlflow experiments restore --experiment-id {study.experiment_id} brings it back"
+    with pytest.raises(InputError, match=f"experiment medgan/x was deleted; {back}"):
+        opened()
+
+
+def test_runs_are_listed_with_what_was_told_them(open_study, runs_of):
+    study = open_study()
+    trial = study.trial(3)
+    for step in (1, 2):
+        trial.metrics({"val/ssim": 0.5}, step)
+    trial.tags({STATE_TAG: "pruned"})
+    trial.finish("FINISHED")
+    own, run = runs_of().found()
+    assert (own.first_attempt, own.status, own.parent) == (STUDY_ROOT, "RUNNING", "")
+    assert (run.first_attempt, run.parent, run.state, run.status) == ("3", study.run.run_id, "pruned", "FINISHED")
+    assert run.epochs == {1, 2}
+
+
+def test_no_run_of_another_study_is_listed(open_study, folder):
+    open_study().trial(0)
+    assert StudyRuns(f"sqlite:///{folder / 'mlflow.db'}", study="s", key="other").found() == []
+
+
+def test_a_run_keeps_the_time_of_its_end_when_its_state_is_mended(open_study, runs_of):
+    study = open_study()
+    trial = study.trial(0)
+    study.client.set_terminated(trial.run_id, "FINISHED", 1234567)
+    runs_of().end(trial.run_id, "FAILED", "diverged")
+    info = study.client.get_run(trial.run_id).info
+    assert (info.status, info.end_time) == ("FAILED", 1234567)
+
+
+def test_a_run_that_is_opened_again_knows_when_it_had_ended(open_study):
+    study = open_study()
+    assert study.trial(0).ended_ms is None
+    study.trial(0).finish("FINISHED", 1234567)
+    again = study.trial(0)
+    again.finish("FINISHED", again.ended_ms)
+    assert study.client.get_run(again.run_id).info.end_time == 1234567
+
+
+def test_a_doubled_study_run_leaves_its_trials_to_the_other(open_study, runs_of):
+    study = open_study()
+    trial = study.trial(0)
+    other = study.client.create_run(study.experiment_id).info.run_id
+    runs_of().merge(study.run.run_id, into=other)
+    assert [(run.run_id, run.parent) for run in runs_of().found()] == [(trial.run_id, other)]
+
+
+def test_listing_runs_makes_no_store(tmp_path):
+    with pytest.raises(InputError, match="--tracking-uri sqlite:.*mlflow.db: there is no such store"):
+        StudyRuns(f"sqlite:///{tmp_path / 'mlflow.db'}", study="s", key="k")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_listing_runs_of_a_store_without_experiments_makes_none(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    study = MlflowStudy(uri, "elsewhere", artifacts=tmp_path, study="s", key="k")
+    assert StudyRuns(uri, study="s", key="k").found() == []
+    assert [one.name for one in study.client.search_experiments()] == ["elsewhere", "Default"]
+
+
+def test_a_store_without_a_driver_for_it_is_refused_for_listing_too():
+    with pytest.raises(InputError, match="--tracking-uri nosuch://x: cannot open"):
+        StudyRuns("nosuch://x", study="s", key="k")
+
+
+def test_artifacts_lie_below_the_output_folder_not_the_current_one(open_study, folder, tmp_path):
+    study = open_study()
+    (tmp_path / "picture.png").write_bytes(b"png")
+    study.run.artifact(tmp_path / "picture.png", "pictures")
+    assert list((folder / "artifacts" / "medgan" / "pet2ct").rglob("pictures/picture.png"))
+
+
+def test_a_data_set_is_noted_by_its_digest(open_study):
+    study = open_study()
+    study.dataset("pet2ct", "d" * 64, profile="9 train patients")
+    (noted,) = study.client.get_run(study.run.run_id).inputs.dataset_inputs
+    assert noted.dataset.digest == "d" * 36
+
+
+def test_a_store_that_cannot_be_opened_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--tracking-uri nosuch://.*: cannot open"):
+        MlflowStudy("nosuch://x", "medgan/pet2ct", artifacts=tmp_path, study="s", key="k")

@@ -1,0 +1,40 @@
+import itertools
+
+import torch
+
+from medgan.data.dataset import Batches
+from medgan.training.feed import Feed, bytes_of, stacked, stored_on
+
+CPU = torch.device("cpu")
+
+
+def unchanged(source, target):
+    return source, target
+
+
+def test_batches_are_the_same_from_the_devices_memory_and_from_the_disk(make_slices):
+    slices = make_slices(7)
+    sampler = Batches(7, 2, seed=3)
+    read = Feed(slices, sampler, device=CPU, augment=unchanged)
+    kept = Feed(slices, sampler, device=CPU, augment=unchanged, stored=stacked(slices, CPU))
+    for one, other in itertools.islice(zip(read, kept, strict=True), 9):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+
+
+def test_every_batch_is_augmented_and_waiting_is_counted(make_slices):
+    slices = make_slices(4)
+    feed = Feed(slices, Batches(4, 2, seed=0), device=CPU, augment=lambda source, target: (-source, target + 1))
+    plain = Feed(slices, Batches(4, 2, seed=0), device=CPU, augment=unchanged)
+    (source, target), (before, wanted) = next(feed), next(plain)
+    assert torch.equal(source, -before)
+    assert torch.equal(target, wanted + 1)
+    first = feed.waited_s
+    assert first > 0
+    next(feed)
+    assert feed.waited_s > first
+
+
+def test_a_processor_reads_from_the_disk(make_slices):
+    assert stored_on(CPU, make_slices(3)) is None
+    assert bytes_of(make_slices(3)) == 3 * 2 * 16 * 16 * 4

@@ -1,0 +1,80 @@
+import torch
+
+from medgan.training.image_pool import Pool
+
+
+def batch(*numbers):
+    """A (source, output) batch whose pixels carry the number; the output's are negative."""
+    source = torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+    return source, -source
+
+
+def numbers(images):
+    return [int(value) for value in images[:, 0, 0, 0].abs()]
+
+
+def test_a_pool_of_size_zero_hands_the_very_batch_through_and_keeps_nothing():
+    pool, (source, output) = Pool(0), batch(1, 2)
+    assert all(one is other for one, other in zip(pool.exchange(source, output), (source, output), strict=True))
+    assert pool.kept == []
+
+
+def test_while_it_fills_every_pair_is_new():
+    pool = Pool(4)
+    for pair in (batch(1, 2), batch(3, 4)):
+        source, output = pool.exchange(*pair)
+        assert torch.equal(source, pair[0])
+        assert torch.equal(output, pair[1])
+    assert [int(source[0, 0, 0]) for source, _ in pool.kept] == [1, 2, 3, 4]
+
+
+def test_a_batch_may_be_larger_than_what_is_left_to_fill():
+    pool = Pool(3)
+    pool.exchange(*batch(1, 2))
+    source, _ = pool.exchange(*batch(3, 4))
+    assert numbers(source)[0] == 3
+    assert len(pool.kept) == 3
+
+
+def test_a_full_pool_gives_an_older_pair_half_of_the_time_and_takes_the_new_one_for_it():
+    torch.manual_seed(0)
+    pool = Pool(5)
+    pool.exchange(*batch(0, 1, 2, 3, 4))
+    older = 0
+    for number in range(5, 1005):
+        before = {int(source[0, 0, 0]) for source, _ in pool.kept}
+        (given,) = numbers(pool.exchange(*batch(number))[0])
+        after = {int(source[0, 0, 0]) for source, _ in pool.kept}
+        assert len(pool.kept) == 5
+        if given == number:
+            assert after == before
+        else:
+            older += 1
+            assert given in before
+            assert after == before - {given} | {number}
+    assert 440 < older < 560  # four standard deviations about a half
+
+
+def test_every_place_is_exchanged_sooner_or_later():
+    torch.manual_seed(0)
+    pool = Pool(5)
+    pool.exchange(*batch(*range(5)))
+    for number in range(5, 105):
+        pool.exchange(*batch(number))
+    assert min(int(source[0, 0, 0]) for source, _ in pool.kept) >= 5
+
+
+def test_an_output_stays_beside_its_own_source():
+    torch.manual_seed(0)
+    pool = Pool(3)
+    for start in range(1, 60, 2):
+        source, output = pool.exchange(*batch(start, start + 1))
+        assert torch.equal(output, -source)
+        assert all(torch.equal(kept, -own) for own, kept in pool.kept)
+
+
+def test_what_is_kept_does_not_keep_its_batch():
+    pool = Pool(2)
+    for _ in range(9):
+        pool.exchange(torch.rand(4, 1, 8, 8), torch.rand(4, 1, 8, 8))
+    assert {one.untyped_storage().nbytes() for pair in pool.kept for one in pair} == {4 * 8 * 8}

@@ -1,0 +1,53 @@
+import torch
+from torch import nn
+
+from medgan.training.build_objective import build_objective
+from medgan.training.runtime import SingleProcess
+from medgan.training.state import bare, load_tensors, tensors
+from medgan.training.step import Updates, train_step
+
+
+def test_loading_is_the_inverse_of_flattening(small, make_state, batches):
+    config = small()
+    trained, fresh = make_state(config), make_state(small(train__seed=99))
+    train_step(trained, build_objective(config), batches(), updates=Updates(generator=3))
+    saved = tensors(trained)
+    load_tensors(fresh, saved)
+    assert tensors(fresh).keys() == saved.keys()
+    assert all(torch.equal(value, saved[name]) for name, value in tensors(fresh).items())
+
+
+def test_networks_and_both_optimizers_moments_are_in_it(small, make_state, batches):
+    state = make_state(small())
+    assert not any("optimizer" in name for name in tensors(state))
+    train_step(state, build_objective(small()), batches(), updates=Updates(generator=3))
+    saved = tensors(state)
+    for name in ("generator", "discriminator"):
+        count = len(list(getattr(state.directions[0], name).parameters()))
+        moments = [key for key in saved if key.startswith(f"{name}_optimizer.")]
+        assert len(moments) == 3 * count, "step, first and second moment of every parameter"
+    assert float(saved["generator_optimizer.0.step"]) == 3
+    assert float(saved["discriminator_optimizer.0.step"]) == 1
+
+
+def test_learning_rates_stay_those_a_state_was_built_with(small, make_state, batches):
+    old, new = make_state(small()), make_state(small(optim__generator_lr=0.01))
+    train_step(old, build_objective(small()), batches(), updates=Updates(generator=1))
+    load_tensors(new, tensors(old))
+    assert new.generator_optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_an_epoch_is_finished_when_its_row_is_in_the_history(small, make_state):
+    state = make_state(small())
+    assert state.epoch == 0
+    state.history.append({"val/ssim": 0.5})
+    assert state.epoch == 1
+
+
+def test_one_process_is_a_runtime_of_one():
+    runtime = SingleProcess(torch.device("cpu"))
+    module = nn.Linear(1, 1)
+    assert (runtime.rank, runtime.size) == (0, 1)
+    assert bare(runtime.prepare(module)) is module
+    assert runtime.mean({"a": 1.5}) == {"a": 1.5}
+    assert runtime.gather([1, 2]) == [1, 2]

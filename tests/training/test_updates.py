@@ -1,0 +1,280 @@
+"""How a step updates: how often, how far, and what follows the generator."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from medgan.losses.kl_divergence import kl_loss
+from medgan.training.build_objective import build_objective
+from medgan.training.build_training import updates_of
+from medgan.training.step import Updates, follow, look, train_step, update_discriminator, update_generator
+
+
+def copies(network):
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def norm_of_gradients(network):
+    return float(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]).norm())
+
+
+class TestFurtherUpdatesOfTheDiscriminator:
+    def test_three_take_two_further_batches_each_seen_once(self, small, make_state, batches):
+        config = small(train__generator_steps=1, train__discriminator_steps=3, loss__lambda_perceptual=0.0)
+        state, seen = make_state(config), []
+        state.directions[0].discriminator.register_forward_pre_hook(lambda module, pair: seen.append(pair))
+        drawn = list(itertools.islice(batches(), 4))
+        rest = iter(drawn)
+        assert updates_of(config).batches == 3
+        train_step(state, build_objective(config), rest, updates_of(config))
+        assert len(list(rest)) == 1, "one batch for the generator, two more for the discriminator"
+        judged = seen[1:]  # the first was the generator's
+        for number, (source, target) in enumerate(drawn[:3]):
+            real, fake = judged[2 * number : 2 * number + 2]
+            assert torch.equal(real[0], source)
+            assert torch.equal(real[1], target)
+            assert torch.equal(fake[0], source)
+            assert not fake[1].requires_grad
+
+    def test_the_generator_takes_one_step_and_the_discriminator_three(self, small, make_state, batches):
+        config = small(train__generator_steps=1, train__discriminator_steps=3)
+        state = make_state(config)
+        train_step(state, build_objective(config), batches(), updates_of(config))
+        for optimizer, steps in ((state.generator_optimizer, 1), (state.discriminator_optimizer, 3)):
+            assert {float(values["step"]) for values in optimizer.state.values()} == {steps}
+
+    def test_the_generators_turn_is_the_same_however_often_the_discriminator_follows(self, small, make_state, batches):
+        after = []
+        for steps in (1, 3):
+            config = small(train__discriminator_steps=steps)
+            state = make_state(config)
+            train_step(state, build_objective(config), batches(), updates_of(config))
+            after.append(copies(state.generator))
+        assert all(torch.equal(*pair) for pair in zip(*after, strict=True))
+
+    def test_further_fakes_come_from_the_updated_generator(self, small, make_state, batches):
+        config = small(train__generator_steps=1, train__discriminator_steps=2)
+        state, seen = make_state(config), []
+        state.directions[0].discriminator.register_forward_pre_hook(lambda module, pair: seen.append(pair))
+        drawn = list(itertools.islice(batches(), 2))
+        train_step(state, build_objective(config), iter(drawn), updates_of(config))
+        with torch.no_grad():
+            assert torch.equal(seen[-1][1], state.generator(drawn[1][0]))
+
+
+class TestWithoutADiscriminator:
+    @pytest.fixture
+    def config(self, small):
+        return small(
+            loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, loss__lambda_l1=1.0, train__generator_steps=1
+        )
+
+    def test_none_is_built_updated_or_logged(self, config, make_state, batches):
+        state = make_state(config)
+        assert state.directions[0].discriminator is None
+        assert state.discriminator_optimizer is None
+        losses = train_step(state, build_objective(config), batches(), updates_of(config))
+        assert set(losses) == {"l1", "l1_weighted"}
+
+    def test_the_generator_learns(self, config, make_state, batches):
+        state, before = make_state(config), copies(make_state(config).generator)
+        train_step(state, build_objective(config), batches(), updates_of(config))
+        assert not any(
+            torch.equal(*pair) for pair in zip(copies(state.generator), before, strict=True) if pair[0].ndim > 1
+        )
+
+    @pytest.mark.parametrize("steps", [1, 4])
+    def test_a_step_takes_the_generators_batches_alone(self, config, small, make_state, batches, steps):
+        config = small(
+            loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, loss__lambda_l1=1.0, train__generator_steps=2,
+            train__discriminator_steps=steps,
+        )  # fmt: skip
+        rest = itertools.islice(batches(), 5)
+        train_step(make_state(config), build_objective(config), rest, updates_of(config))
+        assert updates_of(config).batches == 2
+        assert len(list(rest)) == 3
+
+
+class TestClippingTheNorm:
+    @pytest.mark.parametrize("turn", [update_generator, update_discriminator])
+    def test_the_norm_of_each_networks_gradient_is_limited(self, turn, small, make_state, batches):
+        config = small(optim__clip_norm=1e-3)
+        norms = []
+        for updates in (Updates(), updates_of(config)):
+            state, objective = make_state(config), build_objective(config)
+            direction = state.directions[0]
+            network = direction.generator if turn is update_generator else direction.discriminator
+            batch = next(batches())
+            turn(state, objective, batch if turn is update_generator else [look(state, objective, *batch)], updates)
+            norms.append(norm_of_gradients(network))
+        free, clipped = norms
+        assert free > 2e-3, "else the limit would do nothing"
+        assert clipped == pytest.approx(1e-3, rel=1e-3)
+
+    def test_its_direction_stays(self, small, make_state, batches):
+        gradients = []
+        for limit in (None, 1e-3):
+            state, objective = make_state(small()), build_objective(small())
+            update_generator(state, objective, next(batches()), Updates(clip_norm=limit))
+            gradients.append(torch.cat([parameter.grad.flatten() for parameter in state.generator.parameters()]))
+        assert float(torch.cosine_similarity(*gradients, dim=0)) == pytest.approx(1, abs=1e-5)
+
+    def test_a_gradient_below_the_limit_is_left_as_it_is(self, small, make_state, batches):
+        norms = []
+        for limit in (None, 1e6):
+            state, objective = make_state(small()), build_objective(small())
+            update_generator(state, objective, next(batches()), Updates(clip_norm=limit))
+            norms.append(norm_of_gradients(state.generator))
+        assert norms[0] == norms[1]
+
+
+def test_clipping_the_weights_bounds_every_one_of_the_discriminators_and_none_of_the_generators(
+    small, make_state, batches
+):
+    config = small(
+        loss__adversarial="wasserstein", optim__clip_weights=0.01, discriminator__spectral_norm=False,
+        loss__lambda_perceptual=0.0,
+    )  # fmt: skip
+    state = make_state(config)
+    largest = [max(float(weight.abs().max()) for weight in copies(state.directions[0].discriminator))]
+    generator = max(float(weight.abs().max()) for weight in copies(state.generator))
+    train_step(state, build_objective(config), batches(), updates_of(config))
+    largest.append(max(float(weight.abs().max()) for weight in copies(state.directions[0].discriminator)))
+    assert largest[0] > 0.01
+    assert largest[1] == pytest.approx(0.01)
+    assert all(float(weight.abs().max()) <= 0.01 + 1e-9 for weight in copies(state.directions[0].discriminator))
+    assert max(float(weight.abs().max()) for weight in copies(state.generator)) > 0.9 * generator
+
+
+class TestTheAveragedGenerator:
+    def test_it_follows_the_recursion_worked_by_hand(self):
+        average, network = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        values = []
+        with torch.no_grad():
+            average.weight.fill_(1.0)
+            for new in (3.0, -1.0, 5.0):
+                network.weight.fill_(new)
+                follow(average, network, 0.75)
+                values.append(float(average.weight))
+        # 0.75 * 1 + 0.25 * 3 = 1.5; 0.75 * 1.5 - 0.25 = 0.875; 0.75 * 0.875 + 0.25 * 5 = 1.90625
+        assert values == pytest.approx([1.5, 0.875, 1.90625])
+
+    def test_it_starts_as_the_generator_and_takes_a_share_of_every_update(self, small, make_state, batches):
+        config = small(train__ema_decay=0.9)
+        state, objective, stream = make_state(config), build_objective(config), batches()
+        expected = copies(state.generator)
+        assert all(torch.equal(*pair) for pair in zip(copies(state.average), expected, strict=True))
+        for _ in range(3):
+            update_generator(state, objective, next(stream), updates_of(config))
+            expected = [0.9 * old + 0.1 * new for old, new in zip(expected, copies(state.generator), strict=True)]
+        for mine, by_hand in zip(copies(state.average), expected, strict=True):
+            torch.testing.assert_close(mine, by_hand)
+
+    def test_batch_norms_statistics_are_copied(self, small, make_state, batches):
+        config = small(train__ema_decay=0.9, generator__norm="batch")
+        state = make_state(config)
+        fresh = [buffer.clone() for buffer in state.average.buffers()]
+        train_step(state, build_objective(config), batches(), updates_of(config))
+        buffers = list(state.average.buffers())
+        assert all(torch.equal(*pair) for pair in zip(buffers, state.generator.buffers(), strict=True))
+        assert not all(torch.equal(*pair) for pair in zip(buffers, fresh, strict=True))
+
+    def test_it_is_no_part_of_the_training(self, small, make_state, batches):
+        after = []
+        for decay in (0.0, 0.9):
+            config = small(train__ema_decay=decay)
+            state = make_state(config)
+            train_step(state, build_objective(config), batches(), updates_of(config))
+            after.append(copies(state.generator))
+        assert all(torch.equal(*pair) for pair in zip(*after, strict=True))
+        assert not any(parameter.requires_grad for parameter in state.average.parameters())
+
+    def test_it_is_what_is_evaluated_where_it_is_kept(self, small, make_state):
+        with_average, without = make_state(small(train__ema_decay=0.9)), make_state(small())
+        assert with_average.best_generator is with_average.average
+        assert without.average is None
+        assert without.best_generator is without.generator
+
+
+class TestTheOutputsOfEveryBlock:
+    def asked(self, config, make_state, batches):
+        state, calls = make_state(config), []
+        state.generator.register_forward_pre_hook(
+            lambda module, images, settings: calls.append(settings), with_kwargs=True
+        )
+        (views,) = look(state, build_objective(config), *next(batches()))
+        return state, views, calls
+
+    def test_they_are_asked_for_where_a_term_looks_at_them(self, small, make_state, batches):
+        state, views, calls = self.asked(small(loss__lambda_stages=1.0, generator__num_blocks=3), make_state, batches)
+        assert calls == [{"every_block": True}]
+        assert len(views.within) == 2
+        outputs = state.generator(views.source, every_block=True)
+        assert all(torch.equal(*pair) for pair in zip((*views.within, views.output), outputs, strict=True))
+
+    def test_they_are_not_asked_for_otherwise(self, small, make_state, batches):
+        _, views, calls = self.asked(small(), make_state, batches)
+        assert calls == [{}]
+        assert views.within == ()
+
+    def test_their_l1_reaches_the_blocks_before_them_and_no_later_one(self, small, make_state, batches):
+        config = small(
+            loss__lambda_stages=1.0, loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, generator__num_blocks=3
+        )
+        state, objective = make_state(config), build_objective(config)
+        update_generator(state, objective, next(batches()), Updates())
+        first, second, last = ([parameter.grad for parameter in block.parameters()] for block in state.generator.blocks)
+        assert all(gradient is not None for gradient in (*first, *second))
+        assert sum(float(gradient.abs().sum()) for gradient in first) > 0
+        assert sum(float(gradient.abs().sum()) for gradient in second) > 0
+        assert all(gradient is None or not gradient.any() for gradient in last)
+
+    def test_they_are_compared_with_the_target_by_hand(self, small, make_state, batches):
+        config = small(loss__lambda_stages=2.0, generator__num_blocks=3, train__generator_steps=1)
+        state, drawn = make_state(config), next(batches())
+        before = copy.deepcopy(state.generator)
+        losses = train_step(state, build_objective(config), iter([drawn]), updates_of(config))
+        with torch.no_grad():
+            one, two, _ = before(drawn[0], every_block=True)
+        expected = (one - drawn[1]).abs().mean() + (two - drawn[1]).abs().mean()
+        torch.testing.assert_close(losses["stages"], expected)
+        torch.testing.assert_close(losses["stages_weighted"], 2 * expected)
+
+
+class TestTheLatent:
+    """What a variational generator says about its latent, for the term that looks at it."""
+
+    CONFIG = {
+        "generator__network": "variational", "loss__lambda_kl": 0.5, "loss__lambda_l1": 1.0,
+        "loss__lambda_adversarial": 0.0, "loss__lambda_perceptual": 0.0, "train__generator_steps": 1,
+    }  # fmt: skip
+
+    def test_it_is_of_the_one_pass_that_made_the_output(self, small, make_state, batches):
+        config = small(**self.CONFIG)
+        state, drawn = make_state(config), next(batches())
+        before, calls = copy.deepcopy(state.generator), []
+        state.generator.register_forward_hook(lambda module, images, output: calls.append(output))
+        torch.manual_seed(5)
+        losses = train_step(state, build_objective(config), iter([drawn]), updates_of(config))
+        assert len(calls) == 1, "one forward a step"
+        torch.manual_seed(5)
+        with torch.no_grad():
+            mean, log_variance, output = before(drawn[0], with_latent=True)
+        torch.testing.assert_close(losses["kl"], kl_loss(mean, log_variance))
+        torch.testing.assert_close(losses["kl_weighted"], 0.5 * losses["kl"])
+        torch.testing.assert_close(losses["l1"], (output - drawn[1]).abs().mean())
+        assert not any(value.requires_grad for value in losses.values())
+
+    def test_there_and_back_each_has_its_own(self, small, make_state, batches):
+        """The way back translates the outputs too: its latent of these must not be taken for that of the targets."""
+        config = small(**self.CONFIG, loss__lambda_cycle=1.0)
+        state, objective = make_state(config), build_objective(config)
+        views = look(state, objective, *next(batches()))
+        for view, direction in zip(views, state.directions, strict=True):
+            view.cycled  # noqa: B018
+            direction.generator.eval()
+            mean, log_variance, _ = direction.generator(view.source, with_latent=True)
+            torch.testing.assert_close(view.within, (mean, log_variance))

@@ -1,0 +1,160 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from medgan.data.intensity import from_network
+from medgan.errors import Diverged
+from medgan.metrics.validation_metrics import overall_means, patient_means
+from medgan.training.runtime import SingleProcess
+from medgan.training.validation import evaluate, evaluate_image, fixed_pictures
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class FakeRank:
+    """One of several ranks, run one after the other; what they share is kept in lists."""
+
+    rank: int
+    size: int
+    collected: list
+    device: torch.device = CPU
+
+    def mean(self, values):
+        return dict(values)
+
+    def gather(self, rows):
+        self.collected.append(list(rows))
+        return [row for part in self.collected for row in part]
+
+
+class Broken(nn.Module):
+    """Not finite for some sources."""
+
+    def forward(self, source):
+        return torch.where(source.mean() > 0, torch.full_like(source, torch.nan), source)
+
+
+@pytest.fixture
+def generator(small, make_state):
+    return make_state(small()).generator
+
+
+@pytest.mark.parametrize("num_slices", [5, 6])
+def test_two_ranks_measure_the_same_as_one(generator, make_slices, num_slices):
+    slices = make_slices(num_slices)
+    collected = []
+    for rank in (0, 1):
+        rows = evaluate(generator, slices, FakeRank(rank, 2, collected), batch_size=2)
+    alone = evaluate(generator, slices, SingleProcess(CPU), batch_size=3)
+    assert len(rows) == len(alone) == num_slices, "every slice once, none padded"
+    for one, other in zip(sorted(rows), sorted(alone), strict=True):
+        assert one[:2] == other[:2]
+        assert one.values == pytest.approx(other.values, rel=1e-5, nan_ok=True)
+    assert overall_means(patient_means(rows)) == pytest.approx(
+        overall_means(patient_means(alone)), rel=1e-5, nan_ok=True
+    )
+
+
+def test_more_ranks_than_slices_are_fine(generator, make_slices):
+    collected = []
+    for rank in range(3):
+        rows = evaluate(generator, make_slices(2), FakeRank(rank, 3, collected))
+    assert len(rows) == 2
+
+
+def test_a_row_names_its_patient_slice_and_physical_errors(generator, make_slices):
+    slices = make_slices(4)
+    rows = evaluate(generator, slices, SingleProcess(CPU))
+    assert [row[:2] for row in rows] == list(zip(slices.patients, slices.slice_numbers, strict=True))
+    with torch.no_grad():
+        output, target = generator.eval()(slices.sources), slices.targets
+    error = 1500 * (output - target).abs()
+    for index, row in enumerate(rows):
+        assert row.values["mae_hu"] == pytest.approx(float(error[index].mean()), rel=1e-4)
+        assert row.values["mae_hu_body"] == pytest.approx(float(error[index][slices.mask(index)].mean()), rel=1e-4)
+
+
+def test_source_and_target_are_not_swapped(make_slices):
+    slices = make_slices(3)
+    rows = evaluate(nn.Identity(), slices, SingleProcess(CPU))
+    expected = 1500 * (slices.sources - slices.targets).abs().mean(dim=(1, 2, 3))
+    assert [row.values["mae_hu"] for row in rows] == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_an_output_that_is_not_finite_is_refused(make_slices):
+    network = Broken().train()
+    with pytest.raises(Diverged, match="the generator's output is not finite"):
+        evaluate(network, make_slices(4), SingleProcess(CPU), batch_size=1)
+    assert network.training
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_generator_works_in_evaluation_mode_and_keeps_its_own(make_slices, training):
+    modes = []
+
+    class Watched(nn.Module):
+        def forward(self, source):
+            modes.append((self.training, torch.is_grad_enabled()))
+            return source
+
+    network = Watched().train(training)
+    evaluate(network, make_slices(2), SingleProcess(CPU))
+    fixed_pictures(network, make_slices(2), CPU)
+    assert modes == [(False, False)] * 2
+    assert network.training is training
+
+
+def test_a_constant_image_is_measured_as_the_output_of_every_slice(make_slices):
+    slices = make_slices(5)
+    image = torch.full((16, 16), 0.25)
+    rows = evaluate_image(image, slices, batch_size=2)
+    expected = 1500 * (0.25 - slices.targets).abs().mean(dim=(1, 2, 3))
+    assert [row.values["mae_hu"] for row in rows] == pytest.approx(expected.tolist(), rel=1e-4)
+    assert [row.slice_number for row in rows] == slices.slice_numbers
+
+
+def test_pictures_show_the_same_slices_every_time_in_the_targets_unit(generator, make_slices):
+    slices = make_slices(40)
+    pictures = fixed_pictures(generator, slices, CPU)
+    assert [picture.shape for picture in pictures.values()] == [(4, 16, 16)] * 3 + [(4,)]
+    assert list(pictures["titles"]) == [f"patient {slices.patients[index]} slice {index}" for index in (5, 15, 24, 34)]
+    np.testing.assert_allclose(pictures["target"][0], from_network(slices.targets[5, 0].numpy(), (-1000, 2000)))
+    np.testing.assert_array_equal(pictures["source"][1], slices.sources[15, 0])
+    again = fixed_pictures(generator, slices, CPU)
+    assert all(np.array_equal(pictures[name], again[name]) for name in pictures)
+
+
+def test_pictures_of_a_short_set_show_each_slice_once(generator, make_slices):
+    assert len(fixed_pictures(generator, make_slices(2), CPU)["titles"]) == 2
+
+
+class Collapsed(nn.Module):
+    """One image for every source."""
+
+    def forward(self, source):
+        return torch.full_like(source, -1.0)
+
+
+def test_a_generator_that_gives_one_image_for_every_source_has_diverged(make_slices):
+    with pytest.raises(Diverged, match="the generator's output is the same whatever the source"):
+        evaluate(Collapsed(), make_slices(4), SingleProcess(CPU), batch_size=2)
+
+
+class Saturated(nn.Module):
+    """Follows the source, with no value between the ends of the range."""
+
+    def forward(self, source):
+        return torch.where(source > source.mean(), 1.0, -1.0)
+
+
+def test_a_generator_without_a_value_between_the_ends_of_the_range_has_diverged(make_slices):
+    with pytest.raises(Diverged, match="the generator's output is black and white alone"):
+        evaluate(Saturated(), make_slices(4), SingleProcess(CPU), batch_size=2)
+
+
+def test_of_a_single_slice_nobody_can_say_so(make_slices):
+    assert len(evaluate(Collapsed(), make_slices(1), SingleProcess(CPU))) == 1

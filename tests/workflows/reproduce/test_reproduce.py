@@ -1,0 +1,167 @@
+"""`medgan reproduce` on a training of phantoms: the same curve again, or where it differs and what is not as then."""
+
+import getpass
+import json
+import math
+import socket
+
+import mlflow
+import pytest
+
+from medgan.config import flatten, validated
+from medgan.data.manifest import read_manifest
+from medgan.paths import find_place
+from medgan.provenance import code_version
+from medgan.tracking.store import read_run
+from medgan.workflows.reproduce import ReproduceRequest, reproduce, verdict
+
+
+def recorded(home, run_id):
+    return read_run(f"sqlite:///{home / 'mlflow.db'}", run_id)
+
+
+def test_a_training_s_run_carries_its_configuration_exactly(home, run_id):
+    kept = validated(recorded(home, run_id).files["config.json"])
+    params = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}").get_run(run_id).data.params
+    assert {path: str(value) for path, value in flatten(kept).items()} == {
+        path: value for path, value in params.items() if path != "preset"
+    }
+
+
+def test_a_training_s_run_carries_what_made_it(home, run_id, dataset_folder):
+    told, manifest = recorded(home, run_id), read_manifest(dataset_folder)
+    facts = told.files["provenance.json"]
+    assert facts["data"] == {"digest": manifest.digest, "split": manifest.split_digest}
+    assert facts["code"]["commit"] == code_version()["commit"]
+    assert facts["run"] == {"workers": 1, "threads": 1, "device": "cpu", "seed": 0}
+    assert facts["versions"]["mlflow"] == mlflow.__version__
+    wanted = {"data_digest": manifest.digest, "split_digest": manifest.split_digest, "device": "cpu", "workers": "1"}
+    assert {name: told.tags[f"medgan.{name}"] for name in wanted} == wanted
+    assert told.tags["medgan.commit"] == facts["code"]["commit"]
+
+
+def test_what_made_a_run_names_no_host_no_user_and_no_folder(home, run_id):
+    text = json.dumps(recorded(home, run_id).files["provenance.json"])
+    assert "/" not in text
+    assert socket.gethostname() not in text
+    assert f'"{getpass.getuser()}"' not in text
+
+
+def test_the_same_code_data_and_threads_give_the_same_curve_again(medgan_reproduce, home, run_id):
+    before = {path.relative_to(home) for path in home.rglob("*")}
+    code, said = medgan_reproduce(run_id)
+    assert code == 0, said
+    for epoch, value in recorded(home, run_id).history["val/ssim"].items():
+        assert f"epoch {epoch}/3: val/ssim {value:.10g} then, {value:.10g} now\n" in said
+    assert "code, versions, hardware and workers are those of then" in said
+    assert f"run {run_id} is reproduced: val/ssim identical in 3 epochs" in said
+    left = {path.relative_to(home) for path in home.rglob("*")} - before
+    assert {path.parent.name for path in left} <= {"logs"}, "nothing but a log is left behind"
+
+
+def test_reproducing_tells_mlflow_nothing(medgan_reproduce, home, run_id):
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    before = [one.to_dictionary() for one in client.search_runs(experiments)]
+    assert medgan_reproduce(run_id)[0] == 0
+    assert [one.to_dictionary() for one in client.search_runs(experiments)] == before
+
+
+def test_another_setting_gives_another_curve_whose_first_differing_epoch_is_named(medgan_reproduce, artifact, run_id):
+    artifact("config.json", {"optim.schedule": "linear"})  # which begins to fall with the third epoch
+    code, said = medgan_reproduce(run_id)
+    assert code == 1, said
+    assert f"failed: run {run_id} is not reproduced: val/ssim differs from epoch 3 by up to " in said
+    assert "--rtol 0.0001" in said
+    assert medgan_reproduce(run_id, "--rtol", 1)[0] == 0
+
+
+def test_only_as_many_epochs_as_were_asked_for_are_compared(medgan_reproduce, artifact, run_id):
+    artifact("config.json", {"optim.schedule": "linear"})
+    code, said = medgan_reproduce(run_id, "--epochs", 2)
+    assert code == 0, said
+    assert "identical in 2 epochs" in said
+
+
+def test_a_trial_that_was_stopped_early_is_trained_for_the_epochs_it_had(medgan_reproduce, artifact, run_id):
+    artifact("config.json", {"train.epochs": 9})
+    code, said = medgan_reproduce(run_id)
+    assert code == 0, said
+    assert f"{run_id}, 3 epochs of 9 at most" in said
+    assert "identical in 3 epochs" in said
+
+
+def test_a_training_that_now_diverges_is_not_reproduced(medgan_reproduce, artifact, run_id):
+    artifact("config.json", {"optim.generator_lr": 1e30})
+    code, said = medgan_reproduce(run_id)
+    assert code == 1
+    assert "failed: not reproduced: epoch 1, which the run recorded, now ends: " in said
+
+
+def test_what_differs_from_then_is_told_a_line_each(medgan_reproduce, artifact, run_id):
+    artifact("provenance.json", {"versions.torch": "1.0", "code.commit": "f00", "hardware.cpu": "Z80"})
+    code, said = medgan_reproduce(run_id, "--epochs", 1)
+    assert code == 0, said
+    for line in ("versions.torch: 1.0 then, ", "code.commit: f00 then, ", "hardware.cpu: Z80 then, "):
+        assert f"\n{line}" in said
+    assert "are those of then" not in said
+
+
+def test_a_schedule_that_followed_the_clock_is_pointed_out(medgan_reproduce, artifact, run_id):
+    artifact("config.json", {"optim.schedule": "cosine", "train.minutes": 60})
+    said = medgan_reproduce(run_id, "--epochs", 1)[1]
+    assert "train.minutes: its schedule followed the clock" in said
+
+
+def test_steps_that_were_measured_and_may_round_otherwise_are_pointed_out(medgan_reproduce, artifact, run_id):
+    artifact("config.json", {"train.speed": "measured"})
+    said = medgan_reproduce(run_id, "--epochs", 1)[1]
+    assert "train.speed: how a step is computed fastest is measured anew, and may round otherwise" in said
+
+
+def test_a_run_without_provenance_is_compared_all_the_same(medgan_reproduce, home, run_id):
+    (path,) = (home / "mlflow-artifacts").rglob("provenance.json")
+    path.unlink()
+    code, said = medgan_reproduce(run_id, "--epochs", 1)
+    assert code == 0, said
+    assert "its code, versions and hardware are not recorded" in said
+
+
+def test_ctrl_c_says_that_nothing_is_kept(medgan_reproduce, home, run_id, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medgan.workflows.train.train_epoch", interrupted)
+    code, said = medgan_reproduce(run_id)
+    assert code == 130
+    assert said.endswith("\nStopped. Nothing is kept.\n")
+    assert not list(home.glob("reproduce-*"))
+
+
+@pytest.mark.parametrize(
+    ("now", "said", "gap"),
+    [
+        ([0.5, 0.8], "identical in 2 epochs", 0.0),
+        ([0.5, 0.8 * (1 + 5e-7)], "equal within 1e-06 in 2 epochs", 5e-7),
+        ([0.5 * (1 + 5e-7), 0.4], "differs from epoch 2 by up to 0.4 (relative 0.5)", 0.5),
+        ([0.4, 0.8], "differs from epoch 1 by up to 0.1 (relative 0.2)", 0.2),
+        ([math.nan, 0.8], "differs from epoch 1 by up to nan (relative inf)", math.inf),
+    ],
+)
+def test_the_verdict_names_the_first_epoch_that_differs_and_by_how_much(now, said, gap):
+    told, largest = verdict({1: 0.5, 2: 0.8}, now)
+    assert told == said
+    assert largest == pytest.approx(gap, rel=1e-6)
+
+
+def test_epochs_that_were_never_recorded_are_not_judged():
+    assert verdict({2: math.nan}, [0.3, math.nan]) == ("identical in 1 epoch", 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_training_on_two_workers_is_reproduced_on_two_workers(dicom, tmp_path, capfd, trained):
+    run_id = trained(dicom, tmp_path / "home", workers=2)
+    capfd.readouterr()
+    reproduce(ReproduceRequest(run_id, find_place(tmp_path / "home", f"sqlite:///{tmp_path / 'home' / 'mlflow.db'}")))
+    assert "identical in 3 epochs" in capfd.readouterr().out

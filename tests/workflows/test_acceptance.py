@@ -1,0 +1,200 @@
+"""What a job checks before anything starts: each refusal names the setting, what was wanted and what came."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from medgan.config import Config, flatten, with_values
+from medgan.data.manifest import described
+from medgan.data.phantoms.phantom_patients import write_phantoms
+from medgan.data.prepare.prepare_dataset import PrepareRequest, prepare
+from medgan.data.prepare.split import ROLES
+from medgan.errors import InputError
+from medgan.models.extractor_weights import save_encoder
+from medgan.models.in_domain import Encoder
+from medgan.models.squeezenet import SqueezeNet
+from medgan.paths import find_place
+from medgan.presets.by_name import configured
+from medgan.tasks import TASKS
+from medgan.workflows.acceptance import (
+    YOUNGER,
+    dataset_for,
+    digest_of,
+    features_of,
+    nothing_left_behind,
+    refuse_too_few_slices,
+    refuse_what_cannot_train,
+    with_weights,
+)
+
+
+@pytest.fixture
+def place(tmp_path):
+    return find_place(tmp_path / "output")
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    """A file as `medgan features` writes it."""
+    save_encoder(tmp_path / "encoder.safetensors", Encoder(base_channels=4))
+    return tmp_path / "encoder.safetensors"
+
+
+def content_on(network: str, weights: str) -> Config:
+    """A small method that looks at the first block of an extractor."""
+    return configured(
+        "unet_l1",
+        {
+            "loss.lambda_content": 1.0,
+            "loss.content_blocks": [1],
+            "extractor.network": network,
+            "extractor.weights": weights,
+        },
+        small=True,
+    )
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(3, 2), (8, 3), (1, 2)])
+def test_a_batch_that_the_workers_cannot_share_is_refused(batch_size, workers):
+    config = configured("unet_l1", {"train.batch_size": batch_size}, small=True)
+    message = f"^train.batch_size: expected a multiple of the {workers} workers; got {batch_size}$"
+    with pytest.raises(InputError, match=message):
+        refuse_what_cannot_train(config, workers)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+def test_a_batch_that_the_workers_can_share_is_accepted(workers):
+    refuse_what_cannot_train(configured("medgan", {"generator.depth": 4}, small=True), workers)
+
+
+def test_what_each_worker_has_left_of_the_batch_must_be_enough_for_the_terms():
+    config = configured("unet_l1", {"loss.lambda_mmd": 1.0, "train.batch_size": 4}, small=True)
+    for workers in (1, 2):
+        refuse_what_cannot_train(config, workers)
+    message = "^loss.lambda_mmd: compares batches; needs 2 or more slices in each process; got 1$"
+    with pytest.raises(InputError, match=message):
+        refuse_what_cannot_train(config, 4)
+
+
+def test_networks_that_the_images_do_not_fit_are_refused_by_name():
+    with pytest.raises(InputError, match="data.size 18: .*multiples of 4; got 18 x 18"):
+        refuse_what_cannot_train(with_values(Config(), {"generator.network": "resnet", "data.size": 18}), 1)
+
+
+def test_an_epoch_without_a_step_is_refused_and_an_epoch_of_one_step_is_not():
+    config = configured("medgan", {"train.batch_size": 4}, small=True)  # three updates of G, one of D: three batches
+    refuse_too_few_slices(config, 12)
+    message = "^train.batch_size: 3 batches must fit into the 11 training slices, so that an epoch holds a step; got 4$"
+    with pytest.raises(InputError, match=message):
+        refuse_too_few_slices(config, 11)
+
+
+def test_the_discriminators_updates_count_only_where_there_is_one():
+    steps = {"train.discriminator_steps": 5, "train.batch_size": 1}
+    refuse_too_few_slices(configured("unet_l1", steps, small=True), 1)
+    with pytest.raises(InputError, match="5 batches must fit into the 4 training slices"):
+        refuse_too_few_slices(configured("cgan", steps, small=True), 4)
+
+
+def test_random_weights_and_weights_nobody_looks_at_stay_as_they_are(place):
+    for config, deepest in ((content_on("vgg19", "random"), 1), (content_on("vgg19", "/no/such/file"), 0)):
+        assert with_weights(config, deepest, place) == config
+    assert not place.output.exists()
+
+
+def test_a_weights_file_is_named_absolutely_for_every_worker(place, encoder, monkeypatch):
+    monkeypatch.chdir(encoder.parent)
+    config = with_weights(content_on("in_domain", encoder.name), 1, place)
+    assert config == content_on("in_domain", str(encoder))
+    monkeypatch.setenv("HOME", str(encoder.parent))
+    assert with_weights(content_on("in_domain", f"~/{encoder.name}"), 1, place) == config
+
+
+@pytest.mark.parametrize(
+    ("network", "weights", "message"),
+    [
+        ("vgg19", "/no/file.pth", "^extractor.weights: expected download, random or a file; there is no file /no/file"),
+        (
+            "in_domain",
+            "/no/file",
+            "^extractor.weights: expected random or a file of medgan features .*no file /no/file$",
+        ),
+        ("in_domain", "download", "^extractor.weights: in_domain cannot be downloaded, only vgg19, .* medgan features"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_refused(place, network, weights, message):
+    with pytest.raises(InputError, match=message):
+        with_weights(content_on(network, weights), 1, place)
+
+
+def test_weights_of_another_network_are_refused_by_name(place, encoder, tmp_path):
+    torch.save(SqueezeNet(2).state_dict(), tmp_path / "squeezenet.pth")
+    for network, file, message in (
+        ("vgg19", encoder, f"extractor.weights: {encoder} is no vgg19: features.0.* is none of its layers"),
+        ("vgg19", tmp_path / "squeezenet.pth", "squeezenet.pth is no vgg19: "),
+        ("in_domain", tmp_path / "squeezenet.pth", "squeezenet.pth is no safetensors file, as medgan features"),
+    ):
+        with pytest.raises(InputError, match=message):
+            with_weights(content_on(network, str(file)), 1, place)
+    assert with_weights(content_on("squeezenet", str(tmp_path / "squeezenet.pth")), 1, place)
+
+
+def test_the_features_are_named_where_a_term_looks_at_them():
+    assert features_of(content_on("in_domain", "/a/b.safetensors")) == "in_domain, /a/b.safetensors weights"
+    assert features_of(configured("unet_l1", {})) == "none"
+
+
+def refuse(output: Path) -> None:
+    (output / "datasets").mkdir(parents=True, exist_ok=True)
+    raise InputError("no")
+
+
+def test_a_refusal_removes_the_output_folder_only_where_it_made_it(tmp_path):
+    with pytest.raises(InputError, match="no"), nothing_left_behind(tmp_path / "new"):
+        refuse(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    with pytest.raises(InputError, match="no"), nothing_left_behind(tmp_path / "old"):
+        refuse(tmp_path / "old")
+    assert (tmp_path / "old" / "datasets").exists()
+
+
+def test_what_fails_otherwise_or_is_accepted_is_kept(tmp_path):
+    with pytest.raises(RuntimeError), nothing_left_behind(tmp_path / "failed"):
+        (tmp_path / "failed").mkdir()
+        raise RuntimeError
+    with nothing_left_behind(tmp_path / "done"):
+        (tmp_path / "done").mkdir()
+    assert (tmp_path / "failed").exists() and (tmp_path / "done").exists()
+
+
+def test_a_prepared_data_set_is_taken_as_it_is_and_must_be_the_tasks(tmp_path, place):
+    source = write_phantoms(tmp_path / "phantoms", patients=3, slices=4, matrix=32)
+    folder = prepare(PrepareRequest(source, TASKS["pet2ct"], 32, tmp_path / "datasets"))
+    console = Console()
+    dataset = dataset_for(str(folder), TASKS["pet2ct"], size=32, place=place, console=console)
+    assert dataset.folder == folder
+    counts = ", ".join(f"1 {role} patient ({len(dataset.slices(role))} slices)" for role in ROLES)
+    assert described(dataset.manifest).startswith(f"phantoms: {counts}, 32 px of 11 mm")
+    with pytest.raises(
+        InputError, match=r"expected a data set for pet2ct at 64 px \(data.size\); it is for pet2ct at 32"
+    ):
+        dataset_for(str(folder), TASKS["pet2ct"], size=64, place=place, console=console)
+    with pytest.raises(InputError, match="expected a data set for mr_motion at 32 px"):
+        dataset_for(str(folder), TASKS["mr_motion"], size=32, place=place, console=console)
+
+
+def test_a_training_is_called_what_it_was_before_there_were_younger_settings():
+    plain = Config()
+    before = {
+        path: value
+        for path, value in flatten(plain).items()
+        if path not in (*YOUNGER, "train.epochs", "train.minutes", "generator.recompute")
+        and not path.startswith("metrics.lpips")
+    }
+    assert digest_of(plain) == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()
+    assert digest_of(plain) != digest_of(with_values(plain, {"train.accumulate": 2, "train.batch_size": 2}))

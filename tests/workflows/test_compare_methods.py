@@ -1,0 +1,148 @@
+"""What is asked for when the paper's tables are reproduced."""
+
+from dataclasses import replace
+
+import optuna
+import pytest
+from rich.console import Console
+
+from medgan.data.phantoms.phantom_patients import write_phantoms
+from medgan.errors import InputError
+from medgan.paths import find_place
+from medgan.presets.by_name import configured
+from medgan.search.objectives import Goal
+from medgan.search.study import Identity, open_study
+from medgan.tasks import task_named
+from medgan.workflows.acceptance import SearchRequest, accept
+from medgan.workflows.compare_methods import TUNED, TablesRequest, pictured, reproduce_tables, space_of
+
+
+@pytest.fixture
+def request_of(tmp_path):
+    """A request for phantoms, with more where it is given."""
+
+    def asked(data=None, trials=None, overrides=None, **more):
+        place = find_place(tmp_path / "home")
+        search = SearchRequest(
+            task_named("pet2ct"), place, data=data, trials=trials, workers=1, overrides=overrides or {}
+        )
+        return TablesRequest(search, **more)
+
+    return asked
+
+
+def test_the_paper_s_methods_with_three_seeds_and_three_minutes_are_the_default(request_of):
+    space = space_of(request_of())
+    assert (len(space.grid()), space.base({}).train.minutes) == (33, 3.0)
+    assert space.grid()[0] == {"train.seed": 0, "method": "cgan"}
+
+
+def test_the_paper_s_setting_is_one_word_away(request_of):
+    space = space_of(request_of(scale="paper", methods=("medgan",)))
+    (config,) = space.corners(space.base({}))
+    published = configured("medgan", {"train.seed": 2})
+    assert config == published
+    assert (config.train.epochs, config.generator.num_blocks, config.data.size) == (200, 6, 256)
+
+
+def test_all_methods_share_size_batch_and_time(request_of):
+    space = space_of(request_of(minutes=1.5))
+    corners = space.corners(space.base({}))
+    assert {(one.data.size, one.train.batch_size, one.train.minutes) for one in corners} == {(64, 8, 1.5)}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"methods": ("medgan", "pix3pix")}, "--methods: expected some of medgan, .*; got 'pix3pix'"),
+        ({"seeds": 0}, "--seeds: expected more than 0; got 0"),
+        ({"minutes": -1.0}, "--minutes: expected more than 0; got -1"),
+        ({"tuned": "nothing"}, "there is no such database"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(request_of, more, message):
+    with pytest.raises(InputError, match=message):
+        space_of(request_of(**more))
+
+
+def test_a_tuned_row_is_medgan_with_what_the_best_trial_drew(request_of):
+    request = request_of(methods=("medgan",), tuned="before")
+    uri = request.search.place.study_uri
+    request.search.place.output.mkdir()
+    study = open_study(uri, "before", Identity("pet2ct", "data", "space"), goals=(Goal("val/ssim", "max"),))
+    with pytest.raises(InputError, match="--tuned before: expected a study with a usable trial; it has none"):
+        space_of(request)
+
+    def best_is(value, score):
+        drawn = {"loss.lambda_perceptual": optuna.distributions.FloatDistribution(1, 100)}
+        study.add_trial(
+            optuna.trial.create_trial(params={"loss.lambda_perceptual": value}, distributions=drawn, value=score)
+        )
+
+    best_is(20.0, 0.5)
+    with pytest.raises(InputError, match="its best trial is medgan as it stands; there is nothing to compare"):
+        space_of(request)
+    best_is(7.0, 0.6)
+    space = space_of(request)
+    default, tuned = space.corners(space.base({}))
+    study.set_user_attr("preset", "pix2pix")
+    with pytest.raises(InputError, match="expected its best trial to be of medgan; it is of pix2pix"):
+        space_of(request)
+    study.set_user_attr("task", "mr_motion")
+    with pytest.raises(InputError, match="--tuned before: expected a study of pet2ct; got mr_motion"):
+        space_of(request)
+    assert space.names_of_methods == ("medgan", TUNED)
+    assert (default.loss.lambda_perceptual, tuned.loss.lambda_perceptual) == (20.0, 7.0)
+
+
+def test_one_seed_is_one_training_of_each_method(request_of):
+    request = request_of(methods=("medgan", "unet_l1"), seeds=1)
+    space = space_of(request)
+    accepted = accept(replace(request.search, space=space), Console())
+    assert accepted.target == 2
+    assert {point["train.seed"] for point in space.beginnings(accepted.base)[:2]} == {0}
+
+
+def test_fewer_seeds_than_what_waits_are_refused(request_of):
+    def accepted(seeds):
+        request = request_of(methods=("medgan", "unet_l1"), seeds=seeds)
+        return accept(replace(request.search, space=space_of(request)), Console())
+
+    request_of().search.place.output.mkdir()
+    accepted(3).open_study()
+    with pytest.raises(
+        InputError, match=r"grid that holds all that waits in it; train.seed=2, method=medgan is in none"
+    ):
+        accepted(2).open_study()
+    assert len(accepted(4).open_study().get_trials()) == 8
+
+
+@pytest.mark.parametrize(
+    ("trained", "expected"),
+    [
+        ("cgan pan", "cgan pan"),
+        ("cgan medgan pan id_cgan unet_l1 pix2pix", "unet_l1 pix2pix medgan"),
+        ("cgan perceptual pan id_cgan fila_sgan cyclegan", "cgan perceptual pan id_cgan fila_sgan"),
+    ],
+)
+def test_at_most_five_methods_are_in_the_pictures(trained, expected):
+    assert pictured(trained.split()) == expected.split()
+
+
+def test_a_setting_that_moves_cannot_be_fixed(request_of):
+    request = request_of(overrides={"train.seed": 5})
+    with pytest.raises(InputError, match="--set train.seed: the search space grid moves it"):
+        accept(replace(request.search, space=space_of(request)), Console())
+
+
+def test_a_grid_has_no_more_trials_than_points(request_of):
+    request = request_of(trials=9, methods=("medgan", "unet_l1"), seeds=2)
+    with pytest.raises(InputError, match="--trials: expected at most the 4 of the grid; got 9"):
+        accept(replace(request.search, space=space_of(request)), Console())
+
+
+def test_too_few_patients_to_split_are_refused(request_of, tmp_path):
+    folder = write_phantoms(tmp_path / "images", task="pet2ct", patients=2)
+    with pytest.raises(InputError, match="patients"):
+        reproduce_tables(request_of(data=str(folder)), Console())
+    assert not (tmp_path / "home").exists(), "nothing is left behind"

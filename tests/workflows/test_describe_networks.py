@@ -1,0 +1,204 @@
+"""What `medgan inspect` reads from a configuration: values worked by hand, and every preset, whole and quick."""
+
+import io
+import re
+import sys
+
+import pytest
+from rich.console import Console
+
+from medgan.cli.main import main
+from medgan.config import flatten, with_values
+from medgan.presets.by_name import PRESETS, configured
+from medgan.workflows.describe_networks import read_discriminator, read_generator, show_networks
+
+
+def shown(config) -> str:
+    """What is printed for a configuration."""
+    sink = io.StringIO()
+    show_networks(Console(file=sink, width=120, highlight=False), config)
+    return sink.getvalue()
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The rows of the objective's table: of, term, weight."""
+    table = text[text.index("\nobjective\n") :].split("\nupdates a step:")[0]
+    return [line.split()[:3] for line in table.splitlines() if line.startswith(("generator", "discriminator"))]
+
+
+@pytest.fixture
+def inspect(monkeypatch, capsys):
+    """Runs `medgan inspect`: its exit code, what it printed, what it refused."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["medgan", "inspect", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+def test_medgan_is_printed_with_the_papers_networks_and_objective(inspect):
+    code, text, error = inspect()
+    assert (code, error) == (0, "")
+    assert re.search(r"^generator: casnet\n326,479,878 parameters, .* receptive field: the whole image$", text, re.M)
+    judge = r"^discriminator: patch, sees source_and_image\n135,617 parameters, .* receptive field: 16 x 16 pixels$"
+    assert re.search(judge, text, re.M)
+    assert re.findall(r"^blocks\.(\d) +as blocks\.0 +([\d,]+)$", text, re.M) == [
+        (str(block), "54,403,457") for block in range(1, 6)
+    ]
+    assert rows_of(text) == [
+        ["generator", "adversarial", "1"],
+        ["generator", "perceptual", "20"],
+        ["generator", "style", "0.0001"],
+        ["generator", "content", "0.0001"],
+        ["discriminator", "adversarial", "1"],
+    ]
+    assert "blocks 1, 5 of vgg19" in text and "blocks 1, 2, 3, 4 of vgg19" in text
+    assert "updates a step: 3 of the generator (Adam 0.0002), 1 of the discriminator (Adam 0.0002)" in text
+
+
+def test_pix2pix_has_its_papers_objective():
+    text = shown(configured("pix2pix", {}))
+    assert rows_of(text) == [
+        ["generator", "adversarial", "1"],
+        ["generator", "l1", "100"],
+        ["discriminator", "adversarial", "0.5"],
+    ]
+    assert "receptive field: 70 x 70 pixels" in text
+    assert "beta1 0.5, learning rate linear" in text
+
+
+@pytest.mark.parametrize("patch", [1, 16, 34, 70, 142, 286])
+def test_a_patch_discriminator_sees_its_patch(patch):
+    config = configured("medgan", {"data.size": 512, "discriminator.patch": patch})
+    assert read_discriminator(config).field == patch
+
+
+def test_a_patch_as_large_as_the_image_is_the_whole_image():
+    assert read_discriminator(configured("medgan", {"data.size": 16, "discriminator.patch": 16})).field is None
+
+
+def test_convolutions_that_keep_the_resolution_add_up_to_the_shallow_networks_field():
+    """id_cgan: twelve 3x3 convolutions with stride 1, 1 + 12 x 2 pixels."""
+    reading = read_generator(configured("id_cgan", {}))
+    assert [layer.kind.removeprefix("transposed ") for layer in reading.layers] == ["3x3, stride 1"] * 12
+    assert reading.field == 25
+
+
+def test_a_deep_residual_network_has_its_field_by_hand():
+    """cyclegan: 7x7, two strided 3x3, nine blocks of two 3x3 at stride 4, two transposed, 7x7, from last to first.
+
+    An output pixel needs 7; the middle one's 7 come from 5 before a transposed 3x3 with stride 2, and these from 3;
+    eighteen 3x3 add 36; a strided 3x3 makes n into 2 n + 1; the first 7x7 adds 6.
+    """
+    assert read_generator(configured("cyclegan", {})).field == 2 * (2 * (3 + 36) + 1) + 1 + 6
+
+
+def test_flops_and_shapes_of_the_16_pixel_discriminator_are_those_worked_by_hand():
+    """4x4 convolutions: 2 x 16 x in x out for each pixel they give."""
+    by_hand = 2 * 16 * (2 * 64 * 128**2 + 64 * 128 * 127**2 + 128 * 1 * 126**2)
+    for spectral_norm in (False, True):
+        reading = read_discriminator(configured("medgan", {"discriminator.spectral_norm": spectral_norm}))
+        assert reading.flops == by_hand
+        assert [layer.shape for layer in reading.layers] == [(64, 128, 128), (128, 127, 127), (1, 126, 126)]
+        assert [layer.parameters for layer in reading.layers] == [2112, 131200, 2049]
+
+
+def test_flops_of_a_network_grow_with_the_pixels():
+    small, large = (
+        read_generator(configured("id_cgan", {"data.size": size, "discriminator.patch": 34})) for size in (64, 128)
+    )
+    assert large.flops == 4 * small.flops
+    assert (large.parameters, large.field) == (small.parameters, small.field)
+
+
+def test_a_dead_term_is_not_shown_and_nothing_is_judged_where_no_term_looks():
+    text = shown(configured("unet_l1", {}))
+    assert rows_of(text) == [["generator", "l1", "1"]]
+    assert "discriminator: none, no weighted term looks at one" in text
+    assert "of the discriminator (Adam" not in text
+    assert read_discriminator(configured("unet_l1", {})) is None
+
+
+def test_settings_that_the_networks_do_not_know_are_named():
+    text = shown(configured("cyclegan", {}, small=True))
+    named = re.search(r"Without effect on these networks: (.*)", text)[1].split(", ")
+    assert {"generator.depth", "generator.block", "generator.block_input"} <= set(named)
+    assert "generator.num_blocks" not in named
+
+
+def test_the_older_peer_is_shown_with_its_latent():
+    text = shown(configured("vae", {}, small=True))
+    assert rows_of(text) == [["generator", "l1", "1"], ["generator", "kl", "0.01"]]
+    assert re.search(r"^mean +1x1, stride 1 +16 x 4 x 4 ", text, re.M)
+    assert re.search(r"^log_variance +1x1, stride 1 +16 x 4 x 4 ", text, re.M)
+
+
+def test_a_judge_that_restores_is_shown():
+    settings = {"loss.adversarial": "began", "discriminator.network": "autoencoder"}
+    text = shown(configured("cgan", settings, small=True))
+    assert "discriminator: autoencoder, sees source_and_image" in text
+    assert "began, of the discriminator's logits" in text
+
+
+def test_a_share_of_the_cycle_is_explained():
+    text = shown(configured("discogan", {}, small=True))
+    assert "cycle share r from 0.01 to 0.5: (1 - r) x other terms + r x cycle" in text
+
+
+def test_every_setting_is_listed_by_its_dotted_path_with_its_value(inspect):
+    code, text, _ = inspect("--preset", "unet_l1", "--quick", "--settings", "--set", "train.epochs=7")
+    assert code == 0
+    lines = text[text.index("\nsettings\n") :].splitlines()[2:]
+    listed = {path: value.strip() for path, _, value in (line.partition(" ") for line in lines)}
+    config = configured("unet_l1", {"train.epochs": 7}, small=True)
+    assert listed == {path: str(value) for path, value in flatten(config).items()}
+    assert listed["train.epochs"] == "7"
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("small", [True, False], ids=["quick", "whole"])
+def test_every_preset_can_be_inspected(name, small):
+    config = configured(name, {}, small=small)
+    text = shown(config)
+    assert f"generator: {config.generator.network}" in text
+    weighted = {(network, term) for network, term, weight in rows_of(text) if float(weight) > 0}
+    assert (("generator", "adversarial") in weighted) is (name not in ("vae", "unet_l1"))
+    assert len(weighted) == len(rows_of(text))
+    for reading in filter(None, (read_generator(config), read_discriminator(config))):
+        assert 0 < sum(layer.parameters for layer in reading.layers) <= reading.parameters
+        assert reading.flops > 0
+        assert reading.field is None or 1 <= reading.field < config.data.size
+
+
+@pytest.mark.parametrize("num_blocks", [1, 6, 8])
+def test_every_length_of_a_chain_can_be_inspected(num_blocks):
+    for network in ("casnet", "resnet"):
+        config = configured("medgan", {"generator.network": network, "generator.num_blocks": num_blocks}, small=True)
+        assert read_generator(with_values(config, {"data.size": 64})).flops > 0
+
+
+def test_the_autoencoder_of_the_features_can_be_inspected():
+    config = configured("unet_l1", {"generator.network": "autoencoder", "data.size": 64}, small=True)
+    assert read_generator(config).field is None  # group normalization looks at the whole image
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "medgn"], r"preset: expected one of .*; got 'medgn'; did you mean medgan\?"),
+        (["--preset", "nothing_like_it"], "preset: expected one of .*; got 'nothing_like_it'$"),
+        (["--set", "generator.blocks=3"], "unknown setting 'generator.blocks'; did you mean"),
+        (["--set", "data.size=100"], "data.size 100 must be a multiple of 16"),
+        (["--preset", "discogan", "--set", "data.size=40"], "data.size 40: generator: expected sides that"),
+        (["--preset", "pan", "--set", "discriminator.patch=34"], "loss.perceptual_weights: expected 4, .*; got 5"),
+        (["--quick", "--set", "discriminator.patch=142"], "discriminator.patch 142 is larger than data.size 64"),
+    ],
+)
+def test_a_misfit_is_refused_by_name(inspect, arguments, message):
+    code, text, error = inspect(*arguments)
+    assert (code, text) == (2, "")
+    assert re.search(message, error.strip())
+    assert len(error.splitlines()) == 1

@@ -1,0 +1,199 @@
+"""`medgan features`: an encoder learned from phantoms' own targets, and a training that looks through it."""
+
+import re
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from medgan.cli.main import main
+from medgan.data.phantoms.phantom_patients import write_phantoms
+from medgan.locks import only_driver
+from medgan.models.extractor import load_extractor
+from medgan.training.checkpoint import read_history
+
+SIZE, WIDTH = 32, 4
+
+
+def command(data: Path, home: Path, **settings) -> list[str]:
+    """The arguments of a small run; dots of settings are written as two underscores."""
+    values = {"generator.base_channels": WIDTH, "train.epochs": 2}
+    values |= {name.replace("__", "."): value for name, value in settings.items()}
+    fixed = [part for path, value in values.items() for part in ("--set", f"{path}={value}")]
+    return ["features", "--data", str(data), "--size", str(SIZE), "--output", str(home), *fixed]
+
+
+def called(*arguments) -> int:
+    """The exit code of a command in this process."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(sys, "argv", ["medgan", *map(str, arguments)])
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow itself sets it, and medgan would look there
+        main()
+    return stop.value.code or 0
+
+
+@pytest.fixture
+def run(capfd):
+    """Runs a command in this process: its exit code, and all it wrote."""
+
+    def run_here(*arguments):
+        code = called(*arguments)
+        said = capfd.readouterr()
+        return code, said.out + said.err
+
+    return run_here
+
+
+@pytest.fixture(scope="module")
+def dicom(tmp_path_factory):
+    """Six small patients as DICOM."""
+    return write_phantoms(tmp_path_factory.mktemp("dicom") / "phantoms", patients=6, slices=6, matrix=48)
+
+
+@pytest.fixture(scope="module")
+def home(dicom, tmp_path_factory):
+    """An output folder in which features were learned for two epochs."""
+    folder = tmp_path_factory.mktemp("features") / "home"
+    assert called(*command(dicom, folder)) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(home):
+    """The file that was written first."""
+    (file,) = (home / "weights").glob("*.safetensors")
+    return file
+
+
+def folder_of(weights: Path, home: Path) -> Path:
+    """The checkpoints behind a weights file."""
+    return home / "checkpoints" / weights.stem.removeprefix("pet2ct-")
+
+
+def test_the_file_holds_the_best_epochs_encoder_and_says_what_it_is(home, weights):
+    with safe_open(weights, framework="pt") as file:
+        assert file.metadata() == {"network": "in_domain", "base_channels": str(WIDTH)}
+    written, best = load_file(weights), load_file(folder_of(weights, home) / "best.safetensors")
+    encoder = {name.removeprefix("encoder."): value for name, value in best.items() if name.startswith("encoder.")}
+    assert written.keys() == encoder.keys()
+    assert all(torch.equal(written[name], encoder[name]) for name in written)
+
+
+def test_every_block_can_be_loaded_as_an_extractor(weights):
+    features = load_extractor("in_domain", str(weights), 4)(torch.zeros(2, 1, SIZE, SIZE))
+    assert [tuple(block.shape) for block in features] == [
+        (2, WIDTH * 2**stage, SIZE // 2 ** (stage + 1), SIZE // 2 ** (stage + 1)) for stage in range(4)
+    ]
+
+
+def test_the_terminal_tells_the_plan_every_epoch_and_how_to_use_the_file(dicom, tmp_path, run):
+    out = tmp_path / "deep" / "mine.safetensors"
+    code, said = run(*command(dicom, tmp_path / "home"), "--out", out)
+    assert code == 0, said
+    assert re.search(r"^features +of the targets, 2 epochs$", said, re.M)
+    assert re.search(r"^data +phantoms: 3 train patients \(18 slices\)", said, re.M)
+    assert re.search(rf"^to +{out}$", said, re.M)
+    assert re.search(r"^epoch 1/2: .* about \d+ s left$", said, re.M) and re.search(r"^epoch 2/2: .* done$", said, re.M)
+    assert f"--set extractor.network=in_domain --set extractor.weights={out} " in said
+    assert out.is_file() and not list(out.parent.glob("*.part"))
+
+
+def test_asking_again_gives_the_same_file_without_training(dicom, home, weights, run):
+    before, last = load_file(weights), folder_of(weights, home) / "last.safetensors"
+    written = last.stat().st_mtime_ns
+    code, said = run(*command(dicom, home))
+    assert code == 0, said
+    assert not re.search("^epoch ", said, re.M)
+    assert last.stat().st_mtime_ns == written
+    after = load_file(weights)
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_what_was_stopped_goes_on_from_its_checkpoint(dicom, home, run):
+    """More epochs of a constant rate go on from fewer: a stop that can be timed."""
+    code, said = run(*command(dicom, home, optim__schedule="constant", train__epochs=1, train__seed=1))
+    assert code == 0, said
+    code, said = run(*command(dicom, home, optim__schedule="constant", train__epochs=3, train__seed=1))
+    assert code == 0, said
+    assert re.findall(r"^epoch (\S+):", said, re.M) == ["2/3", "3/3"]
+
+
+def test_other_settings_are_other_features(dicom, home, weights, run):
+    before = weights.read_bytes()
+    for settings in ({"generator__base_channels": 6}, {"optim__generator_lr": 1e-4}, {"train__epochs": 3}):
+        code, said = run(*command(dicom, home, **settings))
+        assert code == 0, said
+        assert re.search("^epoch 1/", said, re.M), settings
+    assert weights.read_bytes() == before
+
+
+def test_learning_lowers_the_restorations_error(dicom, home, run):
+    code, said = run(*command(dicom, home, train__epochs=12, generator__base_channels=8))
+    assert code == 0, said
+    folder = max((home / "checkpoints").iterdir(), key=lambda one: one.stat().st_mtime_ns)
+    losses = [row["loss/generator/l1"] for row in read_history(folder)]
+    assert len(losses) == 12
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_training_looks_through_the_features(dicom, home, weights, run):
+    values = {
+        **{"data.size": SIZE, "generator.base_channels": 4, "train.epochs": 1, "loss.lambda_content": 1},
+        **{"extractor.network": "in_domain", "extractor.weights": weights, "loss.content_blocks": "[1,2]"},
+    }
+    settings = [part for path, value in values.items() for part in ("--set", f"{path}={value}")]
+    code, said = run("train", "--preset", "unet_l1", "--data", dicom, "--quick", "--output", home, *settings)
+    assert code == 0, said
+    assert re.search(rf"^features +in_domain, {weights} weights$", said, re.M)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
+    (found,) = client.search_runs([client.get_experiment_by_name("medgan/pet2ct-phantom").experiment_id])
+    assert found.data.params["extractor.network"] == "in_domain"
+    assert found.data.metrics["loss/generator/content"] > 0
+    assert found.data.metrics["loss/generator/content_weighted"] == found.data.metrics["loss/generator/content"]
+
+
+@pytest.mark.parametrize(
+    ("network", "file", "message"),
+    [
+        (
+            "in_domain",
+            "best.safetensors",
+            "best.safetensors is no in_domain encoder, as medgan features .* network None",
+        ),
+        ("squeezenet", "features", r"safetensors is no squeezenet: features\.0\.\S+ is none of its layers"),
+        ("in_domain", "/no/file", "extractor.weights: .*medgan features --data FOLDER; there is no file /no/file"),
+    ],
+)
+def test_a_training_refuses_a_file_of_another_network(dicom, home, weights, tmp_path, run, network, file, message):
+    path = {"features": weights, "best.safetensors": folder_of(weights, home) / "best.safetensors"}.get(file, file)
+    values = {
+        **{"data.size": SIZE, "loss.lambda_content": 1, "loss.content_blocks": "[1]"},
+        **{"extractor.network": network, "extractor.weights": path},
+    }
+    settings = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
+    folder = tmp_path / "home"
+    code, said = run("train", "--preset", "unet_l1", "--data", dicom, "--quick", "--output", folder, *settings)
+    assert code == 2
+    assert re.search(f"^error: .*{message}", said, re.M), said
+    assert not folder.exists()
+
+
+def test_a_second_driver_of_the_same_features_is_refused(dicom, home, weights, run):
+    name = folder_of(weights, home).name
+    with only_driver(home / "logs" / f"{name}.lock", name):
+        code, said = run(*command(dicom, home))
+    assert code == 2
+    assert re.search(rf"^error: .*{name}: already run by process \d+ on .*; wait for it$", said, re.M)
+
+
+def test_features_that_diverge_say_what_to_try(dicom, home, run):
+    code, said = run(*command(dicom, home, optim__generator_lr=1e30, optim__beta1=0.0))
+    assert code == 1, said
+    message = r"^failed: the features diverged: .*(is nan|is inf|not finite).*; try --set optim.generator_lr=1e-4$"
+    assert re.search(message, said, re.M), said
+    assert "Traceback" not in said

@@ -1,0 +1,162 @@
+"""`medgan train --profile` on real phantoms: what it prints, what it keeps, and that it trains nothing."""
+
+import io
+import json
+import re
+import sys
+
+import pytest
+import torch
+from rich.console import Console
+
+from medgan.benchmark.step_profile import (
+    DATA,
+    DISCRIMINATOR,
+    EXTRACTOR,
+    GENERATOR,
+    LOSSES,
+    OPTIMIZER,
+    REST,
+    TRACED,
+)
+from medgan.cli.main import main
+from medgan.data.phantoms.phantom_patients import write_phantoms
+from medgan.errors import InputError, JobError
+from medgan.paths import find_place
+from medgan.tasks import TASKS
+from medgan.training.build_networks import deepest_block, frozen_extractor
+from medgan.training.build_training import build_training
+from medgan.training.loop import save_epoch, train_epoch
+from medgan.training.runtime import SingleProcess
+from medgan.workflows.profile_training import profile
+from medgan.workflows.train import TrainRequest, accepted
+
+PARTS = (DATA, GENERATOR, DISCRIMINATOR, EXTRACTOR, LOSSES, OPTIMIZER, REST)
+TINY = {
+    "data.size": 32, "generator.base_channels": 2, "discriminator.base_channels": 2, "train.batch_size": 2,
+    "train.accumulate": 2, "generator.recompute": "blocks", "generator.num_blocks": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def request_in(tmp_path_factory):
+    """A small MedGAN on phantoms, in an output folder of its own."""
+    dicom = write_phantoms(tmp_path_factory.mktemp("dicom") / "phantoms", patients=6, slices=6, matrix=32)
+
+    def made(output, **more):
+        place = find_place(output, "sqlite:////nowhere/mlflow.db")
+        return TrainRequest(TASKS["pet2ct"], place, data=str(dicom), quick=True, overrides=TINY, **more)
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def request_for(tmp_path_factory, request_in):
+    """The same in one folder for all who train nothing."""
+    output = tmp_path_factory.mktemp("profile") / "home"
+    return lambda **more: request_in(output, **more)
+
+
+@pytest.fixture(scope="module")
+def profiled(request_for):
+    """What was printed, and the training's folder."""
+    told = Console(file=io.StringIO(), width=160)
+    profile(request_for(), told)
+    (folder,) = request_for().place.output.glob("checkpoints/*")
+    return told.file.getvalue(), folder
+
+
+def test_every_part_of_a_step_has_its_time_and_its_share(profiled):
+    text, _ = profiled
+    rows = {part: re.search(rf"^{re.escape(part)} +([\d.e+]+) +([\d.]+)%$", text, re.MULTILINE) for part in PARTS}
+    assert [part for part, row in rows.items() if row is None] == [], text
+    assert all(float(row[1]) > 0 for row in rows.values())
+    assert sum(float(row[2]) for row in rows.values()) == pytest.approx(100, abs=0.5)
+    assert sum(float(row[1]) for row in rows.values()) == pytest.approx(
+        float(re.search(r"^([\d.]+) ms a step while it is looked at, [\d.]+ ms otherwise$", text, re.MULTILINE)[1]),
+        rel=0.01,
+    )
+
+
+def test_ten_operators_are_named_with_their_calls(profiled):
+    text, _ = profiled
+    table = text[text.index("operator ") :].splitlines()[1:11]
+    shares = [float(re.search(r" ([\d.]+)% +[\d.]+$", line)[1]) for line in table]
+    assert shares == sorted(shares, reverse=True)
+    assert "aten::" in table[0]
+    assert not any(part in line for part in PARTS for line in table)
+
+
+def test_the_arithmetic_is_set_against_the_peak(profiled):
+    text, _ = profiled
+    told = re.search(
+        r"([\d.]+) GFLOP a step \(convolutions and products\), ([\d.]+) GFLOP/s: ([\d.]+)% of a large b?float\d\d "
+        r"product's ([\d.]+) GFLOP/s",
+        text,
+    )
+    _, reached, share, peak = map(float, told.groups())
+    assert share == pytest.approx(100 * reached / peak, abs=0.06)
+    assert 0 < share < 100
+
+
+def test_the_trace_shows_the_parts(profiled):
+    text, folder = profiled
+    trace = folder / "profile" / "trace.json"
+    assert f"{trace} (open it in " in text.replace("\n", "")
+    events = json.loads(trace.read_text())["traceEvents"]
+    names = [event.get("name") for event in events if event.get("cat") == "user_annotation"]
+    optimizers = [name for name in names if name == OPTIMIZER]
+    assert set(PARTS) - {REST} <= set(names), "what is left over is not marked"
+    assert len(optimizers) == TRACED * (3 + 1), "three updates of the generator a step, one of the discriminator"
+
+
+def test_nothing_is_trained_registered_or_logged(profiled, request_for):
+    _, folder = profiled
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["trace.json"]
+    assert {path.name for path in request_for().place.output.iterdir()} == {"checkpoints", "datasets", "logs"}
+
+
+def test_the_shared_extractor_is_left_as_it_was(profiled, request_for):
+    config, *_ = accepted(request_for(), Console(file=io.StringIO()))
+    device, named = SingleProcess().device, config.extractor
+    shared = frozen_extractor(named.network, named.weights, deepest_block(config), device, config.train.precision)
+    assert not shared._forward_hooks
+    assert not shared._forward_pre_hooks
+
+
+def test_a_training_at_hand_stays_as_it_is(request_in, tmp_path):
+    request = request_in(tmp_path / "home")
+    config, dataset, name = accepted(request, Console(file=io.StringIO()))
+    folder = request.place.checkpoints(name)
+    training = build_training(config, dataset, SingleProcess(), folder=folder)
+    train_epoch(training)
+    save_epoch(training, folder)
+    before = {path: path.read_bytes() for path in folder.glob("*.*")}
+    assert len(before) > 1
+    profile(request, Console(file=io.StringIO()))
+    assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
+
+
+def test_without_memory_the_settings_that_need_less_are_told(request_for, monkeypatch):
+    def refuse(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("medgan.workflows.profile_training.profile_steps", refuse)
+    with pytest.raises(JobError, match="out of memory with train.batch_size=2 at 32 px, about .* GB a process; "):
+        profile(request_for(), Console(file=io.StringIO()))
+
+
+def test_several_workers_are_refused(request_for):
+    with pytest.raises(InputError, match="--profile: looks at the steps of one process; expected --workers 1, got 2"):
+        profile(request_for(workers=2), Console(file=io.StringIO()))
+
+
+def test_the_command_line_has_it(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(
+        sys, "argv", ["medgan", "train", "--profile", "--workers", "2", "--output", str(tmp_path / "o")]
+    )
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --profile: looks at the steps of one process")
+    assert not (tmp_path / "o").exists()

@@ -1,0 +1,167 @@
+"""`medgan promote` and `medgan rollback` on real phantoms, real trainings and a real MLflow store."""
+
+import json
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from medgan.cli.main import app
+from medgan.data.phantoms.phantom_patients import write_phantoms
+from medgan.errors import InputError
+from medgan.registry.versions import holder
+
+MODEL = "medgan-pet2ct-phantom"
+LIMIT_S = 120
+TINY = ("--quick", "--set", "data.size=32", "--set", "generator.base_channels=8")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """An output folder with three versions of a model: trained well, hardly, and better than the first."""
+    folder = tmp_path_factory.mktemp("promote")
+    write_phantoms(folder / "images", task="pet2ct", patients=20, slices=6, matrix=32, seed=0)
+    for seed, epochs in enumerate((6, 1, 24)):
+        length = ("--set", f"train.seed={seed}", "--set", f"train.epochs={epochs}")
+        run(folder, "train", "--preset", "unet_l1", "--data", folder / "images", *TINY, *length)
+    return folder
+
+
+def run(folder, *arguments):
+    """What a command prints; raises what it raises."""
+    said = StringIO()
+    with redirect_stdout(said):
+        app([*map(str, arguments), "--output", str(folder / "home")], standalone_mode=False)
+    return said.getvalue()
+
+
+def promoted(folder, version, *more):
+    """(exit code, what was printed) of a promotion."""
+    try:
+        return 0, run(folder, "promote", "--model", f"models:/{MODEL}/{version}", "--data", folder / "images", *more)
+    except SystemExit as end:
+        return end.code, ""
+
+
+@pytest.fixture(scope="module")
+def uri(home):
+    return f"sqlite:///{home / 'home' / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="module")
+def story(home, uri):
+    """What happened, in order: each command's output, and who was champion and previous after it."""
+    told = {}
+
+    def note(step, said):
+        told[step] = (said, holder(MODEL, "champion", uri=uri), holder(MODEL, "previous", uri=uri))
+
+    note("first", promoted(home, 1))
+    note("worse", promoted(home, 2))
+    note("better", promoted(home, 3))
+    note("again", promoted(home, 3))
+    note("rollback", (0, run(home, "rollback", MODEL)))
+    note("after", promoted(home, 3))
+    return told
+
+
+def tags(uri, version):
+    return MlflowClient(tracking_uri=uri).get_model_version(MODEL, version).tags
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_without_a_champion_a_candidate_that_beats_the_mean_image_becomes_it(story):
+    (code, said), champion, previous = story["first"]
+    assert (code, champion, previous) == (0, "1", None)
+    assert "there is no champion to compare with" in said
+    assert "above that of the mean image" in said
+
+
+def test_a_worse_candidate_is_refused_with_reasons(story, uri):
+    (code, _), champion, previous = story["worse"]
+    assert (code, champion, previous) == (1, "1", None)
+    told = tags(uri, "2")
+    assert (told["medgan.gate"], told["medgan.gate_against"]) == ("refused", "version 1")
+    assert float(told["medgan.gate_p"]) > 0.5
+
+
+def test_a_better_candidate_is_promoted_and_the_champion_becomes_previous(story, uri):
+    (code, said), champion, previous = story["better"]
+    assert (code, champion, previous) == (0, "3", "1")
+    assert f"Promoted: {MODEL} version 3 is champion; version 1 is previous." in said
+    told = tags(uri, "3")
+    assert (told["medgan.gate"], told["medgan.gate_tried"]) == ("passed", "3")
+    assert float(told["medgan.gate_p_adjusted"]) == pytest.approx(3 * float(told["medgan.gate_p"]), rel=1e-3)
+
+
+def test_the_champion_is_not_compared_with_itself(story):
+    assert story["again"][0] == (0, f"{MODEL} version 3 is champion already.\n")
+
+
+def test_a_rollback_and_a_promotion_by_the_evidence_of_before(story, uri):
+    assert story["rollback"][1:] == ("1", None)
+    (code, said), champion, previous = story["after"]
+    assert (code, champion, previous) == (0, "3", "1")
+    assert "is used again: the same weights, patients and rules" in said
+    assert "measuring" not in said
+    told = tags(uri, "3")
+    assert (told["medgan.gate"], told["medgan.gate_against"]) == ("passed", "version 1")
+
+
+def test_the_evidence_is_with_the_version_and_names_no_patient(story, home, uri, tmp_path):
+    client = MlflowClient(tracking_uri=uri)
+    version = client.get_model_version(MODEL, "3")
+    folder = version.tags["medgan.gate_evidence"]
+    copied = {
+        name: Path(client.download_artifacts(version.run_id, f"{folder}/{name}", str(tmp_path)))
+        for name in ("promotion.html", "promotion.json")
+    }
+    page = copied["promotion.html"].read_text()
+    record = json.loads(copied["promotion.json"].read_text())
+    assert record["verdict"]["passed"] and record["champion"]["version"] == "1"
+    assert f"{MODEL} version 3 against version 1" in page
+    assert all(reason in page.replace("&lt;", "<") for reason in record["verdict"]["reasons"])
+    assert "PHANTOM" not in page + json.dumps(record)
+
+
+def test_rules_of_ones_own_decide(story, home, uri, tmp_path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("floors: {ssim: 0.99}\n")
+    run(home, "rollback", MODEL)
+    code, _ = promoted(home, 3, "--rules", rules)
+    assert (code, holder(MODEL, "champion", uri=uri)) == (1, "1")
+
+
+def test_rules_about_what_nobody_measures_are_refused_before_anything_counts_as_tried(story, home, uri, tmp_path):
+    rules, before = tmp_path / "rules.yaml", MlflowClient(tracking_uri=uri).get_registered_model(MODEL).tags
+    rules.write_text("floors: {mae_suv: 1}\n")
+    with pytest.raises(InputError, match="rules: expected metrics that are measured here, of .*; got mae_suv"):
+        run(home, "promote", "--model", f"models:/{MODEL}/2", "--data", home / "images", "--rules", rules)
+    assert MlflowClient(tracking_uri=uri).get_registered_model(MODEL).tags == before
+
+
+def test_a_model_that_has_seen_the_test_patients_is_never_compared(story, home, uri):
+    """The data set's roles are changed by hand in a copy, as a person might who wants more test patients."""
+    (prepared,) = [path.parent for path in (home / "home" / "datasets").glob("*/dataset.json")]
+    manifest = json.loads((prepared / "dataset.json").read_text())
+    for patient in manifest["patients"]:
+        patient["role"] = {"train": "test", "test": "train"}.get(patient["role"], patient["role"])
+    original = (prepared / "dataset.json").read_bytes()
+    try:
+        (prepared / "dataset.json").write_text(json.dumps(manifest))
+        with pytest.raises(InputError, match="expected test patients it has not seen"):
+            run(home, "promote", "--model", f"models:/{MODEL}/2", "--data", prepared)
+    finally:
+        (prepared / "dataset.json").write_bytes(original)
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_the_job_refuses_a_model_that_is_not_there(story, home):
+    command = [sys.executable, "jobs/promote.py", "--model", f"models:/{MODEL}@nobody", "--data", str(home / "images")]
+    done = subprocess.run([*command, "--output", str(home / "home")], capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 2
+    assert f"error: --model models:/{MODEL}@nobody: no such model in " in done.stderr
