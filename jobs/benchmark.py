@@ -74,5 +74,5 @@ if __name__ == "__main__":
     try:
         main()
     except (InputError, JobError) as error:
-        print(error, file=sys.stderr)
+        print(f"{error} [{error.code}]", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)

@@ -33,7 +33,11 @@ def held(lock_file: Path, what: str, *, limit_s: float) -> Iterator[None]:
         while not _taken(file.fileno()):
             if time.monotonic() > end:
                 raise InputError(
-                    f"{what}: another process has held {lock_file} for {limit_s:.0f} s; wait for it or end it"
+                    "{what}: another process has held {lock_file} for {limit_s:.0f} s; wait for it or end it",
+                    code="E-LOCK-01",
+                    what=what,
+                    lock_file=lock_file,
+                    limit_s=limit_s,
                 )
             time.sleep(0.2)
         yield
@@ -78,7 +82,10 @@ def only_driver(lock_file: Path, study: str) -> Iterator[None]:
         except OSError:
             lock.seek(0)
             raise InputError(
-                f"study {study}: already run by {lock.read().strip() or 'another process'}; wait for it"
+                "study {study}: already run by {lock}; wait for it",
+                code="E-LOCK-02",
+                study=study,
+                lock=lock.read().strip() or "another process",
             ) from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")

@@ -88,5 +88,7 @@ def task_named(name: str) -> Task:
         InputError: there is none.
     """
     if name not in TASKS:
-        raise InputError(f"task: expected one of {', '.join(sorted(TASKS))}; got {name!r}")
+        raise InputError(
+            "task: expected one of {tasks}; got {name!r}", code="E-TASK-01", tasks=", ".join(sorted(TASKS)), name=name
+        )
     return TASKS[name]

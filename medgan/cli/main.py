@@ -44,10 +44,10 @@ def run(command: Callable[..., Any]) -> None:
     try:
         command()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error} [{error.code}]", file=sys.stderr)
         raise SystemExit(2) from None
     except JobError as error:
-        print(f"failed: {error}", file=sys.stderr)
+        print(f"failed: {error} [{error.code}]", file=sys.stderr)
         raise SystemExit(1) from None
 
 

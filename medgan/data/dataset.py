@@ -60,7 +60,11 @@ class PreparedDataset:
         if not patients:
             counts = ", ".join(f"{sum(one.role == name for one in self.manifest.patients)} {name}" for name in ROLES)
             raise InputError(
-                f"data set {self.manifest.task.name}: expected {role} patients; it has {counts} (it takes 3 to split)"
+                "data set {task_name}: expected {role} patients; it has {counts} (it takes 3 to split)",
+                code="E-DATASET-01",
+                task_name=self.manifest.task.name,
+                role=role,
+                counts=counts,
             )
         return Slices(self.folder, patients, self.task, given=given)
 
@@ -157,9 +161,19 @@ class Batches(Sampler[list[int]]):
         self, num_slices: int, batch_size: int, *, seed: int, rank: int = 0, size: int = 1, start: int = 0
     ) -> None:
         if batch_size < 1 or batch_size % size:
-            raise InputError(f"train.batch_size: expected a multiple of the {size} workers, got {batch_size}")
+            raise InputError(
+                "train.batch_size: expected a multiple of the {size} workers, got {batch_size}",
+                code="E-DATASET-02",
+                size=size,
+                batch_size=batch_size,
+            )
         if batch_size > num_slices:
-            raise InputError(f"train.batch_size: expected at most the {num_slices} training slices, got {batch_size}")
+            raise InputError(
+                "train.batch_size: expected at most the {num_slices} training slices, got {batch_size}",
+                code="E-DATASET-03",
+                num_slices=num_slices,
+                batch_size=batch_size,
+            )
         self.num_slices, self.batch_size = num_slices, batch_size
         self.seed, self.rank, self.size, self.start = seed, rank, size, start
 

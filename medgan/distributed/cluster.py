@@ -63,7 +63,12 @@ def refuse_what_cannot_fit(resources: Resources, capacity: Capacity) -> None:
     if capacity.groups(resources) < 1:
         wanted, came = ("GPU", capacity.gpus) if resources.use_gpu else ("CPU core", capacity.cpus)
         raise InputError(
-            f"--workers {resources.workers}: one trial needs a {wanted} a worker; this {_whose(capacity)} has {came}"
+            "--workers {workers}: one trial needs a {wanted} a worker; this {whose} has {came}",
+            code="E-CLUSTER-01",
+            workers=resources.workers,
+            wanted=wanted,
+            whose=_whose(capacity),
+            came=came,
         )
 
 
@@ -85,7 +90,13 @@ def resources_for(capacity: Capacity, *, workers: int | None, concurrent: int | 
     fits = capacity.groups(resources)
     concurrent = fits if concurrent is None else at_least_one("--concurrent", concurrent)
     if concurrent > fits:
-        raise InputError(f"--concurrent {concurrent}: {fits} groups of {workers} workers fit at once here")
+        raise InputError(
+            "--concurrent {concurrent}: {fits} groups of {workers} workers fit at once here",
+            code="E-CLUSTER-02",
+            concurrent=concurrent,
+            fits=fits,
+            workers=workers,
+        )
     cpus = 1 if capacity.nodes > 1 else max(1, capacity.cpus // (workers * concurrent))
     return Resources(workers, cpus, resources.device), concurrent
 
@@ -111,7 +122,12 @@ def cluster() -> Iterator[Capacity]:
             ray.init(address=os.environ["RAY_ADDRESS"], **settings)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             address, reason = os.environ["RAY_ADDRESS"], str(error).splitlines()[0]
-            raise InputError(f"RAY_ADDRESS {address}: no cluster can be joined there: {reason}") from None
+            raise InputError(
+                "RAY_ADDRESS {address}: no cluster can be joined there: {reason}",
+                code="E-CLUSTER-03",
+                address=address,
+                reason=reason,
+            ) from None
     else:
         _start(settings)
     try:
@@ -155,8 +171,10 @@ def _start(settings: dict[str, Any]) -> None:
             LOG.warning("Ray did not start, attempt %d of %d: %s", attempt, STARTS, error)
             ray.shutdown()
     raise JobError(
-        f"Ray did not start, {STARTS} times: it took more than 30 s, or another process took its port; "
-        "is this machine overloaded?"
+        "Ray did not start, {starts} times: it took more than 30 s, or another process took its "
+        "port; is this machine overloaded?",
+        code="E-CLUSTER-04",
+        starts=STARTS,
     )
 
 

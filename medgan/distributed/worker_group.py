@@ -17,7 +17,7 @@ from ray.train.torch import TorchTrainer
 from medgan.distributed.command_channel import STOP, Failure, Mailbox, Replies
 from medgan.distributed.placement_cleanup import Orphans
 from medgan.distributed.worker import serve_trials
-from medgan.errors import JobError
+from medgan.errors import CodedError, JobError
 
 LOOK_EVERY_S = 5.0
 
@@ -45,16 +45,17 @@ class Resources:
         return "GPU-hours" if self.use_gpu else "core-hours"
 
 
-class GroupLost(RuntimeError):
-    """The group died or had to be dismissed; Ray Train starts it again, and the trial must be started again."""
+class GroupLost(CodedError, RuntimeError):
+    """Says that the group died or had to be ended; Ray Train starts it again, and the trial must be started again."""
 
 
-class TrialFailed(RuntimeError):
-    """All ranks agree that this trial cannot go on; the group is healthy."""
+class TrialFailed(CodedError, RuntimeError):
+    """Says that all ranks agree that this trial cannot go on; the group is healthy."""
 
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+    @property
+    def kind(self) -> str:
+        """Returns how the trial ended, as the study names it: such as `out_of_memory`."""
+        return str(self.fields["kind"])
 
 
 class Witness(UserCallback):
@@ -128,7 +129,11 @@ class Group:
             self._check()
             orphans.remove()  # may hold the very resources that are waited for
             if time.monotonic() > end:
-                raise JobError(f"the worker group did not start within {self.start_s:.0f} s; are its resources free?")
+                raise JobError(
+                    "the worker group did not start within {start_s:.0f} s; are its resources free?",
+                    code="E-GROUP-01",
+                    start_s=self.start_s,
+                )
         self.generation = generation
 
     def ask(self, order: Any) -> Any:
@@ -148,11 +153,16 @@ class Group:
             return replies.answers[0]
         kinds = [failure.kind for failure in failures]
         if len(kinds) == self.size and "error" not in kinds and not replies.lost:
-            raise TrialFailed(kinds[0], failures[0].message)
+            raise TrialFailed("{message}", code="E-GROUP-02", message=failures[0].message, kind=kinds[0])
         ray.get(self.mailbox.dismiss.remote())  # a rank may be stuck in a collective
         if "out_of_memory" in kinds:
-            raise TrialFailed("out_of_memory", failures[kinds.index("out_of_memory")].message)
-        raise GroupLost(replies.lost or failures[0].message)
+            raise TrialFailed(
+                "{message}",
+                code="E-GROUP-03",
+                message=failures[kinds.index("out_of_memory")].message,
+                kind="out_of_memory",
+            )
+        raise GroupLost("{lost}", code="E-GROUP-04", lost=replies.lost or failures[0].message)
 
     def close(self, limit_s: float = 8.0) -> None:
         """Lets the ranks return and Ray Train clean up."""
@@ -161,7 +171,7 @@ class Group:
 
     def _check(self) -> None:
         if not self.thread.is_alive():
-            raise JobError(f"the worker group ended: {self.error}")
+            raise JobError("the worker group ended: {error}", code="E-GROUP-05", error=self.error)
 
     def _fit(self, fit: Callable[[], Any]) -> None:
         try:

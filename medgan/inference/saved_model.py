@@ -52,7 +52,13 @@ class ModelManifest(BaseModel, frozen=True, extra="forbid"):
         for name in ("source_window", "target_window"):
             low, high = getattr(self, name) or (0.0, 1.0)
             if not low < high:
-                raise ValueError(f"{name}: expected (low, high) with low < high; got ({low:g}, {high:g})")
+                raise InputError(
+                    "{name}: expected (low, high) with low < high; got ({low:g}, {high:g})",
+                    code="E-MODEL-03",
+                    name=name,
+                    low=low,
+                    high=high,
+                )
         return self
 
 
@@ -88,7 +94,14 @@ def read_manifest(folder: Path) -> ModelManifest:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(f"model {folder / MANIFEST}: {field}: {first['msg']}; got {first['input']!r:.80}") from None
+        raise InputError(
+            "model {folder}: {field}: {msg}; got {given!r:.80}",
+            code="E-MODEL-04",
+            folder=folder / MANIFEST,
+            field=field,
+            msg=first["msg"],
+            given=first["input"],
+        ) from None
 
 
 def load_translator(folder: Path, device: str = "cpu") -> Translator:
@@ -106,14 +119,23 @@ def load_translator(folder: Path, device: str = "cpu") -> Translator:
     digest = hashlib.sha256(weights).hexdigest()
     if digest != manifest.weights_sha256:
         raise InputError(
-            f"model {folder / WEIGHTS}: expected sha256 {manifest.weights_sha256}, got {digest}; the file is damaged"
+            "model {folder}: expected sha256 {weights_sha256}, got {digest}; the file is damaged",
+            code="E-MODEL-05",
+            folder=folder / WEIGHTS,
+            weights_sha256=manifest.weights_sha256,
+            digest=digest,
         )
     network, task = build_generator(validated(manifest.config)), task_named(manifest.task)
     try:
         network.load_state_dict(safetensors.torch.load(weights))
     except (RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"model {folder / WEIGHTS}: the weights do not fit the configuration: {reason:.300}") from None
+        raise InputError(
+            "model {folder}: the weights do not fit the configuration: {reason:.300}",
+            code="E-MODEL-06",
+            folder=folder / WEIGHTS,
+            reason=reason,
+        ) from None
     return Translator(
         network=network.to(device),
         task=replace(
@@ -128,5 +150,7 @@ def load_translator(folder: Path, device: str = "cpu") -> Translator:
 
 def _content(folder: Path, name: str) -> bytes:
     if not (folder / name).is_file():
-        raise InputError(f"model {folder}: expected a file {name}; there is none")
+        raise InputError(
+            "model {folder}: expected a file {name}; there is none", code="E-MODEL-07", folder=folder, name=name
+        )
     return (folder / name).read_bytes()

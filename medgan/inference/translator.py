@@ -99,7 +99,12 @@ def translate_volume(
     image = translator.task.source
     if volume.unit != image.unit:
         raise InputError(
-            f"{translator.task.name}: expected a {image.modality} volume in {image.unit}; got one in {volume.unit}"
+            "{task_name}: expected a {modality} volume in {unit}; got one in {unit_2}",
+            code="E-TRANSLATE-07",
+            task_name=translator.task.name,
+            modality=image.modality,
+            unit=image.unit,
+            unit_2=volume.unit,
         )
     grid = in_plane_grid(volume, spacing_mm=translator.spacing_mm, size=translator.size)
     placed = resample(volume, grid, image.background)
@@ -114,10 +119,19 @@ def translate_volume(
 
 def _check_values(values: np.ndarray) -> None:
     if values.ndim != 3 or 0 in values.shape:
-        raise InputError(f"slices to translate: expected shape (B, rows, columns); got {values.shape}")
+        raise InputError(
+            "slices to translate: expected shape (B, rows, columns); got {values_shape}",
+            code="E-TRANSLATE-08",
+            values_shape=values.shape,
+        )
     if not np.isfinite(values).all():
         bad = np.count_nonzero(~np.isfinite(values))
-        raise InputError(f"slices to translate: expected finite values; {bad} of {values.size} are not")
+        raise InputError(
+            "slices to translate: expected finite values; {bad} of {values_size} are not",
+            code="E-TRANSLATE-09",
+            bad=bad,
+            values_size=values.size,
+        )
 
 
 def _padded(values: np.ndarray, sides: Sequence[int], background: float) -> tuple[np.ndarray, tuple[slice, ...]]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from medgan.errors import InputError
+
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Of the kernels, as multiples of the batches' mean squared distance."""
 
@@ -34,7 +36,7 @@ def mmd_loss(output: Tensor, target: Tensor) -> Tensor:
     """
     number = output.shape[0]
     if number < 2:
-        raise ValueError(f"mmd: expected a batch of 2 or more; got {number}")
+        raise InputError("mmd: expected a batch of 2 or more; got {number}", code="E-LOSS-01", number=number)
     points = torch.cat([output, target]).flatten(1)
     distances = (points[:, None] - points[None]).square().mean(dim=2)
     scale = distances.detach().sum() / (2 * number * (2 * number - 1))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
+from medgan.errors import InputError
+
 
 def perceptual_loss(
     output: Sequence[Tensor], target: Sequence[Tensor], weights: Sequence[float] | None = None
@@ -25,9 +27,12 @@ def perceptual_loss(
     if weights is None:
         weights = [1.0] * len(output)
     if len(weights) != len(output):
-        raise ValueError(
-            f"loss.perceptual_weights: expected {len(output)}, one for the pixels and one for each discriminator "
-            f"layer; got {len(weights)}"
+        raise InputError(
+            "loss.perceptual_weights: expected {num_output}, one for the pixels and one for each "
+            "discriminator layer; got {num_weights}",
+            code="E-LOSS-02",
+            num_output=len(output),
+            num_weights=len(weights),
         )
     levels = zip(weights, output, target, strict=True)
     return torch.stack([weight * l1_loss(mine, theirs) for weight, mine, theirs in levels]).sum()

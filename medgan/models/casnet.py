@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from medgan.errors import InputError
 from medgan.models.layers import initialize, require_sides
 from medgan.models.refinegan import ResidualUBlock
 from medgan.models.ublock import UBlock
@@ -53,19 +54,43 @@ class CasNet(nn.Module):
     ) -> None:
         super().__init__()
         if not 1 <= num_blocks <= MOST_BLOCKS:
-            raise ValueError(f"num_blocks: expected 1 to {MOST_BLOCKS}; got {num_blocks}")
+            raise InputError(
+                "num_blocks: expected 1 to {most_blocks}; got {num_blocks}",
+                code="E-NETWORK-01",
+                most_blocks=MOST_BLOCKS,
+                num_blocks=num_blocks,
+            )
         if block not in BLOCKS:
-            raise ValueError(f"block: expected one of {', '.join(BLOCKS)}; got {block!r}")
+            raise InputError(
+                "block: expected one of {blocks}; got {block!r}",
+                code="E-NETWORK-02",
+                blocks=", ".join(BLOCKS),
+                block=block,
+            )
         if block_input not in ("previous", "previous_and_source"):
-            raise ValueError(f"block_input: expected previous or previous_and_source; got {block_input!r}")
+            raise InputError(
+                "block_input: expected previous or previous_and_source; got {block_input!r}",
+                code="E-NETWORK-03",
+                block_input=block_input,
+            )
         if gives not in ("image", "change"):
-            raise ValueError(f"gives: expected image or change; got {gives!r}")
+            raise InputError("gives: expected image or change; got {gives!r}", code="E-NETWORK-04", gives=gives)
         if gives == "change" and in_channels != out_channels:
-            raise ValueError(f"gives change: expected as many channels out as in; got {in_channels} and {out_channels}")
+            raise InputError(
+                "gives change: expected as many channels out as in; got {in_channels} and {out_channels}",
+                code="E-NETWORK-05",
+                in_channels=in_channels,
+                out_channels=out_channels,
+            )
         if recompute not in ("none", "blocks"):
-            raise ValueError(f"recompute: expected none or blocks; got {recompute!r}")
+            raise InputError(
+                "recompute: expected none or blocks; got {recompute!r}", code="E-NETWORK-06", recompute=recompute
+            )
         if recompute == "blocks" and norm == "batch":
-            raise ValueError("recompute blocks: expected norm instance or none, batch would see each image twice")
+            raise InputError(
+                "recompute blocks: expected norm instance or none, batch would see each image twice",
+                code="E-NETWORK-07",
+            )
         self.divisor = 2**depth
         self.gives = gives
         self.recompute = recompute

@@ -38,8 +38,11 @@ def download_weights(cache: Path, timeout_s: float = 30.0, *, network: str = "vg
     """
     if network not in FILES:
         raise InputError(
-            f"extractor.weights: {network} cannot be downloaded, only {', '.join(FILES)} can; "
-            "make one: medgan features --data FOLDER"
+            "extractor.weights: {network} cannot be downloaded, only {files} can; make one: medgan "
+            "features --data FOLDER",
+            code="E-WEIGHTS-01",
+            network=network,
+            files=", ".join(FILES),
         )
     path = cache / FILES[network]
     if path.exists():
@@ -55,12 +58,19 @@ def download_weights(cache: Path, timeout_s: float = 30.0, *, network: str = "vg
     except (OSError, HTTPException) as error:
         part.unlink(missing_ok=True)
         raise InputError(
-            f"extractor.weights: could not download {network} ({error}); give a file: --set extractor.weights=FILE, "
-            "or, for a trial run only, --set extractor.weights=random"
+            "extractor.weights: could not download {network} ({error}); give a file: --set "
+            "extractor.weights=FILE, or, for a trial run only, --set extractor.weights=random",
+            code="E-WEIGHTS-02",
+            network=network,
+            error=error,
         ) from None
     if not digest.hexdigest().startswith(path.stem.rsplit("-", 1)[1]):
         part.unlink()
-        raise InputError(f"extractor.weights: the download of {path.name} is damaged (SHA-256 differs); try again")
+        raise InputError(
+            "extractor.weights: the download of {path_name} is damaged (SHA-256 differs); try again",
+            code="E-WEIGHTS-03",
+            path_name=path.name,
+        )
     return part.rename(path)
 
 
@@ -71,15 +81,28 @@ def read_state(path: Path) -> dict[str, Tensor]:
         InputError: the file is missing, or is no state dict.
     """
     if not path.is_file():
-        raise InputError(f"extractor.weights: expected download, random or a file; there is no file {path}")
+        raise InputError(
+            "extractor.weights: expected download, random or a file; there is no file {path}",
+            code="E-WEIGHTS-04",
+            path=path,
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a file it cannot read
-        raise InputError(f"extractor.weights: {path} is no PyTorch weights file: {type(error).__name__}") from None
+        raise InputError(
+            "extractor.weights: {path} is no PyTorch weights file: {name}",
+            code="E-WEIGHTS-05",
+            path=path,
+            name=type(error).__name__,
+        ) from None
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
-        raise InputError(f"extractor.weights: {path} is no state dict of tensors, such as torchvision's")
+        raise InputError(
+            "extractor.weights: {path} is no state dict of tensors, such as torchvision's",
+            code="E-WEIGHTS-06",
+            path=path,
+        )
     layers = {name: value for name, value in state.items() if not name.startswith("classifier.")}
     return {f"features.{name}" if name[:1].isdigit() else name: value for name, value in layers.items()}
 
@@ -92,7 +115,9 @@ def read_encoder(path: Path) -> tuple[int, dict[str, Tensor]]:
     """
     if not path.is_file():
         raise InputError(
-            f"extractor.weights: expected random or a file of medgan features --data FOLDER; there is no file {path}"
+            "extractor.weights: expected random or a file of medgan features --data FOLDER; there is no file {path}",
+            code="E-WEIGHTS-07",
+            path=path,
         )
     try:
         with safe_open(path, framework="pt") as file:
@@ -100,13 +125,19 @@ def read_encoder(path: Path) -> tuple[int, dict[str, Tensor]]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError:
         raise InputError(
-            f"extractor.weights: {path} is no safetensors file, as medgan features --data FOLDER makes"
+            "extractor.weights: {path} is no safetensors file, as medgan features --data FOLDER makes",
+            code="E-WEIGHTS-08",
+            path=path,
         ) from None
     network, width = metadata.get("network"), metadata.get("base_channels", "")
     if network != "in_domain" or not width.isdecimal() or not int(width):
         raise InputError(
-            f"extractor.weights: {path} is no in_domain encoder, as medgan features --data FOLDER makes: "
-            f"its metadata says network {network!r}, base_channels {width!r}"
+            "extractor.weights: {path} is no in_domain encoder, as medgan features --data FOLDER "
+            "makes: its metadata says network {network!r}, base_channels {width!r}",
+            code="E-WEIGHTS-09",
+            path=path,
+            network=network,
+            width=width,
         )
     return int(width), state
 

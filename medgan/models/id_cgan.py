@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from medgan.errors import InputError
 from medgan.models.layers import initialize, normalization, require_sides
 
 SKIPS = {1: 3, 3: 1}
@@ -30,8 +31,10 @@ class ShallowNet(nn.Module):
     ) -> None:
         super().__init__()
         if base_channels < 2 or base_channels % 2:
-            raise ValueError(
-                f"base_channels: expected an even number, for the layers of half the width; got {base_channels}"
+            raise InputError(
+                "base_channels: expected an even number, for the layers of half the width; got {base_channels}",
+                code="E-NETWORK-08",
+                base_channels=base_channels,
             )
         self.divisor = 1
         full, half = base_channels, base_channels // 2

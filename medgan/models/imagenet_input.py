@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from medgan.errors import InputError
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's red, green and blue in [0, 1], as torchvision's weights were trained."""
 
@@ -39,9 +41,13 @@ class ImageNetInput(nn.Module):
         """
         rows, columns = image.shape[-2:]
         if min(rows, columns) < self.least:
-            raise ValueError(
-                f"{self.network}: expected sides of at least {self.least} pixels for the blocks in use; "
-                f"got {rows} x {columns}"
+            raise InputError(
+                "{network}: expected sides of at least {least} pixels for the blocks in use; got {rows} x {columns}",
+                code="E-EXTRACTOR-06",
+                network=self.network,
+                least=self.least,
+                rows=rows,
+                columns=columns,
             )
         return ((image.expand(-1, 3, -1, -1) + 1) / 2 - self.mean) / self.std
 

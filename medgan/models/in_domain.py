@@ -11,6 +11,8 @@ from math import gcd
 import torch
 from torch import Tensor, nn
 
+from medgan.errors import InputError
+
 NUM_STAGES = 4
 NOISE = 0.1
 NUM_SQUARES, SHARE = 4, 6
@@ -86,8 +88,12 @@ class Autoencoder(nn.Module):
         """
         rows, columns = image.shape[-2:]
         if rows % self.divisor or columns % self.divisor:
-            raise ValueError(
-                f"autoencoder: expected sides that are multiples of {self.divisor}; got {rows} x {columns}"
+            raise InputError(
+                "autoencoder: expected sides that are multiples of {divisor}; got {rows} x {columns}",
+                code="E-NETWORK-09",
+                divisor=self.divisor,
+                rows=rows,
+                columns=columns,
             )
         return self.decoder(self.encoder(corrupted(image) if self.training else image)[-1])
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from medgan.errors import InputError
 from medgan.models.layers import (
     doubled_widths,
     initialize,
@@ -53,7 +54,12 @@ class PatchDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         if patch not in LAYERS:
-            raise ValueError(f"patch: expected one of {', '.join(map(str, LAYERS))}; got {patch}")
+            raise InputError(
+                "patch: expected one of {layers}; got {patch}",
+                code="E-NETWORK-15",
+                layers=", ".join(map(str, LAYERS)),
+                patch=patch,
+            )
         self.sees = sees
         self.patch = patch
         self.least = max(patch, 2)  # a single pixel cannot be normalized

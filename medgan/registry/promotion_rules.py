@@ -63,7 +63,12 @@ def read_rules(path: Path | None) -> Rules:
         return Rules()
     content, lines = _parsed(path)
     if not isinstance(content, dict):
-        raise InputError(f"rules {path}: expected lines such as `min_patients: 6`; got {content!r}")
+        raise InputError(
+            "rules {path}: expected lines such as `min_patients: 6`; got {content!r}",
+            code="E-RULES-01",
+            path=path,
+            content=content,
+        )
     try:
         return Rules.model_validate(content)
     except ValidationError as error:
@@ -77,7 +82,13 @@ def read_rules(path: Path | None) -> Rules:
             message = f"{rule}: {reason}"
         else:
             message = f"{rule}: {reason}; got {first['input']!r}"
-        raise InputError(f"rules {path}{f', line {line}' if line else ''}: {message}") from None
+        raise InputError(
+            "rules {path}{place}: {message}",
+            code="E-RULES-02",
+            path=path,
+            place=f", line {line}" if line else "",
+            message=message,
+        ) from None
 
 
 def _parsed(path: Path) -> tuple[Any, dict[Place, int]]:
@@ -87,11 +98,23 @@ def _parsed(path: Path) -> tuple[Any, dict[Place, int]]:
         root = yaml.compose(text, yaml.SafeLoader)
         content = yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not text, or a date such as 2020-13-45
-        raise InputError(f"rules {path}: expected a YAML file; {' '.join(str(error).split())}") from None
+        raise InputError(
+            "rules {path}: expected a YAML file; {error}",
+            code="E-RULES-03",
+            path=path,
+            error=" ".join(str(error).split()),
+        ) from None
     lines: dict[Place, int] = {}
     for place, line in _places(root):
         if place in lines:
-            raise InputError(f"rules {path}, line {line}: {place[-1]} stands on line {lines[place]} already")
+            raise InputError(
+                "rules {path}, line {line}: {place} stands on line {lines} already",
+                code="E-RULES-04",
+                path=path,
+                line=line,
+                place=place[-1],
+                lines=lines[place],
+            )
         lines[place] = line
     return content, lines
 

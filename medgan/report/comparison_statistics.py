@@ -86,14 +86,26 @@ class Results:
         for table, names in self.tables.items():
             for name in names:
                 if name not in self.methods:
-                    raise InputError(f"{table}: expected methods of {', '.join(self.methods)}; got {name!r}")
+                    raise InputError(
+                        "{table}: expected methods of {methods}; got {name!r}",
+                        code="E-REPORT-01",
+                        table=table,
+                        methods=", ".join(self.methods),
+                        name=name,
+                    )
         first = next((run.patients for method in self.methods.values() for run in method.measured), None)
         for method in self.methods.values():
             for run in method.measured:
                 if run.patients is not None and first is not None and run.patients.keys() != first.keys():
                     raise InputError(
-                        f"{method.name}, seed {run.seed}: expected the same {len(first)} test patients in all runs; "
-                        f"got {len(run.patients)}, of which {len(run.patients.keys() & first.keys())} are the same"
+                        "{method_name}, seed {seed}: expected the same {num_first} test patients in all runs; "
+                        "got {num_patients}, of which {num_patients_2} are the same",
+                        code="E-REPORT-02",
+                        method_name=method.name,
+                        seed=run.seed,
+                        num_first=len(first),
+                        num_patients=len(run.patients),
+                        num_patients_2=len(run.patients.keys() & first.keys()),
                     )
 
     def rows(self, table: str) -> list[MethodResults]:

@@ -35,15 +35,16 @@ def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
         space = Space.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        message = f"{first['msg'].removeprefix('Value error, ')}"
-        where = ".".join(map(str, first["loc"]))
-        raise _refusal(path, lines, first["loc"], f"{where}: {message}" if where else message) from None
+        where = "".join(f"{part}." for part in first["loc"])[:-1]
+        reason = first["msg"].removeprefix("Value error, ")
+        cause = first.get("ctx", {}).get("error")
+        raise _refusal(path, lines, first["loc"], cause, f"{where}: {reason}" if where else reason) from None
     base = _base(path, lines, space, overrides)
     for setting in space.search:
         try:
             _refuse_unfit_ends(space, setting, base)
         except InputError as error:
-            raise _refusal(path, lines, ("search", setting), str(error)) from None
+            raise _refusal(path, lines, ("search", setting), error, str(error)) from None
     return space.with_overrides(overrides)
 
 
@@ -53,13 +54,15 @@ def _base(path: Path, lines: Mapping[Place, int], space: Space, overrides: Mappi
         space.base({})
     except InputError as error:
         named = [setting for setting in space.set if setting in str(error)]
-        raise _refusal(path, lines, ("set", *named[:1]), str(error)) from None
+        raise _refusal(path, lines, ("set", *named[:1]), error, str(error)) from None
     return space.base(overrides)
 
 
 def _refuse_unfit_ends(space: Space, setting: str, base: Config) -> None:
     if setting in FIXED:
-        raise InputError(f"{setting} is one for all trials of a study; put it under set")
+        raise InputError(
+            "{setting} is one for all trials of a study; put it under set", code="E-SPACE-13", setting=setting
+        )
     if setting == METHOD:
         for name in space.names_of_methods:
             space.with_method(base, name)
@@ -71,10 +74,13 @@ def _refuse_unfit_ends(space: Space, setting: str, base: Config) -> None:
         with_values(base, {**needed, setting: end})
 
 
-def _refusal(path: Path, lines: Mapping[Place, int], place: Place, message: str) -> InputError:
-    """An error at the line of the innermost part of `place` that the file has."""
+def _refusal(path: Path, lines: Mapping[Place, int], place: Place, cause: Any, reason: str) -> InputError:
+    """Returns the error with the line of the innermost part of `place` that the file has."""
     parts = [place[:length] for length in range(len(place), 0, -1) if place[:length] in lines]
-    return InputError(f"search space {path}{f', line {lines[parts[0]]}' if parts else ''}: {message}")
+    if not isinstance(cause, InputError):
+        cause = InputError(reason, code="E-SPACE-14")
+    line = f", line {lines[parts[0]]}" if parts else ""
+    return cause.within("search space {path}{line}: {reason}", path=path, line=line, reason=reason)
 
 
 def _parsed(path: Path) -> tuple[Any, dict[Place, int]]:
@@ -84,11 +90,23 @@ def _parsed(path: Path) -> tuple[Any, dict[Place, int]]:
         root = yaml.compose(text, yaml.SafeLoader)
         content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"search space {path}: not readable as YAML: {' '.join(str(error).split())}") from None
+        raise InputError(
+            "search space {path}: not readable as YAML: {error}",
+            code="E-SPACE-15",
+            path=path,
+            error=" ".join(str(error).split()),
+        ) from None
     lines: dict[Place, int] = {}
     for place, line in _places(root, ()):
         if place in lines:
-            raise InputError(f"search space {path}, line {line}: {place[-1]} stands on line {lines[place]} already")
+            raise InputError(
+                "search space {path}, line {line}: {place} stands on line {lines} already",
+                code="E-SPACE-16",
+                path=path,
+                line=line,
+                place=place[-1],
+                lines=lines[place],
+            )
         lines[place] = line
     return content, lines
 
@@ -111,5 +129,10 @@ def _find(name: str) -> Path:
         return named[name]
     path = Path(name).expanduser()
     if not path.is_file():
-        raise InputError(f"--space: expected a file or one of {', '.join(sorted(named))}; got {name!r}")
+        raise InputError(
+            "--space: expected a file or one of {named}; got {name!r}",
+            code="E-SPACE-17",
+            named=", ".join(sorted(named)),
+            name=name,
+        )
     return path

@@ -33,7 +33,11 @@ def build_app(follower: Follower, *, limits: Limits, digest: str, scratch: Path)
 
     async def authorized(request: Request) -> None:
         if not is_authorized(request.headers.get("authorization", ""), digest):
-            raise Refusal(401, "expected the header Authorization: Bearer TOKEN with the server's token")
+            raise Refusal(
+                "expected the header Authorization: Bearer TOKEN with the server's token",
+                code="E-SERVER-01",
+                status=401,
+            )
 
     async def admitted(request: Request) -> AsyncIterator[Work]:
         refuse_large(int(request.headers.get("content-length", "0") or 0), limits)
@@ -60,7 +64,7 @@ def build_app(follower: Follower, *, limits: Limits, digest: str, scratch: Path)
 
     @app.exception_handler(Refusal)
     async def refused(request: Request, refusal: Refusal) -> JSONResponse:
-        return JSONResponse({"detail": str(refusal)}, refusal.status, MORE.get(refusal.status))
+        return JSONResponse({"detail": str(refusal), "code": refusal.code}, refusal.status, MORE.get(refusal.status))
 
     return app
 

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from medgan.errors import CodedError
+
 MULTIPART = b"multipart/form-data"
 ZIP = (b"application/zip", b"application/x-zip-compressed")
 UPLOAD = "upload.zip"
@@ -38,12 +40,13 @@ class Limits:
     requests: int = 16
 
 
-class Refusal(Exception):
-    """A request that cannot be served: an HTTP status, and what was wanted and came, without identifiers."""
+class Refusal(CodedError):
+    """Says that a request cannot be served: what was expected and what came, without identifiers."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+    @property
+    def status(self) -> int:
+        """Returns the HTTP status of the answer."""
+        return int(self.fields["status"])
 
 
 async def receive(body: AsyncIterator[bytes], content_type: str, folder: Path, *, limits: Limits) -> bool:
@@ -64,26 +67,40 @@ async def receive(body: AsyncIterator[bytes], content_type: str, folder: Path, *
     kind, options = parse_options_header(content_type)
     if kind == MULTIPART:
         if not options.get(b"boundary"):
-            raise Refusal(400, "multipart/form-data: expected a boundary in Content-Type; there is none")
+            raise Refusal(
+                "multipart/form-data: expected a boundary in Content-Type; there is none",
+                code="E-UPLOAD-09",
+                status=400,
+            )
         parts = _Parts(folder, limits.files)
         try:
             parser = MultipartParser(options[b"boundary"], parts.callbacks)
             await _copy(body, parser, limits)
         except FormParserError:
-            raise Refusal(400, "multipart/form-data: expected parts between boundaries; the body is damaged") from None
+            raise Refusal(
+                "multipart/form-data: expected parts between boundaries; the body is damaged",
+                code="E-UPLOAD-10",
+                status=400,
+            ) from None
         finally:
             parts.close()
         if not parts.ended:
-            raise Refusal(400, "multipart/form-data: expected a closing boundary; the body ends before it")
+            raise Refusal(
+                "multipart/form-data: expected a closing boundary; the body ends before it",
+                code="E-UPLOAD-11",
+                status=400,
+            )
         return False
     if kind in ZIP:
         with (folder / UPLOAD).open("wb") as file:
             await _copy(body, file, limits)
         return True
     raise Refusal(
-        415,
-        "Content-Type: expected multipart/form-data (DICOM files) or application/zip (a zip file of them); "
-        f"got {'another' if kind else 'none'}",
+        "Content-Type: expected multipart/form-data (DICOM files) or application/zip (a zip file "
+        "of them); got {content_type}",
+        code="E-UPLOAD-12",
+        content_type="another" if kind else "none",
+        status=415,
     )
 
 
@@ -94,7 +111,7 @@ async def _copy(body: AsyncIterator[bytes], sink: MultipartParser | BinaryIO, li
         refuse_large(taken, limits)
         sink.write(piece)
     if not taken:
-        raise Refusal(400, "expected a DICOM series as the body; it is empty")
+        raise Refusal("expected a DICOM series as the body; it is empty", code="E-UPLOAD-13", status=400)
 
 
 def refuse_large(num_bytes: int, limits: Limits) -> None:
@@ -104,7 +121,12 @@ def refuse_large(num_bytes: int, limits: Limits) -> None:
         Refusal: 413.
     """
     if num_bytes > limits.body_bytes:
-        raise Refusal(413, f"expected a body of at most {limits.body_bytes >> 20} MiB; it is larger")
+        raise Refusal(
+            "expected a body of at most {body_bytes} MiB; it is larger",
+            code="E-UPLOAD-14",
+            body_bytes=limits.body_bytes >> 20,
+            status=413,
+        )
 
 
 def refuse_many(num_files: int, limit: int) -> None:
@@ -114,7 +136,7 @@ def refuse_many(num_files: int, limit: int) -> None:
         Refusal: 413.
     """
     if num_files > limit:
-        raise Refusal(413, f"expected at most {limit} files; there are more")
+        raise Refusal("expected at most {limit} files; there are more", code="E-UPLOAD-15", limit=limit, status=413)
 
 
 class _Parts:
@@ -161,7 +183,11 @@ def unpack(folder: Path, limits: Limits) -> None:
         with zipfile.ZipFile(upload) as archive:
             _unpack(archive, folder, limits.inflated_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError):
-        raise Refusal(400, "expected a zip file, stored or deflated and not encrypted; it cannot be unpacked") from None
+        raise Refusal(
+            "expected a zip file, stored or deflated and not encrypted; it cannot be unpacked",
+            code="E-UPLOAD-16",
+            status=400,
+        ) from None
     upload.unlink()
 
 
@@ -175,7 +201,9 @@ def _unpack(archive: zipfile.ZipFile, folder: Path, left: int) -> None:
             while piece := source.read(PIECE):
                 left -= len(piece)
                 if left < 0:
-                    raise Refusal(413, "expected a zip file of less; unpacked it exceeds the limit")
+                    raise Refusal(
+                        "expected a zip file of less; unpacked it exceeds the limit", code="E-UPLOAD-17", status=413
+                    )
                 file.write(piece)
 
 

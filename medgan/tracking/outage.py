@@ -65,8 +65,10 @@ def retry_while_away(
                 say("MLflow does not answer; what it is to be told waits until it does")
             elif time.monotonic() - since > limit_s:
                 raise JobError(
-                    f"MLflow has not answered for {duration(limit_s)} ({reason_of(error)}); "
-                    "the same command again goes on"
+                    "MLflow has not answered for {duration} ({reason_of}); the same command again goes on",
+                    code="E-MLFLOW-03",
+                    duration=duration(limit_s),
+                    reason_of=reason_of(error),
                 ) from error
             given_up.wait(PAUSE_S)
         else:

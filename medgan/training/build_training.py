@@ -156,8 +156,12 @@ def _found(folder: str, pattern: str) -> Path:
     found = sorted(Path(folder).expanduser().rglob(pattern))
     if not found:
         raise InputError(
-            f"metrics.lpips_weights: expected a file {pattern} below {folder}; there is none (torchvision's "
-            "weights, and those of github.com/richzhang/PerceptualSimilarity, lpips/weights/v0.1)"
+            "metrics.lpips_weights: expected a file {pattern} below {folder}; there is none "
+            "(torchvision's weights, and those of github.com/richzhang/PerceptualSimilarity, "
+            "lpips/weights/v0.1)",
+            code="E-TRAIN-01",
+            pattern=pattern,
+            folder=folder,
         )
     return found[0]
 

@@ -141,7 +141,9 @@ def _mean_losses(training: Training, objective: Objective) -> dict[str, float]:
     means = training.runtime.mean({**mine, "time/data_s": feed.waited_s})
     for name, mean in means.items():
         if not np.isfinite(mean):
-            raise Diverged(f"{name} is {mean} in epoch {epoch + 1}")
+            raise Diverged(
+                "{name} is {mean} in epoch {epoch}", code="E-TRAIN-02", name=name, mean=mean, epoch=epoch + 1
+            )
     return means
 
 

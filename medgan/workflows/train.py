@@ -111,7 +111,12 @@ class Here:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise TrialFailed("out_of_memory", out_of_memory(self.config, SingleProcess())) from None
+            raise TrialFailed(
+                "{out_of_memory}",
+                code="E-TRAIN-06",
+                out_of_memory=out_of_memory(self.config, SingleProcess()),
+                kind="out_of_memory",
+            ) from None
 
 
 def train(request: TrainRequest, console: Console) -> None:
@@ -180,7 +185,9 @@ def _run(
     except (Diverged, TrialFailed) as error:
         kind = getattr(error, "kind", "diverged")
         _tell(terminal, tracking.run.tags, {"medgan.state": kind, "medgan.reason": str(error)})
-        raise JobError(f"{tracking.study} {kind}: {error}") from None
+        raise JobError(
+            "{study} {kind}: {error}", code="E-TRAIN-07", study=tracking.study, kind=kind, error=error
+        ) from None
     except (KeyboardInterrupt, JobError):
         _tell(terminal, tracking.run.tags, {"medgan.state": "stopped"})
         raise

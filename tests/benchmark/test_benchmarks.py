@@ -42,7 +42,7 @@ sys.meta_path.insert(0, Blocked())
 
 from dataclasses import replace
 import torch
-from medgan.benchmark import inference, step
+from medgan.benchmark import bench_inference as inference, bench_step as step
 from medgan.benchmark.plain_method import QUICK
 
 torch.set_num_threads(1)

@@ -15,14 +15,14 @@ from medgan.tasks import TASKS
 SCRIPT = """
 import sys
 from pathlib import Path
-from medgan.data import prepare as module
+from medgan.data.prepare import prepare_dataset as module
 from medgan.errors import JobError
 from medgan.tasks import TASKS
 module.SLICES_WORTH_A_PROCESS = 1
 def progress(done, total):
     print(done, flush=True)
 if __name__ == "__main__":
-    request = module.Request(Path(sys.argv[1]), TASKS["pet2ct"], 32, Path(sys.argv[2]), processes=2)
+    request = module.PrepareRequest(Path(sys.argv[1]), TASKS["pet2ct"], 32, Path(sys.argv[2]), processes=2)
     try:
         module.prepare(request, progress)
     except JobError as error:

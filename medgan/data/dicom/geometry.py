@@ -54,7 +54,12 @@ def stack_affine(planes: tuple[Plane, ...], modality: str) -> np.ndarray:
             varies by more than 1 %, or they are not stacked along their normal (a tilted gantry).
     """
     if len(planes) < 2:
-        raise InputError(f"{modality}: expected at least 2 slices, got {len(planes)}")
+        raise InputError(
+            "{modality}: expected at least 2 slices, got {num_planes}",
+            code="E-GEOMETRY-01",
+            modality=modality,
+            num_planes=len(planes),
+        )
     _check_same(planes, modality)
     first = planes[0]
     positions = np.array([plane.position for plane in planes])
@@ -63,8 +68,11 @@ def stack_affine(planes: tuple[Plane, ...], modality: str) -> np.ndarray:
     shift_mm = float(np.linalg.norm(steps - np.outer(steps @ first.normal, first.normal), axis=1).max())
     if shift_mm > SPACING_TOLERANCE * step:
         raise InputError(
-            f"{modality}: neighboring slices are shifted in-plane by {shift_mm:.2f} mm; "
-            f"expected slices stacked along their normal (no gantry tilt)"
+            "{modality}: neighboring slices are shifted in-plane by {shift_mm:.2f} mm; expected "
+            "slices stacked along their normal (no gantry tilt)",
+            code="E-GEOMETRY-02",
+            modality=modality,
+            shift_mm=shift_mm,
         )
     slice_vector = (positions[-1] - positions[0]) / (len(planes) - 1)
     affine = np.eye(4)
@@ -82,8 +90,11 @@ def _step(places: np.ndarray, modality: str) -> float:
     most = int(np.bincount(apart).max())
     if most > 1:
         raise InputError(
-            f"{modality}: {most} slices lie at one place; "
-            "expected one (does the series hold several phases, echoes or time points?)"
+            "{modality}: {most} slices lie at one place; expected one (does the series hold several "
+            "phases, echoes or time points?)",
+            code="E-GEOMETRY-03",
+            modality=modality,
+            most=most,
         )
     step = float(np.median(gaps))
     if np.abs(gaps - step).max() <= SPACING_TOLERANCE * step:
@@ -94,8 +105,14 @@ def _step(places: np.ndarray, modality: str) -> float:
     if missing < len(gaps) and np.abs(gaps / gaps.min() - 1 - skipped).max() <= SPACING_TOLERANCE:
         hint = "; a slice seems to be missing" if missing == 1 else f"; {missing} slices seem to be missing"
     raise InputError(
-        f"{modality}: slice spacing varies from {gaps.min():.2f} to {gaps.max():.2f} mm; "
-        f"expected one spacing within {SPACING_TOLERANCE:.0%}{hint}"
+        "{modality}: slice spacing varies from {lowest:.2f} to {highest:.2f} mm; expected one "
+        "spacing within {spacing_tolerance:.0%}{hint}",
+        code="E-GEOMETRY-04",
+        modality=modality,
+        lowest=gaps.min(),
+        highest=gaps.max(),
+        spacing_tolerance=SPACING_TOLERANCE,
+        hint=hint,
     )
 
 
@@ -104,14 +121,28 @@ def _check_same(planes: tuple[Plane, ...], modality: str) -> None:
     for plane in planes:
         if plane.size != first.size:
             raise InputError(
-                f"{modality}: slices of {first.size[0]} x {first.size[1]} and of {plane.size[0]} x {plane.size[1]} "
-                "pixels (rows x columns); expected one size"
+                "{modality}: slices of {first_size} x {first_size_2} and of {plane_size} x "
+                "{plane_size_2} pixels (rows x columns); expected one size",
+                code="E-GEOMETRY-05",
+                modality=modality,
+                first_size=first.size[0],
+                first_size_2=first.size[1],
+                plane_size=plane.size[0],
+                plane_size_2=plane.size[1],
             )
         if not np.allclose(plane.pixel_spacing, first.pixel_spacing, rtol=1e-3):
             raise InputError(
-                f"{modality}: pixel spacings {first.pixel_spacing} and {plane.pixel_spacing} mm; expected one spacing"
+                "{modality}: pixel spacings {pixel_spacing} and {pixel_spacing_2} mm; expected one spacing",
+                code="E-GEOMETRY-06",
+                modality=modality,
+                pixel_spacing=first.pixel_spacing,
+                pixel_spacing_2=plane.pixel_spacing,
             )
         if not np.allclose(plane.orientation, first.orientation, atol=ANGLE_TOLERANCE):
             raise InputError(
-                f"{modality}: slice orientations {first.orientation} and {plane.orientation}; expected one orientation"
+                "{modality}: slice orientations {orientation} and {orientation_2}; expected one orientation",
+                code="E-GEOMETRY-07",
+                modality=modality,
+                orientation=first.orientation,
+                orientation_2=plane.orientation,
             )

@@ -88,8 +88,13 @@ def _converted(job: Conversion, plan: Plan) -> tuple[dict[str, Any], dict[str, n
     found = _agreement(source, target, mask, body_threshold(task.source, windows[0]))
     if found.mask_overlap < plan.least_overlap:
         raise InputError(
-            f"{task.source.modality} and {task.target.modality} bodies overlap by {found.mask_overlap:.2f} (Dice); "
-            f"expected at least {plan.least_overlap:g}"
+            "{modality} and {modality_2} bodies overlap by {mask_overlap:.2f} (Dice); expected at "
+            "least {least_overlap:g}",
+            code="E-CONVERT-01",
+            modality=task.source.modality,
+            modality_2=task.target.modality,
+            mask_overlap=found.mask_overlap,
+            least_overlap=plan.least_overlap,
         )
     kept = slice(None) if keep.all() else keep  # no copy where nothing is dropped
     source_scale, source_stored = _as_int16(source.array[kept])
@@ -155,7 +160,12 @@ def _with_enough(source: np.ndarray, image: Image, window: tuple[float, float]) 
     active = np.array([np.count_nonzero(one > above) for one in source])  # NaN compares false
     keep = (active > 0) & (active >= ENOUGH_SHARE * np.array([np.count_nonzero(one) for one in inside]))
     if not keep.any():
-        raise InputError(f"no slice of the {len(keep)} shows enough {image.modality}")
+        raise InputError(
+            "no slice of the {num_keep} shows enough {modality}",
+            code="E-CONVERT-02",
+            num_keep=len(keep),
+            modality=image.modality,
+        )
     return keep, np.where(inside, source, np.float32(image.background))
 
 

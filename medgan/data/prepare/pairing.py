@@ -59,7 +59,12 @@ def pair(
     expected = " and ".join(names.values())
     if not all(sides.values()):
         found = " and ".join(f"{len(sides[side])} {names[side]}" for side in reversed(names))
-        raise InputError(f"expected {expected} series of the same patients; found {found}")
+        raise InputError(
+            "expected {expected} series of the same patients; found {found}",
+            code="E-PAIR-01",
+            expected=expected,
+            found=found,
+        )
     modalities: dict[str, set[str]] = defaultdict(set)
     for one in series:
         modalities[one.patient_id].add(one.modality)

@@ -55,8 +55,9 @@ def each(
             yield tasks[task], task.result()
     except BrokenProcessPool:
         raise JobError(
-            "a worker process was killed, perhaps for its memory (fewer --processes take less); what was "
-            "finished is kept"
+            "a worker process was killed, perhaps for its memory (fewer --processes take less); what "
+            "was finished is kept",
+            code="E-PREPARE-08",
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -50,7 +50,9 @@ def load_roles(datasets: Path) -> dict[str, dict[str, str]]:
         return json.loads(path.read_text()) if path.exists() else {}
     except ValueError:
         raise InputError(
-            f"{path}: expected the patients' roles, got a damaged file; restore it, they are drawn once"
+            "{path}: expected the patients' roles, got a damaged file; restore it, they are drawn once",
+            code="E-SPLIT-01",
+            path=path,
         ) from None
 
 
@@ -95,7 +97,10 @@ def assign_roles(
     empty = [role for role in ROLES if role not in roles.values()]
     if empty:
         raise InputError(
-            f"expected patients in every role, got none for {', '.join(empty)} among {num}: the roles drawn earlier in "
-            "this output folder stay; add patients or choose another output folder"
+            "expected patients in every role, got none for {empty} among {num}: the roles drawn "
+            "earlier in this output folder stay; add patients or choose another output folder",
+            code="E-SPLIT-02",
+            empty=", ".join(empty),
+            num=num,
         )
     return roles
