@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import tomllib
+from functools import cache
+from pathlib import Path
 from typing import Any, Self
+
+
+@cache
+def messages() -> dict[str, str]:
+    """Returns the message of every code, with a `{name}` for each value; `messages.toml` holds them."""
+    return tomllib.loads(Path(__file__).with_name("messages.toml").read_text(encoding="utf-8"))
 
 
 class CodedError(Exception):
     """Carries a stable code and the values of its message, so that programs need not read prose.
 
     Attributes:
-        template: the message with a `{name}` for every value.
-        code: `E-<AREA>-<number>`, the same in every version of medgan; "" where none was given.
+        code: `E-<AREA>-<number>`, a key of `messages.toml`, the same in every version of medgan.
         fields: name -> value.
     """
 
-    def __init__(self, template: str, /, *, code: str = "", **fields: Any) -> None:
-        super().__init__(template.format(**fields) if fields else template)
-        self.template, self.code, self.fields = template, code, fields
+    def __init__(self, code: str, /, **fields: Any) -> None:
+        template = messages().get(code)
+        self.code, self.fields = code if template else "", fields
+        super().__init__(template.format(**fields) if template else code)  # older registered models give bare text
 
-    def within(self, template: str, /, **fields: Any) -> Self:
-        """Returns the same error with a message that says more; code and fields stay."""
-        return type(self)(template, code=self.code, **{**self.fields, **fields})
+    def within(self, code: str, /, **fields: Any) -> Self:
+        """Returns this error in the words of another code, which tell more as `{reason}`; its own code stays."""
+        told = type(self)(code, **{**self.fields, "reason": str(self), **fields})
+        told.code = self.code
+        return told
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (type(self), self.template, self.code, self.fields)
+        return _rebuilt, (type(self), str(self), self.code, self.fields)
 
 
-def _rebuilt(kind: type[CodedError], template: str, code: str, fields: dict[str, Any]) -> CodedError:
-    return kind(template, code=code, **fields)
+def _rebuilt(kind: type[CodedError], text: str, code: str, fields: dict[str, Any]) -> CodedError:
+    error = kind(text)
+    error.code, error.fields = code, fields
+    return error
 
 
 class InputError(CodedError, ValueError):

@@ -32,13 +32,7 @@ def held(lock_file: Path, what: str, *, limit_s: float) -> Iterator[None]:
         end = time.monotonic() + limit_s
         while not _taken(file.fileno()):
             if time.monotonic() > end:
-                raise InputError(
-                    "{what}: another process has held {lock_file} for {limit_s:.0f} s; wait for it or end it",
-                    code="E-LOCK-01",
-                    what=what,
-                    lock_file=lock_file,
-                    limit_s=limit_s,
-                )
+                raise InputError("E-LOCK-01", what=what, lock_file=lock_file, limit_s=limit_s)
             time.sleep(0.2)
         yield
 
@@ -81,12 +75,7 @@ def only_driver(lock_file: Path, study: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
-            raise InputError(
-                "study {study}: already run by {lock}; wait for it",
-                code="E-LOCK-02",
-                study=study,
-                lock=lock.read().strip() or "another process",
-            ) from None
+            raise InputError("E-LOCK-02", study=study, lock=lock.read().strip() or "another process") from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         lock.flush()

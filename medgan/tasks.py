@@ -88,7 +88,5 @@ def task_named(name: str) -> Task:
         InputError: there is none.
     """
     if name not in TASKS:
-        raise InputError(
-            "task: expected one of {tasks}; got {name!r}", code="E-TASK-01", tasks=", ".join(sorted(TASKS)), name=name
-        )
+        raise InputError("E-TASK-01", tasks=", ".join(sorted(TASKS)), name=name)
     return TASKS[name]

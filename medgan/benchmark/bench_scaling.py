@@ -97,17 +97,10 @@ def step(lines: list[Connection], *, limit_s: float = ANSWER_S) -> None:
             line.send("step")
         for rank, line in enumerate(lines):
             if not line.poll(max(0.0, end - time.monotonic())):
-                raise JobError(
-                    "scaling: expected a step within {limit_s:.0f} s; process {rank} gave no answer",
-                    code="E-BENCH-01",
-                    limit_s=limit_s,
-                    rank=rank,
-                )
+                raise JobError("E-BENCH-01", limit_s=limit_s, rank=rank)
             line.recv()
     except (EOFError, ConnectionError):
-        raise JobError(
-            "scaling: a process ended before it had taken its step; what it said is above", code="E-BENCH-02"
-        ) from None
+        raise JobError("E-BENCH-02") from None
 
 
 def serve(rank: int, size: int, threads: int, setting: Setting, place: str, line: Connection) -> None:

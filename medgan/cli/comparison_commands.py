@@ -65,7 +65,7 @@ def reproduce_tables(
     from medgan.workflows.compare_methods import reproduce_tables as reproduce
 
     if quick and paper:
-        raise InputError("--quick and --paper: expected one of them, or none", code="E-CLI-01")
+        raise InputError("E-CLI-01")
     request = TablesRequest(
         search=SearchRequest(
             task=task_named(task),

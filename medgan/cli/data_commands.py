@@ -162,15 +162,11 @@ def doctor(
 
     asked = [name for name, value in {"STUDY": study, "--phi": phi, "--model": model}.items() if value is not None]
     if len(asked) != 1:
-        raise InputError(
-            "doctor: expected one of STUDY, --phi FOLDER, --model NAME; got {asked}",
-            code="E-CLI-02",
-            asked=" and ".join(asked) or "none",
-        )
+        raise InputError("E-CLI-02", asked=" and ".join(asked) or "none")
     if phi is None and against is not None:
-        raise InputError("--against: goes with --phi FOLDER; got {asked}", code="E-CLI-03", asked=asked[0])
+        raise InputError("E-CLI-03", asked=asked[0])
     if phi is not None and repair:
-        raise InputError("--repair: goes with STUDY or --model NAME; got --phi FOLDER", code="E-CLI-04")
+        raise InputError("E-CLI-04")
     if model is not None:
         left = _aliases(model, find_place(output, tracking_uri, study_uri), repair=repair)
     elif study is not None:

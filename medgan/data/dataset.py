@@ -59,13 +59,7 @@ class PreparedDataset:
         patients = [patient for patient in self.manifest.patients if patient.role == role]
         if not patients:
             counts = ", ".join(f"{sum(one.role == name for one in self.manifest.patients)} {name}" for name in ROLES)
-            raise InputError(
-                "data set {task_name}: expected {role} patients; it has {counts} (it takes 3 to split)",
-                code="E-DATASET-01",
-                task_name=self.manifest.task.name,
-                role=role,
-                counts=counts,
-            )
+            raise InputError("E-DATASET-01", task_name=self.manifest.task.name, role=role, counts=counts)
         return Slices(self.folder, patients, self.task, given=given)
 
 
@@ -161,19 +155,9 @@ class Batches(Sampler[list[int]]):
         self, num_slices: int, batch_size: int, *, seed: int, rank: int = 0, size: int = 1, start: int = 0
     ) -> None:
         if batch_size < 1 or batch_size % size:
-            raise InputError(
-                "train.batch_size: expected a multiple of the {size} workers, got {batch_size}",
-                code="E-DATASET-02",
-                size=size,
-                batch_size=batch_size,
-            )
+            raise InputError("E-DATASET-02", size=size, batch_size=batch_size)
         if batch_size > num_slices:
-            raise InputError(
-                "train.batch_size: expected at most the {num_slices} training slices, got {batch_size}",
-                code="E-DATASET-03",
-                num_slices=num_slices,
-                batch_size=batch_size,
-            )
+            raise InputError("E-DATASET-03", num_slices=num_slices, batch_size=batch_size)
         self.num_slices, self.batch_size = num_slices, batch_size
         self.seed, self.rank, self.size, self.start = seed, rank, size, start
 

@@ -135,12 +135,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder if folder.suffix == ".json" else folder / FILE_NAME
     if not path.is_file():
-        raise InputError(
-            "{parent}: expected a prepared data set; there is no {path_name}",
-            code="E-DATASET-04",
-            parent=path.parent,
-            path_name=path.name,
-        )
+        raise InputError("E-DATASET-04", parent=path.parent, path_name=path.name)
     return parsed_manifest(path.read_bytes(), str(path))
 
 
@@ -149,20 +144,10 @@ def parsed_manifest(content: bytes, where: str) -> Manifest:
     try:
         version = json.loads(content).get("schema_version")
         if version != SCHEMA_VERSION:
-            raise InputError(
-                "{where}: expected schema version {schema_version}, got {version}; prepare it again",
-                code="E-DATASET-05",
-                where=where,
-                schema_version=SCHEMA_VERSION,
-                version=version,
-            )
+            raise InputError("E-DATASET-05", where=where, schema_version=SCHEMA_VERSION, version=version)
         return Manifest.model_validate_json(content)
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, AttributeError) as error:
-        raise InputError(
-            "{where}: expected a data set's description, got a damaged file; prepare it again",
-            code="E-DATASET-06",
-            where=where,
-        ) from error
+        raise InputError("E-DATASET-06", where=where) from error
 
 
 def described(manifest: Manifest) -> str:

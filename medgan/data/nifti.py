@@ -107,18 +107,12 @@ def read_nifti(series: Series) -> Volume:
             image = SimpleITK.ReadImage(str(path), SimpleITK.sitkFloat32)
         whole = _num_bytes(path) >= _num_bytes_wanted(path)  # what is cut off, the NIfTI library reads as 0
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
-        raise InputError(
-            "{modality}: expected a NIfTI image; its voxels cannot be read", code="E-NIFTI-01", modality=modality
-        ) from error
+        raise InputError("E-NIFTI-01", modality=modality) from error
     if not whole:
-        raise InputError(
-            "{modality}: expected a NIfTI image; its voxels cannot be read: the file is cut off",
-            code="E-NIFTI-02",
-            modality=modality,
-        )
+        raise InputError("E-NIFTI-02", modality=modality)
     array = SimpleITK.GetArrayFromImage(image)
     if array.shape != (len(series.files), *series.planes[0].size):
-        raise InputError("{modality}: the NIfTI image changed while it was read", code="E-NIFTI-03", modality=modality)
+        raise InputError("E-NIFTI-03", modality=modality)
     array = array[list(series.frames)]
     check_values(array, modality)
     return Volume(array, affine, series.frame_of_reference, series.unit)

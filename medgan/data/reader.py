@@ -45,9 +45,7 @@ def survey(folder: Path, *, processes: int = 1) -> Survey:
         InputError: the folder is missing or holds no image.
     """
     if not folder.is_dir():
-        raise InputError(
-            "{folder}: expected a folder of DICOM files; there is no such folder", code="E-READ-01", folder=folder
-        )
+        raise InputError("E-READ-01", folder=folder)
     passed_over: Counter[str] = Counter()
     groups: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
     paths = []
@@ -65,12 +63,7 @@ def survey(folder: Path, *, processes: int = 1) -> Survey:
                 groups[one.group].append(one)
     series, problems = find_nifti(images, folder, passed_over)
     if not groups and not series and not problems:
-        raise InputError(
-            "{folder}: expected DICOM image slices; found none among {num_files} files",
-            code="E-READ-02",
-            folder=folder,
-            num_files=sum(passed_over.values()),
-        )
+        raise InputError("E-READ-02", folder=folder, num_files=sum(passed_over.values()))
     for group in groups.values():
         once = _once(group, passed_over)
         faults = Counter(fault for one in once for fault in one.faults)
@@ -92,12 +85,7 @@ def find_series(folder: Path) -> list[Series]:
     found = survey(folder)
     if not found.series:
         reasons = "; ".join(sorted({problem.reason for problem in found.problems})[:3])
-        raise InputError(
-            "{folder}: expected image series that can be used; found none: {reasons}",
-            code="E-READ-03",
-            folder=folder,
-            reasons=reasons,
-        )
+        raise InputError("E-READ-03", folder=folder, reasons=reasons)
     return found.series
 
 
@@ -130,11 +118,7 @@ def representative_headers(series: Series) -> list[pydicom.Dataset]:
         InputError: the series is a NIfTI image, or a file changed since it was found.
     """
     if is_nifti(series.files[0]):
-        raise InputError(
-            "{modality}: expected a DICOM series; a NIfTI image has no DICOM headers",
-            code="E-READ-04",
-            modality=series.modality,
-        )
+        raise InputError("E-READ-04", modality=series.modality)
     with damage_is(f"{series.modality}: expected the headers that were found; reading them"):
         headers = {
             path: _headers(pydicom.dcmread(path, stop_before_pixels=True)) for path in dict.fromkeys(series.files)
@@ -283,13 +267,7 @@ def _rescaled(pixels: np.ndarray, header: pydicom.Dataset, modality: str, number
     with damage_is(f"{modality}: expected Rescale Slope and Intercept as numbers; reading those of slice {number}"):
         slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
         if modality in UNITS and slope is None:
-            raise InputError(
-                "{modality}: slice {number} has no Rescale Slope; {units} needs it",
-                code="E-READ-05",
-                modality=modality,
-                number=number,
-                units=UNITS[modality],
-            )
+            raise InputError("E-READ-05", modality=modality, number=number, units=UNITS[modality])
         scale = np.float32(float(1.0 if slope is None else slope))
         offset = np.float32(float(0.0 if intercept is None else intercept))
     return pixels.astype(np.float32) * scale + offset

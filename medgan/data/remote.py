@@ -29,12 +29,7 @@ def fetched(url: str, cache: Path) -> Path:
     folder = cache / hashlib.sha256(url.encode()).hexdigest()[:12]
     with _reachable(url) as (files, root):
         if not files.exists(f"{root}/{FILE_NAME}"):
-            raise InputError(
-                "{url}: expected a prepared data set; there is no {file_name}",
-                code="E-REMOTE-01",
-                url=url,
-                file_name=FILE_NAME,
-            )
+            raise InputError("E-REMOTE-01", url=url, file_name=FILE_NAME)
         manifest = parsed_manifest(files.cat_file(f"{root}/{FILE_NAME}"), url)
         for patient in manifest.patients:
             _refuse_way_out(url, patient)
@@ -71,13 +66,7 @@ def _fetch(files: AbstractFileSystem, source: str, path: Path, digest: str) -> N
     content = files.cat_file(source)
     found = hashlib.sha256(content).hexdigest()
     if found != digest:
-        raise JobError(
-            "{source}: expected sha256 {digest}, got {found}; the copy there is damaged",
-            code="E-REMOTE-02",
-            source=source,
-            digest=digest,
-            found=found,
-        )
+        raise JobError("E-REMOTE-02", source=source, digest=digest, found=found)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
 
@@ -85,7 +74,7 @@ def _fetch(files: AbstractFileSystem, source: str, path: Path, digest: str) -> N
 def _refuse_way_out(url: str, patient: Patient) -> None:
     places = [PurePosixPath(patient.folder), *map(PurePosixPath, patient.sha256)]
     if any(place.is_absolute() or ".." in place.parts for place in places):
-        raise InputError("{url}: expected files below the data set; it names some outside", code="E-REMOTE-03", url=url)
+        raise InputError("E-REMOTE-03", url=url)
 
 
 @contextmanager
@@ -97,9 +86,4 @@ def _reachable(url: str) -> Iterator[tuple[AbstractFileSystem, str]]:
         raise
     except Exception as error:  # each of fsspec's file systems has exceptions of its own
         reason = str(error) or type(error).__name__
-        raise InputError(
-            "{url}: expected a place that can be read and written; {reason:.300}",
-            code="E-REMOTE-04",
-            url=url,
-            reason=reason,
-        ) from error
+        raise InputError("E-REMOTE-04", url=url, reason=reason) from error

@@ -28,15 +28,9 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
-            raise InputError(
-                "a volume has three axes (slices, rows, columns); got shape {array_shape}",
-                code="E-VOLUME-01",
-                array_shape=self.array.shape,
-            )
+            raise InputError("E-VOLUME-01", array_shape=self.array.shape)
         if self.affine.shape != (4, 4):
-            raise InputError(
-                "an affine is (4, 4); got shape {affine_shape}", code="E-VOLUME-02", affine_shape=self.affine.shape
-            )
+            raise InputError("E-VOLUME-02", affine_shape=self.affine.shape)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -52,10 +46,5 @@ class Volume:
     def with_array(self, array: np.ndarray, unit: str | None = None) -> Volume:
         """The same place in the patient with other voxels of the same shape."""
         if array.shape != self.array.shape:
-            raise InputError(
-                "expected voxels of shape {array_shape}, got {array_shape_2}",
-                code="E-VOLUME-03",
-                array_shape=self.array.shape,
-                array_shape_2=array.shape,
-            )
+            raise InputError("E-VOLUME-03", array_shape=self.array.shape, array_shape_2=array.shape)
         return replace(self, array=array, unit=unit or self.unit)

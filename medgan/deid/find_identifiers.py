@@ -94,11 +94,7 @@ def find_identifiers(folder: Path, *, against: Path | None = None) -> Scan:
         InputError: a folder is missing, or `against` holds no DICOM file with identifying values.
     """
     if not folder.is_dir():
-        raise InputError(
-            "{folder}: expected a folder to search for identifiers; there is no such folder",
-            code="E-DEID-01",
-            folder=folder,
-        )
+        raise InputError("E-DEID-01", folder=folder)
     values, num_unread = _values_of(against, apart_from=folder) if against else ({}, 0)
     needles = Needles(values)
     paths, num_closed = _files(folder)
@@ -162,11 +158,7 @@ def _masked(name: str, needles: Needles, values: Iterable[str]) -> str:
 def _values_of(folder: Path, *, apart_from: Path) -> tuple[Values, int]:
     """What to look for: from headers below a folder and from its path; and how many files could not be read whole."""
     if not folder.is_dir():
-        raise InputError(
-            "{folder}: expected a folder of DICOM files to take identifiers from; there is no such folder",
-            code="E-DEID-02",
-            folder=folder,
-        )
+        raise InputError("E-DEID-02", folder=folder)
     found: Values = {}
     paths, num_unread = _files(folder)
     for path in paths:
@@ -178,13 +170,7 @@ def _values_of(folder: Path, *, apart_from: Path) -> tuple[Values, int]:
         found |= header
         num_unread += damaged
     if not found:
-        raise InputError(
-            "expected DICOM files to take identifiers from; none of {num_paths} files has any, "
-            "{num_unread} damaged or not readable",
-            code="E-DEID-03",
-            num_paths=len(paths),
-            num_unread=num_unread,
-        )
+        raise InputError("E-DEID-03", num_paths=len(paths), num_unread=num_unread)
     whole = folder.resolve()
     parts = {*whole.parts, *(part for path in paths for part in path.relative_to(folder).parent.parts)}
     parts = {part for part in parts - set(apart_from.resolve().parts) if re.search(r"\d", part)}

@@ -62,14 +62,7 @@ def refuse_what_cannot_fit(resources: Resources, capacity: Capacity) -> None:
     """
     if capacity.groups(resources) < 1:
         wanted, came = ("GPU", capacity.gpus) if resources.use_gpu else ("CPU core", capacity.cpus)
-        raise InputError(
-            "--workers {workers}: one trial needs a {wanted} a worker; this {whose} has {came}",
-            code="E-CLUSTER-01",
-            workers=resources.workers,
-            wanted=wanted,
-            whose=_whose(capacity),
-            came=came,
-        )
+        raise InputError("E-CLUSTER-01", workers=resources.workers, wanted=wanted, whose=_whose(capacity), came=came)
 
 
 def resources_for(capacity: Capacity, *, workers: int | None, concurrent: int | None) -> tuple[Resources, int]:
@@ -90,13 +83,7 @@ def resources_for(capacity: Capacity, *, workers: int | None, concurrent: int | 
     fits = capacity.groups(resources)
     concurrent = fits if concurrent is None else at_least_one("--concurrent", concurrent)
     if concurrent > fits:
-        raise InputError(
-            "--concurrent {concurrent}: {fits} groups of {workers} workers fit at once here",
-            code="E-CLUSTER-02",
-            concurrent=concurrent,
-            fits=fits,
-            workers=workers,
-        )
+        raise InputError("E-CLUSTER-02", concurrent=concurrent, fits=fits, workers=workers)
     cpus = 1 if capacity.nodes > 1 else max(1, capacity.cpus // (workers * concurrent))
     return Resources(workers, cpus, resources.device), concurrent
 
@@ -122,12 +109,7 @@ def cluster() -> Iterator[Capacity]:
             ray.init(address=os.environ["RAY_ADDRESS"], **settings)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             address, reason = os.environ["RAY_ADDRESS"], str(error).splitlines()[0]
-            raise InputError(
-                "RAY_ADDRESS {address}: no cluster can be joined there: {reason}",
-                code="E-CLUSTER-03",
-                address=address,
-                reason=reason,
-            ) from None
+            raise InputError("E-CLUSTER-03", address=address, reason=reason) from None
     else:
         _start(settings)
     try:
@@ -170,12 +152,7 @@ def _start(settings: dict[str, Any]) -> None:
                 raise
             LOG.warning("Ray did not start, attempt %d of %d: %s", attempt, STARTS, error)
             ray.shutdown()
-    raise JobError(
-        "Ray did not start, {starts} times: it took more than 30 s, or another process took its "
-        "port; is this machine overloaded?",
-        code="E-CLUSTER-04",
-        starts=STARTS,
-    )
+    raise JobError("E-CLUSTER-04", starts=STARTS)
 
 
 def _whose(capacity: Capacity) -> str:

@@ -44,13 +44,7 @@ class Attempts:
             except GroupLost as lost:
                 self.begun, self.restarts = False, self.restarts + 1
                 if self.restarts > MAX_RESTARTS:
-                    raise TrialFailed(
-                        "the worker group was lost {restarts} times: {lost}",
-                        code="E-TRIAL-01",
-                        restarts=self.restarts,
-                        lost=lost,
-                        kind="restarts",
-                    ) from lost
+                    raise TrialFailed("E-TRIAL-01", restarts=self.restarts, lost=lost, kind="restarts") from lost
                 self.events.append(f"{lost} in epoch {done + 1}; the worker group restarts")
 
     def events_so_far(self) -> list[str]:

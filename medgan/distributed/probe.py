@@ -100,13 +100,7 @@ def refuse_local_stores(stores: Mapping[str, str], num_hosts: int) -> None:
     """
     for option, uri in stores.items():
         if num_hosts > 1 and uri.startswith("sqlite:"):
-            raise InputError(
-                "{option} {uri}: expected a server, for this cluster has {num_hosts} hosts; SQLite is for one",
-                code="E-PROBE-01",
-                option=option,
-                uri=redacted(uri),
-                num_hosts=num_hosts,
-            )
+            raise InputError("E-PROBE-01", option=option, uri=redacted(uri), num_hosts=num_hosts)
 
 
 def refuse_silent_server(uri: str) -> None:
@@ -124,12 +118,7 @@ def refuse_silent_server(uri: str) -> None:
     except urllib.error.HTTPError:
         return
     except (OSError, ValueError) as error:
-        raise InputError(
-            "--tracking-uri {uri}: expected a server that answers; {error}",
-            code="E-PROBE-02",
-            uri=redacted(uri),
-            error=error,
-        ) from None
+        raise InputError("E-PROBE-02", uri=redacted(uri), error=error) from None
 
 
 def check_nodes(nodes: Mapping[str, str], output: Path, dataset_state: Path, *, limit_s: float) -> None:
@@ -150,12 +139,7 @@ def check_nodes(nodes: Mapping[str, str], output: Path, dataset_state: Path, *, 
         (folder / DRIVER).write_text(folder.name)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise InputError(
-            "--output {output}: expected a folder that can be written; {strerror}",
-            code="E-PROBE-03",
-            output=output,
-            strerror=error.strerror,
-        ) from None
+        raise InputError("E-PROBE-03", output=output, strerror=error.strerror) from None
     try:
         digest = read_manifest(dataset_state).digest
         faults = _ask_nodes(nodes, folder, dataset_state, digest, limit_s=limit_s)
@@ -168,9 +152,7 @@ def check_nodes(nodes: Mapping[str, str], output: Path, dataset_state: Path, *, 
         shutil.rmtree(folder, ignore_errors=True)
     if faults:
         told = "; ".join(f"node {nodes[node]} ({node[:8]}): {fault}" for node, fault in faults.items())
-        raise InputError(
-            "the cluster's nodes must share one output folder and one data set: {told}", code="E-PROBE-04", told=told
-        )
+        raise InputError("E-PROBE-04", told=told)
 
 
 def look_around(folder: str, node: str, dataset_state: str, digest: str) -> str:
@@ -215,26 +197,14 @@ def try_step(config: Config, dataset_state: Path, resources: Resources, *, limit
         step: Step = ray.get(asked, timeout=limit_s)
     except ray.exceptions.GetTimeoutError:
         ray.cancel(asked, force=True)
-        raise InputError(
-            "{what}: expected one step within {limit_s:g} s; it did not end, or found no room",
-            code="E-PROBE-05",
-            what=what,
-            limit_s=limit_s,
-        ) from None
+        raise InputError("E-PROBE-05", what=what, limit_s=limit_s) from None
     except (ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError) as error:
         died = "its node ran out of memory" if isinstance(error, ray.exceptions.OutOfMemoryError) else "its worker died"
-        raise InputError(
-            "{what} does not fit: {died} in one step; make it smaller", code="E-PROBE-06", what=what, died=died
-        ) from None
+        raise InputError("E-PROBE-06", what=what, died=died) from None
     if step.out_of_memory:
-        raise InputError(
-            "{what} does not fit: out of memory in one step; make it smaller ({fault})",
-            code="E-PROBE-07",
-            what=what,
-            fault=step.fault,
-        )
+        raise InputError("E-PROBE-07", what=what, fault=step.fault)
     if step.fault:
-        raise InputError("{what} cannot be trained: {fault}", code="E-PROBE-08", what=what, fault=step.fault)
+        raise InputError("E-PROBE-08", what=what, fault=step.fault)
     return step
 
 

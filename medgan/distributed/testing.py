@@ -74,21 +74,12 @@ def measure_each(
         told(len(wanted) - len(waiting))
         done, waiting = ray.wait(waiting, timeout=LIMIT_S)
         if not done:
-            raise JobError(
-                "testing: no result within {monotonic:.0f} s; the same command goes on",
-                code="E-TEST-01",
-                monotonic=time.monotonic() - last,
-            )
+            raise JobError("E-TEST-01", monotonic=time.monotonic() - last)
         try:
             ray.get(done)
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
-            raise JobError(
-                "testing: {name}: {cause}; the same command goes on",
-                code="E-TEST-02",
-                name=type(cause).__name__,
-                cause=cause,
-            ) from error
+            raise JobError("E-TEST-02", name=type(cause).__name__, cause=cause) from error
         last = time.monotonic()
 
 

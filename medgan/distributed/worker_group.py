@@ -129,11 +129,7 @@ class Group:
             self._check()
             orphans.remove()  # may hold the very resources that are waited for
             if time.monotonic() > end:
-                raise JobError(
-                    "the worker group did not start within {start_s:.0f} s; are its resources free?",
-                    code="E-GROUP-01",
-                    start_s=self.start_s,
-                )
+                raise JobError("E-GROUP-01", start_s=self.start_s)
         self.generation = generation
 
     def ask(self, order: Any) -> Any:
@@ -153,16 +149,13 @@ class Group:
             return replies.answers[0]
         kinds = [failure.kind for failure in failures]
         if len(kinds) == self.size and "error" not in kinds and not replies.lost:
-            raise TrialFailed("{message}", code="E-GROUP-02", message=failures[0].message, kind=kinds[0])
+            raise TrialFailed("E-GROUP-02", message=failures[0].message, kind=kinds[0])
         ray.get(self.mailbox.dismiss.remote())  # a rank may be stuck in a collective
         if "out_of_memory" in kinds:
             raise TrialFailed(
-                "{message}",
-                code="E-GROUP-03",
-                message=failures[kinds.index("out_of_memory")].message,
-                kind="out_of_memory",
+                "E-GROUP-03", message=failures[kinds.index("out_of_memory")].message, kind="out_of_memory"
             )
-        raise GroupLost("{lost}", code="E-GROUP-04", lost=replies.lost or failures[0].message)
+        raise GroupLost("E-GROUP-04", lost=replies.lost or failures[0].message)
 
     def close(self, limit_s: float = 8.0) -> None:
         """Lets the ranks return and Ray Train clean up."""
@@ -171,7 +164,7 @@ class Group:
 
     def _check(self) -> None:
         if not self.thread.is_alive():
-            raise JobError("the worker group ended: {error}", code="E-GROUP-05", error=self.error)
+            raise JobError("E-GROUP-05", error=self.error)
 
     def _fit(self, fit: Callable[[], Any]) -> None:
         try:

@@ -74,12 +74,7 @@ def translate_folder(
         if num_there := len(wanted) - len(left) - len(outgrown):
             progress(f"{num_there} of {len(wanted)} series are there already")
         if left and out in written:
-            raise InputError(
-                "output {out}: it holds one series, and there are {num_left} more; give another folder",
-                code="E-TRANSLATE-01",
-                out=out,
-                num_left=len(left),
-            )
+            raise InputError("E-TRANSLATE-01", out=out, num_left=len(left))
         named = (out / f"series-{number:03d}" for number in count(1))
         free = (folder for folder in named if folder not in written)
         several = len(wanted) > 1 or written or place.is_mount()  # nothing can be renamed onto a mount point
@@ -89,20 +84,9 @@ def translate_folder(
         if run.failed and len(wanted) == 1:
             raise run.failed[0]
         if num_failed := len(run.failed) + len(outgrown):
-            raise JobError(
-                "{num_failed} of {num_wanted} series could not be translated; the lines above say why",
-                code="E-TRANSLATE-02",
-                num_failed=num_failed,
-                num_wanted=len(wanted),
-            )
+            raise JobError("E-TRANSLATE-02", num_failed=num_failed, num_wanted=len(wanted))
         if num_unreadable:
-            raise JobError(
-                "{source}: files that cannot be read, {num_unreadable} in all, may be slices that are "
-                "missing; where they are none, move them away",
-                code="E-TRANSLATE-03",
-                source=source,
-                num_unreadable=num_unreadable,
-            )
+            raise JobError("E-TRANSLATE-03", source=source, num_unreadable=num_unreadable)
         return folders
 
 
@@ -112,13 +96,7 @@ def _make_room(place: Path, out: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         _lock_of(place).touch()
     except OSError as error:
-        raise InputError(
-            "output {out}: expected a folder in one that can be written; {parent}: {strerror}",
-            code="E-TRANSLATE-04",
-            out=out,
-            parent=place.parent,
-            strerror=error.strerror,
-        ) from None
+        raise InputError("E-TRANSLATE-04", out=out, parent=place.parent, strerror=error.strerror) from None
 
 
 def _lock_of(place: Path) -> Path:
@@ -137,12 +115,7 @@ def _written(out: Path, facts: ModelFacts) -> dict[Path, frozenset[str]]:
         shutil.rmtree(partial)
     if not out.exists():
         return {}
-    refused = InputError(
-        "output {out}: expected a new or an empty folder, or series that {facts} wrote; there is something else",
-        code="E-TRANSLATE-05",
-        out=out,
-        facts=facts,
-    )
+    refused = InputError("E-TRANSLATE-05", out=out, facts=facts)
     if not out.is_dir():
         raise refused
     folders = [out] if (out / FIRST_FILE).exists() else sorted(out.iterdir())
@@ -201,13 +174,7 @@ def _wanted(translator: Translator, source: Path, progress: Callable[[str], None
     if not wanted:
         synthetic = [f"{counted(found.synthetic)}, synthetic"] * bool(found.synthetic)
         reasons = "; ".join([counted(others)] * bool(others) + synthetic + problems[:3])
-        raise InputError(
-            "{source}: expected a {modality} series; found {reasons}",
-            code="E-TRANSLATE-06",
-            source=source,
-            modality=modality,
-            reasons=reasons,
-        )
+        raise InputError("E-TRANSLATE-06", source=source, modality=modality, reasons=reasons)
     if others:
         progress(f"skipped {counted(others)}: the task {translator.task.name} translates {modality}")
     if found.synthetic:

@@ -44,17 +44,9 @@ class MedganModel(PythonModel):
             return None
         own, values = self.translator.task.source.window, [float(value) for value in given]
         if own is not None:
-            raise InputError(
-                "window: expected none, the model has its own, {own:g} to {own_2:g}; got {values}",
-                code="E-MODEL-01",
-                own=own[0],
-                own_2=own[1],
-                values=values,
-            )
+            raise InputError("E-MODEL-01", own=own[0], own_2=own[1], values=values)
         if len(values) != 2 or not values[0] < values[1]:
-            raise InputError(
-                "window: expected [low, high] with low < high; got {values}", code="E-MODEL-02", values=values
-            )
+            raise InputError("E-MODEL-02", values=values)
         return values[0], values[1]
 
 

@@ -52,13 +52,7 @@ class ModelManifest(BaseModel, frozen=True, extra="forbid"):
         for name in ("source_window", "target_window"):
             low, high = getattr(self, name) or (0.0, 1.0)
             if not low < high:
-                raise InputError(
-                    "{name}: expected (low, high) with low < high; got ({low:g}, {high:g})",
-                    code="E-MODEL-03",
-                    name=name,
-                    low=low,
-                    high=high,
-                )
+                raise InputError("E-MODEL-03", name=name, low=low, high=high)
         return self
 
 
@@ -95,12 +89,7 @@ def read_manifest(folder: Path) -> ModelManifest:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(
-            "model {folder}: {field}: {msg}; got {given!r:.80}",
-            code="E-MODEL-04",
-            folder=folder / MANIFEST,
-            field=field,
-            msg=first["msg"],
-            given=first["input"],
+            "E-MODEL-04", folder=folder / MANIFEST, field=field, msg=first["msg"], given=first["input"]
         ) from None
 
 
@@ -118,24 +107,13 @@ def load_translator(folder: Path, device: str = "cpu") -> Translator:
     weights = _content(folder, WEIGHTS)
     digest = hashlib.sha256(weights).hexdigest()
     if digest != manifest.weights_sha256:
-        raise InputError(
-            "model {folder}: expected sha256 {weights_sha256}, got {digest}; the file is damaged",
-            code="E-MODEL-05",
-            folder=folder / WEIGHTS,
-            weights_sha256=manifest.weights_sha256,
-            digest=digest,
-        )
+        raise InputError("E-MODEL-05", folder=folder / WEIGHTS, weights_sha256=manifest.weights_sha256, digest=digest)
     network, task = build_generator(validated(manifest.config)), task_named(manifest.task)
     try:
         network.load_state_dict(safetensors.torch.load(weights))
     except (RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(
-            "model {folder}: the weights do not fit the configuration: {reason:.300}",
-            code="E-MODEL-06",
-            folder=folder / WEIGHTS,
-            reason=reason,
-        ) from None
+        raise InputError("E-MODEL-06", folder=folder / WEIGHTS, reason=reason) from None
     return Translator(
         network=network.to(device),
         task=replace(
@@ -150,7 +128,5 @@ def load_translator(folder: Path, device: str = "cpu") -> Translator:
 
 def _content(folder: Path, name: str) -> bytes:
     if not (folder / name).is_file():
-        raise InputError(
-            "model {folder}: expected a file {name}; there is none", code="E-MODEL-07", folder=folder, name=name
-        )
+        raise InputError("E-MODEL-07", folder=folder, name=name)
     return (folder / name).read_bytes()

@@ -99,8 +99,7 @@ def translate_volume(
     image = translator.task.source
     if volume.unit != image.unit:
         raise InputError(
-            "{task_name}: expected a {modality} volume in {unit}; got one in {unit_2}",
-            code="E-TRANSLATE-07",
+            "E-TRANSLATE-07",
             task_name=translator.task.name,
             modality=image.modality,
             unit=image.unit,
@@ -119,19 +118,10 @@ def translate_volume(
 
 def _check_values(values: np.ndarray) -> None:
     if values.ndim != 3 or 0 in values.shape:
-        raise InputError(
-            "slices to translate: expected shape (B, rows, columns); got {values_shape}",
-            code="E-TRANSLATE-08",
-            values_shape=values.shape,
-        )
+        raise InputError("E-TRANSLATE-08", values_shape=values.shape)
     if not np.isfinite(values).all():
         bad = np.count_nonzero(~np.isfinite(values))
-        raise InputError(
-            "slices to translate: expected finite values; {bad} of {values_size} are not",
-            code="E-TRANSLATE-09",
-            bad=bad,
-            values_size=values.size,
-        )
+        raise InputError("E-TRANSLATE-09", bad=bad, values_size=values.size)
 
 
 def _padded(values: np.ndarray, sides: Sequence[int], background: float) -> tuple[np.ndarray, tuple[slice, ...]]:

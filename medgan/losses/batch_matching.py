@@ -36,7 +36,7 @@ def mmd_loss(output: Tensor, target: Tensor) -> Tensor:
     """
     number = output.shape[0]
     if number < 2:
-        raise InputError("mmd: expected a batch of 2 or more; got {number}", code="E-LOSS-01", number=number)
+        raise InputError("E-LOSS-01", number=number)
     points = torch.cat([output, target]).flatten(1)
     distances = (points[:, None] - points[None]).square().mean(dim=2)
     scale = distances.detach().sum() / (2 * number * (2 * number - 1))

@@ -27,12 +27,6 @@ def perceptual_loss(
     if weights is None:
         weights = [1.0] * len(output)
     if len(weights) != len(output):
-        raise InputError(
-            "loss.perceptual_weights: expected {num_output}, one for the pixels and one for each "
-            "discriminator layer; got {num_weights}",
-            code="E-LOSS-02",
-            num_output=len(output),
-            num_weights=len(weights),
-        )
+        raise InputError("E-LOSS-02", num_output=len(output), num_weights=len(weights))
     levels = zip(weights, output, target, strict=True)
     return torch.stack([weight * l1_loss(mine, theirs) for weight, mine, theirs in levels]).sum()

@@ -34,12 +34,7 @@ def lpips(
     pairs = list(zip(extractor(output), extractor(target), strict=True))
     features, weights = [mine.shape[1] for mine, _ in pairs], [head.shape[1] for head in heads]
     if features != weights:
-        raise InputError(
-            "lpips: the extractor's blocks have {features} channels; the heads are for {weights}",
-            code="E-LPIPS-01",
-            features=features,
-            weights=weights,
-        )
+        raise InputError("E-LPIPS-01", features=features, weights=weights)
     total = output.new_zeros(len(output))
     for (mine, theirs), head in zip(pairs, heads, strict=True):
         difference = (_unit(mine) - _unit(theirs)).square() * head.to(mine)
@@ -65,38 +60,17 @@ def read_heads(path: Path) -> list[Tensor]:
         InputError: the file is missing, or is none of these two.
     """
     if not path.is_file():
-        raise InputError(
-            "LPIPS weights: there is no file {path}; alex.pth and squeeze.pth lie in "
-            "lpips/weights/v0.1 of github.com/richzhang/PerceptualSimilarity",
-            code="E-LPIPS-02",
-            path=path,
-        )
+        raise InputError("E-LPIPS-02", path=path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a file it cannot read
-        raise InputError(
-            "LPIPS weights: {path} is no PyTorch weights file: {name}",
-            code="E-LPIPS-03",
-            path=path,
-            name=type(error).__name__,
-        ) from None
+        raise InputError("E-LPIPS-03", path=path, name=type(error).__name__) from None
     layers = state if isinstance(state, dict) else {}
     came = {name: tuple(getattr(value, "shape", ())) for name, value in layers.items()}
     if came not in [_shapes(widths) for widths in WIDTHS.values()]:
         shown = ", ".join(f"{name} {shape}" for name, shape in list(came.items())[:5])
-        raise InputError(
-            "LPIPS weights: {path} is neither alex.pth nor squeeze.pth of LPIPS 0.1, whose layers "
-            "are lin0.model.1.weight (1, 64, 1, 1) and so on; it holds {shown}",
-            code="E-LPIPS-04",
-            path=path,
-            shown=shown or type(state).__name__,
-        )
+        raise InputError("E-LPIPS-04", path=path, shown=shown or type(state).__name__)
     for name in came:
         if not (state[name] >= 0).all():
-            raise InputError(
-                "LPIPS weights: {path} is damaged: {name} has negative or undefined weights",
-                code="E-LPIPS-05",
-                path=path,
-                name=name,
-            )
+            raise InputError("E-LPIPS-05", path=path, name=name)
     return [state[name] for name in sorted(came)]

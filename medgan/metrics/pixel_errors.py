@@ -33,14 +33,7 @@ def require_size(image: Tensor, least: int, metric: str) -> None:
     """
     height, width = image.shape[-2:]
     if min(height, width) < least:
-        raise InputError(
-            "{metric}: needs sides of at least {least} pixels; got {height} x {width}",
-            code="E-METRIC-01",
-            metric=metric,
-            least=least,
-            height=height,
-            width=width,
-        )
+        raise InputError("E-METRIC-01", metric=metric, least=least, height=height, width=width)
 
 
 def mse(output: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:

@@ -43,12 +43,7 @@ def direction(name: str) -> str:
     for first, better in DIRECTIONS.items():
         if f"{metric}_".startswith(f"{first}_"):
             return better
-    raise InputError(
-        "metric: expected a name that begins with one of {directions}; got {name!r}",
-        code="E-METRIC-02",
-        directions=", ".join(DIRECTIONS),
-        name=name,
-    )
+    raise InputError("E-METRIC-02", directions=", ".join(DIRECTIONS), name=name)
 
 
 def slice_metrics(

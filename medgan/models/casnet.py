@@ -54,43 +54,19 @@ class CasNet(nn.Module):
     ) -> None:
         super().__init__()
         if not 1 <= num_blocks <= MOST_BLOCKS:
-            raise InputError(
-                "num_blocks: expected 1 to {most_blocks}; got {num_blocks}",
-                code="E-NETWORK-01",
-                most_blocks=MOST_BLOCKS,
-                num_blocks=num_blocks,
-            )
+            raise InputError("E-NETWORK-01", most_blocks=MOST_BLOCKS, num_blocks=num_blocks)
         if block not in BLOCKS:
-            raise InputError(
-                "block: expected one of {blocks}; got {block!r}",
-                code="E-NETWORK-02",
-                blocks=", ".join(BLOCKS),
-                block=block,
-            )
+            raise InputError("E-NETWORK-02", blocks=", ".join(BLOCKS), block=block)
         if block_input not in ("previous", "previous_and_source"):
-            raise InputError(
-                "block_input: expected previous or previous_and_source; got {block_input!r}",
-                code="E-NETWORK-03",
-                block_input=block_input,
-            )
+            raise InputError("E-NETWORK-03", block_input=block_input)
         if gives not in ("image", "change"):
-            raise InputError("gives: expected image or change; got {gives!r}", code="E-NETWORK-04", gives=gives)
+            raise InputError("E-NETWORK-04", gives=gives)
         if gives == "change" and in_channels != out_channels:
-            raise InputError(
-                "gives change: expected as many channels out as in; got {in_channels} and {out_channels}",
-                code="E-NETWORK-05",
-                in_channels=in_channels,
-                out_channels=out_channels,
-            )
+            raise InputError("E-NETWORK-05", in_channels=in_channels, out_channels=out_channels)
         if recompute not in ("none", "blocks"):
-            raise InputError(
-                "recompute: expected none or blocks; got {recompute!r}", code="E-NETWORK-06", recompute=recompute
-            )
+            raise InputError("E-NETWORK-06", recompute=recompute)
         if recompute == "blocks" and norm == "batch":
-            raise InputError(
-                "recompute blocks: expected norm instance or none, batch would see each image twice",
-                code="E-NETWORK-07",
-            )
+            raise InputError("E-NETWORK-07")
         self.divisor = 2**depth
         self.gives = gives
         self.recompute = recompute

@@ -40,20 +40,9 @@ def load_extractor(network: str, weights: str, deepest: int) -> nn.Module:
             a layer that is needed.
     """
     if network not in NETWORKS:
-        raise InputError(
-            "extractor.network: expected one of {networks}; got {network!r}",
-            code="E-EXTRACTOR-01",
-            networks=", ".join(NETWORKS),
-            network=network,
-        )
+        raise InputError("E-EXTRACTOR-01", networks=", ".join(NETWORKS), network=network)
     if not 1 <= deepest <= EXTRACTOR_BLOCKS[network]:
-        raise InputError(
-            "extractor.network: {network} has blocks 1 to {extractor_blocks}; got {deepest}",
-            code="E-EXTRACTOR-02",
-            network=network,
-            extractor_blocks=EXTRACTOR_BLOCKS[network],
-            deepest=deepest,
-        )
+        raise InputError("E-EXTRACTOR-02", network=network, extractor_blocks=EXTRACTOR_BLOCKS[network], deepest=deepest)
     if weights == "random":
         return _built(NETWORKS[network], deepest, kaiming=True).requires_grad_(False).eval()
     build: Callable[[int], nn.Module] = NETWORKS[network]
@@ -67,14 +56,7 @@ def load_extractor(network: str, weights: str, deepest: int) -> nn.Module:
     _refuse_another_network(state, whole, f"extractor.weights: {weights} is no {network}")
     for name in needed:
         if name not in state:
-            raise InputError(
-                "extractor.weights: {weights} lacks {name}, needed for block {deepest} of {network}",
-                code="E-EXTRACTOR-03",
-                weights=weights,
-                name=name,
-                deepest=deepest,
-                network=network,
-            )
+            raise InputError("E-EXTRACTOR-03", weights=weights, name=name, deepest=deepest, network=network)
     module = _built(build, deepest, kaiming=False)
     module.load_state_dict({name: state[name] for name in needed})
     return module.requires_grad_(False).eval()
@@ -95,13 +77,10 @@ def _refuse_another_network(state: Mapping[str, Tensor], whole: Mapping[str, Ten
     """Two networks can agree in their first layers: VGG-16 and VGG-19, SqueezeNet and VGG."""
     for name, value in state.items():
         if name not in whole:
-            raise InputError(
-                "{refusal}: {name} is none of its layers", code="E-EXTRACTOR-04", refusal=refusal, name=name
-            )
+            raise InputError("E-EXTRACTOR-04", refusal=refusal, name=name)
         if value.shape != whole[name].shape:
             raise InputError(
-                "{refusal}: {name} is {value_shape}, not {whole_shape}",
-                code="E-EXTRACTOR-05",
+                "E-EXTRACTOR-05",
                 refusal=refusal,
                 name=name,
                 value_shape=tuple(value.shape),

@@ -37,13 +37,7 @@ def download_weights(cache: Path, timeout_s: float = 30.0, *, network: str = "vg
         InputError: no network; the message says what to use instead. Or weights that nobody offers.
     """
     if network not in FILES:
-        raise InputError(
-            "extractor.weights: {network} cannot be downloaded, only {files} can; make one: medgan "
-            "features --data FOLDER",
-            code="E-WEIGHTS-01",
-            network=network,
-            files=", ".join(FILES),
-        )
+        raise InputError("E-WEIGHTS-01", network=network, files=", ".join(FILES))
     path = cache / FILES[network]
     if path.exists():
         return path
@@ -57,20 +51,10 @@ def download_weights(cache: Path, timeout_s: float = 30.0, *, network: str = "vg
                 file.write(chunk)
     except (OSError, HTTPException) as error:
         part.unlink(missing_ok=True)
-        raise InputError(
-            "extractor.weights: could not download {network} ({error}); give a file: --set "
-            "extractor.weights=FILE, or, for a trial run only, --set extractor.weights=random",
-            code="E-WEIGHTS-02",
-            network=network,
-            error=error,
-        ) from None
+        raise InputError("E-WEIGHTS-02", network=network, error=error) from None
     if not digest.hexdigest().startswith(path.stem.rsplit("-", 1)[1]):
         part.unlink()
-        raise InputError(
-            "extractor.weights: the download of {path_name} is damaged (SHA-256 differs); try again",
-            code="E-WEIGHTS-03",
-            path_name=path.name,
-        )
+        raise InputError("E-WEIGHTS-03", path_name=path.name)
     return part.rename(path)
 
 
@@ -81,28 +65,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
         InputError: the file is missing, or is no state dict.
     """
     if not path.is_file():
-        raise InputError(
-            "extractor.weights: expected download, random or a file; there is no file {path}",
-            code="E-WEIGHTS-04",
-            path=path,
-        )
+        raise InputError("E-WEIGHTS-04", path=path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a file it cannot read
-        raise InputError(
-            "extractor.weights: {path} is no PyTorch weights file: {name}",
-            code="E-WEIGHTS-05",
-            path=path,
-            name=type(error).__name__,
-        ) from None
+        raise InputError("E-WEIGHTS-05", path=path, name=type(error).__name__) from None
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
-        raise InputError(
-            "extractor.weights: {path} is no state dict of tensors, such as torchvision's",
-            code="E-WEIGHTS-06",
-            path=path,
-        )
+        raise InputError("E-WEIGHTS-06", path=path)
     layers = {name: value for name, value in state.items() if not name.startswith("classifier.")}
     return {f"features.{name}" if name[:1].isdigit() else name: value for name, value in layers.items()}
 
@@ -114,31 +85,16 @@ def read_encoder(path: Path) -> tuple[int, dict[str, Tensor]]:
         InputError: the file is missing, or is none of these.
     """
     if not path.is_file():
-        raise InputError(
-            "extractor.weights: expected random or a file of medgan features --data FOLDER; there is no file {path}",
-            code="E-WEIGHTS-07",
-            path=path,
-        )
+        raise InputError("E-WEIGHTS-07", path=path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError:
-        raise InputError(
-            "extractor.weights: {path} is no safetensors file, as medgan features --data FOLDER makes",
-            code="E-WEIGHTS-08",
-            path=path,
-        ) from None
+        raise InputError("E-WEIGHTS-08", path=path) from None
     network, width = metadata.get("network"), metadata.get("base_channels", "")
     if network != "in_domain" or not width.isdecimal() or not int(width):
-        raise InputError(
-            "extractor.weights: {path} is no in_domain encoder, as medgan features --data FOLDER "
-            "makes: its metadata says network {network!r}, base_channels {width!r}",
-            code="E-WEIGHTS-09",
-            path=path,
-            network=network,
-            width=width,
-        )
+        raise InputError("E-WEIGHTS-09", path=path, network=network, width=width)
     return int(width), state
 
 

@@ -31,11 +31,7 @@ class ShallowNet(nn.Module):
     ) -> None:
         super().__init__()
         if base_channels < 2 or base_channels % 2:
-            raise InputError(
-                "base_channels: expected an even number, for the layers of half the width; got {base_channels}",
-                code="E-NETWORK-08",
-                base_channels=base_channels,
-            )
+            raise InputError("E-NETWORK-08", base_channels=base_channels)
         self.divisor = 1
         full, half = base_channels, base_channels // 2
         widths = [full, full, full, full, half, 1]

@@ -41,14 +41,7 @@ class ImageNetInput(nn.Module):
         """
         rows, columns = image.shape[-2:]
         if min(rows, columns) < self.least:
-            raise InputError(
-                "{network}: expected sides of at least {least} pixels for the blocks in use; got {rows} x {columns}",
-                code="E-EXTRACTOR-06",
-                network=self.network,
-                least=self.least,
-                rows=rows,
-                columns=columns,
-            )
+            raise InputError("E-EXTRACTOR-06", network=self.network, least=self.least, rows=rows, columns=columns)
         return ((image.expand(-1, 3, -1, -1) + 1) / 2 - self.mean) / self.std
 
 

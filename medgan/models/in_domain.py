@@ -88,13 +88,7 @@ class Autoencoder(nn.Module):
         """
         rows, columns = image.shape[-2:]
         if rows % self.divisor or columns % self.divisor:
-            raise InputError(
-                "autoencoder: expected sides that are multiples of {divisor}; got {rows} x {columns}",
-                code="E-NETWORK-09",
-                divisor=self.divisor,
-                rows=rows,
-                columns=columns,
-            )
+            raise InputError("E-NETWORK-09", divisor=self.divisor, rows=rows, columns=columns)
         return self.decoder(self.encoder(corrupted(image) if self.training else image)[-1])
 
 

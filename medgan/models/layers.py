@@ -24,7 +24,7 @@ def normalization(kind: str, channels: int) -> nn.Module:
         return nn.BatchNorm2d(channels)
     if kind == "none":
         return nn.Identity()
-    raise InputError("norm: expected instance, batch or none; got {kind!r}", code="E-NETWORK-10", kind=kind)
+    raise InputError("E-NETWORK-10", kind=kind)
 
 
 def doubled_widths(base_channels: int, num_levels: int) -> list[int]:
@@ -104,7 +104,7 @@ def seen_channels(sees: str, source_channels: int, image_channels: int) -> int:
         return source_channels + image_channels
     if sees == "image":
         return image_channels
-    raise InputError("sees: expected source_and_image or image; got {sees!r}", code="E-NETWORK-11", sees=sees)
+    raise InputError("E-NETWORK-11", sees=sees)
 
 
 def seen(sees: str, source: Tensor, image: Tensor, *, least: int) -> Tensor:
@@ -115,13 +115,7 @@ def seen(sees: str, source: Tensor, image: Tensor, *, least: int) -> Tensor:
     """
     rows, columns = image.shape[-2:]
     if min(rows, columns) < least:
-        raise InputError(
-            "discriminator: expected an image of at least {least} x {least}; got {rows} x {columns}",
-            code="E-NETWORK-12",
-            least=least,
-            rows=rows,
-            columns=columns,
-        )
+        raise InputError("E-NETWORK-12", least=least, rows=rows, columns=columns)
     return torch.cat([source, image], dim=1) if sees == "source_and_image" else image
 
 
@@ -133,18 +127,6 @@ def require_sides(source: Tensor, divisor: int, least: int = 1) -> None:
     """
     rows, columns = source.shape[-2:]
     if rows % divisor or columns % divisor:
-        raise InputError(
-            "generator: expected sides that are multiples of {divisor}; got {rows} x {columns}",
-            code="E-NETWORK-13",
-            divisor=divisor,
-            rows=rows,
-            columns=columns,
-        )
+        raise InputError("E-NETWORK-13", divisor=divisor, rows=rows, columns=columns)
     if min(rows, columns) < least:
-        raise InputError(
-            "generator: expected sides of at least {least}; got {rows} x {columns}",
-            code="E-NETWORK-14",
-            least=least,
-            rows=rows,
-            columns=columns,
-        )
+        raise InputError("E-NETWORK-14", least=least, rows=rows, columns=columns)

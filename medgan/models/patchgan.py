@@ -54,12 +54,7 @@ class PatchDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         if patch not in LAYERS:
-            raise InputError(
-                "patch: expected one of {layers}; got {patch}",
-                code="E-NETWORK-15",
-                layers=", ".join(map(str, LAYERS)),
-                patch=patch,
-            )
+            raise InputError("E-NETWORK-15", layers=", ".join(map(str, LAYERS)), patch=patch)
         self.sees = sees
         self.patch = patch
         self.least = max(patch, 2)  # a single pixel cannot be normalized

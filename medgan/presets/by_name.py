@@ -44,13 +44,7 @@ def preset_named(name: str) -> Config:
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(
-            "preset: expected one of {presets}; got {name!r}{hint}",
-            code="E-PRESET-01",
-            presets=", ".join(PRESETS),
-            name=name,
-            hint=hint,
-        )
+        raise InputError("E-PRESET-01", presets=", ".join(PRESETS), name=name, hint=hint)
     return PRESETS[name]()
 
 

@@ -56,10 +56,7 @@ def take_over(name: str, number: str, *, judged_against: str | None, uri: str) -
         champion = reigns[-1] if reigns else None
         if champion != judged_against:
             raise JobError(
-                "{name}: version {number} was judged against version {judged_against}, but version "
-                "{champion} has become champion meanwhile; nothing is changed, the same command judges "
-                "again",
-                code="E-ALIAS-01",
+                "E-ALIAS-01",
                 name=name,
                 number=number,
                 judged_against=judged_against or NOBODY,
@@ -84,29 +81,13 @@ def roll_back(name: str, *, uri: str) -> tuple[str, str]:
     with opening(uri):
         reigns = _reigns(name, uri)
         if not reigns:
-            raise InputError(
-                "{name}: expected a model with a champion in {uri}; there is none",
-                code="E-ALIAS-02",
-                name=name,
-                uri=redacted(uri),
-            )
+            raise InputError("E-ALIAS-02", name=name, uri=redacted(uri))
         champion = reigns[-1]
         if champion == holder(name, PREVIOUS, uri=uri):
             _reconcile(name, reigns, uri)
-            raise InputError(
-                "{name}: a promotion or rollback had been interrupted and is set right now: version "
-                "{champion} is champion; the same command again rolls back from there",
-                code="E-ALIAS-03",
-                name=name,
-                champion=champion,
-            )
+            raise InputError("E-ALIAS-03", name=name, champion=champion)
         if len(reigns) == 1:
-            raise InputError(
-                "{name}: version {champion} took over from no version; there is nothing to roll back to",
-                code="E-ALIAS-04",
-                name=name,
-                champion=champion,
-            )
+            raise InputError("E-ALIAS-04", name=name, champion=champion)
         point(name, CHAMPION, reigns[-2], uri=uri)
         _reconcile(name, reigns[:-1], uri)
         return champion, reigns[-2]
@@ -170,19 +151,12 @@ def _is_there(client: MlflowClient, name: str, number: str) -> bool:
 
 def _refuse_absent(name: str, uri: str) -> None:
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise InputError(
-            "{name}: there is no MLflow store {uri}; give --output or --tracking-uri",
-            code="E-ALIAS-05",
-            name=name,
-            uri=redacted(uri),
-        )
+        raise InputError("E-ALIAS-05", name=name, uri=redacted(uri))
     try:
         MlflowClient(tracking_uri=uri).get_registered_model(name)
     except MlflowException as error:
         if error.error_code in ABSENT:
-            raise InputError(
-                "{name}: no such model in {uri}", code="E-ALIAS-06", name=name, uri=redacted(uri)
-            ) from None
+            raise InputError("E-ALIAS-06", name=name, uri=redacted(uri)) from None
         raise
 
 

@@ -114,19 +114,11 @@ def measure_model(
     config, slices = validated(manifest.config), dataset.slices("test")
     divisor, size = int(translator.network.divisor), dataset.manifest.size  # type: ignore[arg-type]
     if size % divisor:
-        raise InputError(
-            "model {name}: expected slices of a multiple of {divisor} px; those of the data are {size}",
-            code="E-EVALUATE-01",
-            name=name,
-            divisor=divisor,
-            size=size,
-        )
+        raise InputError("E-EVALUATE-01", name=name, divisor=divisor, size=size)
     try:
         rows = evaluate(translator.network, slices, runtime, perceptual=_perceptual(ruler or config, runtime))
     except Diverged as error:
-        raise JobError(
-            "{name} version {version}: {error}", code="E-EVALUATE-02", name=name, version=version, error=error
-        ) from None
+        raise JobError("E-EVALUATE-02", name=name, version=version, error=error) from None
     cost = measure_cost(translator)
     return Evaluation(
         name=name,
@@ -164,41 +156,17 @@ def refuse_unfit(manifest: ModelManifest, dataset: PreparedDataset) -> None:
     kinds = ("phantoms" if one else "patients" for one in (manifest.name.endswith(PHANTOM), dataset.manifest.phantom))
     wanted, there = kinds
     if there != wanted:
-        raise InputError(
-            "{named}: expected images of {wanted}, as the model was trained on; they are of {there}",
-            code="E-EVALUATE-03",
-            named=named,
-            wanted=wanted,
-            there=there,
-        )
+        raise InputError("E-EVALUATE-03", named=named, wanted=wanted, there=there)
     if manifest.task != task.name:
-        raise InputError(
-            "{named}: expected images for {task}; they are for {task_name}",
-            code="E-EVALUATE-04",
-            named=named,
-            task=manifest.task,
-            task_name=task.name,
-        )
+        raise InputError("E-EVALUATE-04", named=named, task=manifest.task, task_name=task.name)
     if abs(manifest.spacing_mm - dataset.manifest.spacing_mm) > SAME_SPACING_MM:
         raise InputError(
-            "{named}: expected pixels of {spacing_mm:g} mm, as the model was trained with; they are "
-            "of {spacing_mm_2:g} mm (medgan prepare --set spacing_mm={spacing_mm:g})",
-            code="E-EVALUATE-05",
-            named=named,
-            spacing_mm=manifest.spacing_mm,
-            spacing_mm_2=dataset.manifest.spacing_mm,
+            "E-EVALUATE-05", named=named, spacing_mm=manifest.spacing_mm, spacing_mm_2=dataset.manifest.spacing_mm
         )
     for side, window in (("source", manifest.source_window), ("target", manifest.target_window)):
         own = getattr(task, side).window
         if own != window:
-            raise InputError(
-                "{named}: expected the {side}_window {window} of the model; the data set's is {own}",
-                code="E-EVALUATE-06",
-                named=named,
-                side=side,
-                window=window,
-                own=own,
-            )
+            raise InputError("E-EVALUATE-06", named=named, side=side, window=window, own=own)
 
 
 def refuse_seen(manifest: ModelManifest, dataset: PreparedDataset) -> None:
@@ -209,19 +177,13 @@ def refuse_seen(manifest: ModelManifest, dataset: PreparedDataset) -> None:
     """
     named = f"data set {dataset.digest[:12]}"
     if not dataset.manifest.key_id:
-        raise InputError(
-            "{named}: does not say with which key its patients were hashed; prepare it again",
-            code="E-EVALUATE-07",
-            named=named,
-        )
+        raise InputError("E-EVALUATE-07", named=named)
     _refuse_other_key(manifest, dataset.manifest.key_id, f"those of {named}")
     tested = dataset.manifest.hashes("test")
     seen = sorted(set(tested) & {*manifest.training_patients, *manifest.validation_patients})
     if seen:
         raise InputError(
-            "model {manifest_name}: expected test patients it has not seen; {num_seen} of the "
-            "{num_tested} in {named} are among those it was trained or validated on: {seen}",
-            code="E-EVALUATE-08",
+            "E-EVALUATE-08",
             manifest_name=manifest.name,
             num_seen=len(seen),
             num_tested=len(tested),
@@ -232,22 +194,9 @@ def refuse_seen(manifest: ModelManifest, dataset: PreparedDataset) -> None:
 
 def _refuse_other_key(manifest: ModelManifest, key: str, whose: str) -> None:
     if not manifest.key_id:
-        raise InputError(
-            "model {manifest_name}: does not say on which patients it was trained; register it again",
-            code="E-EVALUATE-09",
-            manifest_name=manifest.name,
-        )
+        raise InputError("E-EVALUATE-09", manifest_name=manifest.name)
     if manifest.key_id != key:
-        raise InputError(
-            "model {manifest_name}: its patients were hashed with the key {key_id}, {whose} with "
-            "{key}, so nobody can tell whether it has seen them; prepare the images in the output "
-            "folder (--output) that the model's were prepared in",
-            code="E-EVALUATE-10",
-            manifest_name=manifest.name,
-            key_id=manifest.key_id,
-            whose=whose,
-            key=key,
-        )
+        raise InputError("E-EVALUATE-10", manifest_name=manifest.name, key_id=manifest.key_id, whose=whose, key=key)
 
 
 def _perceptual(config: Config, runtime: Runtime) -> Perceptual | None:

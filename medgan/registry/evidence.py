@@ -38,14 +38,7 @@ def attach(name: str, number: str, *, files: Path, folder: str, tags: Mapping[st
             client.set_model_version_tag(name, number, key, str(value))
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise JobError(
-            "{uri} did not take the evidence on {name} version {number} ({reason})",
-            code="E-EVIDENCE-01",
-            uri=redacted(uri),
-            name=name,
-            number=number,
-            reason=reason,
-        ) from None
+        raise JobError("E-EVIDENCE-01", uri=redacted(uri), name=name, number=number, reason=reason) from None
 
 
 def read_back(name: str, number: str, path: str, *, uri: str) -> bytes | None:
@@ -72,10 +65,5 @@ def run_of(name: str, number: str, *, uri: str) -> str:
     """
     run_id = MlflowClient(tracking_uri=uri).get_model_version(name, number).run_id
     if not run_id:
-        raise InputError(
-            "{name} version {number}: expected a version that a run made; it was registered without one",
-            code="E-EVIDENCE-02",
-            name=name,
-            number=number,
-        )
+        raise InputError("E-EVIDENCE-02", name=name, number=number)
     return str(run_id)

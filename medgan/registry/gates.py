@@ -247,39 +247,21 @@ def _values(evidence: Evidence, metric: str) -> NDArray[np.float64]:
 
 def _refuse_incomplete(whose: str, evidence: Evidence, rules: Rules) -> None:
     if not evidence.patients:
-        raise InputError("{whose}: expected at least one test patient; got none", code="E-GATE-01", whose=whose)
+        raise InputError("E-GATE-01", whose=whose)
     for patient, values in evidence.patients.items():
         for metric in sorted(rules.metrics - values.keys()):
             raise InputError(
-                "{whose}, patient {patient}: the rules ask for {metric}, which was not measured; measured: {values}",
-                code="E-GATE-02",
-                whose=whose,
-                patient=patient,
-                metric=metric,
-                values=", ".join(sorted(values)) or "nothing",
+                "E-GATE-02", whose=whose, patient=patient, metric=metric, values=", ".join(sorted(values)) or "nothing"
             )
         for metric in sorted(rules.metrics):
             if not math.isfinite(values[metric]):
-                raise InputError(
-                    "{whose}, patient {patient}: expected a finite {metric}; got {values}",
-                    code="E-GATE-03",
-                    whose=whose,
-                    patient=patient,
-                    metric=metric,
-                    values=values[metric],
-                )
+                raise InputError("E-GATE-03", whose=whose, patient=patient, metric=metric, values=values[metric])
 
 
 def _refuse_other_patients(candidate: Evidence, champion: Evidence) -> None:
     ours, theirs = candidate.patients.keys(), champion.patients.keys()
     if ours != theirs:
-        raise InputError(
-            "expected candidate and champion measured on the same test patients; {listed} only of "
-            "the candidate, {listed_2} only of the champion",
-            code="E-GATE-04",
-            listed=_listed(ours - theirs),
-            listed_2=_listed(theirs - ours),
-        )
+        raise InputError("E-GATE-04", listed=_listed(ours - theirs), listed_2=_listed(theirs - ours))
 
 
 def _listed(patients: Set[str]) -> str:

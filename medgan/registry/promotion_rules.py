@@ -63,12 +63,7 @@ def read_rules(path: Path | None) -> Rules:
         return Rules()
     content, lines = _parsed(path)
     if not isinstance(content, dict):
-        raise InputError(
-            "rules {path}: expected lines such as `min_patients: 6`; got {content!r}",
-            code="E-RULES-01",
-            path=path,
-            content=content,
-        )
+        raise InputError("E-RULES-01", path=path, content=content)
     try:
         return Rules.model_validate(content)
     except ValidationError as error:
@@ -82,13 +77,7 @@ def read_rules(path: Path | None) -> Rules:
             message = f"{rule}: {reason}"
         else:
             message = f"{rule}: {reason}; got {first['input']!r}"
-        raise InputError(
-            "rules {path}{place}: {message}",
-            code="E-RULES-02",
-            path=path,
-            place=f", line {line}" if line else "",
-            message=message,
-        ) from None
+        raise InputError("E-RULES-02", path=path, place=f", line {line}" if line else "", message=message) from None
 
 
 def _parsed(path: Path) -> tuple[Any, dict[Place, int]]:
@@ -98,23 +87,11 @@ def _parsed(path: Path) -> tuple[Any, dict[Place, int]]:
         root = yaml.compose(text, yaml.SafeLoader)
         content = yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not text, or a date such as 2020-13-45
-        raise InputError(
-            "rules {path}: expected a YAML file; {error}",
-            code="E-RULES-03",
-            path=path,
-            error=" ".join(str(error).split()),
-        ) from None
+        raise InputError("E-RULES-03", path=path, error=" ".join(str(error).split())) from None
     lines: dict[Place, int] = {}
     for place, line in _places(root):
         if place in lines:
-            raise InputError(
-                "rules {path}, line {line}: {place} stands on line {lines} already",
-                code="E-RULES-04",
-                path=path,
-                line=line,
-                place=place[-1],
-                lines=lines[place],
-            )
+            raise InputError("E-RULES-04", path=path, line=line, place=place[-1], lines=lines[place])
         lines[place] = line
     return content, lines
 

@@ -53,10 +53,4 @@ def _prefix(test_set: str) -> str:
 
 def _lost(name: str, uri: str, error: MlflowException) -> JobError:
     reason = str(error).splitlines()[0]
-    return JobError(
-        "{uri} does not tell which candidates of {name} were tried ({reason}); try again",
-        code="E-REGISTRY-01",
-        uri=redacted(uri),
-        name=name,
-        reason=reason,
-    )
+    return JobError("E-REGISTRY-01", uri=redacted(uri), name=name, reason=reason)

@@ -62,13 +62,7 @@ def register(
         MlflowClient(tracking_uri=uri).update_model_version(name, number, description)
     except MlflowException as error:
         reason = str(error).splitlines()[0]
-        raise JobError(
-            "{uri} did not take {name} ({reason}); the same command again registers it",
-            code="E-REGISTRY-02",
-            uri=redacted(uri),
-            name=name,
-            reason=reason,
-        ) from None
+        raise JobError("E-REGISTRY-02", uri=redacted(uri), name=name, reason=reason) from None
     return number
 
 
@@ -141,12 +135,7 @@ def fetched(model: str, *, uri: str) -> Iterator[tuple[Path, str, str]]:
         copied = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}", dst_path=target))
         found = next(copied.glob(f"artifacts/*/{MANIFEST}"), None)
         if found is None:
-            raise InputError(
-                "--model {model}: expected a model that medgan registered; it holds no {manifest}",
-                code="E-REGISTRY-03",
-                model=model,
-                manifest=MANIFEST,
-            )
+            raise InputError("E-REGISTRY-03", model=model, manifest=MANIFEST)
         yield found.parent, name, number
 
 
@@ -160,19 +149,10 @@ def resolve(model: str, uri: str) -> tuple[str, str]:
     name, at, alias = path.partition("@")
     name, number = (name, "") if at else path.rpartition("/")[::2]
     if not model.startswith("models:/") or not name or not (alias or number):
-        raise InputError(
-            "--model: expected models:/NAME@ALIAS or models:/NAME/VERSION; got {model!r}",
-            code="E-REGISTRY-04",
-            model=model,
-        )
+        raise InputError("E-REGISTRY-04", model=model)
     database = uri.removeprefix("sqlite:///")
     if uri.startswith("sqlite:///") and not Path(database).exists():
-        raise InputError(
-            "--model {model}: there is no MLflow store {database}; give --output or --tracking-uri",
-            code="E-REGISTRY-05",
-            model=model,
-            database=database,
-        )
+        raise InputError("E-REGISTRY-05", model=model, database=database)
     client = MlflowClient(tracking_uri=uri)
     try:
         found = client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
@@ -183,14 +163,7 @@ def resolve(model: str, uri: str) -> tuple[str, str]:
     else:
         return found.name, str(found.version)
     known = ", ".join(sorted(entry.name for entry in client.search_registered_models())) or "none"
-    raise InputError(
-        "--model {model}: no such model in {uri} ({reason}); registered: {known}",
-        code="E-REGISTRY-06",
-        model=model,
-        uri=redacted(uri),
-        reason=reason,
-        known=known,
-    )
+    raise InputError("E-REGISTRY-06", model=model, uri=redacted(uri), reason=reason, known=known)
 
 
 @contextmanager
@@ -206,9 +179,4 @@ def reached(uri: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         reason = str(error).splitlines()[0]
-        raise JobError(
-            "{uri}: {reason:.300}; nothing is half done, the same command again",
-            code="E-REGISTRY-07",
-            uri=redacted(uri),
-            reason=reason,
-        ) from None
+        raise JobError("E-REGISTRY-07", uri=redacted(uri), reason=reason) from None

@@ -86,21 +86,13 @@ class Results:
         for table, names in self.tables.items():
             for name in names:
                 if name not in self.methods:
-                    raise InputError(
-                        "{table}: expected methods of {methods}; got {name!r}",
-                        code="E-REPORT-01",
-                        table=table,
-                        methods=", ".join(self.methods),
-                        name=name,
-                    )
+                    raise InputError("E-REPORT-01", table=table, methods=", ".join(self.methods), name=name)
         first = next((run.patients for method in self.methods.values() for run in method.measured), None)
         for method in self.methods.values():
             for run in method.measured:
                 if run.patients is not None and first is not None and run.patients.keys() != first.keys():
                     raise InputError(
-                        "{method_name}, seed {seed}: expected the same {num_first} test patients in all runs; "
-                        "got {num_patients}, of which {num_patients_2} are the same",
-                        code="E-REPORT-02",
+                        "E-REPORT-02",
                         method_name=method.name,
                         seed=run.seed,
                         num_first=len(first),

@@ -102,12 +102,7 @@ def draw_translation(
         InputError: there is no panel, or no output of that method.
     """
     if method not in _methods(panels):
-        raise InputError(
-            "method: expected one of {panels}; got {method!r}",
-            code="E-REPORT-03",
-            panels=", ".join(_methods(panels)),
-            method=method,
-        )
+        raise InputError("E-REPORT-03", panels=", ".join(_methods(panels)), method=method)
     columns = {
         f"source ({modality_of(source)})": side_of(source),
         f"synthetic {modality_of(target)} ({method})": side_of(target),
@@ -130,13 +125,12 @@ def draw_translation(
 
 def _methods(panels: Sequence[Panel]) -> list[str]:
     if not panels:
-        raise InputError("picture: expected at least one slice; got none", code="E-REPORT-04")
+        raise InputError("E-REPORT-04")
     methods = list(panels[0].outputs)
     for panel in panels:
         if list(panel.outputs) != methods:
             raise InputError(
-                "{panel_label}: expected outputs of {methods}; got {outputs}",
-                code="E-REPORT-05",
+                "E-REPORT-05",
                 panel_label=panel.label,
                 methods=", ".join(methods),
                 outputs=", ".join(panel.outputs) or "none",

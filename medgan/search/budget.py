@@ -88,8 +88,6 @@ def limited(budget: Budget, *, gpu_hours: float | None, hours: float | None) -> 
     """
     for option, value in (("--max-gpu-hours", gpu_hours), ("--max-hours", hours)):
         if value is not None and value <= 0:
-            raise InputError(
-                "{option}: expected more than 0 hours; got {value:g}", code="E-BUDGET-01", option=option, value=value
-            )
+            raise InputError("E-BUDGET-01", option=option, value=value)
     given = {"gpu_hours": gpu_hours, "hours": hours}
     return budget.model_copy(update={name: value for name, value in given.items() if value is not None})

@@ -89,12 +89,7 @@ def open_stores(name: str, place: Place) -> Stores:
     study = load_study(place.study_uri, name)
     key = study.user_attrs.get(KEY)
     if key is None:
-        raise InputError(
-            "study {name}: expected a study of medgan; it has no attribute {key!r}",
-            code="E-REPAIR-01",
-            name=name,
-            key=KEY,
-        )
+        raise InputError("E-REPAIR-01", name=name, key=KEY)
     runs = StudyRuns(place.tracking_uri, study=name, key=key)
     return Stores(study, place.study_uri, runs, place.checkpoints(f"{name}-{key}"))
 

@@ -78,9 +78,7 @@ def refuse_what_has_no_memory(trial: Largest, available: int, *, workers: int, d
         smaller = ", ".join(["train.batch_size", "data.size", *trial.values])
         precision = ", or train.precision=bfloat16" if trial.config.train.precision == "float32" else ""
         raise InputError(
-            "memory: expected at most {gigabytes} a worker; the largest trial needs about "
-            "{gigabytes_2} ({trial}); take a smaller {smaller}{precision}",
-            code="E-MEMORY-01",
+            "E-MEMORY-01",
             gigabytes=gigabytes(share),
             gigabytes_2=gigabytes(trial.estimate.bytes_per_worker),
             trial=trial,

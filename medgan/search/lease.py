@@ -80,12 +80,7 @@ def leased(uri: str, study: str) -> Iterator[Callable[[], bool]]:
             beating.join(BEAT_S)
             store.release(study, token)
         if lost.is_set():
-            raise JobError(
-                "study {study}: its lease was lost to {holder}",
-                code="E-LEASE-01",
-                study=study,
-                holder=store.holder(study) or "nobody",
-            )
+            raise JobError("E-LEASE-01", study=study, holder=store.holder(study) or "nobody")
 
 
 def holder(uri: str, study: str) -> str:
@@ -131,20 +126,13 @@ class _Store:
                     connection.execute(LEASES.insert().values(study=study, **mine))
                     return
                 if _is_alive(there):
-                    raise InputError(
-                        "study {study}: already run by {described}; wait for it or end it",
-                        code="E-LEASE-02",
-                        study=study,
-                        described=_described(there),
-                    )
+                    raise InputError("E-LEASE-02", study=study, described=_described(there))
                 same = LEASES.update().where(LEASES.c.study == study, LEASES.c.token == there.token)
                 if connection.execute(same.values(**mine)).rowcount == 1:
                     return
         except (IntegrityError, OperationalError):
             LOG.exception("study %s: its lease was not taken", study)
-        raise InputError(
-            "study {study}: another driver took it a moment ago; wait for it", code="E-LEASE-03", study=study
-        )
+        raise InputError("E-LEASE-03", study=study)
 
     def renew(self, study: str, token: str) -> bool:
         """False where the lease is another's now."""

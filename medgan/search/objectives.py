@@ -46,11 +46,7 @@ class Constraint:
         """The constraint a text states; raises ValueError where it states none."""
         found = re.fullmatch(r"\s*(\S+)\s*(<=|>=)\s*([-+.\deE]+)\s*", text)
         if not found:
-            raise InputError(
-                "expected METRIC <= NUMBER or METRIC >= NUMBER, such as val/mae_hu <= 150; got {text!r}",
-                code="E-GOAL-01",
-                text=text,
-            )
+            raise InputError("E-GOAL-01", text=text)
         metric, sign, limit = found.groups()
         refuse_no_metric(metric)
         return cls(metric, "<=" if sign == "<=" else ">=", float(limit))
@@ -71,40 +67,21 @@ def goal_named(metric: str, mode: Mode | None = None) -> Goal:
     """
     refuse_no_metric(metric)
     if metric.startswith("val/bias"):
-        raise InputError(
-            "{metric} is signed, best at 0, and cannot be searched for; take val/mae... instead",
-            code="E-GOAL-02",
-            metric=metric,
-        )
+        raise InputError("E-GOAL-02", metric=metric)
     better: Mode = "min" if metric in COSTS or direction(metric) == "min" else "max"
     if mode not in (None, better):
-        raise InputError(
-            "{metric} is better when it is {better}; got mode {mode}",
-            code="E-GOAL-03",
-            metric=metric,
-            better="larger" if better == "max" else "smaller",
-            mode=mode,
-        )
+        raise InputError("E-GOAL-03", metric=metric, better="larger" if better == "max" else "smaller", mode=mode)
     return Goal(metric, better)
 
 
 def refuse_no_metric(metric: str) -> None:
     """Refuses what no epoch reports; raises ValueError."""
     if metric.startswith("loss/"):
-        raise InputError(
-            "{metric} is a training loss, whose weights differ from trial to trial; expected a metric such as val/ssim",
-            code="E-GOAL-04",
-            metric=metric,
-        )
+        raise InputError("E-GOAL-04", metric=metric)
     if metric in COSTS:
         return
     if not metric.startswith("val/"):
-        raise InputError(
-            "expected a metric that begins with val/, or one of {costs}; got {metric!r}",
-            code="E-GOAL-05",
-            costs=", ".join(COSTS),
-            metric=metric,
-        )
+        raise InputError("E-GOAL-05", costs=", ".join(COSTS), metric=metric)
     direction(metric)
 
 

@@ -38,11 +38,7 @@ class Condition:
         """The condition a text states; raises ValueError where it states none."""
         found = re.fullmatch(r"\s*(\S+)\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*", text)
         if not found:
-            raise InputError(
-                "when: expected SETTING OPERATOR VALUE, such as loss.lambda_style > 0; got {text!r}",
-                code="E-SPACE-01",
-                text=text,
-            )
+            raise InputError("E-SPACE-01", text=text)
         setting, sign, value = found.groups()
         return cls(setting, OPERATORS[sign], parse_assignment(f"{setting}={value}")[1])
 
@@ -67,17 +63,12 @@ class Move(BaseModel, frozen=True, extra="forbid"):
             Condition.read(self.when)
         kinds = [(kind, value) for kind, value in self if value is not None and kind != "when"]
         if len(kinds) != 1:
-            raise InputError("expected exactly one of int, float, log, choice", code="E-SPACE-02")
+            raise InputError("E-SPACE-02")
         kind, value = kinds[0]
         if kind != "choice" and value[0] >= value[1]:
-            raise InputError(
-                "{kind}: the low end must be below the high end; got {value}",
-                code="E-SPACE-03",
-                kind=kind,
-                value=list(value),
-            )
+            raise InputError("E-SPACE-03", kind=kind, value=list(value))
         if kind == "log" and value[0] <= 0:
-            raise InputError("log: the low end must be above 0; got {value}", code="E-SPACE-04", value=value[0])
+            raise InputError("E-SPACE-04", value=value[0])
         return self
 
     @property

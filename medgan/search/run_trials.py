@@ -131,11 +131,7 @@ def run_search(job: SearchJob, study: optuna.Study, meter: Meter, listeners: Seq
 
 
 def _not_told(fault: str) -> JobError:
-    return JobError(
-        "the study database did not take how a trial ended ({fault}); the same command again tells it",
-        code="E-SEARCH-01",
-        fault=fault,
-    )
+    return JobError("E-SEARCH-01", fault=fault)
 
 
 def retell(job: SearchJob, study: optuna.Study, listener: Listener) -> None:

@@ -74,11 +74,7 @@ class Method(Part):
     def is_its_own(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Nothing that is one for all trials of a study."""
         if shared := [path for path in FIXED if path in values]:
-            raise InputError(
-                "{shared} is one for all methods of a study; put it under the space's set",
-                code="E-SPACE-05",
-                shared=shared[0],
-            )
+            raise InputError("E-SPACE-05", shared=shared[0])
         return values
 
 
@@ -117,13 +113,9 @@ class Space(Part):
     def has_goals(self) -> Space:
         """One metric, or several objectives, the first of which is measured on the validation patients."""
         if self.objectives and (self.model_fields_set & {"metric", "mode"}):
-            raise InputError("expected metric and mode, or objectives; got both", code="E-SPACE-06")
+            raise InputError("E-SPACE-06")
         if not self.goals[0].metric.startswith("val/"):
-            raise InputError(
-                "the first objective stops trials early and has to be a val/ one; got {metric}",
-                code="E-SPACE-07",
-                metric=self.goals[0].metric,
-            )
+            raise InputError("E-SPACE-07", metric=self.goals[0].metric)
         return self
 
     @model_validator(mode="after")
@@ -136,9 +128,7 @@ class Space(Part):
         if self.sampler == "grid":
             for setting, move in self.search.items():
                 if move.linear or move.log or move.when:
-                    raise InputError(
-                        "{setting}: a grid needs int or choice, without when", code="E-SPACE-08", setting=setting
-                    )
+                    raise InputError("E-SPACE-08", setting=setting)
         return self
 
     @property
@@ -244,34 +234,17 @@ class Space(Part):
         if condition.setting in above:
             values = self.search[condition.setting].some
         elif condition.setting in self.search or condition.setting not in flatten(base):
-            raise InputError(
-                "{setting}: when: expected a setting that moves above it, or is fixed; got {when!r}",
-                code="E-SPACE-09",
-                setting=setting,
-                when=when,
-            )
+            raise InputError("E-SPACE-09", setting=setting, when=when)
         else:
             values = (flatten(base)[condition.setting],)
         try:
             fitting = [value for value in values if condition.holds(value, condition.value)]
         except TypeError:
-            raise InputError(
-                "{setting}: when: {when!r} compares {values!r} with another kind of value",
-                code="E-SPACE-10",
-                setting=setting,
-                when=when,
-                values=values[0],
-            ) from None
+            raise InputError("E-SPACE-10", setting=setting, when=when, values=values[0]) from None
         if fitting:
             moves = condition.setting in above
             return {**self.needed_for(condition.setting, base), condition.setting: fitting[0]} if moves else {}
-        raise InputError(
-            "{setting}: when: {when!r} holds for none of {values}",
-            code="E-SPACE-11",
-            setting=setting,
-            when=when,
-            values=list(values),
-        )
+        raise InputError("E-SPACE-11", setting=setting, when=when, values=list(values))
 
     def digest(self, overrides: Mapping[str, Any]) -> str:
         """SHA-256 of what is searched, without how long and what is kept: those may change as a study goes on."""
@@ -287,7 +260,5 @@ class Space(Part):
 def known_preset(name: str) -> str:
     """The name, if it is a published method's; raises ValueError."""
     if name not in PRESETS:
-        raise InputError(
-            "expected one of {presets}; got {name!r}", code="E-SPACE-12", presets=", ".join(PRESETS), name=name
-        )
+        raise InputError("E-SPACE-12", presets=", ".join(PRESETS), name=name)
     return name

@@ -60,9 +60,7 @@ def _base(path: Path, lines: Mapping[Place, int], space: Space, overrides: Mappi
 
 def _refuse_unfit_ends(space: Space, setting: str, base: Config) -> None:
     if setting in FIXED:
-        raise InputError(
-            "{setting} is one for all trials of a study; put it under set", code="E-SPACE-13", setting=setting
-        )
+        raise InputError("E-SPACE-13", setting=setting)
     if setting == METHOD:
         for name in space.names_of_methods:
             space.with_method(base, name)
@@ -78,9 +76,9 @@ def _refusal(path: Path, lines: Mapping[Place, int], place: Place, cause: Any, r
     """Returns the error with the line of the innermost part of `place` that the file has."""
     parts = [place[:length] for length in range(len(place), 0, -1) if place[:length] in lines]
     if not isinstance(cause, InputError):
-        cause = InputError(reason, code="E-SPACE-14")
+        cause = InputError("E-SPACE-14", reason=reason)
     line = f", line {lines[parts[0]]}" if parts else ""
-    return cause.within("search space {path}{line}: {reason}", path=path, line=line, reason=reason)
+    return cause.within("E-SPACE-18", path=path, line=line, reason=reason)
 
 
 def _parsed(path: Path) -> tuple[Any, dict[Place, int]]:
@@ -90,23 +88,11 @@ def _parsed(path: Path) -> tuple[Any, dict[Place, int]]:
         root = yaml.compose(text, yaml.SafeLoader)
         content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(
-            "search space {path}: not readable as YAML: {error}",
-            code="E-SPACE-15",
-            path=path,
-            error=" ".join(str(error).split()),
-        ) from None
+        raise InputError("E-SPACE-15", path=path, error=" ".join(str(error).split())) from None
     lines: dict[Place, int] = {}
     for place, line in _places(root, ()):
         if place in lines:
-            raise InputError(
-                "search space {path}, line {line}: {place} stands on line {lines} already",
-                code="E-SPACE-16",
-                path=path,
-                line=line,
-                place=place[-1],
-                lines=lines[place],
-            )
+            raise InputError("E-SPACE-16", path=path, line=line, place=place[-1], lines=lines[place])
         lines[place] = line
     return content, lines
 
@@ -129,10 +115,5 @@ def _find(name: str) -> Path:
         return named[name]
     path = Path(name).expanduser()
     if not path.is_file():
-        raise InputError(
-            "--space: expected a file or one of {named}; got {name!r}",
-            code="E-SPACE-17",
-            named=", ".join(sorted(named)),
-            name=name,
-        )
+        raise InputError("E-SPACE-17", named=", ".join(sorted(named)), name=name)
     return path

@@ -115,16 +115,11 @@ def load_study(uri: str, name: str) -> Study:
         InputError: the database cannot be opened, or has no such study; those it has are named.
     """
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise InputError("--study-uri {uri}: there is no such database", code="E-STUDY-01", uri=redacted(uri))
+        raise InputError("E-STUDY-01", uri=redacted(uri))
     study = find_study(uri, name)
     if study is None:
         names = optuna.get_all_study_names(_storage(uri))
-        raise InputError(
-            "study {name}: expected one of {names}",
-            code="E-STUDY-02",
-            name=name,
-            names=", ".join(sorted(names)) or "(none is there)",
-        )
+        raise InputError("E-STUDY-02", name=name, names=", ".join(sorted(names)) or "(none is there)")
     return study
 
 
@@ -134,8 +129,7 @@ def refuse_other(study: Study, identity: Identity) -> None:
         there = study.user_attrs.get(key, value)
         if there != value:
             raise InputError(
-                "--study {study_name}: exists with another {replace} ({there}, now {value}); choose another name",
-                code="E-STUDY-03",
+                "E-STUDY-03",
                 study_name=study.study_name,
                 replace=key.replace("_", " "),
                 there=there[:12],
@@ -157,20 +151,9 @@ def told_for(uri: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise InputError(
-            "--study-uri {uri}: a driver of this database is missing ({error}); for PostgreSQL: pip "
-            "install 'medgan[postgres]'",
-            code="E-STUDY-04",
-            uri=redacted(uri),
-            error=error,
-        ) from None
+        raise InputError("E-STUDY-04", uri=redacted(uri), error=error) from None
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        raise InputError(
-            "--study-uri {uri}: cannot open the study database: {splitlines}",
-            code="E-STUDY-05",
-            uri=redacted(uri),
-            splitlines=str(error).splitlines()[0],
-        ) from None
+        raise InputError("E-STUDY-05", uri=redacted(uri), splitlines=str(error).splitlines()[0]) from None
 
 
 def first_attempt_of(trial: FrozenTrial | Trial) -> int:

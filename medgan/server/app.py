@@ -33,11 +33,7 @@ def build_app(follower: Follower, *, limits: Limits, digest: str, scratch: Path)
 
     async def authorized(request: Request) -> None:
         if not is_authorized(request.headers.get("authorization", ""), digest):
-            raise Refusal(
-                "expected the header Authorization: Bearer TOKEN with the server's token",
-                code="E-SERVER-01",
-                status=401,
-            )
+            raise Refusal("E-SERVER-01", status=401)
 
     async def admitted(request: Request) -> AsyncIterator[Work]:
         refuse_large(int(request.headers.get("content-length", "0") or 0), limits)

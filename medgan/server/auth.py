@@ -24,23 +24,13 @@ def token_digest(file: Path) -> str:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, f"{secrets.token_urlsafe(32)}\n".encode())
     if not file.is_file():
-        raise InputError("--token-file {file}: expected a file; it is none", code="E-AUTH-01", file=file)
+        raise InputError("E-AUTH-01", file=file)
     mode = stat.S_IMODE(file.stat().st_mode)
     if mode & 0o077:
-        raise InputError(
-            "--token-file {file}: expected mode 600, for its owner only; got {mode:o}; chmod 600 it",
-            code="E-AUTH-02",
-            file=file,
-            mode=mode,
-        )
+        raise InputError("E-AUTH-02", file=file, mode=mode)
     token = file.read_bytes().strip()
     if len(token) < SHORTEST or not token.isascii() or len(token.split()) != 1:
-        raise InputError(
-            "--token-file {file}: expected one word of {shortest} or more ASCII characters",
-            code="E-AUTH-03",
-            file=file,
-            shortest=SHORTEST,
-        )
+        raise InputError("E-AUTH-03", file=file, shortest=SHORTEST)
     return hashlib.sha256(token).hexdigest()
 
 

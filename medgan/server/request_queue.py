@@ -78,13 +78,7 @@ class Desk:
             Refusal: 503, all are taken.
         """
         if not self._places.acquire(blocking=False):
-            raise Refusal(
-                "{requests} requests are being worked on; try again in {again_s} s",
-                code="E-SERVER-02",
-                requests=self.limits.requests,
-                again_s=AGAIN_S,
-                status=503,
-            )
+            raise Refusal("E-SERVER-02", requests=self.limits.requests, again_s=AGAIN_S, status=503)
         try:
             return Work(self.scratch, self._places.release)
         except OSError as error:
@@ -104,14 +98,9 @@ class Desk:
                 zipped = await receive(request.stream(), content_type, work.upload, limits=limits)
                 return await work.start(self._pool, lambda: self._answer(work, zipped))
         except TimeoutError:
-            raise Refusal(
-                "expected to be done within {request_s:g} s; it takes longer",
-                code="E-SERVER-03",
-                request_s=limits.request_s,
-                status=504,
-            ) from None
+            raise Refusal("E-SERVER-03", request_s=limits.request_s, status=504) from None
         except ClientDisconnect:
-            raise Refusal("expected a whole body; it ended early", code="E-SERVER-04", status=400) from None
+            raise Refusal("E-SERVER-04", status=400) from None
         except Refusal:
             raise
         except Exception as error:  # a defect, or a full disk: one request fails, the service goes on
@@ -130,6 +119,4 @@ def _failed(error: Exception) -> Refusal:
     """What was not foreseen, by kind and place: its text may name a patient and is told nobody."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     LOG.error("a request failed: %s at %s:%d", type(error).__name__, Path(last.filename).name, last.lineno)
-    return Refusal(
-        "failed with {name}; the server's log says where", code="E-SERVER-05", name=type(error).__name__, status=500
-    )
+    return Refusal("E-SERVER-05", name=type(error).__name__, status=500)

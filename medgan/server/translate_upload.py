@@ -59,7 +59,7 @@ def answer(
         names.append(str(headers[0].get("PatientName", "")))
         files = _derived(served, series, headers, folder / DERIVED, network=network, go_on=go_on)
     except InputError as error:
-        raise Refusal("{reason}", code=error.code, reason=_without(str(error), names), status=422) from None
+        raise Refusal("E-UPLOAD-01", reason=_without(str(error), names), cause=error.code, status=422) from None
     return _packed(files, folder / ANSWER, go_on)
 
 
@@ -95,11 +95,7 @@ def _look_over(upload: Path, go_on: Callable[[], None]) -> None:
         if kind == MediaStorageDirectoryStorage:
             path.unlink()
         elif syntax == DeflatedExplicitVRLittleEndian:
-            raise Refusal(
-                "expected DICOM in another transfer syntax than deflated; a zip file saves as much",
-                code="E-UPLOAD-02",
-                status=415,
-            )
+            raise Refusal("E-UPLOAD-02", status=415)
 
 
 def _one_series(upload: Path, task: Task) -> Series:
@@ -107,34 +103,16 @@ def _one_series(upload: Path, task: Task) -> Series:
     try:
         found = survey(upload)
     except InputError:
-        raise Refusal(
-            "expected the DICOM files of one {modality} series; found no DICOM image",
-            code="E-UPLOAD-03",
-            modality=modality,
-            status=422,
-        ) from None
+        raise Refusal("E-UPLOAD-03", modality=modality, status=422) from None
     problems = "; ".join(sorted({problem.reason for problem in found.problems})[:3])
     if problems:
-        raise Refusal(
-            "expected one {modality} series that can be used; found one that cannot: {problems}",
-            code="E-UPLOAD-04",
-            modality=modality,
-            problems=problems,
-            status=422,
-        )
+        raise Refusal("E-UPLOAD-04", modality=modality, problems=problems, status=422)
     if found.synthetic:
-        raise Refusal(
-            "expected an acquired {modality} series; found {synthetic}, synthetic",
-            code="E-UPLOAD-05",
-            modality=modality,
-            synthetic=counted(found.synthetic),
-            status=422,
-        )
+        raise Refusal("E-UPLOAD-05", modality=modality, synthetic=counted(found.synthetic), status=422)
     if [series.modality for series in found.series] != [modality]:
         patients = len({series.patient_id for series in found.series})
         raise Refusal(
-            "expected one {modality} series of one patient; found {found}{patients}",
-            code="E-UPLOAD-06",
+            "E-UPLOAD-06",
             modality=modality,
             found=counted(found.series),
             patients=f" of {patients} patients" if patients > 1 else "",
@@ -143,13 +121,7 @@ def _one_series(upload: Path, task: Task) -> Series:
     odd = {reason: number for reason, number in found.passed_over.items() if reason not in HARMLESS}
     if odd:  # a slice cut short is not told from another kind of object, and none may be missing in silence
         told = ", ".join(f"{number} with: {reason}" for reason, number in sorted(odd.items()))
-        raise Refusal(
-            "expected nothing but whole slices of one {modality} series; found files besides: {told}",
-            code="E-UPLOAD-07",
-            modality=modality,
-            told=told,
-            status=422,
-        )
+        raise Refusal("E-UPLOAD-07", modality=modality, told=told, status=422)
     return found.series[0]
 
 
@@ -159,9 +131,7 @@ def _refuse_large(series: Series, limits: Limits, *, size: int) -> None:
     on_grid = 4 * size**2 * len(series.planes)
     if own + ON_GRID * on_grid > limits.inflated_bytes:
         raise Refusal(
-            "expected a series of at most {inflated_bytes} MiB of pixels, its own and those on the "
-            "network's grid; it has {own} and {on_grid} MiB",
-            code="E-UPLOAD-08",
+            "E-UPLOAD-08",
             inflated_bytes=limits.inflated_bytes >> 20,
             own=own >> 20,
             on_grid=ON_GRID * on_grid >> 20,

@@ -111,11 +111,7 @@ class MlflowStudy:
             closing.close(CLOSING_S)
         if isinstance(error, MlflowException):
             reason = str(error).splitlines()[0]
-            raise JobError(
-                "MLflow did not take a result ({reason}); the same command again goes on",
-                code="E-MLFLOW-01",
-                reason=reason,
-            ) from error
+            raise JobError("E-MLFLOW-01", reason=reason) from error
 
     def give_up(self) -> None:
         """The store was waited for long enough: the study's run stays as it is, for the next driver to close."""
@@ -207,10 +203,5 @@ def name_of(study: str, first_attempt: int) -> str:
 def _experiment(client: MlflowClient, name: str, location: str | None) -> str:
     found = client.get_experiment_by_name(name)
     if found and found.lifecycle_stage == LifecycleStage.DELETED:
-        raise InputError(
-            "experiment {name} was deleted; mlflow experiments restore --experiment-id {experiment_id} brings it back",
-            code="E-MLFLOW-02",
-            name=name,
-            experiment_id=found.experiment_id,
-        )
+        raise InputError("E-MLFLOW-02", name=name, experiment_id=found.experiment_id)
     return found.experiment_id if found else client.create_experiment(name, location, TRAINING)

@@ -64,12 +64,7 @@ def retry_while_away(
                 since = time.monotonic()
                 say("MLflow does not answer; what it is to be told waits until it does")
             elif time.monotonic() - since > limit_s:
-                raise JobError(
-                    "MLflow has not answered for {duration} ({reason_of}); the same command again goes on",
-                    code="E-MLFLOW-03",
-                    duration=duration(limit_s),
-                    reason_of=reason_of(error),
-                ) from error
+                raise JobError("E-MLFLOW-03", duration=duration(limit_s), reason_of=reason_of(error)) from error
             given_up.wait(PAUSE_S)
         else:
             if since:

@@ -39,12 +39,7 @@ def opened(uri: str) -> Iterator[MlflowClient]:
         with opening(uri):
             yield MlflowClient(tracking_uri=uri)
     except (MlflowException, OSError, ImportError) as error:
-        raise InputError(
-            "--tracking-uri {uri}: cannot open: {splitlines}",
-            code="E-MLFLOW-04",
-            uri=redacted(uri),
-            splitlines=str(error).splitlines()[0],
-        ) from None
+        raise InputError("E-MLFLOW-04", uri=redacted(uri), splitlines=str(error).splitlines()[0]) from None
 
 
 def every_run(client: MlflowClient, experiment_ids: list[str], query: str) -> Iterator[Run]:
@@ -68,22 +63,14 @@ class RunRecord:
 def read_run(uri: str, run_id: str) -> RunRecord:
     """Reads a run back; raises InputError where there is no such store, or no such run in it."""
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise InputError(
-            "--tracking-uri {uri}: there is no such store; give --output or --tracking-uri",
-            code="E-MLFLOW-05",
-            uri=redacted(uri),
-        )
+        raise InputError("E-MLFLOW-05", uri=redacted(uri))
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with opened(uri) as client, tempfile.TemporaryDirectory() as folder:
         try:
             told = client.get_run(run_id).data
         except MlflowException as error:
             raise InputError(
-                "run {run_id}: not found in {uri}: {splitlines}",
-                code="E-MLFLOW-06",
-                run_id=run_id,
-                uri=redacted(uri),
-                splitlines=str(error).splitlines()[0],
+                "E-MLFLOW-06", run_id=run_id, uri=redacted(uri), splitlines=str(error).splitlines()[0]
             ) from None
         metrics = [name for name in told.metrics if name.startswith("val/")]
         history = {name: {one.step: one.value for one in client.get_metric_history(run_id, name)} for name in metrics}

@@ -50,7 +50,7 @@ class StudyRuns:
     def __init__(self, uri: str, *, study: str, key: str) -> None:
         self.study, self.key = study, key
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-            raise InputError("--tracking-uri {uri}: there is no such store", code="E-MLFLOW-07", uri=redacted(uri))
+            raise InputError("E-MLFLOW-07", uri=redacted(uri))
         with opened(uri) as self.client:
             ours = self.client.search_experiments(filter_string="name LIKE 'medgan/%'")
             self.experiment_ids = [experiment.experiment_id for experiment in ours]

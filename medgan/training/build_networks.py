@@ -131,19 +131,10 @@ def refuse_misfit(config: Config, *, slices: int) -> None:
     size = config.data.size
     plain = with_values(config, {"discriminator.spectral_norm": False})  # which takes time and changes no shape
     if slices % config.train.accumulate:
-        raise InputError(
-            "train.accumulate: expected a divisor of the {slices} slices each process trains on; got {accumulate}",
-            code="E-NETWORK-16",
-            slices=slices,
-            accumulate=config.train.accumulate,
-        )
+        raise InputError("E-NETWORK-16", slices=slices, accumulate=config.train.accumulate)
     slices //= config.train.accumulate
     if config.loss.lambda_mmd and slices < 2:
-        raise InputError(
-            "loss.lambda_mmd: compares batches; needs 2 or more slices in each process; got {slices}",
-            code="E-NETWORK-17",
-            slices=slices,
-        )
+        raise InputError("E-NETWORK-17", slices=slices)
     try:
         with torch.device("meta"):
             source = torch.zeros(slices, 1, size, size)
@@ -160,5 +151,5 @@ def refuse_misfit(config: Config, *, slices: int) -> None:
                 f"normalization of a map of one pixel needs more than the {slices} slice each process trains on; set "
                 "train.batch_size higher, generator.depth lower, or the norm to none"
             )
-        cause = error if isinstance(error, InputError) else InputError(reason, code="E-NETWORK-18")
-        raise cause.within("data.size {size}: {reason}", size=size, reason=reason) from None
+        cause = error if isinstance(error, InputError) else InputError("E-NETWORK-18", reason=reason)
+        raise cause.within("E-NETWORK-19", size=size, reason=reason) from None

@@ -155,14 +155,7 @@ def _lpips(kind: str, folder: str, device: torch.device) -> Perceptual:
 def _found(folder: str, pattern: str) -> Path:
     found = sorted(Path(folder).expanduser().rglob(pattern))
     if not found:
-        raise InputError(
-            "metrics.lpips_weights: expected a file {pattern} below {folder}; there is none "
-            "(torchvision's weights, and those of github.com/richzhang/PerceptualSimilarity, "
-            "lpips/weights/v0.1)",
-            code="E-TRAIN-01",
-            pattern=pattern,
-            folder=folder,
-        )
+        raise InputError("E-TRAIN-01", pattern=pattern, folder=folder)
     return found[0]
 
 

@@ -141,9 +141,7 @@ def _mean_losses(training: Training, objective: Objective) -> dict[str, float]:
     means = training.runtime.mean({**mine, "time/data_s": feed.waited_s})
     for name, mean in means.items():
         if not np.isfinite(mean):
-            raise Diverged(
-                "{name} is {mean} in epoch {epoch}", code="E-TRAIN-02", name=name, mean=mean, epoch=epoch + 1
-            )
+            raise Diverged("E-TRAIN-02", name=name, mean=mean, epoch=epoch + 1)
     return means
 
 

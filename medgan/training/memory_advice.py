@@ -62,10 +62,5 @@ def _changes(config: Config, device: str) -> Iterator[tuple[dict[str, Any], str]
 def _share(config: Config, workers: int) -> int:
     """Slices each process trains on."""
     if config.train.batch_size % workers:
-        raise InputError(
-            "expected a multiple of the {workers} workers; got {batch_size}",
-            code="E-MEMORY-02",
-            workers=workers,
-            batch_size=config.train.batch_size,
-        )
+        raise InputError("E-MEMORY-02", workers=workers, batch_size=config.train.batch_size)
     return config.train.batch_size // workers

@@ -68,16 +68,11 @@ def knn_image_predictor(
         InputError: an even side, no neighbor, or fewer patches than slices.
     """
     if patch < 1 or patch % 2 == 0:
-        raise InputError("patch: expected an odd number of pixels; got {patch}", code="E-MATCHING-01", patch=patch)
+        raise InputError("E-MATCHING-01", patch=patch)
     if neighbors < 1:
-        raise InputError("neighbors: expected 1 or more; got {neighbors}", code="E-MATCHING-02", neighbors=neighbors)
+        raise InputError("E-MATCHING-02", neighbors=neighbors)
     if max_patches < len(train):
-        raise InputError(
-            "max_patches: expected at least one for each of the {num_train} slices; got {max_patches}",
-            code="E-MATCHING-03",
-            num_train=len(train),
-            max_patches=max_patches,
-        )
+        raise InputError("E-MATCHING-03", num_train=len(train), max_patches=max_patches)
     draw = np.random.default_rng(seed)
     sources, targets = [], []
     for index in range(len(train)):

@@ -53,11 +53,11 @@ def evaluate(
     generator.train(was_training)
     told = runtime.mean({"finite": finite, "constant": constant, "saturated": saturated})
     if told["finite"] < 1:
-        raise Diverged("the generator's output is not finite", code="E-TRAIN-03")
+        raise Diverged("E-TRAIN-03")
     if told["constant"] == 1 and len(slices) > runtime.size:
-        raise Diverged("the generator's output is the same whatever the source", code="E-TRAIN-04")
+        raise Diverged("E-TRAIN-04")
     if told["saturated"] == 1 and len(slices) > runtime.size:
-        raise Diverged("the generator's output is black and white alone, whatever the source", code="E-TRAIN-05")
+        raise Diverged("E-TRAIN-05")
     return runtime.gather(rows)
 
 

@@ -98,13 +98,7 @@ class Accepted:
         points = self.space.beginnings(self.base)[: self.target]
         if self.space.sampler == "grid" and (more := [point for point in queued(study) if point not in points]):
             what = ", ".join(f"{setting}={value}" for setting, value in more[0].items())
-            raise InputError(
-                "study {name}: expected a grid that holds all that waits in it; {what} is in none of "
-                "what is asked for now: ask for as much as before, or for another --study",
-                code="E-REQUEST-01",
-                name=self.name,
-                what=what,
-            )
+            raise InputError("E-REQUEST-01", name=self.name, what=what)
         for point in points:
             study.enqueue_trial(point, skip_if_exists=True)
         return study
@@ -119,21 +113,12 @@ def accept(request: SearchRequest, console: Console) -> Accepted:
         space_name, space = str(named.sampler), named.with_overrides(request.overrides)
     for setting in space.search:
         if setting in request.overrides:
-            raise InputError(
-                "--set {setting}: the search space {space_name} moves it; take it out there, or do not set it",
-                code="E-REQUEST-02",
-                setting=setting,
-                space_name=space_name,
-            )
+            raise InputError("E-REQUEST-02", setting=setting, space_name=space_name)
     target = _target(space, request.trials)
     budget = limited(space.budget, gpu_hours=request.max_gpu_hours, hours=request.max_hours)
     _refuse_unfit_name(request.study)
     if request.place.study_uri == request.place.tracking_uri:
-        raise InputError(
-            "--study-uri and --tracking-uri: expected two databases, whose tables do not mix; got {study_uri} for both",
-            code="E-REQUEST-03",
-            study_uri=redacted(request.place.study_uri),
-        )
+        raise InputError("E-REQUEST-03", study_uri=redacted(request.place.study_uri))
     base = with_lpips(space.base(request.overrides))
     asked = [*(goal.metric for goal in space.goals), *(limit.metric for limit in space.limits)]
     measured_ones = [metric for metric in asked if metric not in COSTS]
@@ -156,12 +141,7 @@ def _target(space: Space, trials: int | None) -> int:
     """Finished trials wanted: what is asked for, else the space's number; of a grid that has none, all its points."""
     most = len(space.grid()) if space.sampler == "grid" else None
     if trials is not None and most is not None and trials > most:
-        raise InputError(
-            "--trials: expected at most the {most} of the grid; got {trials}",
-            code="E-REQUEST-04",
-            most=most,
-            trials=trials,
-        )
+        raise InputError("E-REQUEST-04", most=most, trials=trials)
     if trials is not None:
         return at_least_one("--trials", trials)
     if most is None:
@@ -171,11 +151,7 @@ def _target(space: Space, trials: int | None) -> int:
 
 def _refuse_unfit_name(name: str | None) -> None:
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise InputError(
-            "--study: expected letters, digits, dots, dashes and underscores; got {name!r}",
-            code="E-REQUEST-05",
-            name=name,
-        )
+        raise InputError("E-REQUEST-05", name=name)
 
 
 @contextmanager
@@ -203,13 +179,7 @@ def dataset_for(data: str | None, task: Task, *, size: int, place: Place, consol
         dataset = PreparedDataset.open(source)
         wanted, there = f"{task.name} at {size} px", f"{dataset.task.name} at {dataset.manifest.size} px"
         if there != wanted:
-            raise InputError(
-                "{source}: expected a data set for {wanted} (data.size); it is for {there}",
-                code="E-REQUEST-06",
-                source=source,
-                wanted=wanted,
-                there=there,
-            )
+            raise InputError("E-REQUEST-06", source=source, wanted=wanted, there=there)
         return dataset
     return PreparedDataset.open(prepared(prepare.PrepareRequest(source, task, size, place.datasets), console))
 
@@ -246,12 +216,7 @@ def refuse_unfit_weights(config: Config, deepest: int) -> None:
 def refuse_what_cannot_train(config: Config, workers: int) -> None:
     """Refuses a batch that the workers cannot share, and networks that the images do not fit."""
     if config.train.batch_size % workers:
-        raise InputError(
-            "train.batch_size: expected a multiple of the {workers} workers; got {batch_size}",
-            code="E-REQUEST-07",
-            workers=workers,
-            batch_size=config.train.batch_size,
-        )
+        raise InputError("E-REQUEST-07", workers=workers, batch_size=config.train.batch_size)
     refuse_misfit(config, slices=config.train.batch_size // workers)
 
 
@@ -265,26 +230,14 @@ def refuse_unmeasured(asked: Iterable[str], config: Config, image: Image) -> Non
     for metric in asked:
         if not metric.startswith("val/") or metric.removeprefix("val/") not in known:
             names = ", ".join(f"val/{name}" for name in known)
-            raise InputError(
-                "{metric}: expected a metric that is measured here, one of {names}",
-                code="E-REQUEST-08",
-                metric=metric,
-                names=names,
-            )
+            raise InputError("E-REQUEST-08", metric=metric, names=names)
 
 
 def refuse_too_few_slices(config: Config, num_slices: int) -> None:
     """Refuses a data set in which an epoch would hold no step."""
     batches = updates_of(config).batches
     if num_slices < config.train.batch_size * batches:
-        raise InputError(
-            "train.batch_size: {batches} batches must fit into the {num_slices} training slices, so "
-            "that an epoch holds a step; got {batch_size}",
-            code="E-REQUEST-09",
-            batches=batches,
-            num_slices=num_slices,
-            batch_size=config.train.batch_size,
-        )
+        raise InputError("E-REQUEST-09", batches=batches, num_slices=num_slices, batch_size=config.train.batch_size)
 
 
 def goes_on(config: Config) -> bool:

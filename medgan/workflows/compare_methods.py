@@ -97,15 +97,10 @@ def space_of(request: TablesRequest) -> Space:
     seeds = seeds if request.seeds is None else request.seeds
     if seeds < 1 or (minutes is not None and minutes <= 0):
         option, value = ("--seeds", seeds) if seeds < 1 else ("--minutes", minutes)
-        raise InputError("{option}: expected more than 0; got {value}", code="E-COMPARE-01", option=option, value=value)
+        raise InputError("E-COMPARE-01", option=option, value=value)
     names = request.methods or tuple(dict.fromkeys(name for table in TABLES.values() for name in table))
     if unknown := [name for name in names if name not in PRESETS]:
-        raise InputError(
-            "--methods: expected some of {presets}; got {unknown!r}",
-            code="E-COMPARE-02",
-            presets=", ".join(PRESETS),
-            unknown=unknown[0],
-        )
+        raise InputError("E-COMPARE-02", presets=", ".join(PRESETS), unknown=unknown[0])
     scale: Literal["published", "quick"] = "published" if request.scale == "paper" else "quick"
     methods = {name: searched.Method(preset=name, scale=scale) for name in names}
     if request.tuned:
@@ -129,36 +124,17 @@ def _tuned(request: SearchRequest, name: str, scale: Literal["published", "quick
     """MedGAN with what the best trial of a study drew, and all else as in MedGAN's own row."""
     study = load_study(request.place.study_uri, name)
     if study.user_attrs["task"] != request.task.name:
-        raise InputError(
-            "--tuned {name}: expected a study of {task_name}; got {task}",
-            code="E-COMPARE-03",
-            name=name,
-            task_name=request.task.name,
-            task=study.user_attrs["task"],
-        )
+        raise InputError("E-COMPARE-03", name=name, task_name=request.task.name, task=study.user_attrs["task"])
     best = best_trial(study)
     if best is None:
-        raise InputError(
-            "--tuned {name}: expected a study with a usable trial; it has none", code="E-COMPARE-04", name=name
-        )
+        raise InputError("E-COMPARE-04", name=name)
     drawn = {setting: decoded(value) for setting, value in best[0].params.items()}
     preset = drawn.pop(METHOD, study.user_attrs.get(PRESET, REFERENCE))
     if preset != REFERENCE:
-        raise InputError(
-            "--tuned {name}: expected its best trial to be of {reference}; it is of {preset}",
-            code="E-COMPARE-05",
-            name=name,
-            reference=REFERENCE,
-            preset=preset,
-        )
+        raise InputError("E-COMPARE-05", name=name, reference=REFERENCE, preset=preset)
     default, tuned = (configured(REFERENCE, values, small=scale == "quick") for values in ({}, drawn))
     if tuned == default:
-        raise InputError(
-            "--tuned {name}: its best trial is {reference} as it stands; there is nothing to compare",
-            code="E-COMPARE-06",
-            name=name,
-            reference=REFERENCE,
-        )
+        raise InputError("E-COMPARE-06", name=name, reference=REFERENCE)
     return searched.Method(preset=REFERENCE, scale=scale, set=drawn)
 
 

@@ -39,12 +39,7 @@ def conclude(job: SearchJob, study: Study, tracking: MlflowStudy, dataset: Prepa
     """Tests the best trial, registers it, lets the aliases name it, and keeps the outcome with the study."""
     best = best_trial(study)
     if best is None:
-        raise JobError(
-            "no trial of {study_name} reached a usable result: {why_none}",
-            code="E-SEARCH-02",
-            study_name=study.study_name,
-            why_none=_why_none(study),
-        )
+        raise JobError("E-SEARCH-02", study_name=study.study_name, why_none=_why_none(study))
     trial, value = best
     config, first_attempt = job.space.configured(trial.params, job.base), first_attempt_of(trial)
     weights = trial_folder(job.checkpoints, first_attempt) / BEST

@@ -70,15 +70,9 @@ def learn_features(request: FeaturesRequest, console: Console) -> Path:
     with nothing_left_behind(place.output):
         config = with_lpips(with_values(restoration(), {"data.size": request.size, **request.overrides}))
         if config.generator.network != "autoencoder":
-            raise InputError(
-                "generator.network: features are taught by autoencoder; got {network}",
-                code="E-FEATURES-01",
-                network=config.generator.network,
-            )
+            raise InputError("E-FEATURES-01", network=config.generator.network)
         if request.out is not None and request.out.is_dir():
-            raise InputError(
-                "--out {out}: expected a file to write; it is a folder", code="E-FEATURES-02", out=request.out
-            )
+            raise InputError("E-FEATURES-02", out=request.out)
         refuse_what_cannot_train(config, 1)
         dataset = dataset_for(request.data, request.task, size=config.data.size, place=place, console=console)
         refuse_too_few_slices(config, len(dataset.slices("train")))
@@ -110,9 +104,7 @@ def _train(config: Config, dataset: PreparedDataset, folder: Path, console: Cons
                 save_epoch(training, folder)
                 lines.epoch(history, length.progress(history))
     except Diverged as error:
-        raise JobError(
-            "the features diverged: {error}; try --set optim.generator_lr=1e-4", code="E-FEATURES-03", error=error
-        ) from None
+        raise JobError("E-FEATURES-03", error=error) from None
 
 
 def _write(config: Config, folder: Path, out: Path) -> None:

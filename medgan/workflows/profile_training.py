@@ -27,11 +27,7 @@ def profile(request: TrainRequest, console: Console) -> None:
         JobError: there is no memory for it.
     """
     if request.workers > 1:
-        raise InputError(
-            "--profile: looks at the steps of one process; expected --workers 1, got {workers}",
-            code="E-PROFILE-01",
-            workers=request.workers,
-        )
+        raise InputError("E-PROFILE-01", workers=request.workers)
     with nothing_left_behind(request.place.output):
         config, dataset, name = accepted(request, console)
     folder, runtime = request.place.checkpoints(name), SingleProcess()
@@ -49,7 +45,7 @@ def profile(request: TrainRequest, console: Console) -> None:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise JobError("{out_of_memory}", code="E-PROFILE-02", out_of_memory=out_of_memory(config, runtime)) from None
+        raise JobError("E-PROFILE-02", out_of_memory=out_of_memory(config, runtime)) from None
     show_profile(console, found)
 
 

@@ -155,12 +155,7 @@ def _above_floor(verdict: Verdict, candidate: Evaluation, dataset: PreparedDatas
 def _refuse_unmeasured(rules: Rules, dataset: PreparedDataset) -> None:
     known = measured(dataset.task.target, size=dataset.manifest.size, with_lpips=True)
     if unknown := sorted(rules.metrics - set(known)):
-        raise InputError(
-            "rules: expected metrics that are measured here, of {known}; got {unknown}",
-            code="E-PROMOTE-01",
-            known=", ".join(known),
-            unknown=unknown[0],
-        )
+        raise InputError("E-PROMOTE-01", known=", ".join(known), unknown=unknown[0])
 
 
 def _measured(folder: Path, pair: _Pair, version: str, *, ruler: Config, console: Console) -> Evaluation:

@@ -93,12 +93,7 @@ def reproduce(request: ReproduceRequest) -> None:
         said, gap = verdict(recorded.curve, curve)
         if not gap <= request.rtol:
             raise JobError(
-                "run {run_id} is not reproduced: {metric} {said}; --rtol {rtol:g}",
-                code="E-REPRODUCE-01",
-                run_id=request.run_id,
-                metric=recorded.metric,
-                said=said,
-                rtol=request.rtol,
+                "E-REPRODUCE-01", run_id=request.run_id, metric=recorded.metric, said=said, rtol=request.rtol
             )
         terminal.print(f"run {request.run_id} is reproduced: {recorded.metric} {said}", soft_wrap=True)
 
@@ -107,40 +102,18 @@ def _recorded(run: RunRecord, request: ReproduceRequest) -> Recorded:
     """What is to be compared with, refused where the run does not hold it."""
     name = f"run {request.run_id}"
     if CONFIG_FILE not in run.files:
-        raise InputError(
-            "{name}: expected the configuration of a training ({config_file}); it has none: a "
-            "study's own run, a trial that never started, or the work of an older medgan",
-            code="E-REPRODUCE-02",
-            name=name,
-            config_file=CONFIG_FILE,
-        )
+        raise InputError("E-REPRODUCE-02", name=name, config_file=CONFIG_FILE)
     try:
         config = validated(run.files[CONFIG_FILE])
     except InputError as error:
-        raise InputError(
-            "{name}: its configuration is not one of this medgan: {error}",
-            code="E-REPRODUCE-03",
-            name=name,
-            error=error,
-        ) from None
+        raise InputError("E-REPRODUCE-03", name=name, error=error) from None
     metric = config.metrics.select
     curve = run.history.get(metric, {})
     if not curve:
-        raise InputError(
-            "{name}: expected {metric} of one epoch or more, to compare with; it recorded none",
-            code="E-REPRODUCE-04",
-            name=name,
-            metric=metric,
-        )
+        raise InputError("E-REPRODUCE-04", name=name, metric=metric)
     last = request.epochs or max(curve)
     if last > max(curve):
-        raise InputError(
-            "--epochs {last}: {name} recorded {curve}, and more cannot be compared",
-            code="E-REPRODUCE-05",
-            last=last,
-            name=name,
-            curve=max(curve),
-        )
+        raise InputError("E-REPRODUCE-05", last=last, name=name, curve=max(curve))
     kept = {epoch: value for epoch, value in sorted(curve.items()) if epoch <= last}
     return Recorded(config, metric, kept, run.files.get(PROVENANCE_FILE, {}))
 
@@ -162,40 +135,17 @@ def recorded_dataset(tags: Mapping[str, str], place: Place, data: Path | None) -
     found = next((state for state in states if state.is_file()), None)
     if found is None:
         where = data or f"below {place.datasets}; --data names its folder where it lies elsewhere"
-        raise InputError(
-            "the run was trained on the data set of digest {digest}; it is not {where}",
-            code="E-REPRODUCE-06",
-            digest=digest,
-            where=where,
-        )
+        raise InputError("E-REPRODUCE-06", digest=digest, where=where)
     dataset = PreparedDataset.open(found)
     if sealed(dataset.manifest).digest != digest:
-        raise InputError(
-            "{found}: the data set has changed: its description is not that of digest {digest}",
-            code="E-REPRODUCE-07",
-            found=found,
-            digest=digest,
-        )
+        raise InputError("E-REPRODUCE-07", found=found, digest=digest)
     for patient in dataset.manifest.patients:
         for name, sha256 in patient.sha256.items():
             path = dataset.folder / patient.folder / name
             if not path.is_file() or _digest_of(path) != sha256:
-                raise InputError(
-                    "{path}: the data set of digest {digest} has changed: expected sha256 {sha256}",
-                    code="E-REPRODUCE-08",
-                    path=path,
-                    digest=digest,
-                    sha256=sha256,
-                )
+                raise InputError("E-REPRODUCE-08", path=path, digest=digest, sha256=sha256)
     if dataset.manifest.split_digest != split:
-        raise InputError(
-            "{found}: expected the patients split as the run had them (digest {split}); they are "
-            "split otherwise ({split_digest})",
-            code="E-REPRODUCE-09",
-            found=found,
-            split=split,
-            split_digest=dataset.manifest.split_digest,
-        )
+        raise InputError("E-REPRODUCE-09", found=found, split=split, split_digest=dataset.manifest.split_digest)
     return dataset
 
 
@@ -240,12 +190,7 @@ def _curve(training: Trainee, recorded: Recorded, terminal: Console) -> Iterator
             try:
                 training.advance()
             except (Diverged, TrialFailed) as error:
-                raise JobError(
-                    "not reproduced: epoch {epoch}, which the run recorded, now ends: {error}",
-                    code="E-REPRODUCE-10",
-                    epoch=epoch,
-                    error=error,
-                ) from None
+                raise JobError("E-REPRODUCE-10", epoch=epoch, error=error) from None
             for event in training.events_so_far():
                 terminal.print(event, markup=False, soft_wrap=True)
         value, before = training.history[epoch - 1][recorded.metric], recorded.curve.get(epoch)

@@ -76,9 +76,7 @@ def serve(request: ServeRequest, console: Console) -> None:
     os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
     place = request.place
     if is_given():
-        raise InputError(
-            "RAY_ADDRESS is set: medgan serve starts a Ray of its own on this machine; unset it", code="E-SERVE-01"
-        )
+        raise InputError("E-SERVE-01")
     with reached(place.tracking_uri):
         name, number = resolve(request.model, place.tracking_uri)
         load_served(number, "cpu", name=name, uri=place.tracking_uri)  # refused before anything starts
@@ -145,13 +143,7 @@ def _refuse_taken(host: str, port: int) -> None:
         with socket.create_server((host, port), family=family):
             pass
     except (OSError, OverflowError) as error:
-        raise InputError(
-            "--host {host} --port {port}: expected a free address of this machine: {error}",
-            code="E-SERVE-02",
-            host=host,
-            port=port,
-            error=error,
-        ) from None
+        raise InputError("E-SERVE-02", host=host, port=port, error=error) from None
 
 
 def _run(
@@ -173,12 +165,7 @@ def _comes_up(stop: threading.Event) -> bool:
     end = time.monotonic() + STARTING_S
     while (state := ray_serve.status().applications[NAME]).status != "RUNNING":
         if state.status == "DEPLOY_FAILED" or time.monotonic() > end:
-            raise JobError(
-                "the service did not come up within {starting_s:.0f} s ({state}); the log says why",
-                code="E-SERVE-03",
-                starting_s=STARTING_S,
-                state=state.status,
-            )
+            raise JobError("E-SERVE-03", starting_s=STARTING_S, state=state.status)
         if stop.wait(0.2):
             return False
     return True
@@ -197,12 +184,7 @@ def _watch(request: ServeRequest, terminal: Console, *, stop: threading.Event) -
         except OSError:
             said = "the service does not answer; it is being restarted or has much to do"
             if time.monotonic() - answered > STARTING_S:
-                raise JobError(
-                    "{address} has not answered for {starting_s:.0f} s; the log says why",
-                    code="E-SERVE-04",
-                    address=address,
-                    starting_s=STARTING_S,
-                ) from None
+                raise JobError("E-SERVE-04", address=address, starting_s=STARTING_S) from None
         if said != told:
             terminal.print(f"{time.strftime('%H:%M:%S')} {said}", markup=False, soft_wrap=True)
             LOG.info("%s", said)

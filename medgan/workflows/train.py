@@ -112,10 +112,7 @@ class Here:
             if not is_out_of_memory(error):
                 raise
             raise TrialFailed(
-                "{out_of_memory}",
-                code="E-TRAIN-06",
-                out_of_memory=out_of_memory(self.config, SingleProcess()),
-                kind="out_of_memory",
+                "E-TRAIN-06", out_of_memory=out_of_memory(self.config, SingleProcess()), kind="out_of_memory"
             ) from None
 
 
@@ -185,9 +182,7 @@ def _run(
     except (Diverged, TrialFailed) as error:
         kind = getattr(error, "kind", "diverged")
         _tell(terminal, tracking.run.tags, {"medgan.state": kind, "medgan.reason": str(error)})
-        raise JobError(
-            "{study} {kind}: {error}", code="E-TRAIN-07", study=tracking.study, kind=kind, error=error
-        ) from None
+        raise JobError("E-TRAIN-07", study=tracking.study, kind=kind, error=error) from None
     except (KeyboardInterrupt, JobError):
         _tell(terminal, tracking.run.tags, {"medgan.state": "stopped"})
         raise

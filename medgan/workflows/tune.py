@@ -177,10 +177,7 @@ def _reconcile(job: SearchJob, study: Study, tracking: MlflowStudy, accepted: Ac
     recorder = _recorder(job, study, tracking, dataset, terminal.print, facts=None)  # of what others did
     retell(job, study, recorder)
     if not recorder.close(RECONCILE_S):
-        raise JobError(
-            "MLflow did not take what an earlier start had left; the log says why, and the same command goes on",
-            code="E-SEARCH-03",
-        )
+        raise JobError("E-SEARCH-03")
     runs = StudyRuns(place.tracking_uri, study=study.study_name, key=study.user_attrs[KEY])
     retry_while_away(mend, Stores(study, place.study_uri, runs, job.checkpoints), LOG.info)
     retry_while_away(tracking.go_on)
@@ -236,12 +233,7 @@ def _search(search: Search, terminal: Console, outlook: Forecast) -> list[float]
     if halted:
         raise KeyboardInterrupt
     if recorder.background.late:
-        raise JobError(
-            "MLflow did not take everything within {reconcile_s:.0f} s; it is kept, and the same "
-            "command again tells it",
-            code="E-SEARCH-04",
-            reconcile_s=RECONCILE_S,
-        )
+        raise JobError("E-SEARCH-04", reconcile_s=RECONCILE_S)
     return progress.handovers
 
 

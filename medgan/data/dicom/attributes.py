@@ -41,12 +41,7 @@ class ModelFacts:
     def __post_init__(self) -> None:
         for field, text in asdict(self).items():
             if not re.fullmatch(r"[ -\[\]-~]{0,56}|[0-9a-f]{64}", text):
-                raise InputError(
-                    "model {field}: expected up to 56 ASCII characters, no backslash; got {text!r}",
-                    code="E-DICOM-01",
-                    field=field,
-                    text=text,
-                )
+                raise InputError("E-DICOM-01", field=field, text=text)
 
     def __str__(self) -> str:
         return f"{self.name}, version {self.version or 'unregistered'}, weights sha256 {self.digest}"

@@ -54,12 +54,7 @@ def stack_affine(planes: tuple[Plane, ...], modality: str) -> np.ndarray:
             varies by more than 1 %, or they are not stacked along their normal (a tilted gantry).
     """
     if len(planes) < 2:
-        raise InputError(
-            "{modality}: expected at least 2 slices, got {num_planes}",
-            code="E-GEOMETRY-01",
-            modality=modality,
-            num_planes=len(planes),
-        )
+        raise InputError("E-GEOMETRY-01", modality=modality, num_planes=len(planes))
     _check_same(planes, modality)
     first = planes[0]
     positions = np.array([plane.position for plane in planes])
@@ -67,13 +62,7 @@ def stack_affine(planes: tuple[Plane, ...], modality: str) -> np.ndarray:
     steps = np.diff(positions, axis=0)
     shift_mm = float(np.linalg.norm(steps - np.outer(steps @ first.normal, first.normal), axis=1).max())
     if shift_mm > SPACING_TOLERANCE * step:
-        raise InputError(
-            "{modality}: neighboring slices are shifted in-plane by {shift_mm:.2f} mm; expected "
-            "slices stacked along their normal (no gantry tilt)",
-            code="E-GEOMETRY-02",
-            modality=modality,
-            shift_mm=shift_mm,
-        )
+        raise InputError("E-GEOMETRY-02", modality=modality, shift_mm=shift_mm)
     slice_vector = (positions[-1] - positions[0]) / (len(planes) - 1)
     affine = np.eye(4)
     affine[:3, 0] = np.multiply(first.orientation[:3], first.pixel_spacing[1])
@@ -89,13 +78,7 @@ def _step(places: np.ndarray, modality: str) -> float:
     apart = np.concatenate([[0], np.cumsum(gaps > SAME_PLACE_MM)])
     most = int(np.bincount(apart).max())
     if most > 1:
-        raise InputError(
-            "{modality}: {most} slices lie at one place; expected one (does the series hold several "
-            "phases, echoes or time points?)",
-            code="E-GEOMETRY-03",
-            modality=modality,
-            most=most,
-        )
+        raise InputError("E-GEOMETRY-03", modality=modality, most=most)
     step = float(np.median(gaps))
     if np.abs(gaps - step).max() <= SPACING_TOLERANCE * step:
         return step
@@ -105,9 +88,7 @@ def _step(places: np.ndarray, modality: str) -> float:
     if missing < len(gaps) and np.abs(gaps / gaps.min() - 1 - skipped).max() <= SPACING_TOLERANCE:
         hint = "; a slice seems to be missing" if missing == 1 else f"; {missing} slices seem to be missing"
     raise InputError(
-        "{modality}: slice spacing varies from {lowest:.2f} to {highest:.2f} mm; expected one "
-        "spacing within {spacing_tolerance:.0%}{hint}",
-        code="E-GEOMETRY-04",
+        "E-GEOMETRY-04",
         modality=modality,
         lowest=gaps.min(),
         highest=gaps.max(),
@@ -121,9 +102,7 @@ def _check_same(planes: tuple[Plane, ...], modality: str) -> None:
     for plane in planes:
         if plane.size != first.size:
             raise InputError(
-                "{modality}: slices of {first_size} x {first_size_2} and of {plane_size} x "
-                "{plane_size_2} pixels (rows x columns); expected one size",
-                code="E-GEOMETRY-05",
+                "E-GEOMETRY-05",
                 modality=modality,
                 first_size=first.size[0],
                 first_size_2=first.size[1],
@@ -132,17 +111,12 @@ def _check_same(planes: tuple[Plane, ...], modality: str) -> None:
             )
         if not np.allclose(plane.pixel_spacing, first.pixel_spacing, rtol=1e-3):
             raise InputError(
-                "{modality}: pixel spacings {pixel_spacing} and {pixel_spacing_2} mm; expected one spacing",
-                code="E-GEOMETRY-06",
+                "E-GEOMETRY-06",
                 modality=modality,
                 pixel_spacing=first.pixel_spacing,
                 pixel_spacing_2=plane.pixel_spacing,
             )
         if not np.allclose(plane.orientation, first.orientation, atol=ANGLE_TOLERANCE):
             raise InputError(
-                "{modality}: slice orientations {orientation} and {orientation_2}; expected one orientation",
-                code="E-GEOMETRY-07",
-                modality=modality,
-                orientation=first.orientation,
-                orientation_2=plane.orientation,
+                "E-GEOMETRY-07", modality=modality, orientation=first.orientation, orientation_2=plane.orientation
             )

@@ -77,9 +77,7 @@ def damage_is(message: str) -> Iterator[None]:
     except InputError:
         raise
     except (*DAMAGE, MemoryError) as error:
-        raise InputError(
-            "{message} fails with {name}", code="E-HEADER-01", message=message, name=type(error).__name__
-        ) from error
+        raise InputError("E-HEADER-01", message=message, name=type(error).__name__) from error
 
 
 @contextmanager

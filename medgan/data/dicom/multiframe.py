@@ -49,12 +49,7 @@ def frame_headers(dataset: Dataset) -> list[Dataset]:
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     num_frames = int(dataset.get("NumberOfFrames") or 0)
     if not groups or len(groups) != num_frames:
-        raise InputError(
-            "{num_groups} functional groups for {num_frames} frames (expected one a frame); such an image",
-            code="E-FRAMES-01",
-            num_groups=len(groups),
-            num_frames=num_frames,
-        )
+        raise InputError("E-FRAMES-01", num_groups=len(groups), num_frames=num_frames)
     common = Dataset()
     common.update({element.tag: element for element in dataset if _belongs_to_every_frame(element.tag)})
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]

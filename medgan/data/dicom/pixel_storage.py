@@ -138,12 +138,7 @@ def storage_for(modality: str) -> Storage:
         InputError: there is none.
     """
     if modality not in STORAGE:
-        raise InputError(
-            "derived DICOM series: expected one of {storage}; got {modality!r}",
-            code="E-WRITE-01",
-            storage=", ".join(sorted(STORAGE)),
-            modality=modality,
-        )
+        raise InputError("E-WRITE-01", storage=", ".join(sorted(STORAGE)), modality=modality)
     return STORAGE[modality]
 
 
@@ -159,24 +154,11 @@ def stored_values(values: np.ndarray, storage: Storage) -> tuple[np.ndarray, flo
     """
     if not np.isfinite(values).all():
         bad = np.count_nonzero(~np.isfinite(values))
-        raise InputError(
-            "derived DICOM series: expected finite values; {bad} of {values_size} are not",
-            code="E-WRITE-02",
-            bad=bad,
-            values_size=values.size,
-        )
+        raise InputError("E-WRITE-02", bad=bad, values_size=values.size)
     slope, intercept = storage.scaling(values)
     limits = np.iinfo(storage.stored_type)
     pixels = np.rint((values.astype(np.float64) - intercept) / slope)
     if pixels.min() < limits.min or pixels.max() > limits.max:
         low, high = limits.min * slope + intercept, limits.max * slope + intercept
-        raise InputError(
-            "derived DICOM series: expected values within [{low:g}, {high:g}] {unit}; got {lowest:g} to {highest:g}",
-            code="E-WRITE-03",
-            low=low,
-            high=high,
-            unit=storage.unit,
-            lowest=values.min(),
-            highest=values.max(),
-        )
+        raise InputError("E-WRITE-03", low=low, high=high, unit=storage.unit, lowest=values.min(), highest=values.max())
     return pixels.astype(storage.stored_type), slope, intercept

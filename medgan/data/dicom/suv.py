@@ -35,19 +35,13 @@ def suv_factor(headers: Sequence[Any]) -> float:
     if units == "GML":
         suv_type = str(header.get("SUVType", "") or "BW")
         if suv_type != "BW":
-            raise InputError(
-                "PT: expected SUV Type BW (body weight), got {suv_type}", code="E-SUV-01", suv_type=redacted(suv_type)
-            )
+            raise InputError("E-SUV-01", suv_type=redacted(suv_type))
         return 1.0
     if units == "BQML":
         return _suv_per_activity(headers)
     if units == "CNTS":
         return _suv_per_count(headers)
-    raise InputError(
-        "PT: expected Units GML (SUV), BQML (activity) or CNTS with Philips' factors; got {units}",
-        code="E-SUV-02",
-        units=redacted(units),
-    )
+    raise InputError("E-SUV-02", units=redacted(units))
 
 
 def _suv_per_activity(headers: Sequence[Any]) -> float:
@@ -64,10 +58,7 @@ def _suv_per_count(headers: Sequence[Any]) -> float:
     activity = _philips(headers[0], PHILIPS_ACTIVITY)
     if activity:
         return activity * _suv_per_activity(headers)
-    raise InputError(
-        "PT: Units CNTS need Philips' SUV scale factor (7053,1000) or activity factor (7053,1009); neither is there",
-        code="E-SUV-03",
-    )
+    raise InputError("E-SUV-03")
 
 
 def _philips(header: Any, offset: int) -> float:
@@ -92,19 +83,13 @@ def _check_attenuation(header: Any) -> None:
     corrected = header.get("CorrectedImage") or "ATTN"  # empty: the Standard allows unknown
     names = [corrected] if isinstance(corrected, str) else [str(name) for name in corrected]
     if "ATTN" not in names:
-        raise InputError(
-            "PT: expected images corrected for attenuation (ATTN), got {names}",
-            code="E-SUV-04",
-            names=", ".join(map(redacted, names)),
-        )
+        raise InputError("E-SUV-04", names=", ".join(map(redacted, names)))
 
 
 def _radiopharmaceutical(header: Any) -> Any:
     sequence = header.get("RadiopharmaceuticalInformationSequence")
     if not sequence:
-        raise InputError(
-            "PT: SUV of activity needs a Radiopharmaceutical Information Sequence; it is missing", code="E-SUV-05"
-        )
+        raise InputError("E-SUV-05")
     return sequence[0]
 
 
@@ -114,19 +99,11 @@ def _remaining(headers: Sequence[Any], nuclide: Any) -> float:
     if correction == "ADMIN":
         return 1.0
     if correction != "START":
-        raise InputError(
-            "PT: expected Decay Correction START or ADMIN, got {correction}",
-            code="E-SUV-06",
-            correction=redacted(correction),
-        )
+        raise InputError("E-SUV-06", correction=redacted(correction))
     scan = _scan_start(headers)
     elapsed_s = (scan - _injection(headers[0], nuclide, scan)).total_seconds()
     if not 0 <= elapsed_s < 86400:
-        raise InputError(
-            "PT: expected a scan within a day after the injection, got {elapsed_s:.1f} hours",
-            code="E-SUV-07",
-            elapsed_s=elapsed_s / 3600,
-        )
+        raise InputError("E-SUV-07", elapsed_s=elapsed_s / 3600)
     return 2.0 ** (-elapsed_s / _number(nuclide, "RadionuclideHalfLife"))
 
 
@@ -185,11 +162,9 @@ def _parse(date: str, time: str, name: str) -> datetime:
         fraction = float(f"0.{digits.split('.')[1]}") if "." in digits else 0.0
         moment = day + timedelta(hours=clock.hour, minutes=clock.minute, seconds=clock.second + fraction)
     except (ValueError, OverflowError) as error:
-        raise InputError(
-            "PT: {name} is missing or not a DICOM date and time; SUV needs it", code="E-SUV-08", name=name
-        ) from error
+        raise InputError("E-SUV-08", name=name) from error
     if not digits:
-        raise InputError("PT: {name} is missing or not a DICOM date and time; SUV needs it", code="E-SUV-09", name=name)
+        raise InputError("E-SUV-09", name=name)
     return moment
 
 
@@ -200,10 +175,5 @@ def _number(header: Any, keyword: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not (math.isfinite(number) and number > 0):
-        raise InputError(
-            "PT: {keyword} is {value}; SUV needs a number above 0",
-            code="E-SUV-10",
-            keyword=keyword,
-            value=redacted(value),
-        )
+        raise InputError("E-SUV-10", keyword=keyword, value=redacted(value))
     return number

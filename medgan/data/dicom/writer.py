@@ -132,49 +132,24 @@ def refuse_taken(folder: Path) -> None:
         InputError: it does, or is.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            "output {folder}: expected a new or an empty folder; there is something in that place",
-            code="E-WRITE-04",
-            folder=folder,
-        )
+        raise InputError("E-WRITE-04", folder=folder)
 
 
 def _check_belongs(volume: Volume, headers: Sequence[Dataset], storage: Storage) -> None:
     if volume.unit != storage.unit:
-        raise InputError(
-            "derived DICOM series: expected values in {unit}; got {unit_2}",
-            code="E-WRITE-05",
-            unit=storage.unit,
-            unit_2=volume.unit,
-        )
+        raise InputError("E-WRITE-05", unit=storage.unit, unit_2=volume.unit)
     if len(headers) != len(volume.array):
-        raise InputError(
-            "derived DICOM series: {num_array} slices, but {num_headers} source headers",
-            code="E-WRITE-06",
-            num_array=len(volume.array),
-            num_headers=len(headers),
-        )
+        raise InputError("E-WRITE-06", num_array=len(volume.array), num_headers=len(headers))
     half_mm = volume.spacing_mm[2] / 2
     for index, header in enumerate(headers):
         frame = header.get("FrameOfReferenceUID")
         if not frame or frame != volume.frame_of_reference:
             got = "another one" if frame and volume.frame_of_reference else "none of one of them"
-            raise InputError(
-                "slice {index}: expected its source in the volume's frame of reference; got {got}",
-                code="E-WRITE-07",
-                index=index,
-                got=got,
-            )
+            raise InputError("E-WRITE-07", index=index, got=got)
         source = np.asarray(header.ImagePositionPatient, dtype=float)
         off_mm = abs(modules.slice_normal(volume) @ (source - modules.slice_position(volume, index)))
         if off_mm > half_mm:
-            raise InputError(
-                "slice {index}: its source lies {off_mm:.2f} mm off its plane; expected at most {half_mm:.2f} mm",
-                code="E-WRITE-08",
-                index=index,
-                off_mm=off_mm,
-                half_mm=half_mm,
-            )
+            raise InputError("E-WRITE-08", index=index, off_mm=off_mm, half_mm=half_mm)
 
 
 def _copied(header: Dataset) -> dict[str, object]:
@@ -185,20 +160,13 @@ def _copied(header: Dataset) -> dict[str, object]:
             continue
         fault = _fault(header, keyword)
         if fault and keyword in FILED_UNDER:
-            raise InputError(
-                "source series: expected a valid {keyword} to file the result under; got {fault}",
-                code="E-WRITE-09",
-                keyword=keyword,
-                fault=fault,
-            )
+            raise InputError("E-WRITE-09", keyword=keyword, fault=fault)
         if fault:
             warnings.warn(f"{keyword} of the source series is invalid and left empty: it is {fault}", stacklevel=2)
         else:
             values[keyword] = copy.deepcopy(header[keyword].value)
     if not values["StudyInstanceUID"]:
-        raise InputError(
-            "source series: expected a StudyInstanceUID to file the result under; it has none", code="E-WRITE-10"
-        )
+        raise InputError("E-WRITE-10")
     return values
 
 
@@ -264,12 +232,7 @@ def _dataset(attributes: Mapping[str, object]) -> Dataset:
         try:
             dataset.add(DataElement(tag, dictionary_VR(tag), own, validation_mode=RAISE))
         except ValueError:
-            raise InputError(
-                "derived DICOM series: expected a valid {keyword}; got no {dictionary_vr} (PS3.5, section 6.2)",
-                code="E-WRITE-11",
-                keyword=keyword,
-                dictionary_vr=dictionary_VR(tag),
-            ) from None
+            raise InputError("E-WRITE-11", keyword=keyword, dictionary_vr=dictionary_VR(tag)) from None
     return dataset
 
 

@@ -97,22 +97,12 @@ def write_phantoms(
     """
     for name, value, least in (("patients", patients, 1), ("slices", slices, 2), ("matrix", matrix, 16)):
         if value < least:
-            raise InputError(
-                "phantoms: expected {name} of at least {least}, got {value}",
-                code="E-PHANTOM-01",
-                name=name,
-                least=least,
-                value=value,
-            )
+            raise InputError("E-PHANTOM-01", name=name, least=least, value=value)
     made = {"task": task_named(task).name, "patients": patients, "slices": slices, "matrix": matrix, "seed": seed}
     if folder.is_dir() and any(folder.iterdir()):
         if _record(folder) == made:
             return folder
-        raise InputError(
-            "{folder}: expected no folder, an empty one or the same phantoms; it holds something else",
-            code="E-PHANTOM-02",
-            folder=folder,
-        )
+        raise InputError("E-PHANTOM-02", folder=folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)

@@ -88,9 +88,7 @@ def _converted(job: Conversion, plan: Plan) -> tuple[dict[str, Any], dict[str, n
     found = _agreement(source, target, mask, body_threshold(task.source, windows[0]))
     if found.mask_overlap < plan.least_overlap:
         raise InputError(
-            "{modality} and {modality_2} bodies overlap by {mask_overlap:.2f} (Dice); expected at "
-            "least {least_overlap:g}",
-            code="E-CONVERT-01",
+            "E-CONVERT-01",
             modality=task.source.modality,
             modality_2=task.target.modality,
             mask_overlap=found.mask_overlap,
@@ -160,12 +158,7 @@ def _with_enough(source: np.ndarray, image: Image, window: tuple[float, float]) 
     active = np.array([np.count_nonzero(one > above) for one in source])  # NaN compares false
     keep = (active > 0) & (active >= ENOUGH_SHARE * np.array([np.count_nonzero(one) for one in inside]))
     if not keep.any():
-        raise InputError(
-            "no slice of the {num_keep} shows enough {modality}",
-            code="E-CONVERT-02",
-            num_keep=len(keep),
-            modality=image.modality,
-        )
+        raise InputError("E-CONVERT-02", num_keep=len(keep), modality=image.modality)
     return keep, np.where(inside, source, np.float32(image.background))
 
 

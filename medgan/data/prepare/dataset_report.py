@@ -143,12 +143,7 @@ def _picture(folder: Path, patient: Patient) -> str:
     try:
         return (folder / patient.folder / PICTURE).read_text()
     except OSError as error:
-        raise InputError(
-            "patient {patient_hash}: expected {picture}, got a missing file",
-            code="E-PREPARE-01",
-            patient_hash=patient.hash,
-            picture=PICTURE,
-        ) from error
+        raise InputError("E-PREPARE-01", patient_hash=patient.hash, picture=PICTURE) from error
 
 
 def _range(window: tuple[float, float]) -> str:

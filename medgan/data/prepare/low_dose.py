@@ -57,24 +57,11 @@ def simulate_low_dose(
 
 def _check(volume: Volume, total_counts: float, dose_fraction: float) -> None:
     if not 0 < dose_fraction <= 1:
-        raise InputError(
-            "low dose: expected a dose fraction above 0 and at most 1, got {dose_fraction}",
-            code="E-SIMULATE-01",
-            dose_fraction=dose_fraction,
-        )
+        raise InputError("E-SIMULATE-01", dose_fraction=dose_fraction)
     if not (np.isfinite(total_counts) and total_counts > 0):
-        raise InputError(
-            "low dose: expected total counts above 0, got {total_counts}",
-            code="E-SIMULATE-02",
-            total_counts=total_counts,
-        )
+        raise InputError("E-SIMULATE-02", total_counts=total_counts)
     if volume.array.max() <= 0:
-        raise InputError(
-            "low dose: expected a PET of some values above 0; got at most {highest:.3g} {unit}",
-            code="E-SIMULATE-03",
-            highest=volume.array.max(),
-            unit=volume.unit,
-        )
+        raise InputError("E-SIMULATE-03", highest=volume.array.max(), unit=volume.unit)
 
 
 def _reconstructed(sinogram: np.ndarray, angles: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -44,9 +44,7 @@ def draw_motion(random: np.random.Generator, *, severity: float) -> Motion:
         InputError: severity is negative or not finite.
     """
     if not (np.isfinite(severity) and severity >= 0):
-        raise InputError(
-            "motion: expected a severity of at least 0, got {severity}", code="E-SIMULATE-04", severity=severity
-        )
+        raise InputError("E-SIMULATE-04", severity=severity)
     degrees = severity * random.uniform(-DEGREES, DEGREES, (NUM_MOVEMENTS, 3))
     translation_mm = severity * random.uniform(-TRANSLATION_MM, TRANSLATION_MM, (NUM_MOVEMENTS, 3))
     interval = 1 / (NUM_MOVEMENTS + 1)

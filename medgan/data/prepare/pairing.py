@@ -59,12 +59,7 @@ def pair(
     expected = " and ".join(names.values())
     if not all(sides.values()):
         found = " and ".join(f"{len(sides[side])} {names[side]}" for side in reversed(names))
-        raise InputError(
-            "expected {expected} series of the same patients; found {found}",
-            code="E-PAIR-01",
-            expected=expected,
-            found=found,
-        )
+        raise InputError("E-PAIR-01", expected=expected, found=found)
     modalities: dict[str, set[str]] = defaultdict(set)
     for one in series:
         modalities[one.patient_id].add(one.modality)

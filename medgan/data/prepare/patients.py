@@ -49,7 +49,7 @@ def find(source: Path, task: Task, key: bytes, *, source_match: str, target_matc
         pairs, problems = pair(surveyed.acquired, task, root=source, **match)
     except InputError as error:
         besides = f"; {num_synthetic} files passed over: {SYNTHETIC}" if num_synthetic else ""
-        raise error.within("{source}: {reason}{besides}", source=source, reason=str(error), besides=besides) from None
+        raise error.within("E-PATIENT-01", source=source, besides=besides) from None
     faults = _by_patient(surveyed.problems, key)
     usable: dict[str, Pair] = {}
     for one in pairs:
@@ -87,7 +87,5 @@ def _noting(one: Pair, fault: str | None) -> Pair:
 def _phantom(pairs: Mapping[str, Pair]) -> bool:
     kinds = {series.phantom for one in pairs.values() for series in (one.source, one.target) if series}
     if len(kinds) > 1:
-        raise InputError(
-            "expected either patients or phantoms, got both in one folder: they are never mixed", code="E-PATIENT-02"
-        )
+        raise InputError("E-PATIENT-02")
     return kinds == {True}

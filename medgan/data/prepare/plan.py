@@ -106,11 +106,7 @@ def first_plan(pairs: Mapping[str, Pair], task: Task, *, size: int, settings: Ma
         "simulation": simulation.model_dump() if simulation else None,
     }
     if taken := {"task", "size"} & settings.keys():
-        raise InputError(
-            "plan: {taken}: have options of their own, --task and --size",
-            code="E-PLAN-01",
-            taken=", ".join(sorted(taken)),
-        )
+        raise InputError("E-PLAN-01", taken=", ".join(sorted(taken)))
     for path, value in settings.items():
         section, _, name = path.partition(".")
         if not name:
@@ -118,12 +114,7 @@ def first_plan(pairs: Mapping[str, Pair], task: Task, *, size: int, settings: Ma
         elif isinstance(tree.get(section), dict):
             tree[section][name] = value
         else:
-            raise InputError(
-                "plan: {path}: expected a field of the plan; this one has {tree}",
-                code="E-PLAN-02",
-                path=path,
-                tree=", ".join(tree),
-            )
+            raise InputError("E-PLAN-02", path=path, tree=", ".join(tree))
     return validated_plan(tree, "plan")
 
 
@@ -139,15 +130,9 @@ def read_plan(folder: Path) -> Plan | None:
     try:
         tree = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise InputError(
-            "{path}: expected JSON; line {lineno}: {msg}",
-            code="E-PLAN-03",
-            path=path,
-            lineno=error.lineno,
-            msg=error.msg,
-        ) from None
+        raise InputError("E-PLAN-03", path=path, lineno=error.lineno, msg=error.msg) from None
     except UnicodeDecodeError:
-        raise InputError("{path}: expected JSON in UTF-8", code="E-PLAN-04", path=path) from None
+        raise InputError("E-PLAN-04", path=path) from None
     return validated_plan(tree, str(path))
 
 
@@ -159,47 +144,19 @@ def validated_plan(tree: Any, where: str) -> Plan:
         first = error.errors()[0]
         if first["type"] == "extra_forbidden":
             known = ", ".join(Plan.model_fields)
-            raise InputError(
-                "{where}: {loc}: no such field; the plan has {known}",
-                code="E-PLAN-05",
-                where=where,
-                loc=".".join(map(str, first["loc"])),
-                known=known,
-            ) from None
+            raise InputError("E-PLAN-05", where=where, loc=".".join(map(str, first["loc"])), known=known) from None
         raise InputError(
-            "{where}: {loc}: {msg}; got {given!r:.80}",
-            code="E-PLAN-06",
-            where=where,
-            loc=".".join(map(str, first["loc"])),
-            msg=first["msg"],
-            given=first["input"],
+            "E-PLAN-06", where=where, loc=".".join(map(str, first["loc"])), msg=first["msg"], given=first["input"]
         ) from None
     task = task_named(plan.task)
     for name, image in (("source_window", task.source), ("target_window", task.target)):
         window = getattr(plan, name)
         if window is None and image.unit != ARBITRARY_UNIT:
-            raise InputError(
-                "{where}: {name}: expected (low, high) in {unit}; null is for {arbitrary_unit} only",
-                code="E-PLAN-07",
-                where=where,
-                name=name,
-                unit=image.unit,
-                arbitrary_unit=ARBITRARY_UNIT,
-            )
+            raise InputError("E-PLAN-07", where=where, name=name, unit=image.unit, arbitrary_unit=ARBITRARY_UNIT)
         if window is not None and not window[0] < window[1]:
-            raise InputError(
-                "{where}: {name}: expected (low, high) with low < high; got {window}",
-                code="E-PLAN-08",
-                where=where,
-                name=name,
-                window=window,
-            )
+            raise InputError("E-PLAN-08", where=where, name=name, window=window)
     if plan.validation_share + plan.test_share >= 1:
-        raise InputError(
-            "{where}: validation_share, test_share: expected less than 1 together, for train patients",
-            code="E-PLAN-09",
-            where=where,
-        )
+        raise InputError("E-PLAN-09", where=where)
     return plan
 
 
@@ -212,13 +169,7 @@ def fits(plan: Plan, pairs: Mapping[str, Pair], task: Task, where: str) -> None:
     wanted = SIMULATIONS[task.simulation] if any(one.source is None for one in pairs.values()) else None
     if type(plan.simulation) is not type(wanted):
         named = "null, for sources are given" if wanted is None else f"settings of {task.simulation}"
-        raise InputError(
-            "{where}: simulation: expected {named}; got {simulation!r}",
-            code="E-PLAN-10",
-            where=where,
-            named=named,
-            simulation=plan.simulation,
-        )
+        raise InputError("E-PLAN-10", where=where, named=named, simulation=plan.simulation)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -103,9 +103,7 @@ def _alone(request: PrepareRequest) -> Iterator[tuple[Path, bytes]]:
     """The data set's folder and the key, while no other process prepares: roles are drawn once, work is done once."""
     if not request.source.is_dir():
         there = "it is a file" if request.source.exists() else "there is no such folder"
-        raise InputError(
-            "{source}: expected a folder of images; {there}", code="E-PREPARE-02", source=request.source, there=there
-        )
+        raise InputError("E-PREPARE-02", source=request.source, there=there)
     place = request.out or request.datasets
     try:
         request.datasets.mkdir(parents=True, exist_ok=True)
@@ -120,14 +118,9 @@ def _alone(request: PrepareRequest) -> Iterator[tuple[Path, bytes]]:
     except OSError as error:
         if error.errno in DISK_FULL:
             reason = f"{error.strerror}; what was finished is kept, the same command goes on"
-            raise JobError("{place}: {reason}", code="E-PREPARE-03", place=place, reason=reason) from None
+            raise JobError("E-PREPARE-03", place=place, reason=reason) from None
         if error.errno in NO_FOLDER:
-            raise InputError(
-                "{place}: expected a folder that can be written; {strerror}",
-                code="E-PREPARE-04",
-                place=place,
-                strerror=error.strerror,
-            ) from None
+            raise InputError("E-PREPARE-04", place=place, strerror=error.strerror) from None
         raise
 
 
@@ -212,27 +205,14 @@ def _refuse_other_plan(request: PrepareRequest, folder: Path, plan: Plan) -> Non
         there = tree.get(section)
         there = there.get(name) if name and isinstance(there, dict) else there
         if json.loads(json.dumps(value)) != there:
-            raise InputError(
-                "{folder}: says {path} {there}, asked for is {value}; edit the plan, or choose another folder",
-                code="E-PREPARE-05",
-                folder=folder / PLAN,
-                path=path,
-                there=there,
-                value=value,
-            )
+            raise InputError("E-PREPARE-05", folder=folder / PLAN, path=path, there=there, value=value)
 
 
 def _refuse_little_room(folder: Path, plan: Plan, jobs: Sequence[Conversion]) -> None:
     needed = sum(len(job.pair.target.planes) for job in jobs) * plan.size**2 * BYTES_A_PIXEL
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise InputError(
-            "{folder}: expected {needed:.1f} GB of free disk; got {free:.1f} GB",
-            code="E-PREPARE-06",
-            folder=folder,
-            needed=needed / 1000000000.0,
-            free=free / 1000000000.0,
-        )
+        raise InputError("E-PREPARE-06", folder=folder, needed=needed / 1000000000.0, free=free / 1000000000.0)
 
 
 def _processes(request: PrepareRequest) -> int:
@@ -264,12 +244,5 @@ def _refuse_broken(
         return
     reasons = "".join(f"\n  patient {patient} set aside: {reason}" for patient, reason in sorted(set_aside.items()))
     raise InputError(
-        "{source}: expected at least 1 patient that can be used, and at most {most:.0%} broken; "
-        "got {num_usable} usable and {num_broken} broken{reasons}",
-        code="E-PREPARE-07",
-        source=source,
-        most=most,
-        num_usable=len(usable),
-        num_broken=len(broken),
-        reasons=reasons,
+        "E-PREPARE-07", source=source, most=most, num_usable=len(usable), num_broken=len(broken), reasons=reasons
     )

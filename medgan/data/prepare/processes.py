@@ -54,11 +54,7 @@ def each(
         for task in as_completed(tasks):
             yield tasks[task], task.result()
     except BrokenProcessPool:
-        raise JobError(
-            "a worker process was killed, perhaps for its memory (fewer --processes take less); what "
-            "was finished is kept",
-            code="E-PREPARE-08",
-        ) from None
+        raise JobError("E-PREPARE-08") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

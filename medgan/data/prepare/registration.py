@@ -50,9 +50,7 @@ def agreement(source: Volume, target: Volume, source_mask: np.ndarray, target_ma
     """
     if source.array.shape != target.array.shape or not np.allclose(source.affine, target.affine, rtol=0, atol=1e-3):
         raise InputError(
-            "agreement: expected two images on one grid, got shapes {array_shape} and "
-            "{array_shape_2} with spacings {spacing_mm} and {spacing_mm_2} mm",
-            code="E-REGISTER-01",
+            "E-REGISTER-01",
             array_shape=source.array.shape,
             array_shape_2=target.array.shape,
             spacing_mm=np.round(source.spacing_mm, 3).tolist(),
@@ -60,12 +58,7 @@ def agreement(source: Volume, target: Volume, source_mask: np.ndarray, target_ma
         )
     sizes = int(source_mask.sum()), int(target_mask.sum())
     if not all(sizes):
-        raise InputError(
-            "agreement: expected a body in both images, got {sizes} and {sizes_2} voxels of it",
-            code="E-REGISTER-02",
-            sizes=sizes[0],
-            sizes_2=sizes[1],
-        )
+        raise InputError("E-REGISTER-02", sizes=sizes[0], sizes_2=sizes[1])
     either = source_mask | target_mask
     information = normalized_mutual_information(_windowed(source)[either], _windowed(target)[either])
     return Agreement(2 * int((source_mask & target_mask).sum()) / sum(sizes), information)
@@ -144,11 +137,7 @@ def _middle(volume: Volume) -> np.ndarray:
     """(3,): the center of the body in mm."""
     voxels = np.argwhere(_body(volume))
     if not len(voxels):
-        raise InputError(
-            "registration: expected a body in both images; one in {unit} shows none",
-            code="E-REGISTER-03",
-            unit=volume.unit,
-        )
+        raise InputError("E-REGISTER-03", unit=volume.unit)
     return (volume.affine @ [*voxels.mean(0)[::-1], 1])[:3]
 
 
@@ -169,9 +158,7 @@ def _optimized(moving: Volume, fixed: Volume, start: sitk.Euler3DTransform, seed
     try:
         return method.Execute(_image(fixed, _windowed(fixed)), _image(moving, _windowed(moving)))
     except RuntimeError as error:
-        raise InputError(
-            "registration: expected images that overlap; they have too few voxels in common", code="E-REGISTER-04"
-        ) from error
+        raise InputError("E-REGISTER-04") from error
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 

@@ -62,10 +62,7 @@ def resample(volume: Volume, grid: Grid, background: float) -> Volume:
         InputError: volume and grid belong to different frames of reference.
     """
     if volume.frame_of_reference and grid.frame_of_reference and volume.frame_of_reference != grid.frame_of_reference:
-        raise InputError(
-            "expected images in one DICOM frame of reference, got two: their coordinates do not compare",
-            code="E-RESAMPLE-01",
-        )
+        raise InputError("E-RESAMPLE-01")
     if volume.array.shape == grid.shape and np.allclose(volume.affine, grid.affine, rtol=0, atol=1e-6):
         return volume
     filter_ = sitk.ResampleImageFilter()

@@ -49,11 +49,7 @@ def load_roles(datasets: Path) -> dict[str, dict[str, str]]:
     try:
         return json.loads(path.read_text()) if path.exists() else {}
     except ValueError:
-        raise InputError(
-            "{path}: expected the patients' roles, got a damaged file; restore it, they are drawn once",
-            code="E-SPLIT-01",
-            path=path,
-        ) from None
+        raise InputError("E-SPLIT-01", path=path) from None
 
 
 def store_roles(datasets: Path, roles: dict[str, dict[str, str]]) -> None:
@@ -96,11 +92,5 @@ def assign_roles(
             roles[patient] = max(ROLES, key=lambda role: wanted[role] - have[role])
     empty = [role for role in ROLES if role not in roles.values()]
     if empty:
-        raise InputError(
-            "expected patients in every role, got none for {empty} among {num}: the roles drawn "
-            "earlier in this output folder stay; add patients or choose another output folder",
-            code="E-SPLIT-02",
-            empty=", ".join(empty),
-            num=num,
-        )
+        raise InputError("E-SPLIT-02", empty=", ".join(empty), num=num)
     return roles
