@@ -1,3 +1,3 @@
-"""MedGAN: find, compare, promote and deploy medical image translation networks."""
+"""Finds, compares, promotes and deploys medical image translation networks."""
 
 __version__ = "0.1.0"

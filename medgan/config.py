@@ -1,4 +1,4 @@
-"""One frozen tree of settings; every leaf has one dotted path, the same in YAML, on the command line and in MLflow."""
+"""Holds all settings in one frozen tree; each leaf has one dotted path, in YAML, the command line and MLflow alike."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, Positive
 from medgan.errors import InputError
 
 EXTRACTOR_BLOCKS = {"vgg19": 5, "squeezenet": 7, "alexnet": 5, "in_domain": 4}
-"""How many blocks each feature extractor has."""
+"""Gives the number of blocks of each feature extractor."""
 
 JUDGED = ("lambda_discriminator", "lambda_margin", "lambda_gradient_penalty")
-"""Weights of the discriminator's terms; every other lambda is the generator's."""
+"""Names the weights of the discriminator's terms; every other lambda belongs to the generator."""
 
 OF_WHOLE_BATCHES = ("lambda_feature_matching", "lambda_mmd", "lambda_margin")
-"""Weights of the terms that are not a mean over the images of a batch."""
+"""Names the weights of the terms that are not a mean over the images of a batch."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Blocks = tuple[Annotated[int, Field(ge=1, le=7)], ...]
@@ -26,7 +26,7 @@ Norm = Literal["instance", "batch", "none"]
 
 
 class Section(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """Settings that belong together; frozen; unknown names and numbers that are not finite are refused."""
+    """Groups settings that belong together; is frozen; refuses unknown names and numbers that are not finite."""
 
 
 class DataConfig(Section):
@@ -110,8 +110,7 @@ class TrainConfig(Section):
     minutes: PositiveFloat | None = Field(None, description="ends earlier, with the epoch that reaches it")
     batch_size: PositiveInt = Field(1, description="slices a generator update, over all workers together")
     accumulate: PositiveInt = Field(
-        1,
-        description="parts a batch goes through the networks in: less memory; same gradient but for norm batch",
+        1, description="parts a batch goes through the networks in: less memory; same gradient but for norm batch"
     )
     generator_steps: PositiveInt = Field(1, description="generator updates a step")
     discriminator_steps: PositiveInt = Field(1, description="discriminator updates a step, after the generator's")
@@ -131,7 +130,7 @@ class MetricsConfig(Section):
 
 
 class Config(Section):
-    """Everything that decides what a training computes and reports, given a data set."""
+    """Holds everything that decides what a training computes and reports, given a data set."""
 
     data: DataConfig = DataConfig()
     generator: GeneratorConfig = GeneratorConfig()
@@ -144,7 +143,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def fits_the_image(self) -> Config:
-        """The networks' sizes follow from the image's."""
+        """Refuses networks whose sizes do not fit the size of the image."""
         size, generator = self.data.size, self.generator
         if generator.network == "casnet":
             halvings = generator.depth or 4
@@ -157,39 +156,43 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def has_what_its_terms_need(self) -> Config:
-        """A term without the network it looks at is refused, not left out."""
-        loss, network = self.loss, self.extractor.network
-        if not any(value for name, value in loss if name.startswith("lambda_") and name not in JUDGED):
-            raise InputError("E-CONFIG-04")
+    def has_a_term_and_the_blocks_it_compares(self) -> Config:
+        """Refuses a generator without a loss term, and extractor blocks that do not exist."""
+        loss, network, blocks = self.loss, self.extractor.network, EXTRACTOR_BLOCKS[self.extractor.network]
+        weights = {f"loss.{name}": value for name, value in loss if name.startswith("lambda_") and name not in JUDGED}
+        if not any(weights.values()):
+            raise InputError("E-CONFIG-04", weights=", ".join(weights))
         for kind in ("style", "content"):
             deepest = max(getattr(loss, f"{kind}_blocks"))
-            if getattr(loss, f"lambda_{kind}") and deepest > EXTRACTOR_BLOCKS[network]:
-                raise InputError(
-                    "E-CONFIG-05",
-                    kind=kind,
-                    network=network,
-                    extractor_blocks=EXTRACTOR_BLOCKS[network],
-                    deepest=deepest,
-                )
-        if loss.lambda_identity and not loss.lambda_cycle:
-            raise InputError("E-CONFIG-06")
-        if loss.cycle_share and not loss.lambda_cycle:
-            raise InputError("E-CONFIG-07")
-        if (loss.lambda_margin or loss.lambda_gradient_penalty) and not uses_discriminator(self):
-            raise InputError("E-CONFIG-08")
-        if self.train.pool_size and (loss.lambda_margin or loss.lambda_gradient_penalty):
-            raise InputError("E-CONFIG-09")
+            if getattr(loss, f"lambda_{kind}") and deepest > blocks:
+                raise InputError("E-CONFIG-05", kind=kind, network=network, extractor_blocks=blocks, deepest=deepest)
+        return self
+
+    @model_validator(mode="after")
+    def has_what_its_terms_need(self) -> Config:
+        """Refuses a term without the network or the setting that it needs."""
+        loss, pool_size = self.loss, self.train.pool_size
+        margin, penalty = loss.lambda_margin, loss.lambda_gradient_penalty
+        needs_target = margin or penalty
+        if not loss.lambda_cycle:
+            if loss.lambda_identity:
+                raise InputError("E-CONFIG-06", lambda_identity=loss.lambda_identity)
+            if loss.cycle_share:
+                raise InputError("E-CONFIG-07", cycle_share=loss.cycle_share)
+        if needs_target and not uses_discriminator(self):
+            raise InputError("E-CONFIG-08", lambda_margin=margin, lambda_gradient_penalty=penalty)
+        if needs_target and pool_size:
+            raise InputError("E-CONFIG-09", pool_size=pool_size, lambda_margin=margin, lambda_gradient_penalty=penalty)
         if self.metrics.lpips != "none" and not self.metrics.lpips_weights:
             raise InputError("E-CONFIG-10", lpips=self.metrics.lpips)
         return self
 
     @model_validator(mode="after")
     def has_the_networks_made_for_its_terms(self) -> Config:
-        """A term that only some networks can serve is refused with others."""
-        loss = self.loss
-        if loss.lambda_stages and (self.generator.network, self.generator.num_blocks > 1) != ("casnet", True):
-            raise InputError("E-CONFIG-11")
+        """Refuses a term with a network that cannot serve it."""
+        loss, network, num_blocks = self.loss, self.generator.network, self.generator.num_blocks
+        if loss.lambda_stages and (network, num_blocks > 1) != ("casnet", True):
+            raise InputError("E-CONFIG-11", lambda_stages=loss.lambda_stages, network=network, num_blocks=num_blocks)
         if loss.lambda_kl and self.generator.network != "variational":
             raise InputError("E-CONFIG-12", network=self.generator.network)
         if uses_discriminator(self) and (loss.adversarial == "began") != (self.discriminator.network == "autoencoder"):
@@ -198,10 +201,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def saves_memory_for_the_same_gradient(self) -> Config:
-        """Parts of a batch, and blocks that are computed again, must add up to what they stand for."""
+        """Refuses settings that save memory and change the gradient: parts of a batch, blocks computed again."""
         generator, (batch_size, parts) = self.generator, (self.train.batch_size, self.train.accumulate)
         if (generator.network, generator.recompute, generator.norm) == ("casnet", "blocks", "batch"):
-            raise InputError("E-CONFIG-14")
+            raise InputError("E-CONFIG-14", recompute=generator.recompute, norm=generator.norm)
         if batch_size % parts:
             raise InputError("E-CONFIG-15", batch_size=batch_size, parts=parts)
         whole = [f"loss.{name}" for name in OF_WHOLE_BATCHES if getattr(self.loss, name)]
@@ -212,19 +215,19 @@ class Config(Section):
 
 
 def uses_discriminator(config: Config) -> bool:
-    """Whether any weighted term looks at a discriminator; where none does, none is built."""
+    """Says whether any weighted term needs a discriminator; without such a term, none is built."""
     loss = config.loss
     return any((loss.lambda_adversarial, loss.lambda_perceptual, loss.lambda_feature_matching))
 
 
 def generator_depth(config: Config) -> int:
-    """Encoder layers a U-block: the set value, else down to one pixel where the size allows it, at most 8."""
+    """Returns the encoder layers of a U-block: the set value, else down to one pixel if the size permits, at most 8."""
     size = config.data.size
     return config.generator.depth or min(8, (size & -size).bit_length() - 1)
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """Every leaf under its dotted path, such as `{"generator.num_blocks": 1}`."""
+    """Returns every leaf under its dotted path, such as `{"generator.num_blocks": 1}`."""
     return {
         f"{section}.{name}": value
         for section, values in config.model_dump(mode="json").items()
@@ -233,17 +236,16 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """A copy with some leaves replaced.
+    """Returns a copy with some leaves replaced.
 
     Args:
-        config: what to start from.
+        config: the configuration to start from.
         values: new values by dotted path.
 
     Raises:
         InputError: an unknown path, or a value its field refuses; the message names the path.
     """
-    tree = config.model_dump()
-    known = flatten(config)
+    tree, known = config.model_dump(), flatten(config)
     for path, value in values.items():
         if path not in known:
             near = difflib.get_close_matches(path, known, n=1)
@@ -256,7 +258,7 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def validated(tree: Mapping[str, Any]) -> Config:
-    """A configuration from nested plain values.
+    """Returns a configuration made from nested plain values.
 
     Raises:
         InputError: a field refuses its value; the message names field and value.
@@ -267,14 +269,13 @@ def validated(tree: Mapping[str, Any]) -> Config:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"][:2])
         message = first["msg"].removeprefix("Value error, ")
-        cause = first.get("ctx", {}).get("error")
-        if isinstance(cause, InputError):
+        if isinstance(cause := first.get("ctx", {}).get("error"), InputError):
             raise cause.within("E-CONFIG-21") from None
         raise InputError("E-CONFIG-18", path=path, reason=message, given=first["input"]) from None
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """`"train.epochs=3"` as `("train.epochs", 3)`; the value is JSON where it can be, else the text itself.
+    """Splits `"train.epochs=3"` into `("train.epochs", 3)`; the value is read as JSON, or else kept as text.
 
     Raises:
         InputError: there is no `=`.
@@ -289,10 +290,10 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def at_least_one(option: str, value: int) -> int:
-    """The value of a counting option.
+    """Returns the value of an option that counts something.
 
     Raises:
-        InputError: it is below 1.
+        InputError: the value is below 1.
     """
     if value < 1:
         raise InputError("E-CONFIG-20", option=option, value=value)

@@ -25,13 +25,13 @@ class CodedError(Exception):
     def __init__(self, code: str, /, **fields: Any) -> None:
         template = messages().get(code)
         self.code, self.fields = code if template else "", fields
-        super().__init__(template.format(**fields) if template else code)  # older registered models give bare text
+        super().__init__(template.format(**fields) if template else code)  # older registered models pass bare text
 
     def within(self, code: str, /, **fields: Any) -> Self:
-        """Returns this error in the words of another code, which tell more as `{reason}`; its own code stays."""
-        told = type(self)(code, **{**self.fields, "reason": str(self), **fields})
-        told.code = self.code
-        return told
+        """Returns this error with the message of another code, which quotes it as `{reason}`; its own code stays."""
+        error = type(self)(code, **{**self.fields, "reason": str(self), **fields})
+        error.code = self.code
+        return error
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (type(self), str(self), self.code, self.fields)

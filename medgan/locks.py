@@ -1,4 +1,4 @@
-"""Locks between processes, on files; the system releases them however a process ends."""
+"""Locks between processes by means of files; the system releases a lock however its process ends."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def held(lock_file: Path, what: str, *, limit_s: float) -> Iterator[None]:
     """Waits until no other process holds the lock, and holds it.
 
     Args:
-        lock_file: made if need be; it stays.
-        what: is waited for, as a message names it.
-        limit_s: longest wait.
+        lock_file: path of the file; it is made if it does not exist, and is kept.
+        what: name in the message of what the lock protects.
+        limit_s: longest wait, in seconds.
 
     Raises:
-        InputError: another process held it all that time.
+        InputError: another process held the lock for the whole time.
     """
     with lock_file.open("a") as file:
         end = time.monotonic() + limit_s
-        while not _taken(file.fileno()):
+        while not _acquired(file.fileno()):
             if time.monotonic() > end:
                 raise InputError("E-LOCK-01", what=what, lock_file=lock_file, limit_s=limit_s)
             time.sleep(0.2)
@@ -39,9 +39,9 @@ def held(lock_file: Path, what: str, *, limit_s: float) -> Iterator[None]:
 
 @contextmanager
 def opening(uri: str) -> Iterator[None]:
-    """One process at a time opens a SQLite store: the first makes its tables. A server looks after itself."""
+    """Lets one process at a time open a SQLite store, as the first one makes its tables; a server needs no lock."""
     path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or not path.parent.is_dir():  # what is not there, whoever opens it refuses
+    if not uri.startswith("sqlite:///") or not path.parent.is_dir():  # opening a missing store raises its own error
         yield
         return
     with held(path.with_name(f".{path.name}.lock"), f"opening {redacted(uri)}", limit_s=OPENING_S):
@@ -49,12 +49,12 @@ def opening(uri: str) -> Iterator[None]:
 
 
 def is_held(lock_file: Path) -> bool:
-    """Whether a process holds the lock right now."""
+    """Says whether a process holds the lock right now."""
     with lock_file.open("a") as file:
-        return not _taken(file.fileno())
+        return not _acquired(file.fileno())
 
 
-def _taken(descriptor: int) -> bool:
+def _acquired(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -64,10 +64,10 @@ def _taken(descriptor: int) -> bool:
 
 @contextmanager
 def only_driver(lock_file: Path, study: str) -> Iterator[None]:
-    """Holds a study against a second driver, until this one ends, however it ends.
+    """Keeps a second driver from running the study until this one ends, however it ends.
 
     Raises:
-        InputError: another driver holds it.
+        InputError: another driver runs the study.
     """
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     with lock_file.open("a+") as lock:

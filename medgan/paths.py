@@ -1,4 +1,4 @@
-"""Where things go: one output folder, found by the same rule from wherever a command is started."""
+"""Says where files are: in one output folder, which the same rule finds wherever a command is started."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 
 
 def is_remote(place: str) -> bool:
-    """Whether a place is a URL, not a path."""
+    """Says whether a place is a URL, not a path."""
     return "://" in place
 
 
 @dataclass(frozen=True)
 class Place:
-    """The output folder, and the two stores that may lie elsewhere.
+    """Holds the output folder, and the addresses of the two stores that may lie elsewhere.
 
     Attributes:
-        output: everything below it is medgan's own.
-        tracking_uri: MLflow's store, runs and registered models.
-        study_uri: Optuna's database.
+        output: a folder that holds files of medgan only.
+        tracking_uri: address of MLflow's store, for runs and registered models.
+        study_uri: address of Optuna's database.
     """
 
     output: Path
@@ -29,43 +29,43 @@ class Place:
 
     @property
     def owns_tracking(self) -> bool:
-        """Whether MLflow's store lies in the output folder."""
+        """Says whether MLflow's store lies in the output folder."""
         return self.tracking_uri == f"sqlite:///{self.output / 'mlflow.db'}"
 
     @property
     def datasets(self) -> Path:
-        """Prepared data sets, their key and the patients' roles."""
+        """Returns the folder of the prepared data sets, their key and the patients' roles."""
         return self.output / "datasets"
 
     @property
     def artifacts(self) -> Path:
-        """MLflow's artifacts, unless a server keeps them."""
+        """Returns the folder of MLflow's artifacts, unless a server keeps them."""
         return self.output / "mlflow-artifacts"
 
     def checkpoints(self, study: str) -> Path:
-        """A study's checkpoints, one folder a trial below it."""
+        """Returns the folder of a study's checkpoints, which holds one folder a trial."""
         return self.output / "checkpoints" / study
 
     def report(self, study: str) -> Path:
-        """The report of a study: report.html and its pictures."""
+        """Returns the folder of a study's report: report.html and its pictures."""
         return self.output / "reports" / study
 
     def lock_file(self, study: str) -> Path:
-        """Held by the one process that may train under this name."""
+        """Returns the lock file of a study; the one process that may run the study holds it."""
         return self.output / "logs" / f"{study}.lock"
 
     def log_file(self, study: str) -> Path:
-        """What the engines say, and every event of a study."""
+        """Returns the log file of a study, with its events and the output of Ray, Optuna and MLflow."""
         return self.output / "logs" / f"{study}.log"
 
 
 def find_place(output: Path | None = None, tracking_uri: str | None = None, study_uri: str | None = None) -> Place:
-    """The rule of every command: what is given, else the environment, else below the output folder.
+    """Returns the places that every command uses: the given one, else that of the environment, else the default.
 
     Args:
-        output: else `$MEDGAN_HOME`, else `~/medgan`.
-        tracking_uri: else `$MLFLOW_TRACKING_URI`, else `mlflow.db` in the output folder.
-        study_uri: else `study.db` in the output folder.
+        output: the output folder; None: `$MEDGAN_HOME`, else `~/medgan`.
+        tracking_uri: MLflow's store; None: `$MLFLOW_TRACKING_URI`, else `mlflow.db` in the output folder.
+        study_uri: Optuna's database; None: `study.db` in the output folder.
     """
     folder = (output or Path(os.environ.get("MEDGAN_HOME") or "~/medgan")).expanduser().absolute()
     return Place(
@@ -76,5 +76,5 @@ def find_place(output: Path | None = None, tracking_uri: str | None = None, stud
 
 
 def redacted(uri: str) -> str:
-    """A store's address without its password, for terminals and logs."""
+    """Returns a store's address without its password, for terminals and logs."""
     return re.sub(r"(://[^/:@]*):[^/@]*@", r"\1:***@", uri)

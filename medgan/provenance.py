@@ -1,4 +1,4 @@
-"""What made a result: code, data, libraries, machine; and how any two of these accounts differ."""
+"""Records what made a result (code, data, libraries, machine) and compares two such records."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ LIBRARIES = ("torch", "ray", "optuna", "mlflow", "numpy", "pydicom", "SimpleITK"
 COMPARED = ("code", "versions", "hardware", "run")
 
 Facts = dict[str, Any]
-"""An account: section -> name -> value, as JSON holds it; never a host's, a user's or a folder's name."""
+"""Describes a record: section -> name -> value, as JSON; it never names a host, a user or a folder."""
 
 
 def code_version() -> dict[str, str]:
-    """`commit` and where it was taken from: git, the variable MEDGAN_COMMIT, or the package's files."""
+    """Returns `commit` and its source: git, the variable MEDGAN_COMMIT, or the package's files."""
     package = Path(medgan.__file__).parent
-    tracked = _said("git", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py")  # not a repository around
-    if tracked and (commit := _said("git", "-C", str(package), "rev-parse", "HEAD")):
-        dirty = _said("git", "-C", str(package), "status", "--porcelain", "--", str(package))
+    tracked = _output("git", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py")  # by its own repository
+    if tracked and (commit := _output("git", "-C", str(package), "rev-parse", "HEAD")):
+        dirty = _output("git", "-C", str(package), "status", "--porcelain", "--", str(package))
         return {"commit": commit + ("-dirty" if dirty else ""), "commit_source": "git"}
     if commit := os.environ.get("MEDGAN_COMMIT", ""):
         return {"commit": commit, "commit_source": "MEDGAN_COMMIT"}
@@ -37,7 +37,7 @@ def code_version() -> dict[str, str]:
 
 
 def package_digest() -> str:
-    """SHA-256 of the package's modules, which tells apart what a commit with changes on top does not."""
+    """Returns the SHA-256 of the package's modules, which differs between two versions of uncommitted changes."""
     digest = hashlib.sha256()
     for path in sorted(Path(medgan.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -45,12 +45,12 @@ def package_digest() -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Of Python and what computes; read from their packages, so that nothing is imported."""
+    """Returns the versions of Python and the main libraries; reads package metadata and imports nothing."""
     return {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
 
 
 def hardware() -> dict[str, Any]:
-    """This machine's processor, cores that may be used, memory, and GPUs with their driver."""
+    """Returns this machine's processor, number of usable cores, memory, and GPUs with their driver."""
     found = re.search(r"^model name\s*:\s*(.+)$", _text("/proc/cpuinfo"), re.MULTILINE)
     gpus, driver = _gpus()
     return {
@@ -64,11 +64,11 @@ def hardware() -> dict[str, Any]:
 
 
 def job_facts(*, data_digest: str, split_digest: str) -> Facts:
-    """What all runs of a job share.
+    """Returns the facts that all runs of a job share.
 
     Args:
-        data_digest: of the prepared data set.
-        split_digest: of which patient has which role.
+        data_digest: digest of the prepared data set.
+        split_digest: digest of the patients' roles.
     """
     return {
         "data": {"digest": data_digest, "split": split_digest},
@@ -79,20 +79,20 @@ def job_facts(*, data_digest: str, split_digest: str) -> Facts:
 
 
 def run_facts(job: Facts, *, workers: int, threads: int, device: str, seed: int) -> Facts:
-    """What one training adds to its job.
+    """Returns the facts of a job together with those of one training.
 
     Args:
-        job: see `job_facts`.
-        workers: processes.
-        threads: CPU threads of each.
+        job: facts of the job, see `job_facts`.
+        workers: number of processes.
+        threads: CPU threads of each process.
         device: gpu or cpu.
-        seed: of everything random.
+        seed: seed of everything random.
     """
     return {**job, "run": {"workers": workers, "threads": threads, "device": device, "seed": seed}}
 
 
 def tags_from(facts: Facts) -> dict[str, Any]:
-    """The few facts by which runs are filtered."""
+    """Returns the few facts by which a person filters runs, as MLflow tags."""
     return {
         "medgan.data_digest": facts["data"]["digest"],
         "medgan.split_digest": facts["data"]["split"],
@@ -103,12 +103,12 @@ def tags_from(facts: Facts) -> dict[str, Any]:
 
 
 def attach(take: Callable[[Path], None], config: Mapping[str, Any], facts: Facts) -> None:
-    """Hands a run its resolved configuration, exactly, and its account, as two JSON files.
+    """Attaches the exact resolved configuration and the facts to a run, as two JSON files.
 
     Args:
         take: copies a file, such as a tracker's `artifact`.
         config: all settings, nested.
-        facts: see `run_facts`.
+        facts: facts of the run, see `run_facts`.
     """
     with tempfile.TemporaryDirectory(prefix="medgan-facts-") as folder:
         for name, content in ((CONFIG_FILE, config), (PROVENANCE_FILE, facts)):
@@ -118,7 +118,7 @@ def attach(take: Callable[[Path], None], config: Mapping[str, Any], facts: Facts
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A line for each thing that decides a result besides data and settings, and is not what it was."""
+    """Returns a line for each fact that changed, of those that affect a result besides data and settings."""
     before, after = dict(_leaves(then)), dict(_leaves(now))
     return [
         f"{name}: {before.get(name, 'not recorded')} then, {after.get(name, 'not known')} now"
@@ -134,15 +134,15 @@ def _leaves(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _gpus() -> tuple[list[str], str]:
-    """The GPUs' names, and their driver's version; nothing where there is no NVIDIA driver."""
-    said = _said("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
-    rows = [line.rsplit(", ", 1) for line in said.splitlines() if ", " in line]
+    """Returns the GPUs' names and their driver's version; no name and "none" without an NVIDIA driver."""
+    output = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    rows = [line.rsplit(", ", 1) for line in output.splitlines() if ", " in line]
     return [row[0] for row in rows], rows[0][1] if rows else "none"
 
 
 def _cuda() -> str:
-    """The newest CUDA that the driver serves; the one torch was built for is part of torch's version."""
-    found = re.search(r"CUDA (?:UMD )?Version: *([\d.]+)", _said("nvidia-smi"))
+    """Returns the newest CUDA version that the driver supports; torch's version names the one it was built for."""
+    found = re.search(r"CUDA (?:UMD )?Version: *([\d.]+)", _output("nvidia-smi"))
     return found[1] if found else "none"
 
 
@@ -160,8 +160,8 @@ def _text(path: str) -> str:
         return ""
 
 
-def _said(*command: str) -> str:
-    """What a command wrote; nothing where it is not there, failed, or took too long."""
+def _output(*command: str) -> str:
+    """Returns the output of a command; an empty text if it is missing, failed, or took too long."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

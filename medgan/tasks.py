@@ -1,4 +1,4 @@
-"""What each task translates: modalities, units, intensity windows and the metrics that name them."""
+"""Defines what each task translates: modalities, units, intensity windows and tissues."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass, field, replace
 from medgan.errors import InputError
 
 ARBITRARY_UNIT = "a.u."
-"""The unit of images without a physical one, such as MR."""
+"""Stands for the unit of images without a physical one, such as MR."""
 CT_TISSUES = {"air": (-32768.0, -300.0), "soft": (-300.0, 150.0), "bone": (150.0, 32768.0)}
-"""HU, the lower end included; in the body mask, air is that of lungs, bowel and sinuses.
+"""Gives ranges in HU, the lower end included; in the body mask, air is that of lungs, bowel and sinuses.
 
-The outer ends are int16's, not infinite: `dataset.json` keeps the task, and JSON knows no infinity."""
+The outer ends are those of int16, not infinite, as `dataset.json` keeps the task and JSON has no infinity."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """One side of a task.
+    """Describes one side of a task.
 
     Attributes:
         modality: DICOM Modality (0008,0060).
         unit: physical unit of the voxels.
         window: (low, high) in that unit, mapped linearly to [-1, 1] and clipped; None: each volume has its own, from
             its 0.5 to its 99.5 percentile.
-        background: the value of nothing, in that unit: what padding is filled with.
-        body_above: what is brighter is body, in that unit; a share of the window where each volume has its own.
-        tissues: name -> [low, high) in that unit, whose errors are also told apart; by the target's own value.
+        background: value of the background and of padding, in that unit.
+        body_above: brighter voxels are body, in that unit; a share of the window where each volume has its own.
+        tissues: name -> [low, high) of the target's value in that unit; each tissue has metrics of its own.
     """
 
     modality: str
@@ -39,13 +39,13 @@ class Image:
 
 @dataclass(frozen=True)
 class Task:
-    """A translation from `source` to `target`.
+    """Describes a translation from `source` to `target`.
 
     Attributes:
-        name: of the task.
-        source: what a network is given.
-        target: what it shall make of it.
-        simulation: how sources are made of targets where none are given: "motion", "low_dose" or "none".
+        name: name of the task.
+        source: input of the network.
+        target: image that the network must produce.
+        simulation: how sources are made from targets if no sources are given: "motion", "low_dose" or "none".
     """
 
     name: str
@@ -55,12 +55,12 @@ class Task:
 
     @property
     def floor(self) -> str:
-        """What a network must beat, without any: the source as it is, or the mean image where it is of another kind."""
+        """Returns the baseline without a network: the source as it is, or the mean image if modalities differ."""
         return "source as it is" if self.source.modality == self.target.modality else "mean image"
 
     @property
     def quick_space(self) -> str:
-        """The search space that phantoms are searched in where none is named."""
+        """Returns the name of the search space for phantoms, used if no space is named."""
         return "quick" if self.floor == "mean image" else "quick_same"
 
 
@@ -82,10 +82,10 @@ TASKS = {
 
 
 def task_named(name: str) -> Task:
-    """The task of that name.
+    """Returns the task of that name.
 
     Raises:
-        InputError: there is none.
+        InputError: no task has that name.
     """
     if name not in TASKS:
         raise InputError("E-TASK-01", tasks=", ".join(sorted(TASKS)), name=name)

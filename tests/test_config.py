@@ -1,10 +1,10 @@
 import math
-import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from refusal import refusal
 
 from medgan.config import Config, flatten, generator_depth, parse_assignment, uses_discriminator, validated, with_values
 from medgan.errors import InputError
@@ -78,36 +78,36 @@ def test_a_configuration_is_frozen():
     ],
 )
 def test_an_unknown_path_is_refused_with_the_nearest(path, near):
-    with pytest.raises(InputError, match=f"unknown setting '{path}'; did you mean {near}\\?"):
+    with pytest.raises(InputError, check=refusal("E-CONFIG-17")):
         with_values(Config(), {path: 3})
 
 
 def test_a_path_like_none_is_refused_with_the_sections():
-    with pytest.raises(InputError, match="unknown setting 'zzz'; expected one of data.*, .*train"):
+    with pytest.raises(InputError, check=refusal("E-CONFIG-17", path="zzz")):
         with_values(Config(), {"zzz": 3})
 
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("generator.num_blocks", 9, "generator.num_blocks: casnet chains 1 to 8 blocks; got 9"),
-        ("generator.num_blocks", 0, "generator.num_blocks: .*greater than or equal to 1; got 0"),
-        ("train.epochs", 2.5, "train.epochs: .*integer.*; got 2.5"),
-        ("train.epochs", "many", "train.epochs: .*integer.*; got 'many'"),
-        ("optim.generator_lr", 0, "optim.generator_lr: .*greater than 0; got 0"),
-        ("optim.beta1", 1, "optim.beta1: .*less than 1; got 1"),
-        ("loss.lambda_l1", -1, "loss.lambda_l1: .*greater than or equal to 0; got -1"),
-        ("loss.lambda_l1", math.nan, "loss.lambda_l1: .*; got nan"),
-        ("loss.lambda_l1", math.inf, "loss.lambda_l1: .*finite number; got inf"),
-        ("loss.style_blocks", [1, 8], "loss.style_blocks: .*less than or equal to 7; got 8"),
-        ("loss.content_blocks", [], "loss.content_blocks: .*at least 1 item.*; got \\[\\]"),
-        ("discriminator.patch", 64, "discriminator.patch: .*1, 16, 34, 70, 142 or 286; got 64"),
-        ("generator.norm", "layer", "generator.norm: .*'instance', 'batch' or 'none'; got 'layer'"),
-        ("data.size", 8, "data.size: .*greater than or equal to 16; got 8"),
+        ("generator.num_blocks", 9, refusal("E-CONFIG-02", num_blocks="9")),
+        ("generator.num_blocks", 0, refusal("E-CONFIG-18", path="generator.num_blocks", given="0")),
+        ("train.epochs", 2.5, refusal("E-CONFIG-18", path="train.epochs", given="2.5")),
+        ("train.epochs", "many", refusal("E-CONFIG-18", path="train.epochs", given="many")),
+        ("optim.generator_lr", 0, refusal("E-CONFIG-18", path="optim.generator_lr", given="0")),
+        ("optim.beta1", 1, refusal("E-CONFIG-18", path="optim.beta1", given="1")),
+        ("loss.lambda_l1", -1, refusal("E-CONFIG-18", path="loss.lambda_l1", given="-1")),
+        ("loss.lambda_l1", math.nan, refusal("E-CONFIG-18", path="loss.lambda_l1", given="nan")),
+        ("loss.lambda_l1", math.inf, refusal("E-CONFIG-18", path="loss.lambda_l1", given="inf")),
+        ("loss.style_blocks", [1, 8], refusal("E-CONFIG-18", path="loss.style_blocks", given="8")),
+        ("loss.content_blocks", [], refusal("E-CONFIG-18", path="loss.content_blocks", given="[]")),
+        ("discriminator.patch", 64, refusal("E-CONFIG-18", path="discriminator.patch", given="64")),
+        ("generator.norm", "layer", refusal("E-CONFIG-18", path="generator.norm", given="layer")),
+        ("data.size", 8, refusal("E-CONFIG-18", path="data.size", given="8")),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_path_and_itself(path, value, message):
-    with pytest.raises(InputError, match="setting " + message):
+    with pytest.raises(InputError, check=message):
         with_values(Config(), {path: value})
 
 
@@ -116,35 +116,34 @@ def test_a_value_out_of_range_is_refused_with_its_path_and_itself(path, value, m
     [
         (
             {"loss.lambda_style": 1.0, "loss.style_blocks": [1, 6]},
-            "setting loss.style_blocks: vgg19 has 5 blocks; got 6",
+            refusal("E-CONFIG-05", kind="style", network="vgg19", extractor_blocks="5", deepest="6"),
         ),
         (
             {"loss.lambda_content": 1.0, "extractor.network": "in_domain", "loss.content_blocks": [5]},
-            "setting loss.content_blocks: in_domain has 4 blocks; got 5",
+            refusal("E-CONFIG-05", kind="content", network="in_domain", extractor_blocks="4", deepest="5"),
         ),
-        ({"loss.lambda_adversarial": 0}, "setting loss: every lambda of the generator is 0, there is nothing to min"),
-        ({"loss.lambda_identity": 1}, "setting loss.lambda_identity: needs loss.lambda_cycle above 0"),
-        ({"loss.cycle_share": [0, 1]}, "setting loss.cycle_share: needs loss.lambda_cycle above 0"),
-        ({"loss.lambda_stages": 1}, "setting loss.lambda_stages: needs generator.network casnet and generator.num_bl"),
+        ({"loss.lambda_adversarial": 0}, refusal("E-CONFIG-04")),
+        ({"loss.lambda_identity": 1}, refusal("E-CONFIG-06")),
+        ({"loss.cycle_share": [0, 1]}, refusal("E-CONFIG-07")),
+        ({"loss.lambda_stages": 1}, refusal("E-CONFIG-11")),
         (
             {"loss.lambda_margin": 1, "train.pool_size": 5},
-            "setting train.pool_size: past outputs have no target, which lambda_margin and the penalty need",
+            refusal("E-CONFIG-09"),
         ),
-        ({"loss.lambda_kl": 1}, "setting loss.lambda_kl: needs generator.network variational; got casnet"),
+        ({"loss.lambda_kl": 1}, refusal("E-CONFIG-12", network="casnet")),
         (
             {"loss.adversarial": "began"},
-            "setting loss.adversarial began and discriminator.network autoencoder need each other; got began and patch",
+            refusal("E-CONFIG-13", adversarial="began", network="patch"),
         ),
         (
             {"discriminator.network": "autoencoder", "loss.adversarial": "wasserstein"},
-            "setting loss.adversarial began and discriminator.network autoencoder need each other; got wasserstein and "
-            "autoencoder",
+            refusal("E-CONFIG-13", adversarial="wasserstein", network="autoencoder"),
         ),
-        ({"metrics.lpips": "alex"}, "setting metrics.lpips alex: needs its weights; give the folder"),
+        ({"metrics.lpips": "alex"}, refusal("E-CONFIG-10", lpips="alex")),
     ],
 )
 def test_a_term_without_what_it_looks_at_is_refused(values, message):
-    with pytest.raises(InputError, match=re.escape(message)):
+    with pytest.raises(InputError, check=message):
         with_values(Config(), values)
 
 
@@ -153,29 +152,27 @@ def test_a_term_without_what_it_looks_at_is_refused(values, message):
     [
         (
             {"generator.recompute": "blocks", "generator.norm": "batch"},
-            "setting generator.recompute blocks: needs generator.norm instance or none; batch would count each image "
-            "twice",
+            refusal("E-CONFIG-14"),
         ),
         (
             {"train.accumulate": 3, "train.batch_size": 8},
-            "setting train.accumulate: expected a divisor of train.batch_size 8; got 3",
+            refusal("E-CONFIG-15", batch_size="8", parts="3"),
         ),
         (
             {"train.accumulate": 2, "train.batch_size": 2, "loss.lambda_mmd": 1, "loss.lambda_feature_matching": 1},
-            "setting train.accumulate 2: loss.lambda_feature_matching, loss.lambda_mmd looks at a batch as a whole; "
-            "set it to 1",
+            refusal("E-CONFIG-16", parts="2", whole="loss.lambda_feature_matching, loss.lambda_mmd"),
         ),
         (
             {
                 "train.accumulate": 2, "train.batch_size": 2, "loss.adversarial": "began",
                 "discriminator.network": "autoencoder",
             },
-            "setting train.accumulate 2: loss.adversarial began looks at a batch as a whole; set it to 1",
+            refusal("E-CONFIG-16", parts="2", whole="loss.adversarial began"),
         ),
     ],
 )  # fmt: skip
 def test_what_would_save_memory_for_another_gradient_is_refused(values, message):
-    with pytest.raises(InputError, match=re.escape(message)):
+    with pytest.raises(InputError, check=message):
         with_values(Config(), values)
 
 
@@ -211,26 +208,26 @@ def test_began_and_its_autoencoder_are_set_together():
 
 
 def test_an_unknown_name_in_a_tree_is_refused():
-    with pytest.raises(InputError, match="setting train.epoch: Extra inputs are not permitted; got 3"):
+    with pytest.raises(InputError, check=refusal("E-CONFIG-18", path="train.epoch", given="3")):
         validated({"train": {"epoch": 3}})
 
 
 def test_a_patch_larger_than_the_image_is_refused():
-    with pytest.raises(InputError, match="setting discriminator.patch 142 is larger than data.size 64"):
+    with pytest.raises(InputError, check=refusal("E-CONFIG-03", patch="142", size="64")):
         with_values(Config(), {"discriminator.patch": 142})
 
 
 @pytest.mark.parametrize(
     ("size", "depth", "message"),
     [
-        (64, 7, "data.size 64 must be a multiple of 128, to be halved 7 times"),
-        (72, 4, "data.size 72 must be a multiple of 16, to be halved 4 times"),
-        (65, None, "data.size 65 must be a multiple of 16, to be halved 4 times"),
-        (72, None, "data.size 72 must be a multiple of 16, to be halved 4 times"),
+        (64, 7, refusal("E-CONFIG-01", size="64", multiple="128", halvings="7")),
+        (72, 4, refusal("E-CONFIG-01", size="72", multiple="16", halvings="4")),
+        (65, None, refusal("E-CONFIG-01", size="65", multiple="16", halvings="4")),
+        (72, None, refusal("E-CONFIG-01", size="72", multiple="16", halvings="4")),
     ],
 )
 def test_a_size_the_generator_cannot_halve_is_refused(size, depth, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, check=message):
         with_values(Config(), {"data.size": size, "generator.depth": depth})
 
 
@@ -260,5 +257,5 @@ def test_an_assignment_is_a_path_and_a_json_value_or_text(text, parsed):
 
 
 def test_an_assignment_without_equals_is_refused():
-    with pytest.raises(InputError, match="expected path=value, such as train.epochs=3; got 'train.epochs'"):
+    with pytest.raises(InputError, check=refusal("E-CONFIG-19", text="train.epochs")):
         parse_assignment("train.epochs")

@@ -1,4 +1,4 @@
-"""How long a training step waits for its batches: read from the prepared arrays, augmented, put on the device."""
+"""Measures how long a training step waits for its batches: read, augmented and copied to the device."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NUM_BLOCKS = 2
 
 
 def measure(*, quick: bool, device: torch.device) -> list[Measurement]:
-    """MedGAN at the quick setting; in full, on a GPU, also as published, with random features."""
+    """Measures MedGAN at the quick setting; in full on a GPU, also as published, with random features."""
     rows = of(quick_config(), device, limit_s=6.0 if quick else 30.0)
     if not quick and device.type == "cuda":
         published = configured("medgan", {"extractor.weights": "random", "train.augment": "flip_shift"})
@@ -35,12 +35,12 @@ def measure(*, quick: bool, device: torch.device) -> list[Measurement]:
 
 
 def quick_config() -> Config:
-    """The quick preset with as many blocks as the part `step` has."""
+    """Returns the quick preset with as many blocks as in the part `step`."""
     return configured("medgan", {"generator.num_blocks": NUM_BLOCKS}, small=True)
 
 
 def of(config: Config, device: torch.device, *, limit_s: float) -> list[Measurement]:
-    """Slices a second that the data give, against what the step consumes; the share of a step that waits."""
+    """Compares the slices a second that the data provide and a step consumes; measures the waiting share of a step."""
     with tempfile.TemporaryDirectory(prefix="medgan-benchmark-") as folder:
         dataset = prepared_phantoms(Path(folder), size=config.data.size)
         training = build_training(config, dataset, SingleProcess(device), folder=Path(folder) / "trial")
@@ -75,7 +75,7 @@ def of(config: Config, device: torch.device, *, limit_s: float) -> list[Measurem
 
 
 def times(training: Training, *, limit_s: float) -> tuple[list[float], list[float]]:
-    """Seconds of each step until its batches are on the device, and of the step itself."""
+    """Returns the seconds of each step until its batches are on the device, and of the step itself."""
     device = training.runtime.device
     feed = Feed(
         training.train,

@@ -1,4 +1,4 @@
-"""From one trial to the next: on a resident worker group, and on a new Ray Train `TorchTrainer` for each."""
+"""Measures the time between two trials: on a resident worker group, and with a new Ray Train `TorchTrainer` each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRIALS = 6
 
 
 def measure(*, quick: bool, device: torch.device) -> list[Measurement]:
-    """Seconds from a trial's last epoch to the first step of the next, of networks of another size."""
+    """Measures the seconds from a trial's last epoch to the first step of the next, with another network size."""
     with tempfile.TemporaryDirectory(prefix="medgan-benchmark-") as scratch:
         folder = Path(scratch)
         with quiet_engines(folder / "log.txt"):
@@ -54,18 +54,14 @@ def measure(*, quick: bool, device: torch.device) -> list[Measurement]:
             wanted=">= 50x, <= 0.5 s",
             note=f"the ratio is of {ANEW}'s median to {len(resident)} hand-overs",
         ),
-        row(
-            figure=ANEW,
-            value=slow,
-            note="the first had no trainer before it to be ended",
-        ),
+        row(figure=ANEW, value=slow, note="the first had no trainer before it to be ended"),
     ]
 
 
 def handovers(
     resources: Resources, dataset: PreparedDataset, folder: Path, *, starts: int
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each hand-over on one group, and with a new group for each."""
+    """Returns the seconds of each hand-over on one group, and with a new group for each trial."""
     trials = fresh_trials(dataset, folder)
     anew: list[float] = []
     group: Group | None = None
@@ -90,7 +86,7 @@ def handovers(
 
 
 def fresh_trials(dataset: PreparedDataset, folder: Path) -> Iterator[Start]:
-    """Trials of the quick preset with one to three blocks, each with a folder of its own."""
+    """Yields trials of the quick preset with one to three blocks, each with a folder of its own."""
     for number in count():
         config = with_values(quick_config(), {"generator.num_blocks": number % 3 + 1})
         yield Start(config, str(dataset.state), os.fspath(folder / f"trial-{number}"))

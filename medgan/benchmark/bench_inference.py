@@ -1,4 +1,4 @@
-"""Translating slices: one alone, and in batches, against the bare network in a loop."""
+"""Measures the translation of slices, alone and in batches, against the bare network in a loop."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LOOP = "the bare network, slice by slice"
 
 
 def measure(*, quick: bool, device: torch.device) -> list[Measurement]:
-    """Six blocks; at 256 px in full, smaller when quick."""
+    """Measures six blocks: at 256 px in full, smaller when quick."""
     setting = QUICK if quick else PAPER
     return compare(setting, device, limit_s=5.0 if quick else 60.0)
 
 
 def compare(setting: Setting, device: torch.device, *, limit_s: float) -> list[Measurement]:
-    """A slice alone and a batch, without a graph, with each option, against a loop in float32, contiguous."""
+    """Compares a slice alone and a batch, without gradients, with each option, to a loop in contiguous float32."""
     precisions = ("float32", "bfloat16") if is_fast_in_bfloat16(device) else ("float32",)
     networks = {
         f"{precision}, {layout}": network_for(setting, device, precision=precision, layout=layout)
@@ -69,18 +69,18 @@ def compare(setting: Setting, device: torch.device, *, limit_s: float) -> list[M
 def network_for(
     setting: Setting, device: torch.device, *, precision: str = "float32", layout: str = "contiguous"
 ) -> nn.Module:
-    """The generator with six blocks, ready to translate."""
+    """Builds the generator with six blocks, ready to translate."""
     six = Setting(**{**vars(setting), "num_blocks": BLOCKS})
     return fitted(in_precision(build_generator(six).to(device), precision, device), Speed(layout)).eval()
 
 
 @torch.inference_mode()
 def translate(network: nn.Module, slices: Tensor) -> Tensor:
-    """As `medgan translate` passes slices through a network: (B, 1, H, W) -> (B, 1, H, W)."""
+    """Maps (B, 1, H, W) to (B, 1, H, W) in batches, as `medgan translate` does."""
     return torch.cat([network(batch) for batch in slices.split(BATCH)])
 
 
 @torch.no_grad()
 def looped(network: nn.Module, slices: Tensor) -> Tensor:
-    """The same, a slice at a time."""
+    """Maps (B, 1, H, W) to (B, 1, H, W), a slice at a time."""
     return torch.cat([network(one) for one in slices.split(1)])

@@ -1,4 +1,4 @@
-"""Memory of a resident worker group over many trials of changing sizes: what a trial took, it gives back."""
+"""Measures the memory of a resident worker group over many trials of changing sizes: a trial must free its memory."""
 
 from __future__ import annotations
 
@@ -25,39 +25,33 @@ from medgan.distributed.worker import Epoch, Start
 from medgan.distributed.worker_group import Group, Resources
 
 SIZES = list(product((1, 2, 3), (8, 16, 24)))
-"""Blocks and base channels, in turns."""
+"""Lists the blocks and base channels that the trials have in turn."""
 SETTLED, TRIALS, QUICK_TRIALS = 20, 200, 38
-"""Trials until the first and the last look; the three are of networks of the same size."""
+"""Counts the trials before the first and the last measurement; these trials have networks of the same size."""
 WORKER = "RayTrainWorker"
 
 
 def measure(*, quick: bool, device: torch.device) -> list[Measurement]:
-    """Memory after the 20th trial and after the last: the 200th, or the 38th when quick."""
+    """Measures memory after the 20th trial and after the last: the 200th, or the 38th when quick."""
     with tempfile.TemporaryDirectory(prefix="medgan-benchmark-") as scratch:
         folder = Path(scratch)
         with quiet_engines(folder / "log.txt"):
             dataset = prepared_phantoms(folder, size=quick_config().data.size, patients=3, slices=8)
             with cluster() as capacity:
                 resources, _ = resources_for(capacity, workers=None, concurrent=1)
-                seen = memory_of(resources, dataset, folder, trials=QUICK_TRIALS if quick else TRIALS)
+                memory = memory_of(resources, dataset, folder, trials=QUICK_TRIALS if quick else TRIALS)
     where = described(device) if resources.use_gpu else f"cpu, {resources.cpus} thread each"
-    return rows_of(seen, settings=f"{resources.workers} workers, 1 to 3 blocks, base 8 to 24, in turn", device=where)
+    return rows_of(memory, settings=f"{resources.workers} workers, 1 to 3 blocks, base 8 to 24, in turn", device=where)
 
 
-def rows_of(seen: dict[int, int], *, settings: str, device: str) -> list[Measurement]:
-    """First and last look, and the growth between.
-
-    Args:
-        seen: trials so far -> bytes.
-        settings: for the table.
-        device: likewise.
-    """
+def rows_of(memory: dict[int, int], *, settings: str, device: str) -> list[Measurement]:
+    """Returns the first and the last measurement and the growth between; `memory` maps finished trials to bytes."""
     row = partial(Measurement, part="memory", settings=settings, device=device)
-    (first, before), (last, after) = min(seen.items()), max(seen.items())
+    (first, before), (last, after) = min(memory.items()), max(memory.items())
     kind = "GPU memory in use" if torch.cuda.is_available() else "resident set of the workers"
     return [
         *(
-            row(figure=f"{kind}, after {number} trials", unit="MB", value=spread_of([seen[number] / 1e6]))
+            row(figure=f"{kind}, after {number} trials", unit="MB", value=spread_of([memory[number] / 1e6]))
             for number in (first, last)
         ),
         row(
@@ -66,29 +60,29 @@ def rows_of(seen: dict[int, int], *, settings: str, device: str) -> list[Measure
             value=spread_of([100 * (after / before - 1)]),
             wanted="<= 5 %",
             note=f"{(after - before) / 1e6 * 100 / (last - first):.1f} MB a 100 trials; in between "
-            f"{min(seen.values()) / 1e6:.0f} to {max(seen.values()) / 1e6:.0f} MB",
+            f"{min(memory.values()) / 1e6:.0f} to {max(memory.values()) / 1e6:.0f} MB",
         ),
     ]
 
 
 def memory_of(resources: Resources, dataset: PreparedDataset, folder: Path, *, trials: int) -> dict[int, int]:
-    """Trials so far -> bytes, whenever the networks have the size that the 20th had."""
+    """Returns finished trials -> bytes, for each trial whose networks have the size of the 20th trial's."""
     group = Group(resources, storage=folder / "ray", limit_s=EPOCH_LIMIT_S)
-    seen = {}
+    memory = {}
     try:
         group.wait_ready()
         for number, start in enumerate(islice(fresh_trials(dataset, folder), trials), start=1):
             group.ask(start)
             group.ask(Epoch())
             if number >= SETTLED and (number - SETTLED) % len(SIZES) == 0:
-                seen[number] = memory_in_use()
+                memory[number] = memory_in_use()
     finally:
         group.close()
-    return seen
+    return memory
 
 
 def fresh_trials(dataset: PreparedDataset, folder: Path) -> Iterator[Start]:
-    """Trials of one step each, of every size in turn."""
+    """Yields trials of one step each, of every size in turn."""
     for number in count():
         blocks, channels = SIZES[number % len(SIZES)]
         values = {"generator.num_blocks": blocks, "generator.base_channels": channels, "train.generator_steps": 1}
@@ -96,7 +90,7 @@ def fresh_trials(dataset: PreparedDataset, folder: Path) -> Iterator[Start]:
 
 
 def memory_in_use() -> int:
-    """Bytes: all that is taken of the GPU, else the resident sets of the workers that this process started."""
+    """Returns the bytes in use on the GPU, or the resident sets of the workers that this process started."""
     if torch.cuda.is_available():
         free, whole = torch.cuda.mem_get_info()
         return whole - free
@@ -121,7 +115,7 @@ def memory_in_use() -> int:
 def _read(folder: Path, name: str = "status") -> str:
     try:
         return (folder / name).read_text()
-    except OSError:  # it has just ended
+    except OSError:  # the process has just ended
         return ""
 
 

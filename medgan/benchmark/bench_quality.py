@@ -1,4 +1,4 @@
-"""Quality does not pay for speed: trained with every option on, and by the plain float32 reference, seed by seed."""
+"""Checks that speed does not cost quality: compares training with every option to the plain float32 reference."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ FAST, PLAIN = "every option on", "plain eager, float32"
 
 
 def measure(*, quick: bool, device: torch.device, data: Path | None = None) -> list[Measurement]:
-    """Validation SSIM after 300 steps, 30 when quick, on a prepared data set; on phantoms where none is given."""
+    """Measures validation SSIM after 300 steps, 30 when quick, on a prepared data set, by default of phantoms."""
     with opened(data) as dataset:
         setting = replace(QUICK, size=size_of(dataset))
         return compare(dataset, setting, device, steps=QUICK_STEPS if quick else STEPS)
 
 
 def compare(dataset: PreparedDataset, setting: Setting, device: torch.device, *, steps: int) -> list[Measurement]:
-    """Both ways of training, three seeds each, on the same batches."""
+    """Compares both kinds of training on the same batches, with three seeds each."""
     precision = "bfloat16" if is_fast_in_bfloat16(device) else "float32"
     speed = all_on(setting, device, precision)
     seeds = [replace(setting, seed=seed) for seed in SEEDS]
@@ -54,13 +54,7 @@ def compare(dataset: PreparedDataset, setting: Setting, device: torch.device, *,
 
 
 def rows_of(scores: dict[str, list[float]], *, settings: str, device: str) -> list[Measurement]:
-    """The seeds' scores, and how far the means lie apart.
-
-    Args:
-        scores: of the fast way, then of the plain one, a value a seed.
-        settings: for the table.
-        device: likewise.
-    """
+    """Returns the scores of the seeds and the difference of the means; `scores` holds the fast, then the plain ones."""
     row = partial(Measurement, part="quality", settings=settings, device=device, unit="val/ssim")
     fast, plain = scores.values()
     own = max(plain) - min(plain)
@@ -79,7 +73,7 @@ def rows_of(scores: dict[str, list[float]], *, settings: str, device: str) -> li
 
 
 def score(dataset: PreparedDataset, network: nn.Module, step: Step, steps: int, device: torch.device) -> float:
-    """Mean SSIM of the validation patients after so many steps."""
+    """Returns the mean SSIM of the validation patients after `steps` steps."""
     torch.manual_seed(0)
     for _ in range(steps):
         step()
@@ -90,20 +84,20 @@ def score(dataset: PreparedDataset, network: nn.Module, step: Step, steps: int, 
 def fast_training(
     setting: Setting, dataset: PreparedDataset, device: torch.device, precision: str, speed: Speed
 ) -> tuple[nn.Module, Step]:
-    """The engine's generator with the options given and all slices in the device's memory, and its step."""
+    """Builds the engine's generator with the given options and all slices in the device's memory, and its step."""
     state, objective = build_state(setting, device, precision=precision, speed=speed), build_objective(setting)
     feed = feed_of(setting, dataset, device, stored=True)
     return state.generator, lambda: train_step(state, objective, feed, UPDATES)
 
 
 def plain_training(setting: Setting, dataset: PreparedDataset, device: torch.device) -> tuple[nn.Module, Step]:
-    """The reference's generator, and its step on the same batches."""
+    """Builds the reference's generator, and its step on the same batches."""
     reference, feed = Reference(setting, device), feed_of(setting, dataset, device, stored=False)
     return reference.generator, lambda: reference.step(feed)
 
 
 def feed_of(setting: Setting, dataset: PreparedDataset, device: torch.device, *, stored: bool) -> Feed:
-    """The training patients' batches, in an order that follows from the seed."""
+    """Returns the batches of the training patients, in an order that follows from the seed."""
     slices = dataset.slices("train")
     sampler = Batches(len(slices), setting.batch_size, seed=setting.seed)
     kept = stacked(slices, device) if stored else None
@@ -111,7 +105,7 @@ def feed_of(setting: Setting, dataset: PreparedDataset, device: torch.device, *,
 
 
 def all_on(setting: Setting, device: torch.device, precision: str) -> Speed:
-    """On a CPU channels_last, faster or not; on a GPU what a trial finds fastest, which may not compile there."""
+    """Returns channels_last on a CPU, faster or not; on a GPU the fastest available speed, compiled or not."""
     if device.type != "cuda":
         return Speed("channels_last")
     objective, batches = build_objective(setting), random_batches(setting, device)
@@ -124,16 +118,16 @@ def all_on(setting: Setting, device: torch.device, precision: str) -> Speed:
 
 
 def size_of(dataset: PreparedDataset) -> int:
-    """Rows and columns of a slice."""
+    """Returns the number of rows, which is the number of columns, of a slice."""
     return int(dataset.slices("train")[0][0].shape[-1])
 
 
 @contextmanager
 def opened(folder: Path | None) -> Iterator[PreparedDataset]:
-    """The prepared data set, or one of phantoms for the while.
+    """Yields the prepared data set, or a temporary one of phantoms.
 
     Raises:
-        InputError: the folder holds none.
+        InputError: the folder holds no data set.
     """
     if folder is not None:
         yield PreparedDataset.open(folder)

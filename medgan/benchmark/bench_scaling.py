@@ -1,4 +1,4 @@
-"""Two DDP processes with one thread each against one process with two threads: the same batch, images a second."""
+"""Compares two DDP processes with one thread each to one process with two threads, in images a second."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TWO, ONE = "two processes, one thread each", "one process, two threads"
 
 
 def measure(*, quick: bool, device: torch.device) -> list[Measurement]:
-    """The quick setting, on the CPU alone."""
+    """Measures the quick setting, on the CPU only."""
     settings = f"{QUICK.text()} over all processes"
     if device.type != "cpu":
         return [Measurement("scaling", TWO, settings, str(device), note="a figure of the CPU", wanted=">= 0.9")]
@@ -38,7 +38,7 @@ def measure(*, quick: bool, device: torch.device) -> list[Measurement]:
 
 
 def compare(setting: Setting, *, limit_s: float) -> list[Measurement]:
-    """Both ways in turns; the group that waits sleeps."""
+    """Compares both groups of processes in turns; the group that waits sleeps."""
     with ExitStack() as stack:
         groups = {
             name: stack.enter_context(processes(setting, size=size, threads=THREADS // size))
@@ -47,66 +47,60 @@ def compare(setting: Setting, *, limit_s: float) -> list[Measurement]:
         steps = {name: lambda group=group: step(group) for name, group in groups.items()}
         times = in_turns(steps, device=CPU, limit_s=limit_s)
     images = UPDATES.generator * setting.batch_size
-    row = partial(
-        Measurement, part="scaling", settings=f"{setting.text()} over all processes", device="cpu", unit="images/s"
-    )
+    settings = f"{setting.text()} over all processes"
+    row = partial(Measurement, part="scaling", settings=settings, device="cpu", unit="images/s")
+    speedup = ratio(times[ONE], times[TWO])
     return [
-        row(
-            figure=TWO,
-            value=rate(images, times[TWO]),
-            ratio=ratio(times[ONE], times[TWO]),
-            against=ONE,
-            wanted=">= 0.9",
-        ),
+        row(figure=TWO, value=rate(images, times[TWO]), ratio=speedup, against=ONE, wanted=">= 0.9"),
         row(figure=ONE, value=rate(images, times[ONE])),
     ]
 
 
 @contextmanager
 def processes(setting: Setting, *, size: int, threads: int) -> Iterator[list[Connection]]:
-    """Processes that train together, a step for each order; one line to each. They end with the block."""
+    """Starts processes that train together and yields a connection to each; they end with the block."""
     context = torch.multiprocessing.get_context("spawn")
     share = replace(setting, batch_size=setting.batch_size // size)
     with tempfile.TemporaryDirectory(prefix="medgan-benchmark-") as folder:
-        lines, started = [], []
+        connections, started = [], []
         for rank in range(size):
             mine, theirs = context.Pipe()
             place = str(Path(folder) / "meeting")
             process = context.Process(target=serve, args=(rank, size, threads, share, place, theirs), daemon=True)
             process.start()
             theirs.close()
-            lines.append(mine)
+            connections.append(mine)
             started.append(process)
         try:
-            yield lines
+            yield connections
         finally:
             for process in started:
                 process.kill()
                 process.join(10)
 
 
-def step(lines: list[Connection], *, limit_s: float = ANSWER_S) -> None:
-    """Has every process take a step.
+def step(connections: list[Connection], *, limit_s: float = ANSWER_S) -> None:
+    """Makes every process take a step.
 
     Raises:
-        JobError: one did not answer in time, or ended.
+        JobError: a process did not answer in time, or ended.
     """
     end = time.monotonic() + limit_s
     try:
-        for line in lines:
-            line.send("step")
-        for rank, line in enumerate(lines):
-            if not line.poll(max(0.0, end - time.monotonic())):
+        for rank, connection in enumerate(connections):  # noqa: B007 - the error below names it
+            connection.send("step")
+        for rank, connection in enumerate(connections):
+            if not connection.poll(max(0.0, end - time.monotonic())):
                 raise JobError("E-BENCH-01", limit_s=limit_s, rank=rank)
-            line.recv()
+            connection.recv()
     except (EOFError, ConnectionError):
-        raise JobError("E-BENCH-02") from None
+        raise JobError("E-BENCH-02", rank=rank) from None
 
 
-def serve(rank: int, size: int, threads: int, setting: Setting, place: str, line: Connection) -> None:
-    """What each process runs: its share of every step, until it is ended."""
+def serve(rank: int, size: int, threads: int, setting: Setting, place: str, connection: Connection) -> None:
+    """Runs in each process: takes its share of every step until the process is killed."""
     torch.set_num_threads(threads)
-    warnings.simplefilter("ignore", FutureWarning)  # of torch, on the setting that the workers of a search use as well
+    warnings.simplefilter("ignore", FutureWarning)  # torch's, about a setting that the workers of a search use too
     state, objective = build_state(setting, CPU), build_objective(setting)
     if size > 1:
         torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=size)
@@ -116,6 +110,6 @@ def serve(rank: int, size: int, threads: int, setting: Setting, place: str, line
             for network in (direction.generator, direction.discriminator)
         )
     batches = random_batches(setting, CPU, seed=rank)
-    while line.recv():
+    while connection.recv():
         train_step(state, objective, batches, UPDATES)
-        line.send("done")
+        connection.send("done")

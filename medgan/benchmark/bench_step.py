@@ -1,4 +1,4 @@
-"""MedGAN's whole training step: the engine's against the plain reference, and its share of what the device can do."""
+"""Compares MedGAN's whole training step in the engine to the plain reference and to the peak of the device."""
 
 from __future__ import annotations
 
@@ -13,15 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from medgan.benchmark.measurements import Measurement, Spread, spread_of
-from medgan.benchmark.plain_method import (
-    PAPER,
-    QUICK,
-    UPDATES,
-    Setting,
-    build_objective,
-    build_state,
-    random_batches,
-)
+from medgan.benchmark.plain_method import PAPER, QUICK, UPDATES, Setting, build_objective, build_state, random_batches
 from medgan.benchmark.reference import Reference
 from medgan.benchmark.timing import described, in_turns, is_fast_in_bfloat16, rate, ratio, seconds
 from medgan.training.autotune import MODES, Speed, fastest, step_s
@@ -30,22 +22,22 @@ from medgan.training.step import train_step
 
 PLAIN = "plain eager"
 PAIRS, EPOCHS = 1935, 200
-"""Of the paper's PET to CT."""
+"""Give the training pairs and epochs of the paper's PET to CT."""
 LARGEST_BATCH = 64
 MATRIX = {"cuda": 8192, "cpu": 1024}
 PRODUCT = {"cuda": torch.bfloat16, "cpu": torch.float32}
 STEADY_S = 60.0
 ENGINE, CHANNELS_LAST = "engine, float32", Speed("channels_last")
 PAPER_GB = 15.0
-"""Two trainings of the paper's network: weights, gradients and moments of 326.5 M parameters, and activations."""
+"""Limits the free memory from below: two trainings of the paper's network, 326.5 M parameters with activations."""
 
 Step = Callable[[], object]
 Options = Mapping[str, tuple[str, Speed]]
-"""Name -> precision, memory format and compiler."""
+"""Maps a name to precision, memory format and compiler."""
 
 
 def measure(*, quick: bool, device: torch.device) -> list[Measurement]:
-    """The quick setting, and, in full, the paper's, on a CPU with memory for it; the whole schedule on a GPU only."""
+    """Measures the quick setting; in full also the paper's, where memory suffices, and on a GPU its whole schedule."""
     rows = compare(QUICK, device, limit_s=15.0 if quick else 90.0, wanted=">= 1.3x" if device.type == "cpu" else "")
     if quick:
         return rows
@@ -59,7 +51,7 @@ def measure(*, quick: bool, device: torch.device) -> list[Measurement]:
 
 
 def free_gb() -> float:
-    """Memory that is free or can be freed, in GB."""
+    """Returns the memory that is free or can be freed, in GB."""
     found = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
     assert found is not None, "every Linux has it"
     return int(found[1]) * 1024 / 1e9
@@ -68,7 +60,7 @@ def free_gb() -> float:
 def compare(
     setting: Setting, device: torch.device, *, limit_s: float, wanted: str = "", tried: Options | None = None
 ) -> list[Measurement]:
-    """Engine, with each option tried (default: the device's), against reference, in turns; its share of peak."""
+    """Compares the engine with each option in `tried` (default: the device's) to the reference, and to the peak."""
     row = partial(Measurement, part="step", settings=setting.text(), device=described(device))
     steps, refused = steps_of(setting, device, options(device) if tried is None else tried)
     times = in_turns({**steps, PLAIN: reference_step(setting, device)}, device=device, limit_s=limit_s)
@@ -93,7 +85,7 @@ def compare(
 
 
 def options(device: torch.device) -> Options:
-    """What makes a step faster on some devices; bfloat16 where this one has instructions for it."""
+    """Returns the options that can make a step faster; bfloat16 where the device has instructions for it."""
     found = {ENGINE: ("float32", EAGER), f"{ENGINE}, channels_last": ("float32", CHANNELS_LAST)}
     if is_fast_in_bfloat16(device):
         modes = MODES if device.type == "cuda" else ()
@@ -103,7 +95,7 @@ def options(device: torch.device) -> Options:
 
 
 def steps_of(setting: Setting, device: torch.device, tried: Options) -> tuple[dict[str, Step], dict[str, str]]:
-    """The engine's step with each option; and, where it cannot be compiled, what torch says instead."""
+    """Returns the engine's step with each option and, for an option that cannot be compiled, torch's error."""
     steps, refused = {}, {}
     for name, (precision, speed) in tried.items():
         step = engine_step(setting, device, precision=precision, speed=speed)
@@ -117,27 +109,27 @@ def steps_of(setting: Setting, device: torch.device, tried: Options) -> tuple[di
 
 
 def engine_step(setting: Setting, device: torch.device, *, precision: str = "float32", speed: Speed = EAGER) -> Step:
-    """A step of the engine on random batches, to be called again and again."""
+    """Returns a step of the engine on random batches, which can be called repeatedly."""
     state, objective = build_state(setting, device, precision=precision, speed=speed), build_objective(setting)
     batches = random_batches(setting, device)
     return lambda: train_step(state, objective, batches, UPDATES)
 
 
 def reference_step(setting: Setting, device: torch.device) -> Step:
-    """The same of the reference."""
+    """Returns a step of the reference on random batches, which can be called repeatedly."""
     reference, batches = Reference(setting, device), random_batches(setting, device)
     return lambda: reference.step(batches)
 
 
 def counted(step: Step) -> int:
-    """Floating-point operations of a step, a multiplication and an addition two; convolutions and products only."""
+    """Counts the floating-point operations of the convolutions and products of a step, a multiply-add as two."""
     with FlopCounterMode(display=False) as counter:
         step()
     return int(counter.get_total_flops())
 
 
 def measured_peak(device: torch.device, rounds: int = 10) -> float:
-    """Floating-point operations a second of a large matrix product, the best of some rounds."""
+    """Measures the floating-point operations a second of a large matrix product, the best of some rounds."""
     side = MATRIX[device.type]
     left, right = torch.randn(2, side, side, device=device).to(PRODUCT[device.type])
     left @ right
@@ -145,7 +137,7 @@ def measured_peak(device: torch.device, rounds: int = 10) -> float:
 
 
 def schedule(setting: Setting, device: torch.device, *, steady_s: float) -> list[Measurement]:
-    """Minutes of the paper's whole training, extrapolated from a steady state, at batch one and at the best batch."""
+    """Extrapolates the minutes of the paper's whole training from a steady state, at batch 1 and at the best batch."""
     settings = f"{PAIRS} pairs, {EPOCHS} epochs, {setting.size} px, {setting.num_blocks} blocks"
     row = partial(Measurement, part="step", settings=settings, device=described(device), wanted="<= 30 min")
     if device.type != "cuda":
@@ -161,7 +153,7 @@ def schedule(setting: Setting, device: torch.device, *, steady_s: float) -> list
 
 
 def best_batch(setting: Setting, device: torch.device, *, limit_s: float = 2.0) -> int:
-    """The power of two at which most images a second pass, as far as memory reaches; each is tried for `limit_s`."""
+    """Returns the power of two with most images a second that fits into memory; each is tried for `limit_s` seconds."""
     rates: dict[int, float] = {}
     batch = 1
     while batch <= LARGEST_BATCH:
@@ -176,7 +168,7 @@ def best_batch(setting: Setting, device: torch.device, *, limit_s: float = 2.0) 
 
 
 def minutes(setting: Setting, device: torch.device, *, steady_s: float, speed: Speed = EAGER) -> Spread:
-    """Of the paper's whole training at this batch size, from the steps of at least `steady_s` seconds."""
+    """Returns the minutes of the paper's whole training at this batch size, from `steady_s` seconds or more."""
     step = _bfloat16_step(setting, device, speed)
     times = in_turns({"step": step}, device=device, limit_s=steady_s, warmups=3)["step"]
     steps = PAIRS * EPOCHS / (UPDATES.generator * setting.batch_size)

@@ -1,4 +1,4 @@
-"""What measuring costs: the paper's plain metrics, and the whole validation pass, as shares of an epoch."""
+"""Measures the cost of the paper's plain metrics and of the whole validation pass, as shares of an epoch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BATCH, GREY = 16, 255.0
 
 
 def measure(*, quick: bool, device: torch.device) -> list[Measurement]:
-    """Epochs of MedGAN at the quick setting."""
+    """Measures epochs of MedGAN at the quick setting."""
     return of(quick_config(), device, epochs=3 if quick else 10)
 
 
 def of(config: Config, device: torch.device, *, epochs: int) -> list[Measurement]:
-    """Shares of so many epochs after the first."""
+    """Measures the shares in `epochs` epochs after the first."""
     with tempfile.TemporaryDirectory(prefix="medgan-benchmark-") as folder:
         dataset = prepared_phantoms(Path(folder), size=config.data.size)
         training = build_training(config, dataset, SingleProcess(device), folder=Path(folder) / "trial")
@@ -61,7 +61,7 @@ def of(config: Config, device: torch.device, *, epochs: int) -> list[Measurement
 
 
 def plain_metrics(training: Training) -> None:
-    """SSIM, PSNR, MSE and MAE of every validation slice against itself, brightened; read from memory."""
+    """Computes SSIM, PSNR, MSE and MAE of every validation slice against 0.9 times itself."""
     slices, device = training.validation, training.runtime.device
     for start in range(0, len(slices), BATCH):
         indices = range(start, min(start + BATCH, len(slices)))

@@ -1,4 +1,4 @@
-"""What a benchmark found: rows with median, spread and ratio, as text and as JSON."""
+"""Holds the results of a benchmark: rows with median, spread and ratio, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIGITS = 4
 
 
 class Spread(NamedTuple):
-    """The middle and the quartiles of repeated measurements."""
+    """Holds the median and the quartiles of repeated measurements."""
 
     median: float
     low: float
@@ -24,26 +24,26 @@ class Spread(NamedTuple):
 
 
 def spread_of(values: Sequence[float]) -> Spread:
-    """Median, first and third quartile of at least one value."""
+    """Returns the median, first and third quartile of at least one value."""
     low, median, high = np.percentile(values, (25, 50, 75))
     return Spread(float(median), float(low), float(high))
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A figure, measured or not.
+    """Holds a figure, measured or not.
 
     Attributes:
-        part: of the benchmark.
-        figure: what was measured.
-        settings: under which settings.
-        device: where, with the number of threads on a CPU.
-        unit: of `value`.
-        value: none where it was not measured; `note` then says why.
+        part: part of the benchmark.
+        figure: name of the measured quantity.
+        settings: settings of the measurement.
+        device: device, with the number of threads on a CPU.
+        unit: unit of `value`.
+        value: measured value; None where it was not measured, and `note` then says why.
         ratio: how many times better than `against`, round by round, unless `note` says otherwise.
-        against: the figure that the ratio compares with; that of the same settings.
-        wanted: what the ratio or the value is to reach.
-        note: what a reader must know besides.
+        against: figure with the same settings that the ratio compares to.
+        wanted: goal for the ratio or the value.
+        note: further information for the reader.
     """
 
     part: str
@@ -59,21 +59,23 @@ class Measurement:
 
 
 def table_text(rows: Sequence[Measurement]) -> str:
-    """A table for each part and its settings, columns aligned; notes below."""
+    """Returns a table with aligned columns for each part and its settings, with notes below."""
     blocks = []
     for (part, settings, device), group in groupby(rows, key=lambda row: (row.part, row.settings, row.device)):
         members = list(group)
-        cells = [HEADINGS, *(_cells(row) for row in members)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        shown = [place for place, width in enumerate(widths) if any(line[place] for line in cells[1:])]
-        lines = ["  ".join(line[place].ljust(widths[place]) for place in shown).rstrip() for line in cells]
         notes = [f"{row.figure}: {row.note}" for row in members if row.note and row.value is not None]
-        blocks.append("\n  ".join([f"{part}: {settings}; {device}", *lines, *notes]))
+        blocks.append("\n  ".join([f"{part}: {settings}; {device}", *_aligned(members), *notes]))
     return "\n\n".join(blocks)
 
 
+def _aligned(rows: Sequence[Measurement]) -> list[str]:
+    columns = [column for column in zip(HEADINGS, *(_cells(row) for row in rows), strict=True) if any(column[1:])]
+    padded = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns]
+    return ["  ".join(line).rstrip() for line in zip(*padded, strict=True)]
+
+
 def write_json(path: Path, rows: Sequence[Measurement], facts: dict[str, Any]) -> None:
-    """The rows, and what they were measured with."""
+    """Writes the rows as JSON, with the facts about their measurement."""
     path.write_text(json.dumps({**facts, "rows": [_plain(row) for row in rows]}, indent=1) + "\n")
 
 

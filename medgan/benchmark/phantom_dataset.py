@@ -1,4 +1,4 @@
-"""A small prepared data set of phantoms, made on the spot."""
+"""Makes a small prepared data set of phantoms."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from medgan.tasks import TASKS
 
 
 def prepared_phantoms(folder: Path, *, size: int, patients: int = 6, slices: int = 24) -> PreparedDataset:
-    """PET and CT of phantoms, written as DICOM and prepared.
+    """Writes PET and CT of phantoms as DICOM and prepares them.
 
     Args:
-        folder: empty, for all of it.
+        folder: empty folder for all files.
         size: rows and columns of a slice, in pixels.
-        patients: at least 3, to have one of each role.
-        slices: of each.
+        patients: number of patients, at least 3, so that each role has one.
+        slices: number of slices of each patient.
     """
     source = write_phantoms(folder / "phantoms", patients=patients, slices=slices, matrix=size)
     request = PrepareRequest(source, TASKS["pet2ct"], size=size, datasets=folder / "datasets", processes=1)

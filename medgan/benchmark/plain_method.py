@@ -1,4 +1,4 @@
-"""MedGAN as `medgan train` builds it, by hand: without the configuration, so that torch and numpy are enough."""
+"""Builds MedGAN as `medgan train` does, but without the configuration, so that torch and numpy are enough."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ PATCH = 16
 
 @dataclass(frozen=True)
 class Setting:
-    """A size of MedGAN.
+    """Describes a size of MedGAN.
 
     Attributes:
-        name: for a person.
+        name: name for a person.
         size: rows and columns, in pixels.
-        num_blocks: U-blocks.
-        base_channels: of both networks' first layers.
-        style_blocks: of VGG-19, from 1.
-        content_blocks: of VGG-19, from 1.
-        batch_size: slices a generator update.
-        seed: of both networks' first weights.
+        num_blocks: number of U-blocks.
+        base_channels: channels of the first layer of both networks.
+        style_blocks: blocks of VGG-19 for the style term, from 1.
+        content_blocks: blocks of VGG-19 for the content term, from 1.
+        batch_size: slices of a generator update.
+        seed: seed of the initial weights of both networks.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Setting:
 
     @property
     def depth(self) -> int:
-        """Encoder layers a block, down to one pixel."""
+        """Returns the number of encoder layers of a block, down to one pixel."""
         return min(8, (self.size & -self.size).bit_length() - 1)
 
     def text(self) -> str:
-        """For a person."""
+        """Returns the setting in words."""
         deepest = max(*self.style_blocks, *self.content_blocks)
         return (
             f"{self.name} ({self.size} px, {self.num_blocks} blocks, base {self.base_channels}, VGG-19 to block "
@@ -70,19 +70,19 @@ PAPER = Setting("paper", 256, 6, 64, (1, 5), (1, 2, 3, 4), 1)
 
 
 def build_generator(setting: Setting) -> CasNet:
-    """On the CPU, from the setting's seed."""
+    """Builds the generator on the CPU, from the setting's seed."""
     torch.manual_seed(setting.seed)
     return CasNet(num_blocks=setting.num_blocks, base_channels=setting.base_channels, depth=setting.depth)
 
 
 def build_discriminator(setting: Setting) -> PatchDiscriminator:
-    """On the CPU, from the setting's seed."""
+    """Builds the discriminator on the CPU, from the setting's seed."""
     torch.manual_seed(setting.seed + 1)
     return PatchDiscriminator(patch=PATCH, base_channels=setting.base_channels, spectral_norm=True)
 
 
 def build_extractor(setting: Setting) -> Vgg19:
-    """VGG-19 as deep as the terms look, random from a fixed seed, frozen, on the CPU."""
+    """Builds VGG-19 as deep as the terms need, random from a fixed seed, frozen, on the CPU."""
     torch.manual_seed(0)
     extractor = Vgg19(max(*setting.style_blocks, *setting.content_blocks))
     for layer in extractor.modules():
@@ -92,12 +92,12 @@ def build_extractor(setting: Setting) -> Vgg19:
 
 
 def build_state(setting: Setting, device: torch.device, *, precision: str = "float32", speed: Speed = PLAIN) -> State:
-    """Freshly initialized networks and their optimizers.
+    """Builds freshly initialized networks and their optimizers.
 
     Args:
-        setting: how large.
-        device: where.
-        precision: "float32" or "bfloat16", of the networks' arithmetic.
+        setting: size of the networks.
+        device: device of the networks.
+        precision: "float32" or "bfloat16", for the computations of the networks.
         speed: memory format and compiler.
     """
     generator, discriminator, extractor = (
@@ -112,34 +112,34 @@ def build_state(setting: Setting, device: torch.device, *, precision: str = "flo
 
 
 def build_objective(setting: Setting) -> Objective:
-    """MedGAN's four terms for the generator, one for the discriminator."""
+    """Builds MedGAN's four terms for the generator and one for the discriminator."""
 
     def chosen(features: tuple[Tensor, ...], blocks: tuple[int, ...]) -> list[Tensor]:
         return [features[block - 1] for block in blocks]
 
-    def style(views: GeneratorInputs) -> Tensor:
-        mine, theirs = (chosen(seen, setting.style_blocks) for seen in (views.output_features, views.target_features))
-        return style_loss(mine, theirs)
+    def style(inputs: GeneratorInputs) -> Tensor:
+        blocks = setting.style_blocks
+        return style_loss(chosen(inputs.output_features, blocks), chosen(inputs.target_features, blocks))
 
-    def content(views: GeneratorInputs) -> Tensor:
-        mine, theirs = (chosen(seen, setting.content_blocks) for seen in (views.output_features, views.target_features))
-        return content_loss(mine, theirs)
+    def content(inputs: GeneratorInputs) -> Tensor:
+        blocks = setting.content_blocks
+        return content_loss(chosen(inputs.output_features, blocks), chosen(inputs.target_features, blocks))
 
     return Objective(
         generator={
-            "adversarial": (1.0, lambda views: VANILLA.fool(views.logits)),
-            "perceptual": (PERCEPTUAL, lambda views: perceptual_loss(views.output_levels, views.target_levels)),
+            "adversarial": (1.0, lambda inputs: VANILLA.fool(inputs.logits)),
+            "perceptual": (PERCEPTUAL, lambda inputs: perceptual_loss(inputs.output_levels, inputs.target_levels)),
             "style": (STYLE, style),
             "content": (CONTENT, content),
         },
         discriminator={
-            "adversarial": (1.0, lambda seen: VANILLA.real(seen.real.logits) + VANILLA.fake(seen.fake.logits))
+            "adversarial": (1.0, lambda inputs: VANILLA.real(inputs.real.logits) + VANILLA.fake(inputs.fake.logits))
         },
     )
 
 
 def random_batches(setting: Setting, device: torch.device, *, seed: int = 0) -> Iterator[Batch]:
-    """Three random batches in [-1, 1] on the device, again and again."""
+    """Yields three random batches in [-1, 1] on the device, repeatedly."""
     draw = torch.Generator().manual_seed(seed)
     shape = (UPDATES.batches, 2, setting.batch_size, 1, setting.size, setting.size)
     batches = (torch.rand(shape, generator=draw) * 2 - 1).to(device)

@@ -1,7 +1,7 @@
-"""MedGAN's training step written straight from the paper, each loss by itself: what the engine's is measured against.
+"""Computes MedGAN's training step directly from the paper, each loss by itself, as the reference for the engine.
 
-One forward for each use of discriminator and extractor, nothing shared, nothing frozen that a step does not need to
-freeze, float32 (Armanious et al., sections 2 and 3.3).
+Each use of discriminator and extractor has its own forward pass; nothing is shared, and nothing is frozen beyond what
+a step needs; float32 (Armanious et al., sections 2 and 3.3).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from medgan.training.step import Batch
 
 
 class Reference:
-    """The networks of a setting, freshly initialized, and plain Adam for two of them."""
+    """Holds the freshly initialized networks of a setting, and plain Adam for two of them."""
 
     def __init__(self, setting: Setting, device: torch.device) -> None:
         self.setting = setting
@@ -41,10 +41,10 @@ class Reference:
         )
 
     def step(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
-        """Three updates of the generator, each on its own batch, then the discriminator's on the last of them.
+        """Updates the generator three times, each on its own batch, then the discriminator on the last batch.
 
         Returns:
-            The generator's raw terms of its last update, and `discriminator`, detached.
+            The generator's unweighted terms of its last update, and `discriminator`, detached.
         """
         for _ in range(UPDATES.generator):
             source, target = next(batches)
@@ -62,7 +62,7 @@ class Reference:
         return {name: value.detach() for name, value in losses.items()}
 
     def generator_losses(self, source: Tensor, target: Tensor, output: Tensor) -> dict[str, Tensor]:
-        """The four terms of equation 8, without their weights."""
+        """Returns the four terms of equation 8, without their weights."""
         return {
             "adversarial": self._adversarial(source, output),
             "perceptual": self._perceptual(source, target, output),
@@ -71,7 +71,7 @@ class Reference:
         }
 
     def discriminator_loss(self, source: Tensor, target: Tensor, output: Tensor) -> Tensor:
-        """-E[log D(x, y)] - E[log(1 - D(G(y), y))] (equation 1)."""
+        """Returns -E[log D(x, y)] - E[log(1 - D(G(y), y))] (equation 1)."""
         real = self.discriminator(source, target).logits
         fake = self.discriminator(source, output).logits
         return binary_cross_entropy_with_logits(real, torch.ones_like(real)) + binary_cross_entropy_with_logits(
@@ -79,39 +79,39 @@ class Reference:
         )
 
     def _adversarial(self, source: Tensor, output: Tensor) -> Tensor:
-        """-E[log D(G(y), y)], the form that does not saturate."""
+        """Returns -E[log D(G(y), y)], the form that does not saturate."""
         logits = self.discriminator(source, output).logits
         return binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
 
     def _perceptual(self, source: Tensor, target: Tensor, output: Tensor) -> Tensor:
-        """Equations 3 and 4: the pixels, and every hidden layer of the discriminator."""
-        mine = self.discriminator(source, output).features
-        theirs = self.discriminator(source, target).features
+        """Computes equations 3 and 4: the pixels and every hidden layer of the discriminator."""
+        of_output = self.discriminator(source, output).features
+        of_target = self.discriminator(source, target).features
         total = l1_loss(output, target)
-        for one, other in zip(mine, theirs, strict=True):
+        for one, other in zip(of_output, of_target, strict=True):
             total = total + l1_loss(one, other)
         return total
 
     def _style(self, target: Tensor, output: Tensor) -> Tensor:
-        """Equations 5 and 6."""
-        mine, theirs = self.extractor(output), self.extractor(target)
+        """Computes equations 5 and 6."""
+        of_output, of_target = self.extractor(output), self.extractor(target)
         total = torch.zeros((), device=output.device)
         for block in self.setting.style_blocks:
-            difference = _gram(mine[block - 1]) - _gram(theirs[block - 1])
-            depth = mine[block - 1].shape[1]
+            difference = _gram(of_output[block - 1]) - _gram(of_target[block - 1])
+            depth = of_output[block - 1].shape[1]
             total = total + (difference**2).sum() / (4 * depth**2 * len(output))
         return total
 
     def _content(self, target: Tensor, output: Tensor) -> Tensor:
-        """Equation 7."""
-        mine, theirs = self.extractor(output), self.extractor(target)
+        """Computes equation 7."""
+        of_output, of_target = self.extractor(output), self.extractor(target)
         total = torch.zeros((), device=output.device)
         for block in self.setting.content_blocks:
-            total = total + mse_loss(mine[block - 1], theirs[block - 1])
+            total = total + mse_loss(of_output[block - 1], of_target[block - 1])
         return total
 
 
 def _gram(features: Tensor) -> Tensor:
-    """F F^T / (h w d): (B, d, h, w) -> (B, d, d)."""
+    """Computes F F^T / (h w d): (B, d, h, w) -> (B, d, d)."""
     _, depth, rows, columns = features.shape
     return torch.einsum("bihw,bjhw->bij", features, features) / (rows * columns * depth)

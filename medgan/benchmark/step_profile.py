@@ -1,4 +1,4 @@
-"""Where a training's step spends its time: part by part, operator by operator, and against the device's peak."""
+"""Profiles a training's step: its parts, its operators, and its share of the device's peak."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from medgan.training.state import bare
 from medgan.training.step import Batch, train_step
 
 WARMUPS, TIMED, TRACED = 2, 3, 2
-"""Steps beforehand, of which one counts operations besides; of each of two timings; in the trace."""
+"""Counts the steps of the warm-up, one of which also counts operations, of each of two timings, and of the trace."""
 MOST_OPERATORS = 10
 DATA, GENERATOR, DISCRIMINATOR, EXTRACTOR, LOSSES, OPTIMIZER, REST = (
     "data",
@@ -41,7 +41,7 @@ DATA, GENERATOR, DISCRIMINATOR, EXTRACTOR, LOSSES, OPTIMIZER, REST = (
 
 
 class Operator(NamedTuple):
-    """What one kind of operation takes a step, without those that it calls."""
+    """Holds the cost of one kind of operation in a step, without the operations that it calls."""
 
     name: str
     seconds: float
@@ -51,15 +51,15 @@ class Operator(NamedTuple):
 
 @dataclass(frozen=True)
 class StepProfile:
-    """Where the time of a training's steps goes.
+    """Holds where the time of a training's steps goes.
 
     Attributes:
-        step_s: of a step that nothing looks at, with its data.
-        parts: name -> seconds a step, each without the parts within it; the device is waited for between them.
-        operators: those that take most, on the GPU where there is one.
-        flops: floating-point operations a step, a multiplication and an addition two.
-        peak: floating-point operations a second of a large matrix product here.
-        product: the product's type of number.
+        step_s: seconds of a step without profiling, with its data.
+        parts: name -> seconds in a step, without nested parts; the device is synchronized between the parts.
+        operators: operators that take the most time, on the GPU where there is one.
+        flops: floating-point operations of a step; a multiplication and an addition are two.
+        peak: floating-point operations a second of a large matrix product on this device.
+        product: number type of that product.
     """
 
     step_s: float
@@ -71,13 +71,13 @@ class StepProfile:
 
 
 class Stopwatch:
-    """Seconds of named parts of a program, each without the parts within it.
+    """Measures the seconds of named parts of a program, without nested parts.
 
     Args:
-        device: waited for wherever a part begins or ends.
+        device: device that is synchronized where a part begins or ends.
 
     Attributes:
-        seconds: by name, in all.
+        seconds: total seconds by name.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -86,12 +86,12 @@ class Stopwatch:
         self._open: list[str] = []
 
     def enter(self, name: str) -> None:
-        """From here on the time is this part's."""
+        """Begins a part: from here on, the time counts for it."""
         self._count()
         self._open.append(name)
 
     def leave(self) -> None:
-        """From here on the time is again that of the part around."""
+        """Ends the current part: from here on, the time counts for the surrounding part."""
         self._count()
         self._open.pop()
 
@@ -104,27 +104,27 @@ class Stopwatch:
 
 
 class Marks:
-    """Names the parts in a trace; enters and leaves as a `Stopwatch`."""
+    """Names the parts in a trace; has the methods of a `Stopwatch`."""
 
     def __init__(self) -> None:
         self._open: list[record_function] = []
 
     def enter(self, name: str) -> None:
-        """From here on the trace shows this part."""
+        """Begins a part in the trace."""
         self._open.append(record_function(name))
         self._open[-1].__enter__()
 
     def leave(self) -> None:
-        """It ends here."""
+        """Ends the current part in the trace."""
         self._open.pop().__exit__(None, None, None)
 
 
 def profile_steps(training: Training, trace: Path) -> StepProfile:
-    """Takes a few steps of a training, which changes it, and looks where their time goes.
+    """Profiles a few steps of a training, which changes the training.
 
     Args:
-        training: on this process alone.
-        trace: where a Chrome trace of two of the steps goes.
+        training: training in this process alone.
+        trace: path of the Chrome trace of two steps.
     """
     device, batches = training.runtime.device, _fed(training)
     objective = training.objective.at(training.length.progress(training.state.history))
@@ -135,17 +135,17 @@ def profile_steps(training: Training, trace: Path) -> StepProfile:
     flops = counted(step)
     for _ in range(WARMUPS - 1):
         step()
-    undisturbed = median(seconds(step, device) for _ in range(TIMED))
+    step_s = median(seconds(step, device) for _ in range(TIMED))
     watch = Stopwatch(device)
-    with watched(training, objective, batches, watch) as looked_at:
+    with watched(training, objective, batches, watch) as inputs:
         for _ in range(TIMED):
             watch.enter(REST)
-            step(*looked_at)
+            step(*inputs)
             watch.leave()
-    with watched(training, objective, batches, Marks()) as looked_at:
-        operators = traced(lambda: step(*looked_at), device, trace)
+    with watched(training, objective, batches, Marks()) as inputs:
+        operators = traced(lambda: step(*inputs), device, trace)
     return StepProfile(
-        undisturbed,
+        step_s,
         {name: spent / TIMED for name, spent in watch.seconds.items()},
         operators,
         flops,
@@ -158,14 +158,10 @@ def profile_steps(training: Training, trace: Path) -> StepProfile:
 def watched(
     training: Training, objective: Objective, batches: Iterator[Batch], watch: Stopwatch | Marks
 ) -> Iterator[tuple[Objective, Iterator[Batch]]]:
-    """The objective and the batches of a training, whose steps tell `watch` of every part meanwhile."""
+    """Yields the training's objective and batches, wrapped so that its steps report every part to `watch`."""
     state = training.state
-    networks = [(GENERATOR, bare(direction.generator)) for direction in state.directions]
-    networks += [
-        (DISCRIMINATOR, bare(direction.discriminator))
-        for direction in state.directions
-        if direction.discriminator is not None
-    ]
+    networks = [(GENERATOR, bare(network)) for network in state.generators]
+    networks += [(DISCRIMINATOR, bare(network)) for network in state.discriminators]
     networks += [(EXTRACTOR, state.extractor)] if state.extractor is not None else []
     with ExitStack() as stack:
         for name, network in networks:
@@ -173,16 +169,16 @@ def watched(
         for optimizer in filter(None, (state.generator_optimizer, state.discriminator_optimizer)):
             stack.callback(optimizer.register_step_pre_hook(lambda *_: watch.enter(OPTIMIZER)).remove)
             stack.callback(optimizer.register_step_post_hook(lambda *_: watch.leave()).remove)
-        told: list[Any] = [
+        wrapped: list[Any] = [
             {name: (weight, partial(_during, watch, LOSSES, term)) for name, (weight, term) in terms.items()}
             for terms in (objective.generator, objective.discriminator)
         ]
         fed = iter(partial(_during, watch, DATA, next, batches), None)
-        yield replace(objective, generator=told[0], discriminator=told[1]), fed
+        yield replace(objective, generator=wrapped[0], discriminator=wrapped[1]), fed
 
 
 def traced(step: Callable[[], object], device: torch.device, trace: Path) -> list[Operator]:
-    """Writes a Chrome trace of a few steps; the operators that took most of them."""
+    """Writes a Chrome trace of a few steps; returns the operators that took the most time."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=activities) as recorded:
         for _ in range(TRACED):
@@ -203,7 +199,7 @@ def traced(step: Callable[[], object], device: torch.device, trace: Path) -> lis
 
 
 def _fed(training: Training) -> Feed:
-    """The training's batches from the first one on, augmented, on its device."""
+    """Returns the training's batches from the first one on, augmented, on its device."""
     return Feed(
         training.train,
         Batches(len(training.train), training.batch_size, seed=training.seed),
@@ -219,7 +215,7 @@ def _watch_network(name: str, network: nn.Module, watch: Stopwatch | Marks, stac
 
 
 def _during(watch: Stopwatch | Marks, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function as a part."""
+    """Calls a function as a part of the program."""
     watch.enter(name)
     try:
         return function(*arguments)

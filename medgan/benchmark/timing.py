@@ -1,4 +1,4 @@
-"""Times functions in turns, in one process, so that a noisy machine is as noisy for each of them."""
+"""Times functions in turns in one process, so that noise of the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medgan.training.mixed_precision import has_bfloat16
 LEAST_ROUNDS = 3
 
 Times = dict[str, list[float]]
-"""Name -> seconds of each round; the same place is the same round."""
+"""Maps a name to the seconds of each round; an index is the same round for all names."""
 
 
 def in_turns(
@@ -24,13 +24,13 @@ def in_turns(
     """Calls each function once a round, every round in the reverse order of the one before.
 
     Args:
-        functions: by name.
-        device: what they compute on; it is waited for.
-        limit_s: no round begins later than this, but for the first three.
-        warmups: rounds beforehand that are not timed.
+        functions: functions by name.
+        device: device that they compute on; each call ends when the device has finished.
+        limit_s: seconds after which no round begins, except for the first three.
+        warmups: calls of each function before the timing.
 
     Returns:
-        Seconds by name, a value a round.
+        Seconds by name, one value for each round.
     """
     for function in functions.values():
         for _ in range(warmups):
@@ -45,7 +45,7 @@ def in_turns(
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
-    """How long one call takes, to the end of what it started on the device."""
+    """Returns the seconds of one call, until the device has finished its work."""
     wait_for(device)
     began = time.perf_counter()
     function()
@@ -54,30 +54,30 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
 
 
 def wait_for(device: torch.device) -> None:
-    """Returns when the device has done what it was told; a CPU always has."""
+    """Waits until the device has finished its work; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def rate(count: float, times: Sequence[float]) -> Spread:
-    """Things a second, where `count` of them were done in each round."""
+    """Returns the items a second, where each round processed `count` items."""
     return spread_of([count / one for one in times])
 
 
 def ratio(reference: Sequence[float], times: Sequence[float]) -> Spread:
-    """How many times faster than the reference, round by round."""
+    """Returns how many times faster than the reference the times are, round by round."""
     return spread_of([theirs / mine for theirs, mine in zip(reference, times, strict=True)])
 
 
 def is_fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for it."""
+    """Tells whether the device has instructions for bfloat16."""
     if device.type == "cuda":
         return has_bfloat16(device)
     return re.search(r"\b(avx512_|amx_)?bf16\b", Path("/proc/cpuinfo").read_text()) is not None
 
 
 def described(device: torch.device) -> str:
-    """The device in a few words."""
+    """Describes the device in a few words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()

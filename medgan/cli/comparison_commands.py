@@ -1,4 +1,4 @@
-"""The command behind `jobs/reproduce_tables.py`."""
+"""Defines the command of `jobs/reproduce_tables.py`."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def reproduce_tables(
     Small networks and slices of 64 px, unless --paper says otherwise. The same command again goes on where it stopped,
     and prints a finished table at once. Exit codes: 0 done, 1 failed, 2 refused input, 130 stopped.
     """
-    from rich.console import Console
-
+    from medgan.cli.search_progress import SearchProgress
+    from medgan.cli.terminal import Terminal
     from medgan.config import parse_assignment
     from medgan.errors import InputError
     from medgan.paths import find_place
@@ -82,5 +82,7 @@ def reproduce_tables(
         seeds=seeds,
         minutes=minutes,
     )
-    with stoppable():
-        reproduce(request, Console(highlight=False))
+    with stoppable(), Terminal() as terminal:
+        found = reproduce(request, terminal, SearchProgress(terminal))
+        terminal.console.print(found.markdown, markup=False, soft_wrap=True)
+        terminal.say(f"Tables, figures of every patient, pictures: {found.folder}")

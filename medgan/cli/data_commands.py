@@ -1,11 +1,10 @@
-"""The commands about images: phantoms, prepare, features; and doctor, about images and studies."""
+"""Defines the commands about images: phantoms, prepare, features; and doctor, about images and studies."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +14,7 @@ from medgan.paths import Place
 
 app = typer.Typer()
 SHOWN = 3
-"""Files of a folder that are named one by one where they hold the same kind of identifier."""
+"""This many files of a folder are named one by one where they hold the same kind of identifier."""
 
 
 @app.command()
@@ -61,19 +60,19 @@ def prepare(
     if processes != 1:
         get_ready("medgan.data.prepare.convert_patient")  # workers import while this process does
     with held_back():
-        from rich.console import Console
-
-        from medgan.cli.preparation import prepared
+        from medgan.cli.terminal import Terminal
         from medgan.config import at_least_one, parse_assignment
-        from medgan.data.manifest import described, read_manifest
         from medgan.data.prepare.plan import read_plan
         from medgan.data.prepare.prepare_dataset import PrepareRequest
         from medgan.data.prepare.prepare_dataset import plan_only as write_plan
+        from medgan.data.prepare.prepare_dataset import prepare as prepare_dataset
         from medgan.paths import find_place, is_remote
         from medgan.tasks import task_named
+        from medgan.workflows.events import advancing
 
-    url = out if out and is_remote(out) else None
-    folder = Path(out).expanduser().absolute() if out and not url else None
+    url, folder = out, None
+    if out and not is_remote(out):
+        url, folder = None, Path(out).expanduser().absolute()
     plan = read_plan(folder) if folder else None
     request = PrepareRequest(
         source=source.expanduser().absolute(),
@@ -84,15 +83,22 @@ def prepare(
         out=folder,
         processes=at_least_one("--processes", processes) if processes is not None else None,
     )
-    with stoppable():
+    with stoppable(), Terminal() as terminal:
         if plan_only:
             print(f"{write_plan(request)}: edit it, then run the same command without --plan-only")
             return
-        folder = prepared(request, Console(highlight=False))
+        folder = prepare_dataset(request, advancing(terminal, "patients prepared"))
         if url:
             from medgan.data.remote import publish  # fsspec takes a moment, which few need
 
             publish(folder, url)
+    _show_dataset(folder, url)
+
+
+def _show_dataset(folder: Path, url: str | None) -> None:
+    """Prints what a prepared data set holds, and where it is."""
+    from medgan.data.manifest import described, read_manifest
+
     manifest = read_manifest(folder)
     for note in manifest.notes:
         print(note)
@@ -115,8 +121,7 @@ def features(
     settings: Settings = [],  # noqa: B006 - typer's way
 ) -> None:
     """Teach a feature extractor on your own target images, for style and content losses in your own domain."""
-    from rich.console import Console
-
+    from medgan.cli.terminal import Terminal
     from medgan.config import parse_assignment
     from medgan.paths import find_place
     from medgan.tasks import task_named
@@ -130,8 +135,11 @@ def features(
         out=out.expanduser().absolute() if out else None,
         overrides=dict(parse_assignment(text) for text in settings),
     )
-    with stoppable():
-        learn_features(request, Console(highlight=False, width=None if sys.stdout.isatty() else 120))
+    blocks = "--set 'loss.style_blocks=[1,2]' --set 'loss.content_blocks=[1,2,3,4]'"
+    with stoppable(), Terminal() as terminal:
+        weights = learn_features(request, terminal)
+        terminal.say("\nUse them in any training or search:")
+        terminal.say(f"  --set extractor.network=in_domain --set extractor.weights={weights} {blocks}")
 
 
 @app.command()
@@ -160,13 +168,7 @@ def doctor(
     """
     from medgan.paths import find_place
 
-    asked = [name for name, value in {"STUDY": study, "--phi": phi, "--model": model}.items() if value is not None]
-    if len(asked) != 1:
-        raise InputError("E-CLI-02", asked=" and ".join(asked) or "none")
-    if phi is None and against is not None:
-        raise InputError("E-CLI-03", asked=asked[0])
-    if phi is not None and repair:
-        raise InputError("E-CLI-04")
+    _refuse_mixed({"STUDY": study, "--phi": phi, "--model": model}, against=against, repair=repair)
     if model is not None:
         left = _aliases(model, find_place(output, tracking_uri, study_uri), repair=repair)
     elif study is not None:
@@ -178,8 +180,19 @@ def doctor(
         raise SystemExit(1)
 
 
+def _refuse_mixed(given: Mapping[str, Any], *, against: Path | None, repair: bool) -> None:
+    """Refuses all but one of STUDY, --phi and --model, and options that do not go with it."""
+    chosen = [name for name, value in given.items() if value is not None]
+    if len(chosen) != 1:
+        raise InputError("E-CLI-02", asked=" and ".join(chosen) or "none")
+    if "--phi" not in chosen and against is not None:
+        raise InputError("E-CLI-03", asked=chosen[0])
+    if "--phi" in chosen and repair:
+        raise InputError("E-CLI-04", phi=given["--phi"])
+
+
 def _aliases(model: str, place: Place, *, repair: bool) -> int:
-    """How many disagreements are left."""
+    """Returns how many disagreements are left."""
     from medgan.registry.aliases import disagreement, mend
     from medgan.registry.versions import reached
 
@@ -196,7 +209,7 @@ def _aliases(model: str, place: Place, *, repair: bool) -> int:
 
 
 def _compare(study: str, place: Place, *, repair: bool) -> int:
-    """How many disagreements are left."""
+    """Returns how many disagreements are left."""
     from medgan.search.consistency import open_stores
     from medgan.search.repair import examine
     from medgan.search.repair import repair as mend
@@ -209,7 +222,7 @@ def _compare(study: str, place: Place, *, repair: bool) -> int:
 
 
 def _search(folder: Path, against: Path | None) -> int:
-    """How many identifiers were found."""
+    """Returns how many identifiers were found."""
     from medgan.deid.find_identifiers import find_identifiers
 
     scan = find_identifiers(folder, against=against)
@@ -226,7 +239,7 @@ def _search(folder: Path, against: Path | None) -> int:
 
 
 def _grouped(findings: Sequence[tuple[str, str]]) -> list[str]:
-    """A line for each file and what it holds; one with a number where more than `SHOWN` of a folder hold the same."""
+    """Returns a line for each file and what it holds; more than `SHOWN` alike in one folder share a line."""
     groups: dict[tuple[str, str], list[str]] = {}
     for file, what in findings:
         groups.setdefault((str(PurePosixPath(file).parent), what), []).append(file)

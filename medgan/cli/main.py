@@ -1,4 +1,4 @@
-"""The command line; heavy imports wait until a command runs, so that `--help` is instant."""
+"""Defines the command line; heavy imports wait until a command runs, so that `--help` is instant."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ app = typer.Typer(
 
 
 def run(command: Callable[..., Any]) -> None:
-    """Runs a command with the house's exit codes: 0 done, 1 failed, 2 refused input."""
+    """Runs a command and ends with its exit code: 0 done, 1 failed, 2 refused input."""
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"
     )  # threads that spin while they wait ruin whoever shares the cores
@@ -52,21 +52,21 @@ def run(command: Callable[..., Any]) -> None:
 
 
 def run_job(task: str) -> None:
-    """What `python jobs/tune_<task>.py` does."""
+    """Runs `python jobs/tune_<task>.py`."""
     job = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
     job.command()(cli_search.tune_task(task))
     run(job)
 
 
 def run_promote() -> None:
-    """What `python jobs/promote.py` does."""
+    """Runs `python jobs/promote.py`."""
     job = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
     job.command()(cli_registry.promote)
     run(job)
 
 
 def run_tables() -> None:
-    """What `python jobs/reproduce_tables.py` does."""
+    """Runs `python jobs/reproduce_tables.py`."""
     job = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
     job.command()(cli_tables.reproduce_tables)
     run(job)
@@ -89,10 +89,10 @@ def inspect(
     """Print a method's networks (shapes, parameters, FLOPs, receptive field) and its objective, term by term."""
     from rich.console import Console
 
+    from medgan.cli.network_view import show_networks
     from medgan.config import flatten, parse_assignment
     from medgan.presets.by_name import configured
     from medgan.workflows.acceptance import refuse_what_cannot_train
-    from medgan.workflows.describe_networks import show_networks
 
     config = configured(preset, dict(parse_assignment(text) for text in settings), small=quick)
     refuse_what_cannot_train(config, 1)
@@ -122,8 +122,9 @@ def train(
 
     Settings by dotted path, such as --set train.minutes=5 --set generator.base_channels=32; see `medgan inspect`.
     """
-    from rich.console import Console
-
+    from medgan.cli.profile_view import show_profile
+    from medgan.cli.summary import show_trained
+    from medgan.cli.terminal import Terminal
     from medgan.config import at_least_one, parse_assignment
     from medgan.paths import find_place
     from medgan.tasks import task_named
@@ -140,12 +141,15 @@ def train(
         workers=at_least_one("--workers", workers),
         overrides=dict(parse_assignment(text) for text in settings),
     )
-    with stoppable():
-        (profile_one if profile else train_one)(request, Console(highlight=False))
+    with stoppable(), Terminal() as terminal:
+        if profile:
+            show_profile(terminal.console, profile_one(request, terminal))
+        else:
+            show_trained(terminal.console, train_one(request, terminal), request.place)
 
 
 def main() -> None:
-    """The entry point `medgan`."""
+    """Runs the command `medgan`."""
     run(app)
 
 

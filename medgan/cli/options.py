@@ -1,4 +1,4 @@
-"""What the commands share: options, and how they end when they are stopped."""
+"""Defines what the commands share: options, and how they end when they are stopped."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Settings = Annotated[list[str], typer.Option("--set", help="fix a setting: path=
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Ctrl-C waits until this is over: imports that it meets make errors of their own of it, or pass it over."""
+    """Makes Ctrl-C wait: an import that it interrupts may raise another error, or lose it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -59,7 +59,7 @@ def held_back() -> Iterator[None]:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Ctrl-C ends a job in a sentence, exit code 130."""
+    """Ends a job that is stopped by Ctrl-C with a sentence and exit code 130."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,8 +1,7 @@
-"""The commands about registered models: evaluate, promote, rollback."""
+"""Defines the commands about registered models: evaluate, promote, rollback."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -29,14 +28,15 @@ def evaluate(model: Model, data: TestData, output: Output = None, tracking_uri: 
 
     Exit codes: 0 done, 1 failed, 2 refused input, 130 stopped.
     """
-    from rich.console import Console
-
+    from medgan.cli.registry_view import show_evaluated, show_evaluation
+    from medgan.cli.terminal import Terminal
     from medgan.paths import find_place
-    from medgan.workflows.evaluate import EvaluateRequest, evaluate_model
+    from medgan.registry.evaluation import Evaluation
+    from medgan.workflows.evaluate import evaluate_model
 
-    request = EvaluateRequest(model, data, find_place(output, tracking_uri))
-    with stoppable():
-        evaluate_model(request, Console(highlight=False, width=None if sys.stdout.isatty() else 120))
+    place = find_place(output, tracking_uri)
+    with stoppable(), Terminal({Evaluation: show_evaluation}) as terminal:
+        show_evaluated(terminal.console, evaluate_model(model, data, place, terminal), place)
 
 
 @app.command()
@@ -57,16 +57,17 @@ def promote(
 
     Exit codes: 0 champion now, 1 not promoted or failed, 2 refused input, 130 stopped.
     """
-    from rich.console import Console
-
+    from medgan.cli.registry_view import show_promotion, show_record
+    from medgan.cli.terminal import Terminal
     from medgan.paths import find_place
-    from medgan.workflows.promote import PromoteRequest
+    from medgan.registry.promotion_record import PromotionRecord
     from medgan.workflows.promote import promote as judge_and_promote
 
-    request = PromoteRequest(model, data, rules.expanduser() if rules else None, find_place(output, tracking_uri))
-    with stoppable():
-        passed = judge_and_promote(request, Console(highlight=False, width=None if sys.stdout.isatty() else 120))
-    if not passed:
+    place = find_place(output, tracking_uri)
+    with stoppable(), Terminal({PromotionRecord: show_record}) as terminal:
+        found = judge_and_promote(model, data, rules.expanduser() if rules else None, place, terminal)
+        show_promotion(terminal.console, found, place)
+    if not found.passed:
         raise SystemExit(1)
 
 
@@ -77,9 +78,9 @@ def rollback(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Make the version that the champion took over from the champion again; whoever follows the alias changes too."""
-    from rich.console import Console
-
     from medgan.paths import find_place
     from medgan.workflows.promote import rollback as roll_back
 
-    roll_back(name, find_place(output, tracking_uri), Console(highlight=False))
+    before, now = roll_back(name, find_place(output, tracking_uri))
+    print(f"{name}: version {now} is champion again; version {before} was. Whoever follows the alias changes.")
+    print(f"medgan promote --model models:/{name}/{before} brings it back, by the evidence it has.")

@@ -1,4 +1,4 @@
-"""The commands about recorded runs: reproduce."""
+"""Defines the command about recorded runs: reproduce."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def reproduce(
     On a CPU the same code gives the same numbers; on a GPU sums are taken in another order every time, and a
     wider --rtol is fair. Nothing is kept. Exit codes: 0 within --rtol, 1 not, 2 refused input, 130 stopped.
     """
+    from medgan.cli.terminal import Terminal
     from medgan.config import at_least_one
     from medgan.paths import find_place
     from medgan.workflows.reproduce import ReproduceRequest
@@ -44,7 +45,9 @@ def reproduce(
         rtol=rtol,
     )
     try:
-        train_again(request)
+        with Terminal() as terminal:
+            found = train_again(request, terminal)
+            terminal.say(f"run {found.run_id} is reproduced: {found.metric} {found.verdict}")
     except KeyboardInterrupt:
         print("\nStopped. Nothing is kept.")
         raise SystemExit(130) from None

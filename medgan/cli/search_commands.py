@@ -1,4 +1,4 @@
-"""The commands that search, and that say what a search will do: tune, plan."""
+"""Defines the commands that search, and that say what a search will do: tune, plan."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ app = typer.Typer()
 
 
 def tune_task(name: str) -> Callable[..., None]:
-    """The command that searches for one task; `jobs/tune_*.py` and `medgan tune` share it."""
+    """Returns the command that searches for one task; `jobs/tune_*.py` and `medgan tune` share it."""
 
     def command(
         data: Data = None,
@@ -48,12 +48,16 @@ def tune_task(name: str) -> Callable[..., None]:
         settings: Settings = [],  # noqa: B006 - typer's way
     ) -> None:
         options = locals()
-        from rich.console import Console
-
+        from medgan.cli.search_progress import SearchProgress
+        from medgan.cli.summary import show_result
+        from medgan.cli.terminal import Terminal
         from medgan.workflows.tune import tune
 
-        with stoppable():
-            tune(_request(name, options), Console(highlight=False))
+        request = _request(name, options)
+        with stoppable(), Terminal() as terminal:
+            progress = SearchProgress(terminal)
+            found = tune(request, terminal, progress)
+            show_result(terminal.console, found, request.place, progress.handovers)
 
     command.__doc__ = f"""Search the hyper-parameters of {name}, test the best model on held-out patients, register it.
 
@@ -63,7 +67,7 @@ def tune_task(name: str) -> Callable[..., None]:
 
 
 def plan_task(name: str) -> Callable[..., None]:
-    """The command that says what the search for one task will do."""
+    """Returns the command that says what the search for one task will do."""
 
     def command(
         data: Data = None,
@@ -83,12 +87,11 @@ def plan_task(name: str) -> Callable[..., None]:
         ] = False,
     ) -> None:
         options = locals()
-        from rich.console import Console
-
+        from medgan.cli.terminal import Terminal
         from medgan.workflows.plan_search import plan
 
-        with stoppable():
-            plan(_request(name, options), Console(highlight=False), with_probe=probe)
+        with stoppable(), Terminal() as terminal:
+            plan(_request(name, options), terminal, with_probe=probe)
 
     command.__doc__ = f"""Say what a search for {name} will do: what fits, what it needs, how long; no trial is started.
 
@@ -98,7 +101,7 @@ def plan_task(name: str) -> Callable[..., None]:
 
 
 def _request(name: str, options: Mapping[str, Any]) -> SearchRequest:
-    """What the options of a command ask for."""
+    """Returns the request that the options of a command make."""
     from medgan.config import parse_assignment
     from medgan.paths import find_place
     from medgan.tasks import task_named

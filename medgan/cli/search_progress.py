@@ -1,4 +1,4 @@
-"""The terminal during a search: a live table where there is a screen, a line an event where there is none."""
+"""Shows a search: a live table where there is a screen, a line for each event where there is none."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from medgan.cli.terminal import Terminal
 from medgan.logs import LOG
 from medgan.metrics.validation_metrics import error_text
-from medgan.search.launch import Forecast
-from medgan.search.objectives import Goal
 from medgan.search.trial import Assignment
 from medgan.units import duration
+from medgan.workflows.missing_trials import SearchStart
 
 WORDS = {
     "pruned": "stopped early", "infrastructure": "interrupted, will be repeated",
     "budget": "halted after its epoch, goes on when there is budget again",
 }  # fmt: skip
-"""How a trial's last state reads when it has ended; other states speak for themselves."""
+"""These states are displayed in other words; all other states are displayed as they are."""
 
 
 @dataclass
 class Line:
-    """One trial in the table."""
+    """Holds one trial of the table."""
 
     first_attempt: int
     label: str
@@ -40,57 +39,52 @@ class Line:
 
     @property
     def reached(self) -> str:
-        """How far it is."""
+        """Returns how far the trial is."""
         if self.minutes:
             return f"{self.epoch}, {sum(self.epoch_s) / 60:.1f} of {self.minutes:g} min"
         return f"{self.epoch}/{self.epochs}"
 
     def left_s(self, epochs: float) -> float:
-        """Seconds until it should end, where it ends after so many epochs if its minutes last."""
+        """Returns the seconds until the trial should end, after so many epochs or when its minutes are used."""
         seconds = max(epochs - self.epoch, 0) * statistics.median(self.epoch_s)
         return min(seconds, max(60 * self.minutes - sum(self.epoch_s), 0)) if self.minutes else seconds
 
 
-class Progress:
-    """Listens to a search and shows it.
+class SearchProgress:
+    """Watches a search and shows it.
 
     Args:
-        console: where to.
-        goal: the first; told of every epoch.
-        target: finished trials wanted in the whole study.
-        finished: how many there are already.
-        forecast: for the time left, until epochs have been measured.
-        concurrent: trials at once.
+        terminal: where to show it.
     """
 
-    def __init__(
-        self, console: Console, *, goal: Goal, target: int, finished: int, forecast: Forecast, concurrent: int
-    ) -> None:
-        self.console, self.goal, self.target, self.concurrent, self.forecast = (
-            console,
-            goal,
-            target,
-            concurrent,
-            forecast,
-        )
-        self.finished = finished
+    start: SearchStart
+    live: Live
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal, self.finished = terminal, 0
         self.lines: dict[int, Line] = {}
         self.handovers: list[float] = []
+
+    @property
+    def _is_live(self) -> bool:
+        return self.terminal.console.is_terminal
+
+    def begin(self, start: SearchStart) -> None:
+        """Shows the table where there is a screen."""
+        self.start, self.finished = start, start.finished
         self.live = Live(
-            console=console,
+            console=self.terminal.console,
             get_renderable=self._table,
-            auto_refresh=console.is_terminal,
+            auto_refresh=self._is_live,
             redirect_stdout=False,
             redirect_stderr=False,
         )
-
-    def __enter__(self) -> Progress:
-        if self.console.is_terminal:
+        if self._is_live:
             self.live.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.console.is_terminal:
+    def end(self) -> None:
+        """Ends the table; its last state stays on the screen."""
+        if self._is_live:
             self.live.stop()
 
     def started(self, assignment: Assignment) -> None:
@@ -112,9 +106,9 @@ class Progress:
             self.handovers.append(metrics["time/handover_s"])
             LOG.info("trial %d: first step %.2f s after the last trial's end", line.first_attempt, self.handovers[-1])
         self.say(
-            f"{line.label}: epoch {line.reached}, {self._value(metrics[self.goal.metric])}, "
+            f"{line.label}: epoch {line.reached}, {self._value(metrics[self.start.goal.metric])}, "
             f"{line.error}{', ' if line.error else ''}{line.epoch_s[-1]:.1f} s; {self._outlook()}",
-            shown=not self.console.is_terminal,
+            shown=not self._is_live,
         )
 
     def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
@@ -122,32 +116,33 @@ class Progress:
         line.state = WORDS.get(result["state"], result["state"])
         self.finished += result["state"] not in ("infrastructure", "budget")
         reason = f" ({result['reason']})" if result.get("reason") else ""
-        self.say(f"{line.label}: {line.state}{reason}", shown=not self.console.is_terminal or bool(reason))
+        self.say(f"{line.label}: {line.state}{reason}", shown=not self._is_live or bool(reason))
 
     def refused(self, number: int, reason: str) -> None:
         self.finished += 1
         self.say(f"trial {number}: refused, its settings do not go together ({reason})")
 
     def _value(self, value: float) -> str:
-        return f"{self.goal.metric} {number_text(value)}"
+        return f"{self.start.goal.metric} {number_text(value)}"
 
     def say(self, text: str, *, shown: bool = True) -> None:
-        """An event, in the log, and on the terminal unless the live table shows it."""
-        LOG.info(text)
+        """Logs an event, and prints it unless the live table shows it."""
         if shown:
-            self.console.print(text, markup=False, soft_wrap=True)
+            self.terminal.say(text)
+        else:
+            LOG.info(text)
 
     def _outlook(self) -> str:
-        sign = 1 if self.goal.mode == "max" else -1
+        sign = 1 if self.start.goal.mode == "max" else -1
         begun = [line for line in list(self.lines.values()) if line.best == line.best]
         best = max(begun, key=lambda line: sign * line.best)
         left = self.left_s()
         rest = f", about {duration(left)} left" if left else ""
-        return f"{self.finished} of {self.target} trials done, best {number_text(best.best)} ({best.label}){rest}"
+        return f"{self.finished} of {self.start.target} trials done, best {number_text(best.best)} ({best.label}){rest}"
 
     def left_s(self) -> float | None:
-        """Seconds until the last trial should end; none before anything was measured."""
-        lines, forecast = list(self.lines.values()), self.forecast
+        """Returns the seconds until the last trial should end; None before anything was measured."""
+        lines, forecast = list(self.lines.values()), self.start.forecast
         measured = [seconds for line in lines for seconds in line.epoch_s]
         epoch_s = statistics.fmean(measured) if measured else forecast.epoch_s
         if epoch_s is None:
@@ -158,15 +153,15 @@ class Progress:
             line.left_s(line.epochs if line.epoch >= forecast.grace else forecast.epochs) if line.epoch_s else trial_s
             for line in running
         )
-        waiting = max(self.target - self.finished - len(running), 0)
-        return (begun + waiting * trial_s) / self.concurrent
+        waiting = max(self.start.target - self.finished - len(running), 0)
+        return (begun + waiting * trial_s) / self.start.concurrent
 
     def _table(self) -> Table:
         table = Table(
             "trial",
             "state",
             "epoch",
-            f"best {self.goal.metric}",
+            f"best {self.start.goal.metric}",
             "last epoch",
             "epoch (s)",
             "time left",
@@ -186,5 +181,5 @@ class Progress:
 
 
 def number_text(value: float) -> str:
-    """A metric for a person: three decimals, or four digits where it is large."""
+    """Returns a metric as text: three decimals, or four digits where it is large."""
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""The commands that put a registered model to work: translate, serve."""
+"""Defines the commands that use a registered model: translate, serve."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ def translate(
 
     The same command again goes on where it stopped: series that the same version has written are left as they are.
     """
+    from medgan.cli.terminal import Terminal
     from medgan.paths import find_place
     from medgan.workflows.translate_folder import translate_with
 
-    with stoppable():
-        translate_with(model, source, out, uri=find_place(output, tracking_uri).tracking_uri)
+    with stoppable(), Terminal() as terminal:
+        translate_with(model, source, out, uri=find_place(output, tracking_uri).tracking_uri, notify=terminal)
+        terminal.say("Synthetic images, for research only; not for diagnosis.")
 
 
 @app.command()
@@ -54,11 +56,9 @@ def serve(
     POST /translate takes the files of one series (multipart/form-data) or a zip file of them (application/zip) and
     gives a zip file. GET /model says what is served, GET /health whether it is what it should be.
     """
-    from rich.console import Console
-
+    from medgan.cli.terminal import Terminal
     from medgan.paths import find_place
     from medgan.server.upload import Limits
-    from medgan.workflows.serve import ServeRequest
     from medgan.workflows.serve import serve as serve_model
 
     limits = Limits(
@@ -68,12 +68,6 @@ def serve(
         request_s=max_seconds,
         requests=max_requests,
     )
-    request = ServeRequest(
-        model=model,
-        place=find_place(output, tracking_uri),
-        host=host,
-        port=port,
-        token_file=token_file.expanduser().absolute() if token_file else None,
-        limits=limits,
-    )
-    serve_model(request, Console(highlight=False))
+    place, file = find_place(output, tracking_uri), token_file.expanduser().absolute() if token_file else None
+    with Terminal() as terminal:
+        serve_model(model, place, host=host, port=port, token_file=file, limits=limits, notify=terminal)

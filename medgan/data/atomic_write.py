@@ -1,4 +1,4 @@
-"""Write files so that a reader sees the whole of one or nothing, after a crash too."""
+"""Writes files so that a reader sees a whole file or none, even after a crash."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
-    """Write the parts of `content` under a temporary name beside `path` (mode 600), flush them, rename it to `path`."""
+    """Writes `content` to a temporary file beside `path` (mode 600), flushes it, and renames it to `path`."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -23,7 +23,7 @@ def write_atomically(path: Path, *content: bytes | memoryview) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Make the names in `folder` durable: a rename is not until its folder is flushed."""
+    """Flushes a folder, so that a rename in it survives a crash."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Random views of a batch of pairs: mirrored and shifted, source and target alike (Isola et al., pix2pix, 6.2)."""
+"""Mirrors and shifts a batch of pairs at random, source and target alike (Isola et al., pix2pix, 6.2)."""
 
 from __future__ import annotations
 
@@ -9,29 +9,19 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 LARGEST_SHIFT = 1 / 16
-"""Of an image's side: what pix2pix's jitter, 286 pixels cropped to 256, amounts to."""
+"""This share of an image's side equals about pix2pix's jitter of 286 pixels cropped to 256."""
 
 Pair = tuple[Tensor, Tensor]
 
 
 def flip(source: Tensor, target: Tensor) -> Pair:
-    """Mirrors each pair left to right with probability 1/2.
-
-    Args:
-        source: (B, C, H, W).
-        target: (B, C', H, W).
-    """
+    """Mirrors each pair, (B, C, H, W) and (B, C', H, W), left to right with probability 1/2."""
     mirrored = (torch.rand(len(source), 1, 1, 1) < 0.5).to(source.device)
     return torch.where(mirrored, source.flip(-1), source), torch.where(mirrored, target.flip(-1), target)
 
 
 def flip_shift(source: Tensor, target: Tensor) -> Pair:
-    """`flip`, and a shift of up to a sixteenth of the sides; what comes in is -1, air and zero activity.
-
-    Args:
-        source: (B, C, H, W) in [-1, 1].
-        target: (B, C', H, W) in [-1, 1].
-    """
+    """Mirrors as `flip` does, and shifts by up to a sixteenth of the sides; new pixels are -1: air, zero activity."""
     source, target = flip(source, target)
     rows, columns = source.shape[-2:]
     margins = int(rows * LARGEST_SHIFT), int(columns * LARGEST_SHIFT)

@@ -1,4 +1,4 @@
-"""Prepared slices for training: a torch data set over memory maps, and an endless stream of batches."""
+"""Reads prepared slices for training: a torch data set over memory maps, and an endless stream of batches."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from medgan.tasks import Task
 
 
 class PreparedDataset:
-    """A prepared data set on disk; opening reads `dataset.json` only.
+    """Describes a prepared data set on disk; opening it reads only `dataset.json`.
 
     Attributes:
-        folder: where it lies.
-        manifest: what it holds.
+        folder: folder of the data set.
+        manifest: contents of `dataset.json`.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -31,30 +31,30 @@ class PreparedDataset:
 
     @classmethod
     def open(cls, place: Path) -> PreparedDataset:
-        """Open a data set's folder, or one of its `states`; raises InputError where it is none."""
+        """Opens a data set's folder, or the file of one of its `states`; raises InputError if it is no data set."""
         return cls(place.parent.parent if place.suffix == ".json" else place, read_manifest(place))
 
     @property
     def state(self) -> Path:
-        """The file that stays as it is when the data set grows; what a job hands to its workers."""
+        """Returns the file of this state, which jobs give to workers: it stays as it is when the data set grows."""
         return self.folder / STATES / f"{self.digest}.json"
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the content."""
+        """Returns the SHA-256 of the content."""
         return self.manifest.digest
 
     @property
     def task(self) -> Task:
-        """The task, with the intensity windows the data set was made for."""
+        """Returns the task, with the intensity windows that the data set was made for."""
         return self.manifest.task
 
     def slices(self, role: str, *, given: Literal["source", "target"] = "source") -> Slices:
-        """The slices of all patients of a role: "train", "validation" or "test".
+        """Returns the slices of all patients of a role.
 
         Args:
-            role: whose.
-            given: what a network is given to make the target from; the target itself to learn features of it.
+            role: "train", "validation" or "test".
+            given: image that a network gets as its input; "target" to learn features of the target.
         """
         patients = [patient for patient in self.manifest.patients if patient.role == role]
         if not patients:
@@ -64,14 +64,14 @@ class PreparedDataset:
 
 
 class Slices(Dataset):
-    """Pairs of slices, (source, target), each float32 (1, H, W) in [-1, 1].
+    """Holds pairs of slices, (source, target), each float32 (1, H, W) in [-1, 1].
 
     Memory maps are opened on first use and not pickled, so that a data loader's workers get a small object.
 
     Attributes:
         patients: the patient hash of each slice.
-        slice_numbers: each slice's place in its target series, from 0.
-        target_window: (low, high) in the target's unit that [-1, 1] stands for; where each volume has its own, (0, 1).
+        slice_numbers: position of each slice in its target series, from 0.
+        target_window: (low, high) in the target's unit, which become -1 and 1; (0, 1) if each volume has its own.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class Slices(Dataset):
         return {**self.__dict__, "_maps": {}}
 
     def mask(self, index: int) -> torch.Tensor:
-        """The body in the target of one slice: bool (1, H, W)."""
+        """Returns the mask of the body in the target of one slice, bool (1, H, W)."""
         patient, row = self._places[index]
         return torch.from_numpy(np.array(self._map(patient, "mask")[row]))[None]
 
     def target(self, index: int) -> np.ndarray:
-        """The target of one slice in its physical unit, not clipped: float32 (H, W)."""
+        """Returns the target of one slice in its physical unit, not clipped, float32 (H, W)."""
         patient, row = self._places[index]
         return patient.target.physical(self._map(patient, "target")[row])
 
@@ -118,11 +118,11 @@ class Slices(Dataset):
 
 
 class Unpaired(Dataset):
-    """Sources with the targets of other slices, drawn once: for methods that never see a pair.
+    """Pairs sources with the targets of other slices, drawn once, for methods that never see a true pair.
 
     Args:
-        slices: with their own targets.
-        seed: of the drawing.
+        slices: slices with their own targets.
+        seed: seed of the random order.
     """
 
     def __init__(self, slices: Slices, *, seed: int) -> None:
@@ -137,18 +137,18 @@ class Unpaired(Dataset):
 
 
 class Batches(Sampler[list[int]]):
-    """Batches of slice indices without end, the same for every number of ranks and after any restart.
+    """Yields batches of slice indices without end, the same for every number of ranks and after any restart.
 
     Epoch k's order is drawn from (seed, k) alone; batch n of the whole run is a fixed set of indices, and rank r
     takes every size-th of them from the r-th on. An epoch's incomplete tail is dropped.
 
     Args:
         num_slices: length of the data set.
-        batch_size: of all ranks together.
-        seed: of the run.
-        rank: this process, from 0.
+        batch_size: size of a batch of all ranks together.
+        seed: seed of the run.
+        rank: number of this process, from 0.
         size: number of processes.
-        start: number of the first batch, where a run continues.
+        start: number of the first batch, above 0 if a run continues.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Batches(Sampler[list[int]]):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Complete batches in one pass over the slices."""
+        """Returns the number of complete batches in one pass over the slices."""
         return self.num_slices // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -177,6 +177,6 @@ class Batches(Sampler[list[int]]):
 
 
 def mean_target(slices: Slices) -> torch.Tensor:
-    """The mean of all targets, float32 (H, W) in [-1, 1]: the least a network must beat."""
+    """Returns the mean of all targets, float32 (H, W) in [-1, 1]; a network must be better than this image."""
     total = sum(target[0].double() for _, target in (slices[index] for index in range(len(slices))))
     return (total / len(slices)).float()  # type: ignore[union-attr]

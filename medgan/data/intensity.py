@@ -1,4 +1,4 @@
-"""The linear map between physical units and the networks' range [-1, 1], and its inverse."""
+"""Maps physical units linearly to the networks' range [-1, 1], and back."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from medgan.tasks import Image
 
 PERCENTILES = (0.5, 99.5)
-"""Of a volume: its window, where the modality has no units of its own."""
+"""These percentiles of a volume are its window if the modality has no units of its own."""
 
 Values = TypeVar("Values", bound=Any)  # numpy array or torch tensor
 
 
 def window_of(array: np.ndarray, image: Image) -> tuple[float, float]:
-    """The values that become -1 and 1: the image's own window, or the volume's percentiles.
+    """Returns the values that become -1 and 1: the image's own window, or the volume's percentiles.
 
     Args:
         array: the whole volume, at its own resolution.
-        image: the modality's side of a task.
+        image: the task's source or target.
     """
     if image.window is not None:
         return image.window
@@ -28,7 +28,7 @@ def window_of(array: np.ndarray, image: Image) -> tuple[float, float]:
 
 
 def to_network(values: Values, window: tuple[float, float]) -> Values:
-    """Map `window` linearly to [-1, 1] and clip.
+    """Maps `window` linearly to [-1, 1] and clips.
 
     Args:
         values: numpy array or torch tensor of any shape, in the window's unit.
@@ -42,6 +42,6 @@ def to_network(values: Values, window: tuple[float, float]) -> Values:
 
 
 def from_network(values: Values, window: tuple[float, float]) -> Values:
-    """The inverse of `to_network` for values inside `window`; same kind and shape, in the window's unit."""
+    """Inverts `to_network` for values inside `window`; returns the same kind and shape, in the window's unit."""
     low, high = window
     return (values + 1.0) * ((high - low) / 2.0) + low

@@ -1,4 +1,4 @@
-"""`dataset.json`: what a prepared data set holds, in a form a person can read."""
+"""Reads and writes `dataset.json`, which describes a prepared data set in a form that a person can read."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from medgan.tasks import Task
 SCHEMA_VERSION = 2
 FILE_NAME = "dataset.json"
 STATES = "states"
-"""Folder of the manifests of every state a data set was in, by digest: whoever uses one keeps it when patients come."""
+"""This folder holds the manifest of every state of a data set, by digest: a state stays when patients are added."""
 
 
 class IntensityScale(BaseModel):
-    """Stored int16 to physical unit: value = stored * slope + intercept."""
+    """Converts stored int16 to the physical unit: value = stored * slope + intercept."""
 
     model_config = ConfigDict(frozen=True)
     slope: float
     intercept: float
 
     def physical(self, stored: np.ndarray) -> np.ndarray:
-        """float32 of the same shape, in the image's unit."""
+        """Returns the values in the image's unit, float32 of the same shape."""
         return stored.astype(np.float32) * np.float32(self.slope) + np.float32(self.intercept)
 
 
 class Patient(BaseModel):
-    """One patient of a prepared data set.
+    """Describes one patient of a prepared data set.
 
     Attributes:
-        folder: of its arrays, relative to the data set's.
-        slices: slices kept; `slice_numbers` are their places in the target series, from 0.
-        dropped: slices left out because they show nothing of the source.
-        source, target: how their stored numbers become values.
-        source_window, target_window: (low, high) in their units that [-1, 1] stands for.
-        affine: the whole grid's (its first slice is the target's first), in mm; see `Volume.affine`.
-        overlap: Dice coefficient of what is body in source and in target, between 0 and 1.
-        mutual_information: of source and target, normalized (Studholme et al., 1999), between 1 and 2.
-        sha256: of each array's file.
-        notes: what a person should know about the choices made.
-        drawn: what was drawn for a simulated source, noise left out.
+        folder: folder of the patient's arrays, relative to that of the data set.
+        slices: number of slices kept; `slice_numbers` are their positions in the target series, from 0.
+        dropped: number of slices left out because they show nothing of the source.
+        source, target: scales that convert the stored numbers to values.
+        source_window, target_window: (low, high) in their units, which become -1 and 1.
+        affine: affine of the whole grid, whose first slice is the target's first, in mm; see `Volume.affine`.
+        overlap: Dice coefficient of the bodies in source and target, between 0 and 1.
+        mutual_information: normalized, of source and target (Studholme et al., 1999), between 1 and 2.
+        sha256: name of each array's file -> SHA-256 of the file.
+        notes: choices that a person should know about.
+        drawn: values drawn at random for a simulated source, without the noise.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,15 +69,15 @@ class Patient(BaseModel):
 
 
 class Manifest(BaseModel):
-    """A prepared data set.
+    """Describes a prepared data set.
 
     Attributes:
-        simulation: settings of the sources that were simulated; empty where none was.
+        simulation: settings of the simulation of the sources; empty if they were not simulated.
         set_aside: patients that were not used, by hash, and why.
         passed_over: files that were not used: reason -> how many.
-        key_id: tells which key the patients' hashes were made with; see `medgan.data.prepare.split.key_id`.
-        inputs: keyed digest of plan and input files, which tells whether anything is new.
-        digest: identifies the content, wherever and whenever it was made.
+        key_id: identifies the key of the patients' hashes; see `medgan.data.prepare.split.key_id`.
+        inputs: keyed digest of plan and input files, which shows whether anything is new.
+        digest: identifies the content, independent of where and when it was made.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -97,22 +97,22 @@ class Manifest(BaseModel):
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know: who was set aside, and which choices were made."""
+        """Returns what a person should know: which patients were set aside, and which choices were made."""
         return [*self.set_aside, *(f"patient {one.hash}: {note}" for one in self.patients for note in one.notes)]
 
     def hashes(self, role: str) -> tuple[str, ...]:
-        """The patients of a role, in the order of their hashes."""
+        """Returns the hashes of the patients of a role, sorted."""
         return tuple(sorted(one.hash for one in self.patients if one.role == role))
 
     @property
     def split_digest(self) -> str:
-        """SHA-256 over which patient has which role, whatever was made of their images."""
+        """Returns the SHA-256 over the roles of the patients, which does not depend on their images."""
         roles = "\n".join(sorted(f"{one.hash} {one.role}" for one in self.patients))
         return hashlib.sha256(roles.encode()).hexdigest()
 
 
 def sealed(manifest: Manifest) -> Manifest:
-    """The manifest with its digest: SHA-256 over tasks, settings, roles and the arrays' own digests."""
+    """Returns the manifest with its digest: SHA-256 over task, settings, roles and the arrays' own digests."""
     left_out = {"digest", "medgan", "set_aside", "passed_over", "key_id", "inputs"}
     content = manifest.model_dump(mode="json", exclude=left_out)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -120,7 +120,7 @@ def sealed(manifest: Manifest) -> Manifest:
 
 
 def store_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest as a state of its own, and as the newest."""
+    """Writes the manifest as a state of its own, and as the newest."""
     (folder / STATES).mkdir(exist_ok=True)
     content = manifest.model_dump_json(indent=1).encode()
     write_atomically(folder / STATES / f"{manifest.digest}.json", content)
@@ -128,7 +128,7 @@ def store_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a prepared data set: of its newest state, or of one by its file in `states`.
+    """Returns the manifest of a prepared data set: its newest state, or one state by its file in `states`.
 
     Raises:
         InputError: there is none, it has another schema version, or it is damaged.
@@ -140,7 +140,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def parsed_manifest(content: bytes, where: str) -> Manifest:
-    """A manifest from what its file holds; raises InputError as `read_manifest` does."""
+    """Returns the manifest in the content of its file; raises InputError as `read_manifest` does."""
     try:
         version = json.loads(content).get("schema_version")
         if version != SCHEMA_VERSION:
@@ -151,7 +151,7 @@ def parsed_manifest(content: bytes, where: str) -> Manifest:
 
 
 def described(manifest: Manifest) -> str:
-    """A data set in one line: patients and slices of each role, the grid, what was dropped."""
+    """Describes a data set in one line: patients and slices of each role, the grid, the dropped slices."""
     roles = []
     for role in ROLES:
         counts = [patient.slices for patient in manifest.patients if patient.role == role]

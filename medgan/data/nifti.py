@@ -1,4 +1,4 @@
-"""Find and read NIfTI images; what their headers leave open, the file names say."""
+"""Finds and reads NIfTI images; the file names give what the headers lack: patient, study and modality."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ MODALITIES = {
     **dict.fromkeys(("pet", "pt", "suv"), "PT"),
     **dict.fromkeys(("mr", "mri", "t1", "t2", "flair", "pd", "t1w", "t2w"), "MR"),
 }
-"""A part of the file name, without case -> DICOM Modality."""
+"""This maps a part of the file name, without case, to the DICOM Modality."""
 MASKS = frozenset(["mask", "seg", "dseg", "label", "labels"])
-"""Parts of the file name, without case, of what holds no intensities."""
+"""A file with one of these parts in its name, without case, holds no intensities."""
 SHARED = "nifti"
-"""Frame of reference of every NIfTI image, and study without a session: their geometry must tell who shares a place."""
+"""All images get this frame of reference, and this study if they name no session; geometry shows what overlaps."""
 ONE_FOLDER = (
     "NIfTI: the folder that is to name the patient stands in several places; name him in the files: sub-ID_ct.nii"
 )
@@ -39,31 +39,31 @@ _SUBJECT = re.compile(r"(sub-[A-Za-z0-9+]+)(?:_(ses-[A-Za-z0-9+]+))?(?=[_\-. ]|$
 
 
 class _Name(NamedTuple):
-    """What the name of a file says."""
+    """Holds what the name of a file says."""
 
     patient_id: str
     session: str
-    is_told_by_folder: bool
+    named_by_folder: bool
     modalities: frozenset[str]
     is_mask: bool
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether the name is one of a NIfTI image."""
+    """Returns whether the name is that of a NIfTI image."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def find_nifti(paths: Sequence[Path], folder: Path, passed_over: Counter[str]) -> tuple[list[Series], list[Problem]]:
-    """A series for each image, by its header and its name.
+    """Returns a series for each image, from its header and its name.
 
-    Parts of the name lie between `_`, `-`, `.` and spaces. One of them tells the modality, the rest is the patient's
-    id; where there is no rest, the id is the name of the folder that holds the file, the only one of that name. A name
-    that begins with `sub-` and a label tells the patient by these alone, and the study by `ses-` and a label after
-    them, whatever run follows (BIDS, "Entities").
+    Parts of the name lie between `_`, `-`, `.` and spaces. One of them gives the modality, the rest is the patient's
+    id. Without a rest, the id is the name of the folder that holds the file; only one folder may have this name. If a
+    name begins with `sub-` and a label, these alone give the patient, and `ses-` and a label after them the study,
+    whatever run follows (BIDS, "Entities").
 
     Args:
         paths: NIfTI images below `folder`.
-        folder: what their paths are told from.
+        folder: folder that the stored paths are relative to.
         passed_over: counts masks, and paths that the NIfTI library could not open, by reason.
 
     Returns:
@@ -73,14 +73,14 @@ def find_nifti(paths: Sequence[Path], folder: Path, passed_over: Counter[str]) -
     names = {path: _named(path) for path in paths}
     folders: dict[str, set[Path]] = defaultdict(set)
     for path, name in names.items():
-        if name.is_told_by_folder:
+        if name.named_by_folder:
             folders[name.patient_id].add(path.parent)
     for path, name in names.items():
         reason = _reason_to_pass_over(path, name)
         if reason:
             passed_over[reason] += 1
             continue
-        several = name.is_told_by_folder and len(folders[name.patient_id]) > 1
+        several = name.named_by_folder and len(folders[name.patient_id]) > 1
         found = Problem(name.patient_id, ONE_FOLDER) if several else _series(path, folder, name)
         if isinstance(found, Series):
             series.append(found)
@@ -90,7 +90,7 @@ def find_nifti(paths: Sequence[Path], folder: Path, passed_over: Counter[str]) -
 
 
 def read_nifti(series: Series) -> Volume:
-    """The voxels of an image as they are stored: HU (CT), SUV (PT) or arbitrary units (anything else).
+    """Returns the voxels of an image as they are stored: HU (CT), SUV (PT) or arbitrary units (anything else).
 
     The NIfTI library reads NaN as 0.
 
@@ -98,42 +98,43 @@ def read_nifti(series: Series) -> Volume:
         float32 (slices, rows, columns), slices in the order of `series.frames`.
 
     Raises:
-        InputError: the image cannot be read, or its values are none of its modality.
+        InputError: the image cannot be read, or its values are implausible for its modality.
     """
     affine = series.affine
     path, modality = series.files[0], series.modality
     try:
         with _quiet():
             image = SimpleITK.ReadImage(str(path), SimpleITK.sitkFloat32)
-        whole = _num_bytes(path) >= _num_bytes_wanted(path)  # what is cut off, the NIfTI library reads as 0
+        whole = _num_bytes(path) >= _num_bytes_expected(path)  # the NIfTI library reads missing bytes as 0
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise InputError("E-NIFTI-01", modality=modality) from error
     if not whole:
         raise InputError("E-NIFTI-02", modality=modality)
     array = SimpleITK.GetArrayFromImage(image)
-    if array.shape != (len(series.files), *series.planes[0].size):
-        raise InputError("E-NIFTI-03", modality=modality)
+    wanted = (len(series.files), *series.planes[0].size)
+    if array.shape != wanted:
+        raise InputError("E-NIFTI-03", modality=modality, wanted=wanted, found=array.shape)
     array = array[list(series.frames)]
     check_values(array, modality)
     return Volume(array, affine, series.frame_of_reference, series.unit)
 
 
 def _num_bytes(path: Path) -> int:
-    """Of the file, or of what is packed in it."""
+    """Returns the size of the file, after decompression."""
     if path.suffix.lower() != ".gz":
         return path.stat().st_size
     with gzip.open(path) as file:
         return sum(len(part) for part in iter(lambda: file.read(1 << 20), b""))
 
 
-def _num_bytes_wanted(path: Path) -> float:
+def _num_bytes_expected(path: Path) -> float:
     reader = _header(path)
     start, bits = float(reader.GetMetaData("vox_offset")), int(reader.GetMetaData("bitpix"))
     return start + math.prod(reader.GetSize()) * bits / 8
 
 
 def _header(path: Path) -> SimpleITK.ImageFileReader:
-    """Raises RuntimeError where the file is no image."""
+    """Returns a reader of the header; raises RuntimeError if the file is no image."""
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     with _quiet():
@@ -143,7 +144,7 @@ def _header(path: Path) -> SimpleITK.ImageFileReader:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without ITK's warnings, which write the path to the terminal."""
+    """Hides ITK's warnings, which write the path to the terminal."""
     before = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
@@ -192,6 +193,7 @@ def _series(path: Path, folder: Path, name: _Name) -> Series | Problem:
 def _named(path: Path) -> _Name:
     name = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
     subject = _SUBJECT.match(name)
+    patient_id, session = subject.groups("") if subject else ("", "")
     parts = re.split(r"([_\-. ]+)", name[subject.end() :] if subject else name)  # names and separators in turn
     rest = ""
     for separator, part in zip(["", *parts[1::2]], parts[::2], strict=True):
@@ -199,19 +201,16 @@ def _named(path: Path) -> _Name:
             rest += separator + part if rest else part
     words = {part.lower() for part in parts}
     return _Name(
-        patient_id=subject[1] if subject else rest or path.absolute().parent.name,
-        session=(subject[2] or "") if subject else "",
-        is_told_by_folder=not subject and not rest,
-        modalities=frozenset(MODALITIES[word] for word in words if word in MODALITIES),
+        patient_id=patient_id or rest or path.absolute().parent.name,
+        session=session,
+        named_by_folder=not patient_id and not rest,
+        modalities=frozenset(MODALITIES[word] for word in words & MODALITIES.keys()),
         is_mask=bool(words & MASKS),
     )
 
 
 def _planes(reader: SimpleITK.ImageFileReader) -> tuple[tuple[int, ...], tuple[Plane, ...]]:
-    """The number of each slice in the file, and where it lies, sorted along the normal of the planes.
-
-    SimpleITK gives DICOM's coordinates (LPS).
-    """
+    """Returns the number of each slice in the file, and its plane (LPS), sorted along the normal of the planes."""
     columns, rows, num_slices = reader.GetSize()
     column_mm, row_mm, slice_mm = reader.GetSpacing()
     directions = np.reshape(reader.GetDirection(), (3, 3))

@@ -1,4 +1,4 @@
-"""Whether voxels can be what their modality says they are."""
+"""Checks whether voxels can be what their modality says."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PET_HIGHEST_SUV = 1e4
 
 
 def check_values(array: np.ndarray, modality: str) -> None:
-    """Refuse voxels that no scanner makes.
+    """Refuses voxels that no scanner makes.
 
     Args:
         array: (slices, rows, columns) in HU (CT), SUV (PT) or arbitrary units (anything else).
         modality: DICOM Modality (0008,0060).
 
     Raises:
-        InputError: values that are not finite, all the same, or far outside what the modality's unit allows.
+        InputError: values are not finite, all the same, or far outside what the modality's unit allows.
     """
     num_wrong = array.size - np.count_nonzero(np.isfinite(array))
     if num_wrong:

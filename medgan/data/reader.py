@@ -1,4 +1,4 @@
-"""Find image series in a folder of any layout, and read one into a Volume in physical units."""
+"""Finds image series in a folder of any layout, and reads one into a Volume in physical units."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from medgan.data.volume import Volume
 from medgan.errors import InputError
 
 CHUNK = 100  # files whose headers are read in one go
-WORTH_PROCESSES = 900  # files; fewer are read before a process has started
+WORTH_PROCESSES = 900  # files; fewer are read in less time than a process takes to start
 UNREADABLE = "unreadable (permission)"
 UNREADABLE_FOLDER = "unreadable folder (permission)"
 HIDDEN = "hidden file"
-NO_WAY = "link in a circle or broken"
+BAD_LINK = "link in a circle or broken"
 
 
 def survey(folder: Path, *, processes: int = 1) -> Survey:
-    """Every series of CT, MR and PET slices and every NIfTI image below `folder`, and what else is there.
+    """Returns every series of CT, MR and PET slices and every NIfTI image below `folder`, and what else is there.
 
-    Links are followed, each folder is seen once. A slice that is there twice counts once. A series of which one
-    slice cannot be used is a problem of its patient.
+    Links are followed, each folder is read once. A slice that is there twice counts once. If one slice of a series
+    cannot be used, the series is a problem of its patient.
 
     Args:
-        folder: of any layout.
-        processes: that read headers, where there are many.
+        folder: folder of any layout.
+        processes: number of processes that read headers if there are many.
 
     Raises:
         InputError: the folder is missing or holds no image.
@@ -47,22 +47,10 @@ def survey(folder: Path, *, processes: int = 1) -> Survey:
     if not folder.is_dir():
         raise InputError("E-READ-01", folder=folder)
     passed_over: Counter[str] = Counter()
-    groups: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
-    paths = []
-    for path in files_below(folder, passed_over):
-        if path.name.startswith("."):
-            passed_over[HIDDEN] += 1
-        else:
-            paths.append(path)
-    images = [path for path in paths if is_nifti(path)]
-    for slices in _read_all([path for path in paths if not is_nifti(path)], processes):
-        if isinstance(slices, str):
-            passed_over[slices] += 1
-        else:
-            for one in slices:
-                groups[one.group].append(one)
+    images, others = _nifti_and_others(folder, passed_over)
+    groups = _grouped(_read_all(others, processes), passed_over)
     series, problems = find_nifti(images, folder, passed_over)
-    if not groups and not series and not problems:
+    if not (groups or series or problems):
         raise InputError("E-READ-02", folder=folder, num_files=sum(passed_over.values()))
     for group in groups.values():
         once = _once(group, passed_over)
@@ -77,27 +65,27 @@ def survey(folder: Path, *, processes: int = 1) -> Survey:
 
 
 def find_series(folder: Path) -> list[Series]:
-    """The series of `survey`, where nothing is asked about the rest.
+    """Returns the series of `survey` without its problems.
 
     Raises:
         InputError: the folder is missing, or holds no series that can be used.
     """
     found = survey(folder)
     if not found.series:
-        reasons = "; ".join(sorted({problem.reason for problem in found.problems})[:3])
+        reasons = "; ".join(sorted({problem.reason.rstrip(".") for problem in found.problems})[:3])
         raise InputError("E-READ-03", folder=folder, reasons=reasons)
     return found.series
 
 
 def read_volume(series: Series) -> Volume:
-    """The voxels of a series in HU (CT), SUV body weight (PT) or arbitrary units (anything else).
+    """Returns the voxels of a series in HU (CT), SUV body weight (PT) or arbitrary units (anything else).
 
     Returns:
         float32 (slices, rows, columns), slices in the order of `series.files`.
 
     Raises:
-        InputError: the slices are no regular stack, cannot be decoded, their unit is unknown, or their values are
-            none of the modality. The message names the modality and figures only, so that it may be logged.
+        InputError: the slices are no regular stack or cannot be decoded, their unit is unknown, or their values are
+            implausible. The message holds the modality and numbers only, so that it may be logged.
     """
     if is_nifti(series.files[0]):
         return read_nifti(series)
@@ -105,21 +93,21 @@ def read_volume(series: Series) -> Volume:
     with np.errstate(over="ignore", invalid="ignore"):  # the values are checked
         array, headers = _decoded(series)
         if series.modality == "PT":
-            with damage_is("PT: expected a header that tells the SUV; reading it"):
+            with damage_is("PT: the SUV could not be computed from the headers"):
                 array *= suv_factor(headers)
     check_values(array, series.modality)
     return Volume(array, affine, series.frame_of_reference, series.unit)
 
 
 def representative_headers(series: Series) -> list[pydicom.Dataset]:
-    """The header of every slice without its pixels, in the order of `series.files`.
+    """Returns the header of every slice without its pixels, in the order of `series.files`.
 
     Raises:
         InputError: the series is a NIfTI image, or a file changed since it was found.
     """
     if is_nifti(series.files[0]):
         raise InputError("E-READ-04", modality=series.modality)
-    with damage_is(f"{series.modality}: expected the headers that were found; reading them"):
+    with damage_is(f"{series.modality}: the headers could not be read"):
         headers = {
             path: _headers(pydicom.dcmread(path, stop_before_pixels=True)) for path in dict.fromkeys(series.files)
         }
@@ -127,10 +115,10 @@ def representative_headers(series: Series) -> list[pydicom.Dataset]:
 
 
 def files_below(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
-    """Regular files below a folder, each folder's own first, by name; links are followed, each folder is seen once.
+    """Yields the files below a folder by name, each folder's own first; follows links, reads each folder once.
 
     Args:
-        folder: whose files come as its path and theirs.
+        folder: folder to search; the yielded paths begin with it.
         passed_over: counts, by reason, what cannot be followed or read.
     """
     waiting, seen = [folder], set()
@@ -140,10 +128,10 @@ def files_below(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
             state = folder.stat()
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            passed_over[UNREADABLE_FOLDER if isinstance(error, PermissionError) else NO_WAY] += 1
+            passed_over[UNREADABLE_FOLDER if isinstance(error, PermissionError) else BAD_LINK] += 1
             continue
         if (state.st_dev, state.st_ino) in seen:
-            passed_over[NO_WAY] += 1
+            passed_over[BAD_LINK] += 1
             continue
         seen.add((state.st_dev, state.st_ino))
         folders = []
@@ -151,7 +139,7 @@ def files_below(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
             try:
                 mode = entry.stat().st_mode
             except OSError as error:
-                passed_over[_reason(error)] += 1
+                passed_over[UNREADABLE if isinstance(error, PermissionError) else BAD_LINK] += 1
                 continue
             if stat.S_ISDIR(mode):
                 folders.append(folder / entry.name)
@@ -162,15 +150,33 @@ def files_below(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
         waiting.extend(reversed(folders))
 
 
-def _reason(error: OSError) -> str:
-    return UNREADABLE if isinstance(error, PermissionError) else NO_WAY
+def _nifti_and_others(folder: Path, passed_over: Counter[str]) -> tuple[list[Path], list[Path]]:
+    images: list[Path] = []
+    others: list[Path] = []
+    for path in files_below(folder, passed_over):
+        if path.name.startswith("."):
+            passed_over[HIDDEN] += 1
+        else:
+            (images if is_nifti(path) else others).append(path)
+    return images, others
+
+
+def _grouped(found: Iterator[list[Slice] | str], passed_over: Counter[str]) -> dict[tuple[str, ...], list[Slice]]:
+    groups: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
+    for slices in found:
+        if isinstance(slices, str):
+            passed_over[slices] += 1
+            continue
+        for one in slices:
+            groups[one.group].append(one)
+    return groups
 
 
 def _read_all(paths: list[Path], processes: int) -> Iterator[list[Slice] | str]:
-    """What each file holds, in order."""
+    """Returns for each file, in order, its slices or the reason why it is passed over."""
     chunks = [tuple(paths[first : first + CHUNK]) for first in range(0, len(paths), CHUNK)]
-    worth = processes if len(paths) >= WORTH_PROCESSES else 1
-    found = dict(each(_read_chunk, chunks, processes=worth, caller="helps"))
+    num_processes = processes if len(paths) >= WORTH_PROCESSES else 1
+    found = dict(each(_read_chunk, chunks, processes=num_processes, caller="helps"))
     return (slices for chunk in chunks for slices in found[chunk])
 
 
@@ -186,7 +192,7 @@ def _slices(path: Path) -> list[Slice] | str:
 
 
 def _once(group: Sequence[Slice], passed_over: Counter[str]) -> list[Slice]:
-    """Without the copies of a slice."""
+    """Returns the slices without copies, and counts the files of the copies."""
     kept = {(one.sop_uid or one.path, one.frame, one.plane): one for one in reversed(group)}
     copies = {one.path for one in group} - {one.path for one in kept.values()}
     if copies:
@@ -195,7 +201,7 @@ def _once(group: Sequence[Slice], passed_over: Counter[str]) -> list[Slice]:
 
 
 def _described(faults: Counter[str], slices: Sequence[Slice]) -> str:
-    """The most common ones, such as "CT: 3 of 40 slices have no Image Position (Patient), 1 of 40 has no Rows"."""
+    """Describes the most common faults: "CT: 3 of 40 slices have no Image Position (Patient), 1 of 40 has no Rows"."""
     parts = [
         f"{count} of {len(slices)}{'' if number else ' slices'} {'has' if count == 1 else 'have'} {fault}"
         for number, (fault, count) in enumerate(faults.most_common(3))
@@ -227,7 +233,7 @@ def _headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
 
 
 def _decoded(series: Series) -> tuple[np.ndarray, list[pydicom.Dataset]]:
-    """Rescaled pixels, float32 (slices, rows, columns), and the headers without them; each file is read once."""
+    """Returns rescaled pixels, float32 (slices, rows, columns), and headers without pixels; reads each file once."""
     places: dict[Path, list[int]] = defaultdict(list)
     for number, path in enumerate(series.files):
         places[path].append(number)
@@ -236,9 +242,9 @@ def _decoded(series: Series) -> tuple[np.ndarray, list[pydicom.Dataset]]:
     headers: dict[int, pydicom.Dataset] = {}
     for path, numbers in places.items():
         dataset, pixels = _pixels(path, series.modality, numbers[0], shape[1:])
-        with damage_is(f"{series.modality}: expected the header that was found; reading that of slice {numbers[0]}"):
+        with damage_is(f"{series.modality}: the header of slice {numbers[0]} could not be read"):
             own = _headers(dataset)
-        array = np.empty(shape, np.float32) if array is None else array  # not before a slice has proved its size
+        array = np.empty(shape, np.float32) if array is None else array  # not before a file proves its size
         for number in numbers:
             frame = series.frames[number]
             headers[number] = own[frame]
@@ -248,15 +254,13 @@ def _decoded(series: Series) -> tuple[np.ndarray, list[pydicom.Dataset]]:
 
 
 def _pixels(path: Path, modality: str, number: int, size: tuple[int, ...]) -> tuple[pydicom.Dataset, np.ndarray]:
-    """A file's header without its pixels, and these as stored, (frames, rows, columns)."""
-    with damage_is(f"{modality}: expected a DICOM file; reading that of slice {number}"):
-        with BytesIO(path.read_bytes()) as file:  # parsing reads bit by bit: a fifth faster than from disk
+    """Returns a file's header without its pixels, and the pixels as stored, (frames, rows, columns)."""
+    with damage_is(f"{modality}: the DICOM file of slice {number} could not be read"):
+        with BytesIO(path.read_bytes()) as file:  # pydicom reads in small pieces: a fifth faster than from disk
             dataset = pydicom.dcmread(file)
         syntax = dataset.file_meta.get("TransferSyntaxUID")
         name = UID(syntax).name if syntax in UID_dictionary else "a private one"
-    with damage_is(
-        f"{modality}: expected pixels that pydicom can decode; slice {number} has the transfer syntax {name} and"
-    ):
+    with damage_is(f"{modality}: the pixels of slice {number}, in the transfer syntax {name}, could not be decoded"):
         pixels = dataset.pixel_array.reshape(-1, *size)
     for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
         dataset.pop(keyword, None)
@@ -264,7 +268,7 @@ def _pixels(path: Path, modality: str, number: int, size: tuple[int, ...]) -> tu
 
 
 def _rescaled(pixels: np.ndarray, header: pydicom.Dataset, modality: str, number: int) -> np.ndarray:
-    with damage_is(f"{modality}: expected Rescale Slope and Intercept as numbers; reading those of slice {number}"):
+    with damage_is(f"{modality}: Rescale Slope or Rescale Intercept of slice {number} could not be read as a number"):
         slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
         if modality in UNITS and slope is None:
             raise InputError("E-READ-05", modality=modality, number=number, units=UNITS[modality])

@@ -1,4 +1,4 @@
-"""Prepared data sets at a URL that fsspec knows, such as s3://bucket/set: a checked local copy, or published there."""
+"""Copies prepared data sets from and to a URL that fsspec knows, such as s3://bucket/set."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from medgan.errors import InputError, JobError
 
 
 def fetched(url: str, cache: Path) -> Path:
-    """The folder of a local copy of the newest state; arrays that were fetched before are not fetched again.
+    """Returns the folder of a checked local copy of the newest state; fetches only arrays that it lacks.
 
     Args:
-        url: of a prepared data set.
-        cache: where copies are kept, each URL's in a folder of its own.
+        url: URL of a prepared data set.
+        cache: folder of the copies, each URL's in a folder of its own.
 
     Raises:
         InputError: the URL cannot be read, or holds no prepared data set.
-        JobError: an array is not what the data set says it is.
+        JobError: an array has another digest than the data set states.
     """
     folder = cache / hashlib.sha256(url.encode()).hexdigest()[:12]
     with _reachable(url) as (files, root):
@@ -32,7 +32,7 @@ def fetched(url: str, cache: Path) -> Path:
             raise InputError("E-REMOTE-01", url=url, file_name=FILE_NAME)
         manifest = parsed_manifest(files.cat_file(f"{root}/{FILE_NAME}"), url)
         for patient in manifest.patients:
-            _refuse_way_out(url, patient)
+            _refuse_outside_path(url, patient)
             for name, digest in patient.sha256.items():
                 path = folder / patient.folder / name
                 if not path.exists():
@@ -42,7 +42,7 @@ def fetched(url: str, cache: Path) -> Path:
 
 
 def publish(folder: Path, url: str) -> None:
-    """Copies a prepared data set to a URL; `dataset.json` goes last, so that it is never seen half there.
+    """Copies a prepared data set to a URL; `dataset.json` goes last, so that nobody sees half a data set.
 
     Raises:
         InputError: the URL cannot be written.
@@ -71,7 +71,7 @@ def _fetch(files: AbstractFileSystem, source: str, path: Path, digest: str) -> N
     write_atomically(path, content)
 
 
-def _refuse_way_out(url: str, patient: Patient) -> None:
+def _refuse_outside_path(url: str, patient: Patient) -> None:
     places = [PurePosixPath(patient.folder), *map(PurePosixPath, patient.sha256)]
     if any(place.is_absolute() or ".." in place.parts for place in places):
         raise InputError("E-REMOTE-03", url=url)
@@ -79,7 +79,7 @@ def _refuse_way_out(url: str, patient: Patient) -> None:
 
 @contextmanager
 def _reachable(url: str) -> Iterator[tuple[AbstractFileSystem, str]]:
-    """The file system behind a URL, and the path in it; whatever fails there is told in a sentence."""
+    """Yields the file system behind a URL and the path in it; turns every failure there into an InputError."""
     try:
         yield fsspec.core.url_to_fs(url)
     except (InputError, JobError):

@@ -1,4 +1,4 @@
-"""What a folder holds: series of slices, patients that cannot be used, and files that were passed over."""
+"""Describes what a folder holds: series of slices, patients that cannot be used, and files that were passed over."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from medgan.tasks import ARBITRARY_UNIT
 
 PHANTOM_MODEL = "medgan phantom"
 SYNTHETIC_LABEL = "SYNTHETIC - NOT FOR DIAGNOSIS"
-"""In the Series Description of every series that a network made, for readers that drop the Synthetic Data attribute."""
+"""This is in the Series Description of every synthetic series, for readers that drop the attribute Synthetic Data."""
 UNITS = {"CT": "HU", "PT": "SUV"}
 
 
 @dataclass(frozen=True)
 class Series:
-    """The slices of one series, sorted along the normal of their planes.
+    """Describes the slices of one series, sorted along the normal of their planes.
 
     Attributes:
-        files: one a slice; the same one again where a file holds many slices.
+        files: file of each slice; it repeats if a file holds many slices.
         frames: the number of each slice in its file, from 0.
-        planes: where each lies, in the same order.
+        planes: plane of each slice, in the same order.
         attenuation_corrected: False only where a PET header says that the correction was not made.
-        phantom: the series was written by `medgan phantoms`.
-        synthetic: a network or the like made it, by Synthetic Data (0008,001C) or our label; it is no ground truth.
+        phantom: whether `medgan phantoms` wrote the series.
+        synthetic: whether Synthetic Data (0008,001C) or our label says that it was computed; it is no ground truth.
     """
 
     patient_id: str
@@ -45,12 +45,12 @@ class Series:
 
     @cached_property
     def affine(self) -> np.ndarray:
-        """float64 (4, 4), see `Volume.affine`; raises InputError where the slices are no regular stack."""
+        """Returns the affine, float64 (4, 4), see `Volume.affine`; raises InputError for an irregular stack."""
         return stack_affine(self.planes, self.modality)
 
     @property
     def regular(self) -> bool:
-        """Whether the slices are a regular stack, and `affine` thus says where they lie."""
+        """Returns whether the slices are a regular stack, so that `affine` says where they lie."""
         try:
             _ = self.affine
         except InputError:
@@ -59,18 +59,18 @@ class Series:
 
     @property
     def unit(self) -> str:
-        """Of the values that `read_volume` gives: "HU", "SUV" or "a.u."."""
+        """Returns the unit of the values that `read_volume` gives: "HU", "SUV" or "a.u."."""
         return UNITS.get(self.modality, ARBITRARY_UNIT)
 
     def extent_mm(self, direction: np.ndarray) -> tuple[float, float]:
-        """The lowest and highest voxel center along the unit vector `direction`."""
+        """Returns the lowest and highest voxel center along the unit vector `direction`."""
         corners = np.concatenate([self.planes[0].corners, self.planes[-1].corners]) @ direction
         return float(corners.min()), float(corners.max())
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A patient who cannot be used, and why (without naming him)."""
+    """Says why a patient cannot be used; the reason does not name the patient."""
 
     patient_id: str
     reason: str
@@ -78,11 +78,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a folder holds.
+    """Holds what was found in a folder.
 
     Attributes:
         series: sorted by patient, study and series.
-        problems: images that cannot be used, by their patient.
+        problems: images that cannot be used, with their patient.
         passed_over: why a file is not part of a series -> how many files.
     """
 
@@ -92,10 +92,10 @@ class Survey:
 
     @property
     def acquired(self) -> list[Series]:
-        """The series that are not synthetic."""
+        """Returns the series that are not synthetic."""
         return [one for one in self.series if not one.synthetic]
 
     @property
     def synthetic(self) -> list[Series]:
-        """The others."""
+        """Returns the synthetic series."""
         return [one for one in self.series if one.synthetic]

@@ -1,4 +1,4 @@
-"""The one image type between DICOM and the networks: voxels, their place in the patient, and their unit."""
+"""Defines the image type between DICOM and the networks: voxels, their place in the patient, and their unit."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from medgan.errors import InputError
 
 @dataclass(frozen=True)
 class Volume:
-    """A scalar image on a regular grid.
+    """Holds a scalar image on a regular grid.
 
     Attributes:
         array: float32, (slices, rows, columns), in `unit`.
         affine: float64, (4, 4); maps the voxel index (column, row, slice, 1) to millimetres in DICOM's patient
             coordinates (LPS: x to the left, y to the back, z to the head; PS3.3 C.7.6.2.1.1).
-        frame_of_reference: the Frame of Reference UID the coordinates belong to.
+        frame_of_reference: Frame of Reference UID that the coordinates belong to.
         unit: "HU", "SUV" or "a.u.".
     """
 
@@ -34,17 +34,17 @@ class Volume:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance between neighbouring (columns, rows, slices) in mm."""
+        """Returns the distance between neighboring (columns, rows, slices) in mm."""
         column, row, slice_ = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(column), float(row), float(slice_)
 
     @property
     def directions(self) -> np.ndarray:
-        """(3, 3): unit vectors of the column, row and slice axes, one a column of the matrix."""
+        """Returns the unit vectors of the column, row and slice axes, (3, 3), one in each column of the matrix."""
         return self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
 
     def with_array(self, array: np.ndarray, unit: str | None = None) -> Volume:
-        """The same place in the patient with other voxels of the same shape."""
+        """Returns a volume at the same place in the patient with other voxels of the same shape."""
         if array.shape != self.array.shape:
             raise InputError("E-VOLUME-03", array_shape=self.array.shape, array_shape_2=array.shape)
         return replace(self, array=array, unit=unit or self.unit)

@@ -1,4 +1,4 @@
-"""Search a folder for what identifies patients: DICOM headers, UIDs, and the values of a given DICOM folder."""
+"""Searches a folder for what identifies patients: DICOM headers, UIDs, and the values of a given DICOM folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from medgan.deid.value_search import Needles
 from medgan.errors import InputError
 from medgan.tasks import TASKS
 
-# The common ones of PS3.15 table E.1-1; every person's name (PN) and UID (UI) comes on top.
+# These are the common ones of PS3.15 table E.1-1; every person's name (PN) and UID (UI) is searched for too.
 KEYWORDS = (
     "PatientID", "IssuerOfPatientID", "OtherPatientIDs", "PatientBirthDate", "PatientAddress",
     "PatientTelephoneNumbers", "MedicalRecordLocator", "AccessionNumber", "StudyID", "AdmissionID", "InstitutionName",
@@ -34,7 +34,7 @@ IDENTIFYING_TAGS = frozenset(tag_for_keyword(keyword) for keyword in KEYWORDS)
 WELL_KNOWN = "1.2.840.10008."  # the Standard's own UIDs, PS3.6 annex A
 UID = re.compile(r"2\.25\.\d{20,39}|(?:1\.[0-3]|2\.\d{1,2})(?:\.\d{1,60}){4,}")
 UID_BYTES = re.compile(UID.pattern.encode())
-BASE64 = re.compile(rb"(?<![\w+/])[\w+/]{1000,}")  # long enough to hold any short name by chance
+BASE64 = re.compile(rb"(?<![\w+/])[\w+/]{1000,}")  # such long text holds any short name by chance
 UID_MIN_LENGTH, UID_MAX_LENGTH = 20, 64
 COMMON = frozenset([
     "anon", "anonym", "anonymous", "anonymized", "anonymised", "deidentified", "de-identified", "doctor", "hospital",
@@ -44,16 +44,16 @@ COMMON = frozenset([
 MIN_LENGTH = 4
 WINDOW_BYTES = 1 << 22
 Values = dict[str, str]
-"""Identifying value -> its kind."""
+"""This maps an identifying value to its kind."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one file holds.
+    """Describes an identifier in one file.
 
     Attributes:
-        file: relative to the folder that was searched; an identifier in it is shown as `***`.
-        what: the kind of the identifier, never its value.
+        file: path relative to the folder that was searched; an identifier in it is redacted as `***`.
+        what: kind of the identifier, never its value.
     """
 
     file: str
@@ -62,14 +62,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a search found.
+    """Holds what a search found.
 
     Attributes:
         findings: one for each kind in each file, sorted.
-        num_files: searched.
-        num_values: of the DICOM folder, looked for.
-        num_unread: files of that folder that cannot be read, or DICOM files whose header is damaged: not all their
-            values were looked for.
+        num_files: number of files searched.
+        num_values: number of values of the DICOM folder that were searched for.
+        num_unread: number of files of that folder that cannot be read or have a damaged DICOM header: not all their
+            values were searched for.
     """
 
     findings: list[Finding]
@@ -79,16 +79,16 @@ class Scan:
 
 
 def find_identifiers(folder: Path, *, against: Path | None = None) -> Scan:
-    """Search every file below a folder, its name, and what is packed in it (see `layers`).
+    """Searches every file below a folder, its name, and what is packed in it (see `layers`).
 
-    Found are DICOM files whose header identifies somebody, what looks like a UID, and with `against` each identifying
-    value of those headers (see `Needles`). Not looked for are values that would be found everywhere: below 4
-    characters, letters or digits alone below 5, words such as "anonymous". A name that is also a word is found as that
-    word. Not searched are base64, compressed PDF, and archives other than gzip and zip.
+    It finds DICOM files whose header identifies a person, text that looks like a UID, and with `against` each value
+    that identifies a person in those headers (see `Needles`). It ignores values that would be found everywhere: below
+    4 characters, letters or digits alone below 5, words such as "anonymous". A name that is also a word is found
+    wherever that word is. It does not search base64, compressed PDF, and archives other than gzip and zip.
 
     Args:
-        folder: what was made of patients' images and is to hold no identifier.
-        against: the DICOM folder it was made from.
+        folder: folder that was made from patients' images and must hold no identifier.
+        against: DICOM folder that it was made from.
 
     Raises:
         InputError: a folder is missing, or `against` holds no DICOM file with identifying values.
@@ -104,14 +104,14 @@ def find_identifiers(folder: Path, *, against: Path | None = None) -> Scan:
     for path in paths:
         name = path.relative_to(folder).as_posix().encode(errors="replace").decode()
         in_name = {f"{kind} in the file's name" for kind in _kinds_in(name.encode(), needles)}
-        shown = _masked(name, needles, values) if in_name else name
-        findings |= {Finding(shown, what) for what in in_name | _kinds_in_file(path, needles)}
+        redacted = _redacted(name, needles, values) if in_name else name
+        findings |= {Finding(redacted, what) for what in in_name | _kinds_in_file(path, needles)}
     ordered = sorted(findings, key=lambda one: (one.file, one.what))
     return Scan(ordered, num_files=len(paths), num_values=len(values), num_unread=num_unread)
 
 
 def _files(folder: Path) -> tuple[list[Path], int]:
-    """The files below a folder, and how many files and folders may not be read."""
+    """Returns the files below a folder, and the number of files and folders that may not be read."""
     passed_over: Counter[str] = Counter()
     return list(files_below(folder, passed_over)), passed_over[NOT_ALLOWED] + passed_over[UNREADABLE_FOLDER]
 
@@ -142,21 +142,21 @@ def _kinds_in_layer(layer: IO[bytes], needles: Needles) -> set[str]:
 
 
 def _kinds_in(text: bytes, needles: Needles) -> set[str]:
-    """The kinds of values in `text`, and whether there are UIDs of anybody."""
+    """Returns the kinds of values in `text`, and "UID" if it holds a UID that the Standard does not define."""
     uids = (match[0].decode() for match in UID_BYTES.finditer(text))
     any_uid = any(len(uid) >= UID_MIN_LENGTH and not uid.startswith(WELL_KNOWN) for uid in uids)
     return needles.kinds_in(text) | ({"UID"} if any_uid else set())
 
 
-def _masked(name: str, needles: Needles, values: Iterable[str]) -> str:
+def _redacted(name: str, needles: Needles, values: Iterable[str]) -> str:
     for value in sorted(values, key=len, reverse=True):
         name = re.sub(re.escape(value), "***", name, flags=re.IGNORECASE)
     name = UID.sub("***", name)
-    return "***" if _kinds_in(name.encode(), needles) else name  # what is written otherwise, as in a URL
+    return "***" if _kinds_in(name.encode(), needles) else name  # it is there in another spelling, as in a URL
 
 
 def _values_of(folder: Path, *, apart_from: Path) -> tuple[Values, int]:
-    """What to look for: from headers below a folder and from its path; and how many files could not be read whole."""
+    """Returns values to search for, of headers below a folder and of its path, and the number of unread files."""
     if not folder.is_dir():
         raise InputError("E-DEID-02", folder=folder)
     found: Values = {}
@@ -186,7 +186,7 @@ def _worth_a_search(value: str, kind: str) -> bool:
 
 
 def _header_values(file: IO[bytes]) -> tuple[Values, bool]:
-    """The identifying values in a header, none where the file is no DICOM; and whether the header is damaged."""
+    """Returns the identifying values in a header, none if the file is no DICOM, and whether the header is damaged."""
     values: Values = {}
     file.seek(128)
     magic = file.read(4)
@@ -214,11 +214,12 @@ def _identifying(header: Dataset) -> Iterator[tuple[str, str]]:
             kind = "UID" if representation == "UI" else dictionary_description(tag)
             value = header[tag].value
             for one in value if isinstance(value, MultiValue) else [value]:
-                yield from ((text, kind) for text in _forms(str(one or "").strip(), representation))
+                yield from dict.fromkeys(_forms(one, representation), kind).items()
 
 
-def _forms(text: str, representation: str) -> list[str]:
-    """A value, a name's components too (PS3.5 6.2.1), a date with hyphens too; nothing where it says nothing."""
+def _forms(value: object, representation: str) -> list[str]:
+    """Returns a value, also a name's components (PS3.5 6.2.1) or a date with hyphens; none if it identifies nobody."""
+    text = str(value or "").strip()
     if not text or text.lower() in COMMON or text.startswith(WELL_KNOWN):
         return []
     if representation == "PN":

@@ -1,4 +1,4 @@
-"""Open what is packed in a file: gzip, zip, the compressed text of PNG."""
+"""Opens what is packed in a file: gzip, zip, the compressed text of PNG."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ UNREADABLE = (
     OSError, EOFError, RuntimeError, NotImplementedError, ValueError, IndexError, zlib.error, zipfile.BadZipFile,
     struct.error,
 )  # fmt: skip
-"""What `layers` raises where a file is damaged, encrypted or packed in an unknown way."""
+"""`layers` raises these where a file is damaged, encrypted or packed in an unknown way."""
 
 
 def layers(stream: IO[bytes], depth: int = 0) -> Iterator[IO[bytes]]:
-    """The stream itself, then what is packed in it, to three archives deep; each is to be read before the next.
+    """Yields the stream itself, then what is packed in it, up to three archives deep; read each before the next.
 
     Args:
-        stream: at its start, and seekable.
-        depth: of archives it came from.
+        stream: seekable stream, at its start.
+        depth: number of archives around the stream.
 
     Raises:
-        UNREADABLE: one of these.
+        UNREADABLE: the stream is damaged, encrypted or packed in an unknown way.
     """
     start = stream.read(len(PNG_SIGNATURE))
     stream.seek(0)
@@ -49,7 +49,7 @@ def layers(stream: IO[bytes], depth: int = 0) -> Iterator[IO[bytes]]:
 
 
 def _png_texts(stream: IO[bytes]) -> Iterator[IO[bytes]]:
-    """The compressed texts of a PNG, in chunks zTXt and iTXt (ISO/IEC 15948, 11.3.4)."""
+    """Yields the compressed texts of a PNG, from chunks zTXt and iTXt (ISO/IEC 15948, 11.3.4)."""
     stream.seek(len(PNG_SIGNATURE))
     while len(header := stream.read(8)) == 8:
         length, chunk = struct.unpack(">I4s", header)

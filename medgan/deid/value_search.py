@@ -1,4 +1,4 @@
-"""Find many values in many bytes at once, however they are written."""
+"""Finds many values in many bytes at once, in their usual spellings."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from urllib.parse import quote
 
 import numpy as np
 
-START = 4  # bytes by which a place is recognized
+START = 4  # bytes that are compared first
 TABLE_BITS = 20
 
 
 class Needles:
-    """Values to be found; NumPy picks the places where four bytes fit, a lookup tells whether all do.
+    """Finds values; NumPy picks the places where the first four bytes match, a lookup then compares all bytes.
 
     Each is found in UTF-8, UTF-16 and Latin-1, in usual cases of letters, and as JSON, HTML and URLs write it. Digits
     alone are found only where they are a whole number, since decimals of any length hold them by chance.
 
     Args:
-        values: of 4 characters or more -> their kind.
+        values: value of 4 characters or more -> its kind.
 
     Attributes:
-        longest: bytes of the longest needle; windows of a file have to overlap by more.
+        longest: number of bytes of the longest needle; windows of a file have to overlap by more.
     """
 
     def __init__(self, values: Mapping[str, str]) -> None:
-        self._kinds = {written: kind for value, kind in values.items() for written in _ways_of_writing(value)}
+        self._kinds = {written: kind for value, kind in values.items() for written in _spellings(value)}
         self.longest = max((len(written) for written in self._kinds), default=0)
         lengths: dict[bytes, set[int]] = defaultdict(set)
         for written in self._kinds:
@@ -39,7 +39,7 @@ class Needles:
             self._table[_hashes(start)] = True
 
     def kinds_in(self, text: bytes) -> set[str]:
-        """The kinds of the values that stand in `text`."""
+        """Returns the kinds of the values that are in `text`."""
         if not self._kinds or len(text) < START:
             return set()
         found = set()
@@ -52,15 +52,15 @@ class Needles:
         return found
 
 
-def _ways_of_writing(value: str) -> set[bytes]:
+def _spellings(value: str) -> set[bytes]:
     cases = {value, value.upper(), value.lower(), value.title()}
-    texts = {way for text in cases for way in (text, json.dumps(text)[1:-1], html.escape(text), quote(text))}
+    texts = {form for text in cases for form in (text, json.dumps(text)[1:-1], html.escape(text), quote(text))}
     written = {text.encode(code, errors="replace") for text in texts for code in ("utf-8", "utf-16-le")}
     return written | {text.encode("latin-1", errors="replace") for text in cases if not text.isascii()}
 
 
 def _hashes(text: bytes) -> np.ndarray:
-    """A number below 2 ** TABLE_BITS for every four bytes in a row, by multiplication (Knuth): (len(text) - 3,)."""
+    """Returns a number below 2 ** TABLE_BITS for every four bytes in a row, (len(text) - 3,), by Knuth's method."""
     starts = np.ndarray(len(text) - START + 1, "<u4", text, strides=(1,))
     return (starts * np.uint32(2654435761)) >> np.uint32(32 - TABLE_BITS)
 

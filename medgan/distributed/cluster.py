@@ -1,4 +1,4 @@
-"""Joins the Ray cluster at hand, or starts one on this machine; says what it offers."""
+"""Joins the Ray cluster that RAY_ADDRESS names, or starts one on this machine, and reads its capacity."""
 
 from __future__ import annotations
 
@@ -20,61 +20,57 @@ from medgan.errors import InputError, JobError
 from medgan.logs import LOG
 
 STARTS = 3
-TRANSIENT = ("timed out during startup", "already in use", "already occupied")  # what Ray says where a second try helps
+TRANSIENT = ("timed out during startup", "already in use", "already occupied")  # in Ray's error where a retry helps
 SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # do not warn about CUDA_VISIBLE_DEVICES on every start
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that diverged in its first epoch has no metric
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study database is the truth, not Tune's snapshots
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study is in its database, Tune's snapshots are not used
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a cluster, or this machine, has in all."""
+    """Describes what a cluster, or this machine, has in total."""
 
     cpus: int
     gpus: int
     nodes: int = 1
 
     def groups(self, resources: Resources) -> int:
-        """How many worker groups fit at once."""
+        """Returns how many worker groups fit at once."""
         by_cpu = self.cpus // (resources.workers * resources.cpus)
         return min(by_cpu, self.gpus // resources.workers) if resources.use_gpu else by_cpu
 
 
 def machine() -> Capacity:
-    """What this machine has."""
+    """Returns the capacity of this machine."""
     cpus = float(len(os.sched_getaffinity(0)))
-    quota = Path("/sys/fs/cgroup/cpu.max")  # a container's share, which the affinity does not show
+    quota = Path("/sys/fs/cgroup/cpu.max")  # a container's limit, which the affinity does not include
     if quota.exists() and (limits := quota.read_text().split())[0] != "max":
         cpus = min(cpus, int(limits[0]) / int(limits[1]))
     return Capacity(max(1, int(cpus)), torch.cuda.device_count())
 
 
 def refuse_what_cannot_fit(resources: Resources, capacity: Capacity) -> None:
-    """Ray waits for ever for what no node can give.
-
-    Raises:
-        InputError: not one group fits.
-    """
+    """Raises InputError where not one worker group fits, because Ray would wait forever for it."""
     if capacity.groups(resources) < 1:
         wanted, came = ("GPU", capacity.gpus) if resources.use_gpu else ("CPU core", capacity.cpus)
         raise InputError("E-CLUSTER-01", workers=resources.workers, wanted=wanted, whose=_whose(capacity), came=came)
 
 
 def resources_for(capacity: Capacity, *, workers: int | None, concurrent: int | None) -> tuple[Resources, int]:
-    """What one group takes, and how many run at once.
+    """Returns the resources of one worker group, and how many groups run at once.
 
     Args:
-        capacity: of the machine or the cluster.
-        workers: DDP processes a trial; None: one on a GPU, two on the CPU.
-        concurrent: trials at once; None: what fits.
+        capacity: capacity of the machine or the cluster.
+        workers: number of DDP processes of a trial; None: one on a GPU, two on the CPU.
+        concurrent: number of trials at once; None: as many as fit.
 
     Raises:
-        InputError: more than the machine or the cluster can ever give.
+        InputError: the machine or the cluster has less than this.
     """
     gpu = capacity.gpus > 0
     workers = min(1 if gpu else 2, capacity.cpus) if workers is None else at_least_one("--workers", workers)
@@ -90,16 +86,16 @@ def resources_for(capacity: Capacity, *, workers: int | None, concurrent: int | 
 
 @contextmanager
 def cluster() -> Iterator[Capacity]:
-    """A connection to the cluster that RAY_ADDRESS names, else a new one on this machine that ends with the job.
+    """Connects to the cluster that RAY_ADDRESS names, or starts one on this machine that ends with the job.
 
-    Clusters that happen to run on this machine are left alone: their cores may be taken, and Ray would wait for ever.
+    Other clusters on this machine are not used: their cores may be busy, and Ray would wait forever.
 
     Yields:
         The cluster's capacity.
 
     Raises:
-        InputError: RAY_ADDRESS names no cluster that can be joined.
-        JobError: none could be started here.
+        InputError: the cluster that RAY_ADDRESS names cannot be joined.
+        JobError: no cluster could be started on this machine.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
     logging.getLogger("ray").propagate = False
@@ -120,21 +116,21 @@ def cluster() -> Iterator[Capacity]:
 
 
 def is_given() -> bool:
-    """Whether a cluster is named by RAY_ADDRESS, as inside a submitted job."""
+    """Returns whether RAY_ADDRESS names a cluster, as it does inside a submitted job."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def is_running() -> bool:
-    """Whether this process is connected to a cluster."""
+    """Returns whether this process is connected to a cluster."""
     return bool(ray.is_initialized())
 
 
 def _start(settings: dict[str, Any]) -> None:
-    """A cluster on this machine; what an attempt in vain leaves behind ends with this process, as the cluster does."""
+    """Starts a cluster on this machine; it ends with this process, and so do the remains of a failed attempt."""
     for attempt in range(1, STARTS + 1):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        # Ray's helper actors find the cluster by this address although others may share the host
+        # Ray's own actors find this cluster by the address, also where other clusters run on the host
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         try:
             ray.init(
@@ -143,11 +139,11 @@ def _start(settings: dict[str, Any]) -> None:
                 num_gpus=machine().gpus,
                 include_dashboard=True,
                 dashboard_port=port,
-                object_store_memory=256 << 20,  # nothing large passes through it
+                object_store_memory=256 << 20,  # no large object is stored in it
                 **settings,
             )
             return
-        except Exception as error:  # Ray raises nothing narrower on a busy machine, or when its port was just taken
+        except Exception as error:  # Ray has no narrower class for a busy machine or a taken port
             if not any(reason in str(error) for reason in TRANSIENT):
                 raise
             LOG.warning("Ray did not start, attempt %d of %d: %s", attempt, STARTS, error)

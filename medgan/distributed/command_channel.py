@@ -1,7 +1,7 @@
-"""The mailbox of a worker group: hands every rank its next order and collects the answers.
+"""Gives every rank of a worker group its next order and collects the answers.
 
-A small Ray actor beside the group, so that no rank waits inside a collective while it is idle. It lives as long as the
-Tune actor that made it; when it is gone, the ranks leave by themselves.
+The channel is a small Ray actor beside the group, so that no rank waits inside a collective while it is idle. It lives
+as long as the Tune actor that made it; when it is gone, the ranks leave by themselves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ STOP = "stop"
 
 @dataclass(frozen=True)
 class Failure:
-    """A rank's answer when it could not obey: `kind` is diverged, out_of_memory, input or error."""
+    """Is the answer of a rank whose order failed; `kind` is diverged, out_of_memory, input or error."""
 
     kind: str
     message: str
@@ -23,15 +23,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Replies:
-    """What came back to an order: an answer of every rank; or why the group is lost, and what its ranks failed with."""
+    """Holds every rank's answer to an order, or why the group is lost and how its ranks failed."""
 
     answers: tuple[Any, ...] = ()
     lost: str = ""
     failures: tuple[Failure, ...] = ()
 
 
-class Mailbox:
-    """Orders and answers of one group of `size` ranks; a restarted group is a new generation of it."""
+class CommandChannel:
+    """Passes orders to a group of `size` ranks and answers back; each restart of the group is a new generation."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -45,7 +45,7 @@ class Mailbox:
         self.changed = asyncio.Condition()
 
     async def join(self, generation: str, rank: int) -> int:
-        """A rank reports for work, the first of a new generation ends the old one; returns the last order's number."""
+        """Adds a rank; the first of a new generation ends the old one. Returns the number of the last order."""
         async with self.changed:
             if generation != self.generation:
                 self.generation, self.members, self.answers = generation, set(), {}
@@ -54,13 +54,13 @@ class Mailbox:
             return self.number
 
     async def next_order(self, generation: str, seen: int) -> tuple[int, Any]:
-        """Waits for the order after number `seen`."""
+        """Waits for the order after number `seen`; returns its number and the order, `STOP` for an old generation."""
         async with self.changed:
             await self.changed.wait_for(lambda: self._over(generation) or self.number > seen)
             return (seen, STOP) if self._over(generation) else (self.number, self.order)
 
     async def answer(self, generation: str, number: int, rank: int, answer: Any) -> None:
-        """A rank's answer; echoes of an earlier generation or order are dropped."""
+        """Stores a rank's answer; an answer to an earlier generation or order is dropped."""
         async with self.changed:
             if generation == self.generation and number == self.number:
                 self.answers[rank] = answer
@@ -72,16 +72,16 @@ class Mailbox:
             await self.changed.wait_for(lambda: self._over(generation))
 
     async def complete(self, limit_s: float) -> str:
-        """The generation whose ranks are all there, waiting up to `limit_s` for it; else nothing."""
-        there = await self._wait(lambda: len(self.members) == self.size and not self._over(self.generation), limit_s)
-        return self.generation if there else ""
+        """Waits until all ranks of the generation have joined and returns it; returns "" after `limit_s`."""
+        joined = await self._wait(lambda: len(self.members) == self.size and not self._over(self.generation), limit_s)
+        return self.generation if joined else ""
 
     async def ask(self, generation: str, order: Any, *, limit_s: float, grace_s: float) -> Replies:
-        """Gives all ranks an order and waits for all answers.
+        """Gives all ranks an order, waits for all answers and returns them.
 
         Args:
-            generation: whom it is meant for; a group that has restarted meanwhile never sees it.
-            order: what every rank receives.
+            generation: generation that gets the order; a group that has restarted meanwhile never gets it.
+            order: order that every rank gets.
             limit_s: longest wait for all answers.
             grace_s: longest wait for the others once one rank has answered with a `Failure`.
         """
@@ -91,13 +91,13 @@ class Mailbox:
             self.number, self.order, self.answers = self.number + 1, order, {}
             self.changed.notify_all()
 
-        def settled() -> bool:
+        def finished() -> bool:
             return len(self.answers) == self.size or self._over(generation)
 
-        def failing() -> bool:
-            return settled() or any(isinstance(answer, Failure) for answer in self.answers.values())
+        def finished_or_failing() -> bool:
+            return finished() or any(isinstance(answer, Failure) for answer in self.answers.values())
 
-        in_time = await self._wait(failing, limit_s) and await self._wait(settled, grace_s)
+        in_time = await self._wait(finished_or_failing, limit_s) and await self._wait(finished, grace_s)
         if generation != self.generation or generation in self.deaths:
             return self._lost(generation, "a worker died")
         if not in_time or self._over(generation):
@@ -113,20 +113,20 @@ class Mailbox:
             self.changed.notify_all()
 
     async def mourn(self, death: Failure) -> None:
-        """Ends the present generation, one of whose processes died; the first word on why is kept."""
+        """Ends the present generation after one of its processes died; keeps the first reported cause."""
         async with self.changed:
             if not self._over(self.generation):
                 self.deaths[self.generation] = death
         await self.dismiss()
 
-    def _lost(self, generation: str, why: str) -> Replies:
-        """What is known of a generation that is over."""
+    def _lost(self, generation: str, reason: str) -> Replies:
+        """Returns what is known of a generation that is over."""
         answers = self.answers.values() if generation == self.generation else ()
         failures = [answer for answer in answers if isinstance(answer, Failure)]
         death = self.deaths.get(generation)
-        said = [failure.message for failure in failures]
+        messages = [failure.message for failure in failures]
         return Replies(
-            lost="; ".join([death.message if death else why, *said]),
+            lost="; ".join([death.message if death else reason, *messages]),
             failures=tuple(failures if death is None else [death, *failures]),
         )
 

@@ -1,4 +1,4 @@
-"""One training on a worker group: its epochs, however often the group is lost on the way."""
+"""Trains on a worker group epoch by epoch, and continues from the checkpoint after the group is lost."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MAX_RESTARTS = 3
 
 
 class Attempts:
-    """A training and its history; after a restart of the group it goes on from its folder's checkpoint.
+    """Runs a training and keeps its history; after a restart of the group it goes on from its folder's checkpoint.
 
     Args:
-        group: where it runs; kept by the caller.
-        start: what is trained.
+        group: worker group that trains; the caller closes it.
+        start: order that starts the training.
 
     Attributes:
-        history: a row of metrics for each epoch that is done, what the folder held before included.
+        history: a row of metrics for each finished epoch, including those that the folder held before.
     """
 
     def __init__(self, group: Group, start: Start) -> None:
@@ -33,7 +33,7 @@ class Attempts:
         """Adds at least one epoch to the history.
 
         Raises:
-            TrialFailed: it cannot go on, or its group was lost more than three times.
+            TrialFailed: the training cannot go on, or its group was lost more than three times.
         """
         done = len(self.history)
         while len(self.history) == done:
@@ -48,12 +48,12 @@ class Attempts:
                 self.events.append(f"{lost} in epoch {done + 1}; the worker group restarts")
 
     def events_so_far(self) -> list[str]:
-        """What a person should know, each once."""
+        """Returns the events since the last call that a person should know."""
         events, self.events = self.events, []
         return events
 
     def _begin(self) -> None:
-        """Has the group build the training, unless it has it already."""
+        """Lets the group build the training, unless the group has built it already."""
         if self.begun:
             return
         self.group.wait_ready()

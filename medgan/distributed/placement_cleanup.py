@@ -1,4 +1,4 @@
-"""Placement groups whose controller died before Ray Train's own cleaner knew of them (ray 2.60): nobody frees them."""
+"""Removes placement groups whose controller died before Ray Train's own cleaner knew of them (ray 2.60)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ray.util.state import list_actors, list_placement_groups
 from medgan.logs import LOG
 
 PATIENCE_S = 20.0
-"""A group's workers are made within a moment of its placement; on a busy machine within seconds."""
+"""Ray makes a group's workers right after its placement; on a busy machine it takes seconds."""
 MOST = 10_000
 ASK_S = 10
 
 
-class Orphans:
-    """Finds and removes them, when asked from time to time.
+class OrphanedPlacementGroups:
+    """Finds orphaned placement groups and removes them; call `remove` from time to time.
 
     Args:
-        patience_s: how long a placement group has to be without any actor.
-        clock: seconds, for tests.
+        patience_s: how long a placement group must be without any actor before it is removed.
+        clock: returns the time in seconds; tests replace it.
     """
 
     def __init__(self, patience_s: float = PATIENCE_S, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +30,7 @@ class Orphans:
         self.empty_since: dict[str, float] = {}
 
     def remove(self) -> list[str]:
-        """Removes what has been empty for so long; their ids. Only this job's groups of CPU cores are looked at."""
+        """Removes this job's groups of CPU cores that were empty for `patience_s`; returns their ids."""
         now, empty = self.clock(), _empty()
         self.empty_since = {group: self.empty_since.get(group, now) for group in empty}
         left = [group for group, since in self.empty_since.items() if now - since >= self.patience_s]
@@ -41,7 +41,7 @@ class Orphans:
 
 
 def _empty() -> list[str]:
-    """Placement groups that hold CPU cores for no actor; Tune's own hold memory alone."""
+    """Returns the placement groups that hold CPU cores for no actor; Tune's own groups hold memory only."""
     mine = ("creator_job_id", "=", ray.get_runtime_context().get_job_id())
     groups = list_placement_groups(
         filters=[("state", "=", "CREATED"), mine], detail=True, limit=MOST, timeout=ASK_S, raise_on_missing_output=False

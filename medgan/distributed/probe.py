@@ -1,4 +1,4 @@
-"""Tries what a search relies on: one step of its largest trial; storage, data and tracking as each node sees them."""
+"""Tries what a search needs: one step of its largest trial; storage, data and tracking as each node sees them."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from medgan.training.step import train_step
 
 DRIVER = "driver"
 ANSWER_S = 10.0
-"""Longest wait for a tracking server."""
+"""A tracking server must answer within this time."""
 SIZES = (
     "generator.network", "generator.num_blocks", "generator.base_channels", "discriminator.patch",
     "discriminator.base_channels", "train.batch_size", "data.size",
 )  # fmt: skip
-"""What to name of a configuration that is too large."""
+"""The refusal of a configuration that is too large names these settings."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One training step: how long it took, and the most memory it held; or why there was none."""
+    """Describes a training step: how long it took, and the most memory it held; or why it failed."""
 
     seconds: float = 0.0
     bytes: int = 0
@@ -60,18 +60,18 @@ def probe(
     *,
     limit_s: float,
 ) -> list[str]:
-    """Tries everything once; leaves nothing behind. Needs a connection to a cluster.
+    """Tries everything once and leaves nothing behind; it needs a connection to a cluster.
 
     Args:
-        config: of the largest trial.
+        config: configuration of the largest trial.
         dataset_state: the data set's state, see `PreparedDataset.state`.
         output: folder that all nodes must share.
-        stores: option -> address, of the study database and of MLflow.
-        resources: of one trial; the step is made on one worker's share.
+        stores: option -> address of the study database, and of MLflow.
+        resources: resources of one trial; the step runs on one worker's share.
         limit_s: longest wait for the nodes, and again for the step.
 
     Returns:
-        What was found, a line each, for a person.
+        The results for a person, one line each.
 
     Raises:
         InputError: something cannot be reached, differs from node to node, or does not fit.
@@ -93,10 +93,10 @@ def refuse_local_stores(stores: Mapping[str, str], num_hosts: int) -> None:
 
     Args:
         stores: option -> address.
-        num_hosts: machines of the cluster.
+        num_hosts: number of machines of the cluster.
 
     Raises:
-        InputError: naming the option.
+        InputError: a store is in SQLite; names its option.
     """
     for option, uri in stores.items():
         if num_hosts > 1 and uri.startswith("sqlite:"):
@@ -104,10 +104,10 @@ def refuse_local_stores(stores: Mapping[str, str], num_hosts: int) -> None:
 
 
 def refuse_silent_server(uri: str) -> None:
-    """Refuses a tracking server that does not answer at all; what it answers does not matter here.
+    """Refuses a tracking server that does not answer at all; any answer is accepted.
 
     Raises:
-        InputError: naming its address.
+        InputError: the server does not answer; names its address.
     """
     if not uri.startswith(("http://", "https://")):
         return
@@ -125,13 +125,13 @@ def check_nodes(nodes: Mapping[str, str], output: Path, dataset_state: Path, *, 
     """Refuses a cluster with a node that does not share the output folder, or sees other data.
 
     Args:
-        nodes: Ray's id -> host, of those alive.
-        output: the folder.
+        nodes: Ray's id -> host, of the nodes that are alive.
+        output: the output folder.
         dataset_state: the data set's state.
         limit_s: longest wait for all nodes together.
 
     Raises:
-        InputError: naming every node at fault.
+        InputError: names every node with a fault, and the fault.
     """
     folder = output / f".probe-{uuid.uuid4().hex}"
     try:
@@ -144,28 +144,28 @@ def check_nodes(nodes: Mapping[str, str], output: Path, dataset_state: Path, *, 
         digest = read_manifest(dataset_state).digest
         faults = _ask_nodes(nodes, folder, dataset_state, digest, limit_s=limit_s)
         faults |= {
-            node: f"wrote into another {output}"
+            node: f"has a different folder {output}"
             for node in nodes
             if node not in faults and not (folder / node).is_file()
         }
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if faults:
-        told = "; ".join(f"node {nodes[node]} ({node[:8]}): {fault}" for node, fault in faults.items())
-        raise InputError("E-PROBE-04", told=told)
+        listed = "; ".join(f"node {nodes[node]} ({node[:8]}): {fault}" for node, fault in faults.items())
+        raise InputError("E-PROBE-04", told=listed)
 
 
 def look_around(folder: str, node: str, dataset_state: str, digest: str) -> str:
-    """Runs on a node: reads what the driver wrote, writes an answer beside it, reads the data set.
+    """Reads what the driver wrote, writes an answer beside it, and reads the data set; runs on a node.
 
     Args:
-        folder: of the probe, below the output folder.
+        folder: folder of the probe, below the output folder.
         node: name of the file to write.
         dataset_state: the data set's state.
-        digest: that it should have.
+        digest: digest that the data set should have.
 
     Returns:
-        What is at fault, or "".
+        The fault, or "".
     """
     try:
         seen = (Path(folder) / DRIVER).read_text()
@@ -180,15 +180,15 @@ def look_around(folder: str, node: str, dataset_state: str, digest: str) -> str:
     try:
         found = read_manifest(Path(dataset_state)).digest
     except InputError as error:
-        return str(error)
+        return str(error).rstrip(".")
     return "" if found == digest else f"{dataset_state} is another data set there ({found[:12]}, not {digest[:12]})"
 
 
 def try_step(config: Config, dataset_state: Path, resources: Resources, *, limit_s: float) -> Step:
-    """One step on a worker's share of the cluster.
+    """Tries one step on a worker's share of the cluster.
 
     Raises:
-        InputError: it does not fit, cannot be made, or takes longer than the limit.
+        InputError: the step does not fit, fails, or takes longer than the limit.
     """
     make = ray.remote(num_cpus=resources.cpus, num_gpus=int(resources.use_gpu), max_calls=1, max_retries=0)(make_step)
     asked = make.remote(config, str(dataset_state), resources.workers, resources.cpus)
@@ -209,23 +209,23 @@ def try_step(config: Config, dataset_state: Path, resources: Resources, *, limit
 
 
 def make_step(config: Config, dataset_state: str, workers: int, threads: int) -> Step:
-    """Runs on a worker: one step on the first slices of the training patients.
+    """Makes one step on the first slices of the training patients; runs on a worker.
 
     Args:
-        config: what to train.
+        config: configuration to train.
         dataset_state: the data set's state.
-        workers: that share a batch.
-        threads: CPU threads.
+        workers: number of workers that share a batch.
+        threads: number of CPU threads.
     """
     torch.set_num_threads(threads)
     try:
-        return _made(config, dataset_state, config.train.batch_size // workers)
-    except Exception as error:  # whatever a trial of this configuration would fail with, told before the search
+        return _measured_step(config, dataset_state, config.train.batch_size // workers)
+    except Exception as error:  # any error that a trial of this configuration would raise
         fault = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         return Step(fault=fault, out_of_memory=is_out_of_memory(error))
 
 
-def _made(config: Config, dataset_state: str, num_slices: int) -> Step:
+def _measured_step(config: Config, dataset_state: str, num_slices: int) -> Step:
     slices = PreparedDataset.open(Path(dataset_state)).slices("train")
     runtime = SingleProcess()
     pairs = [slices[index % len(slices)] for index in range(num_slices)]
@@ -243,7 +243,7 @@ def _made(config: Config, dataset_state: str, num_slices: int) -> Step:
 def _ask_nodes(
     nodes: Mapping[str, str], folder: Path, dataset_state: Path, digest: str, *, limit_s: float
 ) -> dict[str, str]:
-    """Node -> what is at fault there."""
+    """Returns node -> fault, for the nodes that have one."""
     task: Any = ray.remote(num_cpus=0, max_retries=0)(look_around)
     asked = {
         task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(

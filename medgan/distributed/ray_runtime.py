@@ -1,4 +1,4 @@
-"""The engine's runtime on Ray Train workers: DDP over gloo (CPU) or NCCL (GPU)."""
+"""Runs the engine on Ray Train workers: DDP over gloo (CPU) or NCCL (GPU)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class RayRuntime:
-    """One rank of a Ray Train worker group."""
+    """Is the engine's runtime on one rank of a Ray Train worker group."""
 
     rank: int
     size: int
@@ -23,13 +23,13 @@ class RayRuntime:
 
     @classmethod
     def current(cls) -> RayRuntime:
-        """The runtime of the worker this is called in."""
+        """Returns the runtime of the worker that calls this method."""
         context = ray.train.get_context()
         return cls(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
 
     def prepare(self, module: nn.Module) -> nn.Module:
-        # buffers are equal on all ranks by construction, but for batch normalization's (see `agree`), and broadcasting
-        # them between the two forwards of a discriminator update would change what backward needs
+        # buffers are equal on all ranks by construction, except batch normalization's (see `agree`); broadcasting them
+        # between the two forwards of a discriminator update would change what backward needs
         return ray.train.torch.prepare_model(module, parallel_strategy_kwargs={"broadcast_buffers": False})
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Measures trained generators on the test patients, on workers' own resources."""
+"""Measures trained generators on the test patients, with the resources of the cluster's workers."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from medgan.training.validation import fixed_pictures
 
 LIMIT_S = 3600.0
 FLOOR, MATCHING = "floor", "knn_patches"
-"""What is measured beside trained generators: the task's floor, and patch matching."""
+"""These are measured beside trained generators: the task's floor, and patch matching."""
 
 
 def measure_on_worker(config: Config, weights: Path, dataset: Path, resources: Resources) -> tuple[Patients, Patients]:
-    """`medgan.training.held_out.measure_on_test` where the cluster has room for it.
+    """Runs `medgan.training.held_out.measure_on_test` where the cluster has room, and returns its result.
 
     Raises:
-        ray.exceptions.GetTimeoutError: it took more than an hour.
+        ray.exceptions.GetTimeoutError: the measurement took more than an hour.
     """
     task = _on(resources, _measure)
     return ray.get(task.remote(config, str(weights), str(dataset)), timeout=LIMIT_S)
@@ -45,22 +45,22 @@ def measure_each(
     folder: Path,
     dataset: Path,
     resources: Resources,
-    told: Callable[[int], None],
+    report: Callable[[int], None],
 ) -> None:
-    """Measures each on the test patients, as many at once as fit, and writes `<name>.json` and `<name>.npz`.
+    """Measures each model on the test patients, as many at once as fit, and writes `<name>.json` and `<name>.npz`.
 
-    The JSON file holds `patients` or, where the generator is of no use, `failure`; the other one pictures of the fixed
-    test slices, see `medgan.training.validation.fixed_pictures`. Names whose JSON file is there are not measured again.
+    The JSON file holds `patients`, or `failure` where the generator diverged; the other file pictures of the fixed test
+    slices, see `medgan.training.validation.fixed_pictures`. A name whose JSON file exists is not measured again.
 
     Args:
         wanted: name -> configuration and weights; without weights the name is `FLOOR` or `MATCHING`.
-        folder: seen by every node.
+        folder: output folder that every node sees.
         dataset: the prepared data set's state.
-        resources: of each measurement.
-        told: hears how many are measured.
+        resources: resources of each measurement.
+        report: gets the number of models that are measured.
 
     Raises:
-        JobError: a measurement came to no end, or none did within an hour.
+        JobError: a measurement failed, or none ended within an hour.
     """
     folder.mkdir(parents=True, exist_ok=True)
     task = _on(resources, _measure_into)
@@ -71,7 +71,7 @@ def measure_each(
     ]
     last = time.monotonic()
     while waiting:
-        told(len(wanted) - len(waiting))
+        report(len(wanted) - len(waiting))
         done, waiting = ray.wait(waiting, timeout=LIMIT_S)
         if not done:
             raise JobError("E-TEST-01", monotonic=time.monotonic() - last)

@@ -1,4 +1,4 @@
-"""What every Ray Train worker of a resident group runs: trial after trial, order by order."""
+"""Runs trial after trial, order by order, on every Ray Train worker of a resident group."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from medgan.config import Config
 from medgan.data.dataset import PreparedDataset
 from medgan.distributed.command_channel import STOP, Failure
 from medgan.distributed.ray_runtime import RayRuntime
-from medgan.errors import Diverged, InputError
+from medgan.errors import Diverged, InputError, JobError
 from medgan.training.build_networks import refuse_misfit
 from medgan.training.build_training import build_training
 from medgan.training.loop import Training, save_epoch, train_epoch
@@ -33,12 +33,12 @@ from medgan.training.memory_advice import that_memory_was_out, what_needs_less
 from medgan.training.runtime import Runtime
 
 NO_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "_ALLOC_FAILED")
-"""What torch's CPU allocator, C++, CUDA and its libraries say as a plain RuntimeError."""
+"""torch's CPU allocator, C++, CUDA and its libraries say one of these in a plain RuntimeError."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """Order: build this trial, continue from its folder's checkpoint if there is one."""
+    """Orders the ranks to build this trial, and to continue from its folder's checkpoint if there is one."""
 
     config: Config
     dataset: str
@@ -47,11 +47,11 @@ class Start:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Order: train one epoch, validate, checkpoint."""
+    """Orders the ranks to train one epoch, validate, and write a checkpoint."""
 
 
 class Worker:
-    """One rank's trial at hand."""
+    """Runs one rank's share of the current trial."""
 
     def __init__(self, runtime: RayRuntime) -> None:
         self.runtime = runtime
@@ -62,14 +62,14 @@ class Worker:
         self.handover_s: float | None = None
 
     def obey(self, order: Start | Epoch) -> Any:
-        """Carries an order out; returns the epochs done so far, or the epoch's row of metrics."""
+        """Carries out an order; returns the number of epochs so far, or the epoch's row of metrics, or a `Failure`."""
         try:
             return self._start(order) if isinstance(order, Start) else self._epoch()
         except Diverged as error:
             return Failure("diverged", str(error))
         except InputError as error:
             return Failure("input", str(error))
-        except Exception as error:  # the trial fails by name, the group lives on
+        except Exception as error:  # the trial fails, the group goes on
             traceback.print_exc()
             traceback.clear_frames(error.__traceback__)
             if is_out_of_memory(error):
@@ -88,7 +88,7 @@ class Worker:
         self.training = build_training(order.config, dataset, self.runtime, folder=self.folder)
         epoch = self.training.state.epoch
         if self.runtime.mean({"epoch": epoch})["epoch"] != epoch:
-            raise RuntimeError(f"the ranks read different checkpoints; rank {self.runtime.rank} that of epoch {epoch}")
+            raise JobError("E-GROUP-06", rank=self.runtime.rank, epoch=epoch)
         self.training.on_first_step = self._first_step
         return self.training.state.epoch
 
@@ -103,21 +103,21 @@ class Worker:
         return row
 
     def _first_step(self) -> None:
-        """From the end of the last trial on this group to the first batch of this one."""
+        """Records the time from the end of the last trial on this group to the first batch of this one."""
         if self.idle_since is not None and self.training is not None and not self.training.state.history:
             self.handover_s = time.monotonic() - self.idle_since
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU, the CPU or the process has no memory left: torch says so by a type of its own on GPUs only."""
+    """Returns whether a GPU, the CPU or the process has no memory left; torch has its own error class for GPUs only."""
     known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) == errno.ENOMEM
     return known or any(words in str(error) for words in NO_MEMORY)
 
 
 def out_of_memory(config: Config, runtime: Runtime) -> str:
-    """What a person reads of a training that found no memory: which settings to lower, and by how much.
+    """Returns the message of a training that ran out of memory: which settings to lower, and by how much.
 
-    Where too little is left even to count that on shapes, the bare fact.
+    Where too little memory is left to compute that from shapes, the message names batch and network size only.
     """
     device = "gpu" if runtime.device.type == "cuda" else "cpu"
     try:
@@ -129,31 +129,31 @@ def out_of_memory(config: Config, runtime: Runtime) -> str:
 
 
 def serve_trials(group: dict[str, Any]) -> None:
-    """Runs on every rank until told to stop, or until the mailbox is gone.
+    """Carries out the orders on every rank, until it receives `STOP` or the channel is gone.
 
     Args:
-        group: `mailbox`, the actor's handle; `threads`, how many CPU threads this rank may use.
+        group: `channel`, the actor's handle; `threads`, the number of CPU threads that this rank may use.
     """
     torch.set_num_threads(group["threads"])
-    gc.freeze()  # what is imported stays; collecting between trials looks at the trial's own objects only
-    mailbox, runtime = group["mailbox"], RayRuntime.current()
+    gc.freeze()  # imported objects stay; a collection between trials then checks the trial's own objects only
+    channel, runtime = group["channel"], RayRuntime.current()
     generation = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
     try:
-        number = ray.get(mailbox.join.remote(generation, runtime.rank))
-        threading.Thread(target=_leave_when_over, args=(mailbox, generation), daemon=True).start()
+        number = ray.get(channel.join.remote(generation, runtime.rank))
+        threading.Thread(target=_leave_when_over, args=(channel, generation), daemon=True).start()
         worker = Worker(runtime)
         while True:
-            number, order = ray.get(mailbox.next_order.remote(generation, number))
+            number, order = ray.get(channel.next_order.remote(generation, number))
             if order == STOP:
                 return
-            ray.get(mailbox.answer.remote(generation, number, runtime.rank, worker.obey(order)))
+            ray.get(channel.answer.remote(generation, number, runtime.rank, worker.obey(order)))
     except ray.exceptions.RayActorError:
         return
 
 
-def _leave_when_over(mailbox: Any, generation: str) -> None:
+def _leave_when_over(channel: Any, generation: str) -> None:
     try:
-        ray.get(mailbox.until_over.remote(generation))
+        ray.get(channel.until_over.remote(generation))
     except ray.exceptions.RayActorError:
         time.sleep(5)  # a rank that is not stuck leaves by itself meanwhile
     os._exit(1)
@@ -161,12 +161,12 @@ def _leave_when_over(mailbox: Any, generation: str) -> None:
 
 @cache
 def opened(folder: str) -> PreparedDataset:
-    """The data set, opened once a process."""
+    """Returns the data set, which each process opens once."""
     return PreparedDataset.open(Path(folder))
 
 
 def release_memory() -> None:
-    """Frees the last trial before the next is built, so that changing sizes do not add up."""
+    """Frees the memory of the last trial before the next is built, so that different sizes do not add up."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

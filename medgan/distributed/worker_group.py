@@ -1,21 +1,21 @@
-"""A resident worker group: one Ray Train `TorchTrainer` that is handed trial after trial (about 0.1 s each, not 30)."""
+"""Keeps a worker group resident: one Ray Train `TorchTrainer` gets trial after trial (in about 0.1 s each, not 30)."""
 
 from __future__ import annotations
 
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
-from medgan.distributed.command_channel import STOP, Failure, Mailbox, Replies
-from medgan.distributed.placement_cleanup import Orphans
+from medgan.distributed.command_channel import STOP, CommandChannel, Failure, Replies
+from medgan.distributed.placement_cleanup import OrphanedPlacementGroups
 from medgan.distributed.worker import serve_trials
 from medgan.errors import CodedError, JobError
 
@@ -24,7 +24,7 @@ LOOK_EVERY_S = 5.0
 
 @dataclass(frozen=True)
 class Resources:
-    """What one group takes: `workers` DDP processes, each with `cpus` threads and one GPU or none."""
+    """Describes what one group takes: `workers` DDP processes, each with `cpus` threads and one GPU or none."""
 
     workers: int
     cpus: int = 1
@@ -36,12 +36,12 @@ class Resources:
 
     @property
     def devices(self) -> int:
-        """GPUs, or CPU cores where it has none."""
+        """Returns the number of GPUs, or of CPU cores where the group has no GPU."""
         return self.workers if self.use_gpu else self.workers * self.cpus
 
     @property
     def unit(self) -> str:
-        """How a person calls an hour of one of these devices."""
+        """Returns the name of the unit in which a person counts the devices' hours."""
         return "GPU-hours" if self.use_gpu else "core-hours"
 
 
@@ -59,18 +59,18 @@ class TrialFailed(CodedError, RuntimeError):
 
 
 class Witness(UserCallback):
-    """Tells a group's mailbox which process died and why; lives in Ray Train's controller."""
+    """Reports to a group's channel which process died and why; runs in Ray Train's controller."""
 
-    def __init__(self, mailbox: Any) -> None:
-        self.mailbox = mailbox
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Called before the group is started again."""
-        self.mailbox.mourn.remote(death_of(worker_exceptions))
+        """Reports the cause of death; Ray Train calls it before it starts the group again."""
+        self.channel.mourn.remote(death_of(worker_exceptions))
 
 
 def death_of(errors: Mapping[int, Exception]) -> Failure:
-    """What Ray says of the ranks that died: out of memory when the node's memory monitor ended one, else an error."""
+    """Returns why ranks died: out of memory where the node's memory monitor ended one, else an error."""
     causes = {rank: getattr(error, "health_check_failure", error) for rank, error in sorted(errors.items())}
     for rank, cause in causes.items():
         if isinstance(cause, ray.exceptions.OutOfMemoryError):
@@ -80,37 +80,37 @@ def death_of(errors: Mapping[int, Exception]) -> Failure:
 
 
 class Group:
-    """Keeps the trainer running in a thread and talks to its ranks through a mailbox.
+    """Keeps the trainer running in a thread and talks to its ranks through a channel.
 
     Args:
-        resources: what to ask Ray for.
-        storage: folder for Ray Train's own bookkeeping, shared by all nodes.
-        limit_s: longest wait for one order's answers.
-        start_s: longest wait for the group to come up, or to come back.
+        resources: resources to request from Ray.
+        storage: folder for Ray Train's own files, shared by all nodes.
+        limit_s: longest wait for the answers to one order.
+        start_s: longest wait for the group to start, or to start again.
     """
 
     def __init__(self, resources: Resources, *, storage: Path, limit_s: float, start_s: float = 180.0) -> None:
         self.size, self.limit_s, self.start_s = resources.workers, limit_s, start_s
         self.error: BaseException | None = None
         self.generation = ""
-        self.mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote(resources.workers)
+        self.channel: Any = ray.remote(num_cpus=0)(CommandChannel).remote(resources.workers)
         trainer = TorchTrainer(
             serve_trials,
-            train_loop_config={"mailbox": self.mailbox, "threads": resources.cpus},
+            train_loop_config={"channel": self.channel, "threads": resources.cpus},
             scaling_config=ScalingConfig(
                 num_workers=resources.workers,
                 use_gpu=resources.use_gpu,
                 resources_per_worker={"CPU": resources.cpus} | ({"GPU": 1} if resources.use_gpu else {}),
             ),
-            run_config=RunConfig(  # type: ignore[call-arg]  # Ray's stubs know the old one only
+            run_config=RunConfig(  # type: ignore[call-arg]  # Ray's stubs know the old class only
                 name=f"group-{uuid.uuid4().hex[:12]}",
                 storage_path=str(storage),
                 failure_config=FailureConfig(max_failures=-1),  # restarts are counted per trial, by the caller
-                callbacks=[Witness(self.mailbox)],  # type: ignore[list-item]  # the old one again
+                callbacks=[Witness(self.channel)],  # type: ignore[list-item]  # the same
                 worker_runtime_env={
                     "env_vars": {
                         "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
-                        "OMP_WAIT_POLICY": "passive",  # spinning threads of neighbours ruin each other
+                        "OMP_WAIT_POLICY": "passive",  # spinning threads slow the neighboring processes down
                     }
                 },
             ),
@@ -119,47 +119,49 @@ class Group:
         self.thread.start()
 
     def wait_ready(self) -> None:
-        """Returns when every rank is there.
+        """Waits until every rank has joined.
 
         Raises:
-            JobError: they did not come in time, or Ray Train gave up.
+            JobError: the ranks did not join in time, or Ray Train gave up.
         """
-        end, orphans = time.monotonic() + self.start_s, Orphans()
-        while not (generation := ray.get(self.mailbox.complete.remote(LOOK_EVERY_S))):
+        end, orphans = time.monotonic() + self.start_s, OrphanedPlacementGroups()
+        while not (generation := ray.get(self.channel.complete.remote(LOOK_EVERY_S))):
             self._check()
-            orphans.remove()  # may hold the very resources that are waited for
+            orphans.remove()  # they may hold the resources that this group needs
             if time.monotonic() > end:
                 raise JobError("E-GROUP-01", start_s=self.start_s)
         self.generation = generation
 
     def ask(self, order: Any) -> Any:
-        """Gives an order to the ranks that `wait_ready` found; rank 0's answer.
+        """Gives an order to the ranks that `wait_ready` found, and returns rank 0's answer.
 
         Raises:
-            TrialFailed: every rank failed in a way that is the trial's own, or one had no memory left.
+            TrialFailed: every rank failed for a reason of the trial itself, or one rank had no memory left.
             GroupLost: a rank died, hung, failed alone, or in a way that leaves its process in doubt.
             JobError: Ray Train gave up.
         """
-        asked = self.mailbox.ask.remote(self.generation, order, limit_s=self.limit_s, grace_s=5.0)
+        asked = self.channel.ask.remote(self.generation, order, limit_s=self.limit_s, grace_s=5.0)
         while not ray.wait([asked], timeout=1.0)[0]:
             self._check()
         replies: Replies = ray.get(asked)
         failures = replies.failures or [answer for answer in replies.answers if isinstance(answer, Failure)]
-        if not failures and not replies.lost:
-            return replies.answers[0]
+        if failures or replies.lost:
+            self._raise_failure(failures, replies.lost)
+        return replies.answers[0]
+
+    def _raise_failure(self, failures: Sequence[Failure], lost: str) -> NoReturn:
         kinds = [failure.kind for failure in failures]
-        if len(kinds) == self.size and "error" not in kinds and not replies.lost:
+        if len(kinds) == self.size and "error" not in kinds and not lost:
             raise TrialFailed("E-GROUP-02", message=failures[0].message, kind=kinds[0])
-        ray.get(self.mailbox.dismiss.remote())  # a rank may be stuck in a collective
+        ray.get(self.channel.dismiss.remote())  # a rank may be stuck in a collective
         if "out_of_memory" in kinds:
-            raise TrialFailed(
-                "E-GROUP-03", message=failures[kinds.index("out_of_memory")].message, kind="out_of_memory"
-            )
-        raise GroupLost("E-GROUP-04", lost=replies.lost or failures[0].message)
+            message = failures[kinds.index("out_of_memory")].message
+            raise TrialFailed("E-GROUP-03", message=message, kind="out_of_memory")
+        raise GroupLost("E-GROUP-04", lost=lost or failures[0].message)
 
     def close(self, limit_s: float = 8.0) -> None:
         """Lets the ranks return and Ray Train clean up."""
-        self.mailbox.ask.remote(self.generation, STOP, limit_s=limit_s, grace_s=limit_s)
+        self.channel.ask.remote(self.generation, STOP, limit_s=limit_s, grace_s=limit_s)
         self.thread.join(limit_s)
 
     def _check(self) -> None:

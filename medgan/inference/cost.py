@@ -1,4 +1,4 @@
-"""What translating a slice costs: time and memory, batch by batch of one."""
+"""Measures what translating one slice costs: time and memory."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from medgan.inference.translator import Translator, translate_slices
 
 WARM_UP, MOST, LEAST = 3, 30, 5
 LIMIT_S = 10.0
-"""After it no more slices are timed, once there are `LEAST`."""
+"""Limits the timing of slices, after at least `LEAST` of them."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one slice of the training's grid.
+    """Holds the cost of one slice of the training's grid.
 
     Attributes:
-        latency_ms: median, from values in physical units to values in physical units.
-        memory_gb: the most held while translating: by tensors on a GPU; on a CPU by the whole process, Python and
+        latency_ms: median time, from values in physical units to values in physical units.
+        memory_gb: peak memory while translating: of tensors on a GPU; on a CPU of the whole process, Python and
             libraries included.
-        device: what both were measured on.
+        device: device of both measurements.
     """
 
     latency_ms: float
@@ -34,7 +34,7 @@ class Cost:
 
 
 def measure_cost(translator: Translator) -> Cost:
-    """Translates a slice of noise again and again, where the translator's network is."""
+    """Returns the cost of translating a slice of noise, measured many times on the network's device."""
     device = next(translator.network.parameters()).device
     low, high = translator.task.source.window or (0.0, 1.0)
     shape = (1, translator.size, translator.size)
@@ -56,8 +56,8 @@ def _forget_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
         return
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # 5: the high-water mark becomes what is held now
-    except OSError:  # not allowed everywhere; the peak is then the process's own since it began
+        Path("/proc/self/clear_refs").write_text("5")  # 5: resets the peak to the memory in use now
+    except OSError:  # not allowed everywhere; the peak is then that since the start of the process
         return
 
 

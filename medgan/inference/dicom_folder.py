@@ -1,4 +1,4 @@
-"""Translates every fitting DICOM series below a folder, and goes on where an earlier run stopped."""
+"""Translates every DICOM series of the right modality below a folder; continues what an earlier run began."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 import pydicom
@@ -26,9 +26,9 @@ from medgan.inference.translator import Translator, translate_volume
 from medgan.locks import held
 
 FIRST_FILE = "00001.dcm"
-TAKEN_S = 1.0  # long enough for a look at the lock, too short for a run
+LOCK_S = 1.0  # long enough for another process to check the lock, too short for a run
 MAY_BE_SLICES = (EMPTY, DAMAGED, UNREADABLE)
-PARTIAL = "[0-9a-f]" * 8  # what `write_derived` puts into the name of a folder that is not whole yet
+PARTIAL = "[0-9a-f]" * 8  # `write_derived` puts this into the name of an incomplete folder
 
 
 def translate_folder(
@@ -40,32 +40,32 @@ def translate_folder(
     progress: Callable[[str], None],
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
-    """Writes a derived series for each series of the task's source modality that the same model has not written yet.
+    """Writes a derived series for each series of the source's modality that this model has not translated yet.
 
-    While the network works on one series, the next is read and the last is written.
+    While the network translates one series, the next is read and the last is written.
 
     Args:
-        translator: what to use.
+        translator: model to use.
         source: a folder of DICOM files in any layout, of any number of patients.
-        out: a new or empty folder, or what an earlier run of the same model left. One series goes straight into it;
-            several, or what goes to a mount point, go into `series-001`, `series-002` and so on, in the order of
-            `survey`. No name tells who the patient is.
+        out: a new or empty folder, or the output of an earlier run of the same model. A single series is written into
+            it directly; several series, or those for a mount point, into `series-001`, `series-002` and so on, in the
+            order of `survey`. No name identifies a patient.
         facts: the model, as the derived series names it.
         progress: called with one line of text at a time, free of identifiers.
-        advance: called with the slices done, and those of all series.
+        advance: called with the number of slices done, and of all slices.
 
     Returns:
-        The folders written, one a series.
+        The folders written, one for each series.
 
     Raises:
-        InputError: no series of that modality, `out` is taken or cannot be made, another process writes there, or the
-            only series cannot be used.
-        JobError: some of several series cannot be used, have other slices now than when they were translated, or
-            files cannot be read that may be slices; what could be translated is written.
+        InputError: there is no series of that modality, `out` holds other files or cannot be made, another process
+            writes there, or the only series cannot be used.
+        JobError: some of several series cannot be used or changed their slices since they were translated, or files
+            that may be slices cannot be read; all others are translated and written.
     """
     place = out.resolve()
-    _make_room(place, out)
-    with held(_lock_of(place), f"output {out}", limit_s=TAKEN_S):
+    _make_parent(place, out)
+    with held(_lock_of(place), f"output {out}", limit_s=LOCK_S):
         written = _written(out, facts)
         wanted, num_unreadable = _wanted(translator, source, progress)
         left, outgrown = _missing(wanted, written)
@@ -75,10 +75,8 @@ def translate_folder(
             progress(f"{num_there} of {len(wanted)} series are there already")
         if left and out in written:
             raise InputError("E-TRANSLATE-01", out=out, num_left=len(left))
-        named = (out / f"series-{number:03d}" for number in count(1))
-        free = (folder for folder in named if folder not in written)
-        several = len(wanted) > 1 or written or place.is_mount()  # nothing can be renamed onto a mount point
-        folders = [next(free) for _ in left] if several else [out] * len(left)
+        alone = len(wanted) == 1 and not written and not place.is_mount()  # nothing can be renamed onto a mount point
+        folders = _new_folders(out, written, len(left), alone=alone)
         run = _Run(translator, facts, progress, advance, list(zip(left, folders, strict=True)))
         run.translate_all()
         if run.failed and len(wanted) == 1:
@@ -90,8 +88,8 @@ def translate_folder(
         return folders
 
 
-def _make_room(place: Path, out: Path) -> None:
-    """The lock lies beside the result, which appears by renaming."""
+def _make_parent(place: Path, out: Path) -> None:
+    """Makes the parent folder and the lock file in it, beside the result, which appears by renaming."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         _lock_of(place).touch()
@@ -99,15 +97,22 @@ def _make_room(place: Path, out: Path) -> None:
         raise InputError("E-TRANSLATE-04", out=out, parent=place.parent, strerror=error.strerror) from None
 
 
+def _new_folders(out: Path, written: Mapping[Path, frozenset[str]], number: int, *, alone: bool) -> list[Path]:
+    if alone:
+        return [out] * number
+    named = (out / f"series-{place:03d}" for place in count(1))
+    return list(islice((folder for folder in named if folder not in written), number))
+
+
 def _lock_of(place: Path) -> Path:
     return place.with_name(f".{place.name}.lock")
 
 
 def _written(out: Path, facts: ModelFacts) -> dict[Path, frozenset[str]]:
-    """Folder -> source images of what the same model wrote; what a killed run left half is removed.
+    """Returns folder -> source images of what this model wrote; removes incomplete folders of killed runs.
 
     Raises:
-        InputError: there is something else.
+        InputError: the folder holds other files.
     """
     place = out.resolve()
     beside = place.parent.glob(f".{glob.escape(place.name)}.{PARTIAL}.partial")
@@ -126,7 +131,7 @@ def _written(out: Path, facts: ModelFacts) -> dict[Path, frozenset[str]]:
 
 
 def _source_image(path: Path, facts: ModelFacts) -> str:
-    """The instance UID of the slice from which this model made a derived one; empty if it did not."""
+    """Returns the instance UID of the slice that this model translated into the file; empty for any other file."""
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True)
         made_by = str(header.ContributingEquipmentSequence[-1].ContributionDescription)
@@ -136,7 +141,7 @@ def _source_image(path: Path, facts: ModelFacts) -> str:
 
 
 def _missing(wanted: Sequence[Series], written: Mapping[Path, frozenset[str]]) -> tuple[list[Series], list[str]]:
-    """The series of which no folder was made; and a line for each of which one was made when it had other slices."""
+    """Returns the series without a folder, and a line for each whose folder was made from other slices."""
     left, outgrown = [], []
     for series in wanted:
         images = _images(series) if written else frozenset()
@@ -152,7 +157,7 @@ def _missing(wanted: Sequence[Series], written: Mapping[Path, frozenset[str]]) -
 
 
 def _images(series: Series) -> frozenset[str]:
-    """The instance UIDs of the slices; none where one cannot be read, which translating the series then tells."""
+    """Returns the instance UIDs of the slices; none if one is not readable, which translating the series reports."""
     if is_nifti(series.files[0]):
         return frozenset()
     try:
@@ -166,11 +171,11 @@ def _images(series: Series) -> frozenset[str]:
 
 
 def _wanted(translator: Translator, source: Path, progress: Callable[[str], None]) -> tuple[list[Series], int]:
-    """The series to translate, and how many files cannot be read that may belong to them."""
+    """Returns the series to translate, and the number of files that may be slices but cannot be read."""
     modality, found = translator.task.source.modality, survey(source)
     wanted = [series for series in found.acquired if series.modality == modality]
     others = [series for series in found.acquired if series.modality != modality]
-    problems = sorted({problem.reason for problem in found.problems})
+    problems = sorted({problem.reason.rstrip(".") for problem in found.problems})
     if not wanted:
         synthetic = [f"{counted(found.synthetic)}, synthetic"] * bool(found.synthetic)
         reasons = "; ".join([counted(others)] * bool(others) + synthetic + problems[:3])
@@ -181,14 +186,18 @@ def _wanted(translator: Translator, source: Path, progress: Callable[[str], None
         progress(f"skipped {counted(found.synthetic)}: synthetic")
     for problem in problems:
         progress(f"skipped what cannot be used: {problem}")
-    unreadable = {reason: found.passed_over[reason] for reason in MAY_BE_SLICES if reason in found.passed_over}
+    return wanted, _report_unreadable(found.passed_over, progress)
+
+
+def _report_unreadable(passed_over: Mapping[str, int], progress: Callable[[str], None]) -> int:
+    unreadable = {reason: passed_over[reason] for reason in MAY_BE_SLICES if reason in passed_over}
     for reason, number in unreadable.items():
         progress(f"skipped {number} file{'s' * (number > 1)}: {reason}")
-    return wanted, sum(unreadable.values())
+    return sum(unreadable.values())
 
 
 def counted(found: Sequence[Series]) -> str:
-    """Such as "59 CT slices in 1 series, 20 MR slices in 2 series"."""
+    """Returns the numbers of slices and series, such as "59 CT slices in 1 series, 20 MR slices in 2 series"."""
     slices: dict[str, list[int]] = defaultdict(list)
     for series in found:
         slices[series.modality].append(len(series.files))
@@ -197,12 +206,12 @@ def counted(found: Sequence[Series]) -> str:
 
 @dataclass
 class _Run:
-    """Series on their way through reader, network and writer.
+    """Passes series through reader, network and writer.
 
     Attributes:
-        jobs: series, and the folder for what is made of each.
-        failed: what was wrong with those that cannot be used.
-        done: slices.
+        jobs: series, and the folder of the derived series of each.
+        failed: errors of the series that cannot be used.
+        done: number of translated slices.
     """
 
     translator: Translator
@@ -219,12 +228,12 @@ class _Run:
             for number, ((series, folder), read) in enumerate(zip(self.jobs, self._read(reader), strict=True), 1):
                 writing = self._translated(read, folder, writer)
                 self.done += len(series.files)
-                self._reconcile(number - 1, before)
+                self._finish(number - 1, before)
                 before = writing
-            self._reconcile(len(self.jobs), before)
+            self._finish(len(self.jobs), before)
 
     def _read(self, reader: ThreadPoolExecutor) -> Iterator[Future[tuple[Volume, list[Dataset]]]]:
-        """The volumes, each begun before the one before it is asked for no more."""
+        """Yields the volumes in order; starts to read each one before it yields the one before it."""
         following = [reader.submit(_read, series) for series, _ in self.jobs[:1]]
         for series, _ in self.jobs[1:]:
             following.append(reader.submit(_read, series))
@@ -234,7 +243,7 @@ class _Run:
     def _translated(
         self, read: Future[tuple[Volume, list[Dataset]]], folder: Path, writer: ThreadPoolExecutor
     ) -> Future[str]:
-        """The writing of what the network makes of a volume, or why there is nothing to write."""
+        """Translates a volume; returns the future of writing the result, or of the error that left nothing to write."""
         total, done = sum(len(series.files) for series, _ in self.jobs), self.done
         try:
             volume, headers = read.result()
@@ -251,8 +260,8 @@ class _Run:
         write_derived(derived, headers, folder, task=self.translator.task, model=self.facts)
         return f"{len(derived.array)} slices written to {folder}"
 
-    def _reconcile(self, number: int, writing: Future[str] | None) -> None:
-        """Waits for a series to be written, and tells of it."""
+    def _finish(self, number: int, writing: Future[str] | None) -> None:
+        """Waits until a series is written, and reports the result."""
         if writing is None:
             return
         try:

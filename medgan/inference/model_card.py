@@ -1,4 +1,4 @@
-"""The model card: what a registered model is, was trained on, is worth, and must not be used for; Markdown."""
+"""Writes the model card in Markdown: what a registered model is, its training, its results and its limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medgan.tasks import Image, task_named
 
 NOT_FOR_DIAGNOSIS = "Synthetic images for research only; not for diagnosis."
 PATHS = ("extractor.weights", "metrics.lpips_weights")
-"""Settings that can name a folder of their owner's; the card tells the last part."""
+"""Names the settings whose value can be a private path; the card has the last part only."""
 LIMITS = """\
 - An output is what the network expects to be there, not what was measured: it can show what is not there, and can
   leave out what is, lesions above all.
@@ -23,12 +23,12 @@ LIMITS = """\
 
 
 def card_of(manifest: ModelManifest, *, data: str, test: Patients) -> str:
-    """The whole card.
+    """Returns the whole card.
 
     Args:
-        manifest: the model's.
-        data: the data set it was trained on in a line, free of identifiers.
-        test: test patient -> metric -> mean over the slices; from the same data set.
+        manifest: manifest of the model.
+        data: one line about the data set of the training, free of identifiers.
+        test: test patient -> metric -> mean over the slices, from the same data set.
     """
     task, config = task_named(manifest.task), validated(manifest.config)
     extractor = f"{config.extractor.network}, {_last_part(config.extractor.weights)}"
@@ -61,7 +61,7 @@ def card_of(manifest: ModelManifest, *, data: str, test: Patients) -> str:
 
 
 def summary_of(manifest: ModelManifest, test: Patients) -> str:
-    """The card in a few lines, for lists of versions."""
+    """Returns the card in a few lines, for lists of versions."""
     task, means, spread = task_named(manifest.task), overall_means(test), overall_spread(test)
     unit = task.target.unit.lower()
     shown = [name for name in ("ssim", "psnr", f"mae_{unit}", f"mae_{unit}_body") if name in means]

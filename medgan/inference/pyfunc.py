@@ -1,4 +1,4 @@
-"""The registered model's code, loaded by MLflow by path ("models from code"): intensity scaling lives inside it."""
+"""Defines the registered model, which MLflow loads by path ("models from code") and which scales intensities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medgan.inference.translator import translate_slices
 
 
 class MedganModel(PythonModel):
-    """Slices in the source's unit to slices in the target's; each is translated whole, without tiles."""
+    """Translates slices from the source's unit to the target's, each one whole, without tiles."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Reads the artifact `model`: a folder written by `medgan.inference.saved_model.save_model`."""
@@ -25,16 +25,16 @@ class MedganModel(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> np.ndarray:
-        """float32 (B, rows, columns) in the target's unit.
+        """Returns the translated slices, float32 (B, rows, columns) in the target's unit.
 
         Args:
-            context: unused; MLflow passes it.
+            context: not used; MLflow passes it.
             model_input: (B, rows, columns) in the source's unit, at the spacing the model was trained at, of any size.
             params: `window`: (low, high) of the volume, in its unit, for sources without a window of their own, such
-                as MR; without it that of these slices is taken, so that a batch should be a whole volume.
+                as MR. The default is the window of these slices, so that a batch should be a whole volume.
 
         Raises:
-            InputError: another shape, values that are not finite, or a window that does not fit.
+            InputError: the shape is wrong, values are not finite, or the window does not fit.
         """
         values = np.asarray(model_input, dtype=np.float32)
         return translate_slices(self.translator, values, window=self._window((params or {}).get("window", [])))

@@ -1,4 +1,4 @@
-"""A trained generator on disk: a folder with `model.json`, what it is, and `generator.safetensors`, its weights."""
+"""Saves and loads a trained generator: a folder with `model.json`, its manifest, and `generator.safetensors`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from medgan.training.build_networks import build_generator
 MANIFEST = "model.json"
 WEIGHTS = "generator.safetensors"
 CARD = "card.md"
-"""For people, see `medgan.inference.model_card`; no program needs it."""
+"""Names the model card, for people only, see `medgan.inference.model_card`."""
 
 
 class ModelManifest(BaseModel, frozen=True, extra="forbid"):
-    """What a person or a program needs to know to use the weights beside it."""
+    """Describes a model, as a person or a program needs it to use the weights beside it."""
 
     schema_version: Literal[1] = 1
     name: str = Field(description="as registered, such as medgan-pet2ct")
@@ -48,7 +48,7 @@ class ModelManifest(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def windows_open_upwards(self) -> ModelManifest:
-        """A window's low end is below its high end."""
+        """Refuses a window whose low end is not below its high end."""
         for name in ("source_window", "target_window"):
             low, high = getattr(self, name) or (0.0, 1.0)
             if not low < high:
@@ -60,9 +60,9 @@ def save_model(folder: Path, *, generator_state: Mapping[str, Tensor], manifest:
     """Writes weights and manifest; the manifest comes last, so that a folder with one is complete.
 
     Args:
-        folder: made if need be.
+        folder: folder to write, made if it does not exist.
         generator_state: the generator's `state_dict()`.
-        manifest: what to write; its `weights_sha256` is replaced.
+        manifest: manifest to write; its `weights_sha256` is replaced.
 
     Returns:
         The manifest as written.
@@ -77,10 +77,10 @@ def save_model(folder: Path, *, generator_state: Mapping[str, Tensor], manifest:
 
 
 def read_manifest(folder: Path) -> ModelManifest:
-    """What `model.json` says.
+    """Reads `model.json`.
 
     Raises:
-        InputError: it is missing, or a field of it is wrong; the message names the field.
+        InputError: the file is missing, or one of its fields is wrong; the message names the field.
     """
     content = _content(folder, MANIFEST)
     try:
@@ -94,14 +94,14 @@ def read_manifest(folder: Path) -> ModelManifest:
 
 
 def load_translator(folder: Path, device: str = "cpu") -> Translator:
-    """The model of that folder, ready to translate.
+    """Loads the model of a folder, ready to translate.
 
     Args:
-        folder: written by `save_model`.
-        device: where the network goes, such as "cuda:0".
+        folder: folder that `save_model` wrote.
+        device: device of the network, such as "cuda:0".
 
     Raises:
-        InputError: a file is missing or damaged, or the weights are another network's.
+        InputError: a file is missing or damaged, or the weights do not fit the network.
     """
     manifest = read_manifest(folder)
     weights = _content(folder, WEIGHTS)

@@ -1,4 +1,4 @@
-"""Translates slices and volumes with a trained generator: physical units in, physical units out."""
+"""Translates slices and volumes with a trained generator, from physical units to physical units."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ EDGE_TOLERANCE = 1e-6  # pixels: a center on the border of the field of view is 
 
 @dataclass(frozen=True)
 class Translator:
-    """A generator, and everything needed to use it on images in physical units.
+    """Holds a generator, and everything needed to use it on images in physical units.
 
     Attributes:
         network: (B, 1, H, W) to (B, 1, H, W), both in [-1, 1]; H and W multiples of `network.divisor`. It is put
             into evaluation mode.
-        task: names units, windows and backgrounds.
-        spacing_mm: in-plane spacing the network was trained at.
-        size: rows and columns of the grid it was trained on.
+        task: units, windows and backgrounds.
+        spacing_mm: in-plane spacing of the training's grid.
+        size: rows and columns of the training's grid.
     """
 
     network: nn.Module
@@ -42,23 +42,22 @@ class Translator:
 def translate_slices(
     translator: Translator, values: np.ndarray, *, window: tuple[float, float] | None = None, batch_size: int = 16
 ) -> np.ndarray:
-    """Translates slices that are already at the network's spacing; any number of rows and columns.
+    """Translates slices of any size that are already at the network's spacing.
 
-    Smaller ones than the training's grid are filled up to it with background, as they were for the training.
-
-    A target without a window of its own, such as MR, comes back in the source's window.
+    Slices smaller than the training's grid are padded to it with background, as they were for the training. The
+    output has the source's window if the target has no window of its own, such as MR.
 
     Args:
-        translator: what to use.
+        translator: model to use.
         values: (B, rows, columns) in the source's unit.
-        window: what becomes -1 and 1; None: the task's or, where each volume has its own, that of these slices.
+        window: values that become -1 and 1; None: the window of the task or, if it has none, of these slices.
         batch_size: slices in one pass of the network.
 
     Returns:
         float32 (B, rows, columns) in the target's unit.
 
     Raises:
-        InputError: another shape, or values that are not finite.
+        InputError: the shape is wrong, or values are not finite.
     """
     _check_values(values)
     network, task = translator.network, translator.task
@@ -84,27 +83,22 @@ def translate_volume(
     """Translates a volume slice by slice, at the network's in-plane spacing.
 
     Args:
-        translator: what to use.
-        volume: in the source's unit, at any in-plane spacing.
+        translator: model to use.
+        volume: source in its unit, at any in-plane spacing.
         batch_size: slices in one pass of the network.
         progress: called with (slices done, slices of the volume) after each pass.
 
     Returns:
-        The target, in its unit: the source's own slices, and of the network's grid those pixels whose centers lie
-        inside the source's field of view.
+        The target in its unit, with the slices of the source, and with those pixels of the network's grid whose centers
+        lie inside the source's field of view.
 
     Raises:
-        InputError: the volume has another unit than the task's source.
+        InputError: the unit of the volume is not that of the task's source.
     """
     image = translator.task.source
     if volume.unit != image.unit:
-        raise InputError(
-            "E-TRANSLATE-07",
-            task_name=translator.task.name,
-            modality=image.modality,
-            unit=image.unit,
-            unit_2=volume.unit,
-        )
+        name = translator.task.name
+        raise InputError("E-TRANSLATE-07", task_name=name, modality=image.modality, unit=image.unit, unit_2=volume.unit)
     grid = in_plane_grid(volume, spacing_mm=translator.spacing_mm, size=translator.size)
     placed = resample(volume, grid, image.background)
     output, window = np.empty_like(placed.array), window_of(volume.array, image)
@@ -125,7 +119,7 @@ def _check_values(values: np.ndarray) -> None:
 
 
 def _padded(values: np.ndarray, sides: Sequence[int], background: float) -> tuple[np.ndarray, tuple[slice, ...]]:
-    """Rows and columns filled up on both sides to so many, and the index that takes it back."""
+    """Pads rows and columns on both sides to the given sides; returns the result and the index that undoes it."""
     missing = [0, *(side - length for side, length in zip(sides, values.shape[1:], strict=True))]
     before = [total // 2 for total in missing]
     widths = [(first, total - first) for first, total in zip(before, missing, strict=True)]
@@ -135,7 +129,7 @@ def _padded(values: np.ndarray, sides: Sequence[int], background: float) -> tupl
 
 
 def _inside(volume: Volume, source: Volume) -> Volume:
-    """The part of a volume whose pixel centers lie in the in-plane field of view of the source, edges included."""
+    """Returns the part of a volume whose pixel centers lie in the source's in-plane field of view, edges included."""
     to_source = np.linalg.inv(source.affine) @ volume.affine
     _, num_rows, num_columns = source.array.shape
     columns = _covered(to_source[0, 0], to_source[0, 3], volume.array.shape[2], num_columns)
@@ -146,7 +140,7 @@ def _inside(volume: Volume, source: Volume) -> Volume:
 
 
 def _covered(step: float, first: float, length: int, source_length: int) -> slice:
-    """The indices i < length for which first + i * step lies between the outer edges of the source's pixels."""
+    """Returns the indices i < length for which first + i * step lies between the outer edges of the source's pixels."""
     positions = first + step * np.arange(length)
     low, high = -0.5 - EDGE_TOLERANCE, source_length - 0.5 + EDGE_TOLERANCE
     indices = np.flatnonzero((positions >= low) & (positions <= high))

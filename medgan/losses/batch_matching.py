@@ -1,4 +1,4 @@
-"""Losses that compare batches, not images one by one: feature matching and maximum mean discrepancy."""
+"""Computes losses that compare whole batches: feature matching and maximum mean discrepancy."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from torch import Tensor
 from medgan.errors import InputError
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Of the kernels, as multiples of the batches' mean squared distance."""
+"""These are the kernels' bandwidths, as multiples of the batches' mean squared distance."""
 
 
 def feature_matching_loss(output: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
-    """sum_i mean (E_b D_i(output) - E_b D_i(target))^2, E_b the mean over the batch (Salimans et al., 2016).
+    """Returns sum_i mean (E_b D_i(output) - E_b D_i(target))^2, E_b the mean over the batch (Salimans et al., 2016).
 
     Args:
         output: the discriminator's features, each (B, C, h, w).
-        target: the same features of the target; it need not be the outputs' own.
+        target: the same features of targets, which need not belong to the outputs.
     """
     pairs = zip(output, target, strict=True)
     return torch.stack([(mine.mean(dim=0) - theirs.mean(dim=0)).square().mean() for mine, theirs in pairs]).sum()
 
 
 def mmd_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Unbiased squared maximum mean discrepancy under a sum of Gaussian kernels (Gretton et al., 2012, eq. 3).
+    """Returns the unbiased squared maximum mean discrepancy for summed Gaussian kernels (Gretton et al., 2012, eq. 3).
 
     Args:
         output: (B, C, H, W), B of 2 or more.
-        target: the same shape.
+        target: tensor of the same shape.
 
     Raises:
-        ValueError: a batch of one has no pairs to compare.
+        InputError: the batch holds one image; there are no pairs to compare.
     """
     number = output.shape[0]
     if number < 2:

@@ -1,4 +1,4 @@
-"""MedGAN's content loss on a frozen extractor's features (Armanious et al., eq. 7)."""
+"""Computes MedGAN's content loss on a frozen extractor's features (Armanious et al., eq. 7)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.functional import mse_loss
 
 
 def content_loss(output: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
-    """sum_j 1/(h w d) ||V_j(output) - V_j(target)||_F^2, every block with weight 1, mean over the batch.
+    """Returns sum_j 1/(h w d) ||V_j(output) - V_j(target)||_F^2, every block with weight 1, mean over the batch.
 
     Args:
         output: features of the chosen blocks, each (B, C, h, w).

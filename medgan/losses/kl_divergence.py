@@ -1,4 +1,4 @@
-"""How far a latent distribution is from the one that is assumed beforehand (Kingma & Welling, 2014)."""
+"""Computes the divergence of a latent distribution from its prior (Kingma & Welling, 2014)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 def kl_loss(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Divergence of N(mean, variance) from N(0, 1) in nats (appendix B), the mean over all numbers of the latent.
+    """Returns the divergence of N(mean, variance) from N(0, 1) in nats (appendix B), averaged over the latent.
 
     Args:
-        mean: of any shape.
-        log_variance: the same shape.
+        mean: tensor of any shape.
+        log_variance: tensor of the same shape.
     """
     return (mean.square() + log_variance.exp() - log_variance - 1).mean() / 2

@@ -1,4 +1,4 @@
-"""What both networks minimize: weighted terms over views that are computed at most once (Armanious et al., eq. 8)."""
+"""Defines what both networks minimize: weighted terms over shared inputs (Armanious et al., eq. 8)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 @dataclass
 class GeneratorInputs:
-    """What the generator's terms look at in one way of translation, computed on demand and shared.
+    """Holds the inputs of the generator's loss terms in one direction of translation, computed on demand and once.
 
     Attributes:
-        source, target, output: (B, C, H, W) in [-1, 1]; `output` is the generator's, of `source`.
-        generator: source -> target.
-        discriminator: frozen during the generator's update; none where no term looks at it.
-        extractor: frozen always; none where no term looks at it.
-        inverse: target -> source; none where the method translates one way only.
-        within: what the generator gave on the way to the output, where a term looks at it: the images of its blocks
-            but the last, or the mean and log variance of its latent.
+        source, target, output: (B, C, H, W) in [-1, 1]; `output` is the generator's output for `source`.
+        generator: network from source to target.
+        discriminator: network, frozen during the generator's update; None if no term uses it.
+        extractor: network, always frozen; None if no term uses it.
+        inverse: network from target to source; None if the method translates in one direction only.
+        within: intermediate results of the generator that a term uses: the images of all blocks but the last, or the
+            mean and log variance of the latent.
     """
 
     source: Tensor
@@ -36,63 +36,63 @@ class GeneratorInputs:
 
     @cached_property
     def logits(self) -> Tensor:
-        """The discriminator's judgement of the output."""
-        return self._judged.logits
+        """Returns the discriminator's logits for the output."""
+        return self._discriminated_output.logits
 
     @property
     def output_levels(self) -> tuple[Tensor, ...]:
-        """The output and the discriminator's features of it."""
-        return (self.output, *self._judged.features)
+        """Returns the output and the discriminator's features of it."""
+        return (self.output, *self._discriminated_output.features)
 
     @cached_property
     @torch.no_grad()
     def target_levels(self) -> tuple[Tensor, ...]:
-        """The target and the discriminator's features of it, without gradient."""
-        return (self.target, *self._judge(self.target).features)
+        """Returns the target and the discriminator's features of it, without gradient."""
+        return (self.target, *self._discriminate(self.target).features)
 
     @cached_property
     def output_features(self) -> tuple[Tensor, ...]:
-        """The extractor's features of the output, a tensor a block."""
+        """Returns the extractor's features of the output, one tensor a block."""
         return self._extract(self.output)
 
     @cached_property
     @torch.no_grad()
     def target_features(self) -> tuple[Tensor, ...]:
-        """The extractor's features of the target, without gradient."""
+        """Returns the extractor's features of the target, without gradient."""
         return self._extract(self.target)
 
     @cached_property
     def cycled(self) -> Tensor:
-        """The output translated back: the source, if all is well (Zhu et al., 2017, eq. 2)."""
-        assert self.inverse is not None, "a term asked for the way back, but no inverse was built"
+        """Returns the output translated back, which should equal the source (Zhu et al., 2017, eq. 2)."""
+        assert self.inverse is not None, "a term needs the inverse direction, but no inverse was built"
         return self.inverse(self.output)
 
     @cached_property
     def kept(self) -> Tensor:
-        """The target, translated as if it were a source: itself, if all is well (Zhu et al., 2017, 5.2)."""
+        """Returns the target translated as if it were a source, which should not change it (Zhu et al., 2017, 5.2)."""
         return self.generator(self.target)
 
     @cached_property
-    def _judged(self) -> Any:
-        return self._judge(self.output)
+    def _discriminated_output(self) -> Any:
+        return self._discriminate(self.output)
 
-    def _judge(self, image: Tensor) -> Any:
-        assert self.discriminator is not None, "a term asked for a judgement, but no discriminator was built"
+    def _discriminate(self, image: Tensor) -> Any:
+        assert self.discriminator is not None, "a term needs the discriminator, but no discriminator was built"
         return self.discriminator(self.source, image)
 
     def _extract(self, image: Tensor) -> tuple[Tensor, ...]:
-        assert self.extractor is not None, "a term asked for features, but no extractor was built"
+        assert self.extractor is not None, "a term needs features, but no extractor was built"
         return self.extractor(image)
 
 
 @dataclass
 class DiscriminatorInputs:
-    """What the discriminator's terms look at.
+    """Holds the inputs of the discriminator's loss terms.
 
     Attributes:
-        source, target, output: (B, C, H, W); the output detached.
-        discriminator: itself, for whoever must ask it once more.
-        real, fake: its logits and features of target and output.
+        source, target, output: (B, C, H, W); the output is detached.
+        discriminator: network, for terms that evaluate it again.
+        real, fake: the discriminator's logits and features of the target and of the output.
     """
 
     source: Tensor
@@ -105,17 +105,17 @@ class DiscriminatorInputs:
 
 GeneratorTerms = dict[str, tuple[float, Callable[[GeneratorInputs], Tensor]]]
 DiscriminatorTerms = dict[str, tuple[float, Callable[[DiscriminatorInputs], Tensor]]]
-Seen = TypeVar("Seen")
+Inputs = TypeVar("Inputs")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Name -> (weight, term) for each of the two networks; a term of weight 0 is never evaluated.
+    """Maps names to (weight, term) for each of the two networks; a term of weight 0 is never evaluated.
 
     Attributes:
         generator: terms over `GeneratorInputs`.
-        discriminator: terms over a `DiscriminatorInputs`.
-        cycle_share: first and last r of (1 - r) x other terms + r x cycle (Kim et al., DiscoGAN); none: plain weights.
+        discriminator: terms over `DiscriminatorInputs`.
+        cycle_share: first and last r of (1 - r) x other terms + r x cycle (Kim et al., DiscoGAN); None: plain weights.
     """
 
     generator: GeneratorTerms
@@ -123,7 +123,7 @@ class Objective:
     cycle_share: tuple[float, float] | None = None
 
     def at(self, progress: float) -> Objective:
-        """The objective at a share of the training between 0 and 1."""
+        """Returns the objective at `progress`, the completed share of the training, from 0 to 1."""
         if self.cycle_share is None:
             return self
         first, last = self.cycle_share
@@ -136,14 +136,14 @@ class Objective:
 
 
 def weighted_sum(
-    terms: Mapping[str, tuple[float, Callable[[Seen], Tensor]]], seen: Seen
+    terms: Mapping[str, tuple[float, Callable[[Inputs], Tensor]]], inputs: Inputs
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """sum of weight x term, and every evaluated term, detached: raw under its name, and as `<name>_weighted`."""
+    """Returns the sum of weight x term, and each evaluated term, detached: as `<name>` and as `<name>_weighted`."""
     weighted, logged = [], {}
     for name, (weight, term) in terms.items():
         if weight == 0:
             continue
-        value = term(seen)
+        value = term(inputs)
         weighted.append(weight * value)
         logged[name], logged[f"{name}_weighted"] = value.detach(), weighted[-1].detach()
     return torch.stack(weighted).sum(), logged

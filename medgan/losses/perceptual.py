@@ -1,4 +1,4 @@
-"""MedGAN's perceptual loss: what the discriminator sees in output and target (Armanious et al., eq. 3 and 4)."""
+"""Computes MedGAN's perceptual loss on the discriminator's features (Armanious et al., eq. 3 and 4)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from medgan.errors import InputError
 def perceptual_loss(
     output: Sequence[Tensor], target: Sequence[Tensor], weights: Sequence[float] | None = None
 ) -> Tensor:
-    """sum_i lambda_i 1/(h w d) ||D_i(output) - D_i(target)||_1, mean over the batch.
+    """Returns sum_i lambda_i 1/(h w d) ||D_i(output) - D_i(target)||_1, mean over the batch.
 
     Args:
         output: levels, each (B, C, h, w): the image itself (i = 0, the pixel level), then the discriminator's features.
         target: the same levels of the target.
-        weights: lambda_i, one a level; None: every level counts 1.
+        weights: lambda_i, one a level; None: each weight is 1.
 
     Raises:
-        ValueError: another number of weights than of levels.
+        InputError: the numbers of weights and levels differ.
     """
     if weights is None:
         weights = [1.0] * len(output)

@@ -1,4 +1,4 @@
-"""Losses on the pixels of one image, or of two."""
+"""Computes losses on the pixels of one image or of two images."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from torch import Tensor
 
 
 def l1_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of two (B, C, H, W)."""
+    """Returns the mean absolute difference of two tensors (B, C, H, W)."""
     return (output - target).abs().mean()
 
 
 def l2_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference of two (B, C, H, W)."""
+    """Returns the mean squared difference of two tensors (B, C, H, W)."""
     return (output - target).square().mean()
 
 
 def tv_loss(output: Tensor) -> Tensor:
-    """Total variation: mean squared difference of neighbors along rows plus that along columns.
+    """Returns the total variation: mean squared difference of neighboring rows plus that of columns.
 
-    The squared form of style transfer (Mahendran & Vedaldi, 2015, beta = 2), which Fila-sGAN's port uses.
+    It is the squared form of style transfer (Mahendran & Vedaldi, 2015, beta = 2), as in Fila-sGAN's port.
     """
     rows = (output[..., 1:, :] - output[..., :-1, :]).square().mean()
     return rows + (output[..., 1:] - output[..., :-1]).square().mean()

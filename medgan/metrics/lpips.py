@@ -1,4 +1,4 @@
-"""LPIPS 0.1, the distance of two images as a network sees them (Zhang et al., CVPR 2018)."""
+"""Computes LPIPS 0.1, the distance of two images in the features of a network (Zhang et al., CVPR 2018)."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from torch import Tensor
 from medgan.errors import InputError
 
 WIDTHS = {"alexnet": (64, 192, 384, 256, 256), "squeezenet": (64, 128, 256, 384, 384, 512, 512)}
-"""Channels of each block's features. LPIPS's third network is VGG-16; on VGG-19 its heads mean nothing."""
+"""These are the channels of each block's features. LPIPS's third network is VGG-16; its heads do not fit VGG-19."""
 
 
 def lpips(
     output: Tensor, target: Tensor, *, extractor: Callable[[Tensor], Sequence[Tensor]], heads: Sequence[Tensor]
 ) -> Tensor:
-    """Learned perceptual image patch similarity, (B,). Lower is better; 0 for equal images.
+    """Returns the learned perceptual image patch similarity, (B,). Lower is better; 0 for equal images.
 
-    Eq. 1 of the paper: features of unit length over channels, the squared difference weighted channel by channel,
-    averaged over the image, summed over blocks. A metric, not a loss: its gradient is NaN where a feature is all zero.
+    Eq. 1 of the paper: features get unit length over channels; squared differences are weighted by channel, averaged
+    over the image and summed over blocks. It is no loss: its gradient is NaN where all channels of a feature are 0.
 
     Args:
         output: (B, 1, H, W) in [-1, 1].
         target: (B, 1, H, W) in [-1, 1].
-        extractor: all blocks of alexnet or squeezenet, frozen, trained on ImageNet.
-        heads: what `read_heads` read for that network, a (1, C, 1, 1) a block.
+        extractor: network with all blocks of alexnet or squeezenet, frozen, trained on ImageNet.
+        heads: result of `read_heads` for that network, one (1, C, 1, 1) a block.
 
     Raises:
-        ValueError: the heads are another network's.
+        InputError: the heads belong to another network.
     """
     pairs = list(zip(extractor(output), extractor(target), strict=True))
     features, weights = [mine.shape[1] for mine, _ in pairs], [head.shape[1] for head in heads]
@@ -51,13 +51,13 @@ def _shapes(widths: Sequence[int]) -> dict[str, tuple[int, ...]]:
 
 
 def read_heads(path: Path) -> list[Tensor]:
-    """LPIPS's non-negative 1x1 convolutions for alexnet or squeezenet, one (1, C, 1, 1) a block.
+    """Reads LPIPS's non-negative 1x1 convolutions for alexnet or squeezenet, one (1, C, 1, 1) a block.
 
     Args:
-        path: alex.pth or squeeze.pth of LPIPS 0.1.
+        path: path of alex.pth or squeeze.pth of LPIPS 0.1.
 
     Raises:
-        InputError: the file is missing, or is none of these two.
+        InputError: the file is missing or is neither of these two.
     """
     if not path.is_file():
         raise InputError("E-LPIPS-02", path=path)
@@ -66,11 +66,11 @@ def read_heads(path: Path) -> list[Tensor]:
     except Exception as error:  # torch raises a dozen kinds for a file it cannot read
         raise InputError("E-LPIPS-03", path=path, name=type(error).__name__) from None
     layers = state if isinstance(state, dict) else {}
-    came = {name: tuple(getattr(value, "shape", ())) for name, value in layers.items()}
-    if came not in [_shapes(widths) for widths in WIDTHS.values()]:
-        shown = ", ".join(f"{name} {shape}" for name, shape in list(came.items())[:5])
-        raise InputError("E-LPIPS-04", path=path, shown=shown or type(state).__name__)
-    for name in came:
+    found = {name: tuple(getattr(value, "shape", ())) for name, value in layers.items()}
+    if found not in map(_shapes, WIDTHS.values()):
+        first = ", ".join(f"{name} {shape}" for name, shape in list(found.items())[:5])
+        raise InputError("E-LPIPS-04", path=path, shown=first or type(state).__name__)
+    for name in found:
         if not (state[name] >= 0).all():
             raise InputError("E-LPIPS-05", path=path, name=name)
-    return [state[name] for name in sorted(came)]
+    return [state[name] for name in sorted(found)]

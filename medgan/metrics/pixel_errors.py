@@ -1,4 +1,4 @@
-"""Errors of a pixel, one function a metric: (B, 1, H, W) twice in, (B,) out."""
+"""Computes pixel errors, one function a metric, of two tensors (B, 1, H, W); the result is (B,)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from medgan.errors import InputError
 
 
 def average(image: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The mean of each image, over the pixels of its mask where one is given.
+    """Returns the mean of each image, over the pixels of its mask if there is one.
 
     Args:
-        image: (B, 1, H, W), or a map of windows that lacks the same border on opposite sides.
-        mask: bool, (B, 1, H, W); its border is left out where the map has none.
+        image: (B, 1, H, W), or a smaller map of windows, with equal borders missing on opposite sides.
+        mask: bool, (B, 1, H, W); borders that the map lacks are ignored.
 
     Returns:
         (B,), NaN for an image whose mask is empty.
@@ -37,21 +37,21 @@ def require_size(image: Tensor, least: int, metric: str) -> None:
 
 
 def mse(output: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """Mean squared error in the images' own unit squared, over `mask` where given. Lower is better."""
+    """Returns the mean squared error in the images' unit squared, over `mask` if given. Lower is better."""
     return average((output - target).square(), mask)
 
 
 def psnr(output: Tensor, target: Tensor, *, data_range: float, mask: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio in dB over `mask` where given, at most 100 (equal images). Higher is better."""
+    """Returns the peak signal-to-noise ratio in dB, over `mask` if given, at most 100. Higher is better."""
     relative = average(((output - target) / data_range).square(), mask)
     return -10 * torch.log10(relative.clamp(min=1e-10))
 
 
 def mae(output: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """Mean absolute error in the images' own unit, over `mask` where given. Lower is better."""
+    """Returns the mean absolute error in the images' unit, over `mask` if given. Lower is better."""
     return average((output - target).abs(), mask)
 
 
 def bias(output: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """Mean of output - target in the images' own unit, over `mask` where given. Nearer to 0 is better."""
+    """Returns the mean of output - target in the images' unit, over `mask` if given. Nearer to 0 is better."""
     return average(output - target, mask)

@@ -1,4 +1,4 @@
-"""SSIM and its relatives UQI and MS-SSIM, with a Gaussian window of 11 pixels."""
+"""Computes SSIM and the related metrics UQI and MS-SSIM, with a Gaussian window of 11 pixels."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from medgan.metrics.pixel_errors import average, require_size
 WINDOW, SIGMA = 11, 1.5
 BORDER = WINDOW // 2
 MS_SSIM_SIZE = WINDOW * 2**4
-"""The least side, in pixels, whose coarsest scale, the fifth, still holds one window."""
+"""This is the shortest side in pixels for which the fifth, coarsest scale holds one window."""
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Of MS-SSIM's scales, fine to coarse (Wang, Simoncelli and Bovik, 2003, section 3.2)."""
+"""These belong to MS-SSIM's scales, fine to coarse (Wang, Simoncelli and Bovik, 2003, section 3.2)."""
 ROUNDING = 1e-13
-"""A variance below this part of the squared mean is float64's rounding: the window is constant."""
+"""A variance below this share of the squared mean is a rounding error of float64: the window is constant."""
 
 
 def ssim(output: Tensor, target: Tensor, *, data_range: float, mask: Tensor | None = None) -> Tensor:
-    """Structural similarity (Wang et al., 2004, eq. 13), (B,): the mean of `ssim_map`. 1 at best.
+    """Returns the structural similarity (Wang et al., 2004, eq. 13), (B,): the mean of `ssim_map`. 1 is best.
 
     Args:
         output: (B, 1, H, W).
         target: (B, 1, H, W).
         data_range: highest minus lowest possible value; the stabilizing constants scale with it.
-        mask: bool, (B, 1, H, W): only windows centered on its pixels count. None centered there gives NaN.
+        mask: bool, (B, 1, H, W): only windows centered on its pixels count. NaN if there are none.
     """
     return average(ssim_map(output, target, data_range=data_range), mask)
 
 
 def uqi(output: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """Universal image quality index (Wang and Bovik, 2002), (B,): the mean of `uqi_map`. 1 at best.
+    """Returns the universal image quality index (Wang and Bovik, 2002), (B,): the mean of `uqi_map`. 1 is best.
 
     Args:
         output: (B, 1, H, W), not negative; 0 is black.
         target: (B, 1, H, W), likewise.
-        mask: bool, (B, 1, H, W): only windows centered on its pixels count. None centered there gives NaN.
+        mask: bool, (B, 1, H, W): only windows centered on its pixels count. NaN if there are none.
     """
     return average(uqi_map(output, target), mask)
 
 
 def ssim_map(output: Tensor, target: Tensor, *, data_range: float) -> Tensor:
-    """The SSIM of each window that lies wholly inside the image, as in the paper: (B, 1, H - 10, W - 10).
+    """Returns the SSIM of each window that lies inside the image, as in the paper: (B, 1, H - 10, W - 10).
 
     Raises:
         InputError: a side is shorter than the window.
@@ -60,12 +60,12 @@ def ssim_map(output: Tensor, target: Tensor, *, data_range: float) -> Tensor:
 
 
 def uqi_map(output: Tensor, target: Tensor) -> Tensor:
-    """The UQI of each whole window, (B, 1, H - 10, W - 10): SSIM with its constants at 0, so with 0/0 to decide.
+    """Returns the UQI of each whole window, (B, 1, H - 10, W - 10): SSIM with constants of 0, and rules for 0/0.
 
-    As in the authors' own program: where both windows are constant, only their luminance is compared, and two
-    black windows count 1. A constant window against one with structure counts 0. Not torchmetrics', which gives
-    equal images on black 0.31, and -1.7e10 in float32 where a window is constant; in float64, as a variance is a
-    small difference of large numbers.
+    The rules are those of the authors' program: if both windows are constant, only their luminance is compared; two
+    black windows count 1; a constant window and a varying one give 0. torchmetrics' UQI is not used: it is 0.31 for
+    equal images on black, and -1.7e10 in float32 where a window is constant. The computation is in float64, because a
+    variance is a small difference of large numbers.
 
     Raises:
         InputError: a side is shorter than the window.
@@ -79,7 +79,7 @@ def uqi_map(output: Tensor, target: Tensor) -> Tensor:
 
 
 def _moments(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of each whole window, in float64 on the CPU: both means, the sum of both variances, the covariance."""
+    """Returns both means, the sum of both variances and the covariance of each whole window, in float64 on the CPU."""
     first, second = output.double().cpu(), target.double().cpu()
     images = torch.stack([first, second, first.square() + second.square(), first * second])
     filtered = gaussian_filter(images.numpy(), SIGMA, radius=BORDER, axes=(-2, -1))
@@ -93,17 +93,16 @@ def _moments(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
 
 
 def ms_ssim(output: Tensor, target: Tensor, *, data_range: float, mask: Tensor | None = None) -> Tensor:
-    """Multi-scale structural similarity (Wang, Simoncelli and Bovik, 2003, eq. 7), (B,). 1 at best.
+    """Returns the multi-scale structural similarity (Wang, Simoncelli and Bovik, 2003, eq. 7), (B,). 1 is best.
 
-    Five scales, each half the one before; a scale whose mean is negative counts 0. Without a mask it is torchmetrics',
-    whose coarsest mean is also over windows that reach into the image's reflection at its border.
+    Each of the five scales halves the one before; a negative mean of a scale counts 0. Without a mask the function is
+    torchmetrics', whose coarsest mean includes windows that reach into the reflected image beyond the border.
 
     Args:
         output: (B, 1, H, W).
         target: (B, 1, H, W).
         data_range: highest minus lowest possible value.
-        mask: bool, (B, 1, H, W): only windows centered on its pixels count. None centered there at any
-            one scale gives NaN.
+        mask: bool, (B, 1, H, W): only windows centered on its pixels count. NaN if a scale has none.
 
     Raises:
         InputError: a side is shorter than 176 pixels.

@@ -1,4 +1,4 @@
-"""The metrics of a validation pass by name, with the direction that is better."""
+"""Computes the metrics of a validation pass by name, and names the better direction of each."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ DIRECTIONS = {
     "ssim": "max", "psnr": "max", "vif": "max", "uqi": "max", "ms_ssim": "max",
     "mse": "min", "lpips": "min", "mae": "min", "bias": "min",
 }  # fmt: skip
-"""First part of a metric's name -> which way is better; a bias is signed, its absolute value is meant."""
-GREY = 255.0
+"""This maps the first part of a metric's name to the better direction; for bias the absolute value counts."""
+GRAY = 255.0
 
 Patients = dict[str, dict[str, float]]
 
 
 class SliceMetrics(NamedTuple):
-    """The metrics of one slice of one patient."""
+    """Holds the metrics of one slice of one patient."""
 
     patient: str
     slice_number: int
@@ -34,10 +34,10 @@ class SliceMetrics(NamedTuple):
 
 
 def direction(name: str) -> str:
-    """ "max" or "min" for a metric such as `val/mae_hu_body`.
+    """Returns "max" or "min", the better direction of a metric such as `val/mae_hu_body`.
 
     Raises:
-        InputError: no metric is called so.
+        InputError: there is no metric of that name.
     """
     metric = name.rsplit("/", 1)[-1]
     for first, better in DIRECTIONS.items():
@@ -54,20 +54,20 @@ def slice_metrics(
     image: Image,
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Every metric of a batch, each (B,), over the whole slice and, as `<name>_body`, in the mask.
+    """Returns every metric of a batch, each (B,), over the whole slice and, as `<name>_body`, in the mask.
 
-    Structural metrics and MSE are taken on values mapped to 0..255, errors in the target's unit (not where that is
-    arbitrary), by tissue where it has tissues. UQI is taken on whole grey levels, with the Gaussian window of SSIM.
-    Left out are vif below 41 pixels and ms_ssim below 176.
+    Structural metrics and MSE use values mapped to 0..255. Errors are in the target's unit, also for each tissue that
+    it defines; they are omitted if the unit is arbitrary. UQI uses whole gray levels and the Gaussian window of SSIM.
+    vif is omitted below 41 pixels, and ms_ssim below 176.
 
     Args:
         output: (B, 1, H, W) in [-1, 1].
         target: (B, 1, H, W) in [-1, 1].
-        mask: bool, (B, 1, H, W), true in the body; an empty one gives NaN.
-        image: what the target is; its window holds the physical values of -1 and 1.
-        perceptual: `lpips`: (output, target) in [-1, 1] -> (B,); left out where None.
+        mask: bool, (B, 1, H, W), true in the body; an empty mask gives NaN.
+        image: kind of the target image; its window holds the physical values of -1 and 1.
+        perceptual: `lpips`, maps (output, target) in [-1, 1] to (B,); None: not computed.
     """
-    values = _grey_metrics(_grey(output), _grey(target), mask)
+    values = _gray_metrics(_gray(output), _gray(target), mask)
     if perceptual is not None:
         values["lpips"] = perceptual(output, target)
         inside = perceptual(output.where(mask, -1.0), target.where(mask, -1.0))
@@ -78,27 +78,27 @@ def slice_metrics(
 
 
 def measured(image: Image, *, size: int, with_lpips: bool) -> list[str]:
-    """The names `slice_metrics` gives for slices of so many pixels, in alphabetical order."""
+    """Returns the names that `slice_metrics` gives for slices of `size` pixels, in alphabetical order."""
     slices = torch.zeros(1, 1, size, size)
     perceptual = (lambda output, target: torch.zeros(1)) if with_lpips else None
     return sorted(slice_metrics(slices, slices, slices == 0, image=image, perceptual=perceptual))
 
 
-def _grey_metrics(output: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    similarity = ssim_map(output, target, data_range=GREY)
-    # On whole grey levels: UQI has no constants that damp noise, and black but for 0.001 is not black to it.
+def _gray_metrics(output: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    similarity = ssim_map(output, target, data_range=GRAY)
+    # UQI has no constants that damp noise: without rounding, black with noise of 0.001 would not count as black.
     quality = uqi_map(output.round(), target.round())
     side = min(target.shape[-2:])
     values = {}
     for suffix, region in (("", None), ("_body", mask)):
         values[f"ssim{suffix}"] = average(similarity, region)
-        values[f"psnr{suffix}"] = psnr(output, target, data_range=GREY, mask=region)
+        values[f"psnr{suffix}"] = psnr(output, target, data_range=GRAY, mask=region)
         values[f"mse{suffix}"] = mse(output, target, mask=region)
         values[f"uqi{suffix}"] = average(quality, region)
         if side >= VIF_SIZE:
-            values[f"vif{suffix}"] = vif(output, target, data_range=GREY, mask=region)
+            values[f"vif{suffix}"] = vif(output, target, data_range=GRAY, mask=region)
         if side >= MS_SSIM_SIZE:
-            values[f"ms_ssim{suffix}"] = ms_ssim(output, target, data_range=GREY, mask=region)
+            values[f"ms_ssim{suffix}"] = ms_ssim(output, target, data_range=GRAY, mask=region)
     return values
 
 
@@ -113,10 +113,10 @@ def _physical_metrics(output: Tensor, target: Tensor, mask: Tensor, image: Image
     return values
 
 
-def _grey(values: Tensor) -> Tensor:
-    # A CPU's convolutions are ten times slower in float64; a GPU's in float32 keep ten bits (TF32) of a square.
+def _gray(values: Tensor) -> Tensor:
+    # Convolutions in float64 are ten times slower on a CPU; in float32 on a GPU they keep ten bits (TF32) of a square.
     precision = torch.float32 if values.device.type == "cpu" else torch.float64
-    return (values.to(precision) + 1) * GREY / 2
+    return (values.to(precision) + 1) * GRAY / 2
 
 
 def _physical(values: Tensor, image: Image) -> Tensor:
@@ -126,13 +126,13 @@ def _physical(values: Tensor, image: Image) -> Tensor:
 
 
 def error_text(values: Mapping[str, float]) -> str:
-    """The mean absolute error of an epoch's values for a person, such as "MAE 85.2 HU"; empty in arbitrary units."""
+    """Returns the mean absolute error of an epoch as text, such as "MAE 85.2 HU"; empty for arbitrary units."""
     named = {f"val/mae_{unit.lower()}": unit for unit in ("HU", "SUV")}
     return next((f"MAE {values[name]:.4g} {unit}" for name, unit in named.items() if name in values), "")
 
 
 def patient_means(rows: Iterable[SliceMetrics]) -> Patients:
-    """Patient -> metric -> mean over the patient's slices; NaN (an empty mask) is left out."""
+    """Returns the mean over the slices by patient and metric, without NaN values (empty masks)."""
     collected: dict[str, dict[str, list[float]]] = {}
     for row in sorted(rows):
         for name, value in row.values.items():
@@ -145,12 +145,12 @@ def patient_means(rows: Iterable[SliceMetrics]) -> Patients:
 
 
 def overall_means(patients: Patients) -> dict[str, float]:
-    """Metric -> mean over the patients that have it."""
+    """Returns the mean of each metric over the patients that have it."""
     return {name: statistics.fmean(values) for name, values in _by_metric(patients).items()}
 
 
 def overall_spread(patients: Patients) -> dict[str, float]:
-    """Metric -> sample standard deviation over the patients that have it; 0 for a single one."""
+    """Returns the sample standard deviation of each metric over the patients that have it; 0 for one patient."""
     return {name: statistics.stdev(values) if len(values) > 1 else 0.0 for name, values in _by_metric(patients).items()}
 
 

@@ -1,4 +1,4 @@
-"""AlexNet's convolutions (Krizhevsky, 2014, "one weird trick"), the smallest network LPIPS has heads for."""
+"""Builds AlexNet's convolutions (Krizhevsky, 2014, "one weird trick"), a network for which LPIPS has heads."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor, nn
 from medgan.models.imagenet_input import ImageNetInput, features_at
 
 ENDS = (2, 5, 8, 10, 12)
-"""Layers up to each of the five activations: the slices of LPIPS (Zhang et al., 2018)."""
+"""These are the numbers of layers up to each of the five activations, the slices of LPIPS (Zhang et al., 2018)."""
 
 LEAST = (7, 15, 31, 31, 31)
-"""The shortest side each block takes, pixels."""
+"""These are the shortest sides in pixels that the network accepts, by its deepest block."""
 
 
 class AlexNet(nn.Module):
-    """AlexNet's five convolutions, with torchvision's parameter names.
+    """Computes features by AlexNet's five convolutions, with torchvision's parameter names.
 
     Args:
-        deepest: how many of the five blocks, one convolution each, to build.
+        deepest: number of blocks to build, 1 to 5; a block has one convolution.
     """
 
     def __init__(self, deepest: int = 5) -> None:
@@ -34,5 +34,5 @@ class AlexNet(nn.Module):
         self.input = ImageNetInput("alexnet", LEAST[deepest - 1])
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B, 1, H, W) in [-1, 1] -> the activation after each convolution, shallow to deep."""
+        """Maps (B, 1, H, W) in [-1, 1] to the activation after each convolution, from shallow to deep."""
         return features_at(self.ends, self.features, self.input(image))

@@ -1,4 +1,4 @@
-"""BEGAN's discriminator: an autoencoder that judges an image by how well it restores it (Berthelot et al., 2017)."""
+"""Builds BEGAN's discriminator: an autoencoder rates an image by how well it restores it (Berthelot et al., 2017)."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from torch import Tensor, distributed, nn
 from torch.nn.functional import interpolate
 
 from medgan.models.layers import (
+    discriminator_channels,
+    discriminator_input,
     doubled_widths,
     initialize,
     normalization,
     normalize_spectrally,
-    seen,
-    seen_channels,
 )
 from medgan.models.patchgan import PatchOutput
 
 NUM_LEVELS = 5
 DIVERSITY, RATE = 0.5, 0.001
-"""The paper's gamma, the error of fakes as a share of that of real images, and lambda_k, how fast k follows."""
+"""These are the paper's gamma, the ratio of the fakes' error to the real images' error, and lambda_k, the step of k."""
 
 
 class AutoencoderDiscriminator(nn.Module):
-    """Five 3x3 convolutions with stride 2 down to a narrow code, and the same way back; ELU, nearest neighbors up.
+    """Encodes an image by five 3x3 convolutions with stride 2 and decodes it by convolutions after nearest neighbors.
 
-    A conditional one encodes the source beside the image. The paper's code is fully connected; this one is a map as
-    wide as the first layer, so that images of every size fit.
+    The activation is ELU. A conditional network encodes the source beside the image. The paper's code is fully
+    connected; here the code is a map as wide as the first layer, so that images of every size fit.
 
     Args:
         base_channels: width of the first layer and of the code; the widths between double up to eight times that.
-        norm: "instance", "batch" or "none", the paper's; not on the first layer, nor on the code, nor on the last.
-        spectral_norm: divide every kernel by its largest singular value.
-        sees: "source_and_image", or "image", the paper's.
+        norm: "instance", "batch" or "none" (as in the paper); not used on the first layer, the code or the last layer.
+        spectral_norm: whether to divide every kernel by its largest singular value.
+        sees: "source_and_image", or "image" (as in the paper).
         source_channels: C of the source.
         image_channels: C' of the image.
 
     Attributes:
-        fake_share: the paper's k, between 0 and 1: what restoring fakes badly counts beside restoring real images well.
+        fake_share: the paper's k, between 0 and 1: weight of the fakes' error; the real images' error has weight 1.
     """
 
     fake_share: Tensor
@@ -55,7 +55,7 @@ class AutoencoderDiscriminator(nn.Module):
         self.sees = sees
         self.least = 2**NUM_LEVELS
         widths = [*doubled_widths(base_channels, NUM_LEVELS - 1), base_channels]
-        entering = [seen_channels(sees, source_channels, image_channels), *widths]
+        entering = [discriminator_channels(sees, source_channels, image_channels), *widths]
         norms = ["none", *[norm] * (NUM_LEVELS - 2), "none"]
         self.encoder = nn.ModuleList(
             _layer(*channels, norm=kind, stride=2) for *channels, kind in zip(entering, widths, norms, strict=False)
@@ -69,12 +69,12 @@ class AutoencoderDiscriminator(nn.Module):
             normalize_spectrally(self)
 
     def forward(self, source: Tensor, image: Tensor) -> PatchOutput:
-        """(B, C, H, W) and (B, C', H, W) -> minus the error of every pixel (B, 1, H, W), and the encoder's activations.
+        """Maps (B, C, H, W) and (B, C', H, W) to minus each pixel's error (B, 1, H, W) and the encoder's activations.
 
         Raises:
-            ValueError: a side of the image is smaller than 32.
+            InputError: a side of the image is smaller than 32.
         """
-        hidden = seen(self.sees, source, image, least=self.least)
+        hidden = discriminator_input(self.sees, source, image, least=self.least)
         features, sizes = [], []
         for layer in self.encoder:
             sizes.append(hidden.shape[-2:])
@@ -86,11 +86,11 @@ class AutoencoderDiscriminator(nn.Module):
 
     @torch.no_grad()
     def rebalance(self, real: Tensor, fake: Tensor) -> None:
-        """k <- k + lambda_k (gamma L(real) - L(fake)), within [0, 1] (equation 5); the same in every process.
+        """Sets k to k + lambda_k (gamma L(real) - L(fake)), within [0, 1] (equation 5); k is equal in all processes.
 
         Args:
             real: mean error of this process's real images, a scalar.
-            fake: mean error of its fakes.
+            fake: mean error of this process's fakes, a scalar.
         """
         gap = DIVERSITY * real - fake
         if distributed.is_available() and distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""CasNet: MedGAN's generator, U-blocks chained on images (Armanious et al., section 2.2)."""
+"""Builds CasNet, MedGAN's generator: a chain of U-blocks (Armanious et al., section 2.2)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ MOST_BLOCKS = 8
 
 
 class CasNet(nn.Module):
-    """Blocks in a chain: the output image of one is the input of the next.
+    """Chains blocks: the output image of one block is the input of the next.
 
     Args:
-        num_blocks: N, 1 to 8; six in the paper.
+        num_blocks: number of blocks, 1 to 8; six in the paper.
         base_channels: width of each block's first encoder layer; 64 in the paper.
-        depth: encoder layers a block; eight in the paper, at 256 x 256.
+        depth: number of encoder layers of a block; eight in the paper, at 256 x 256.
         norm: "instance", "batch" or "none".
-        between_blocks: "tanh" or "none", what follows each block but the last, whose output is always tanh.
-        block: "u", the paper's; "residual", RefineGAN's; "double", U-Net's of double convolutions.
-        dropout: probability, in each block's first three decoder layers, in training; 0 for none.
-        block_input: "previous", or "previous_and_source": each block but the first sees the source beside the
-            previous output.
-        gives: "image", the paper's, or "change", which is added to the source: for targets of the source's own kind.
-        recompute: "none", or "blocks": in training, activations within a block are not kept but computed again for the
-            gradient, which is the same; batch normalization would count what it sees twice, and is refused.
+        between_blocks: activation after each block but the last, "tanh" or "none"; tanh always follows the last.
+        block: "u" (as in the paper), "residual" (RefineGAN) or "double" (U-Net, double convolutions).
+        dropout: probability of dropout in training, in each block's first three decoder layers; 0 for none.
+        block_input: "previous", or "previous_and_source": each block but the first also gets the source.
+        gives: "image" (as in the paper), or "change": the output is added to the source, for targets of the same kind.
+        recompute: "none", or "blocks": in training, activations within a block are computed again for the gradient
+            and not stored. The result is the same. Batch norm is refused: it would count every image twice.
         in_channels: C of the source.
         out_channels: C' of the output.
     """
@@ -57,7 +56,8 @@ class CasNet(nn.Module):
             raise InputError("E-NETWORK-01", most_blocks=MOST_BLOCKS, num_blocks=num_blocks)
         if block not in BLOCKS:
             raise InputError("E-NETWORK-02", blocks=", ".join(BLOCKS), block=block)
-        if block_input not in ("previous", "previous_and_source"):
+        added_channels = {"previous": 0, "previous_and_source": in_channels}
+        if block_input not in added_channels:
             raise InputError("E-NETWORK-03", block_input=block_input)
         if gives not in ("image", "change"):
             raise InputError("E-NETWORK-04", gives=gives)
@@ -66,38 +66,39 @@ class CasNet(nn.Module):
         if recompute not in ("none", "blocks"):
             raise InputError("E-NETWORK-06", recompute=recompute)
         if recompute == "blocks" and norm == "batch":
-            raise InputError("E-NETWORK-07")
+            raise InputError("E-NETWORK-07", norm=norm)
         self.divisor = 2**depth
         self.gives = gives
         self.recompute = recompute
         self.block_input = block_input
-        later_channels = out_channels + (in_channels if block_input == "previous_and_source" else 0)
+        entering = [in_channels, *[out_channels + added_channels[block_input]] * (num_blocks - 1)]
+        activations = [*[between_blocks] * (num_blocks - 1), "tanh"]
         self.blocks = nn.ModuleList(
             BLOCKS[block](
-                later_channels if index else in_channels,
+                channels,
                 out_channels,
                 base_channels=base_channels,
                 depth=depth,
                 norm=norm,
                 dropout=dropout,
-                output="tanh" if index == num_blocks - 1 else between_blocks,
+                output=activation,
             )
-            for index in range(num_blocks)
+            for channels, activation in zip(entering, activations, strict=True)
         )
         self.apply(initialize)
 
     def forward(self, source: Tensor, every_block: bool = False) -> Tensor | tuple[Tensor, ...]:
-        """(B, C, H, W) -> (B, C', H, W), both in [-1, 1].
+        """Maps (B, C, H, W) to (B, C', H, W), both in [-1, 1].
 
         Args:
             source: (B, C, H, W).
-            every_block: give the tuple of every block's output instead; its last is the network's output.
+            every_block: whether to return a tuple of every block's output; the last one is the network's output.
 
         Raises:
-            ValueError: H or W is not a multiple of `divisor`.
+            InputError: H or W is not a multiple of `divisor`.
         """
         require_sides(source, self.divisor)
-        again = self.recompute == "blocks" and self.training and torch.is_grad_enabled()
+        recompute = self.recompute == "blocks" and self.training and torch.is_grad_enabled()
         outputs: list[Tensor] = []
         for block in self.blocks:
             if not outputs:
@@ -106,7 +107,7 @@ class CasNet(nn.Module):
                 image = torch.cat([outputs[-1], source], dim=1)
             else:
                 image = outputs[-1]
-            outputs.append(checkpoint(block, image, use_reentrant=False) if again else block(image))
+            outputs.append(checkpoint(block, image, use_reentrant=False) if recompute else block(image))
         if self.gives == "change":
             outputs[-1] = (source + outputs[-1]).clamp(-1.0, 1.0)
         return tuple(outputs) if every_block else outputs[-1]

@@ -1,17 +1,18 @@
-"""DiscoGAN's networks (Kim et al., 2017, arXiv 1703.05192, section 3.1 and the published code)."""
+"""Builds DiscoGAN's networks (Kim et al., 2017, arXiv 1703.05192, section 3.1 and the published code)."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from medgan.models.layers import (
+    discriminator_channels,
+    discriminator_input,
     doubled_widths,
     down,
     initialize,
     normalize_spectrally,
+    outputs_of,
     require_sides,
-    seen,
-    seen_channels,
     up,
 )
 from medgan.models.patchgan import PatchOutput
@@ -20,12 +21,12 @@ NUM_LEVELS = 4
 
 
 class DiscoGenerator(nn.Module):
-    """Encoder-decoder of four 4x4 convolutions and four transposed ones, stride 2, without skips.
+    """Translates by four 4x4 convolutions and four transposed convolutions of stride 2, without skip connections.
 
     Args:
         base_channels: width of the first layer, doubled from level to level; 64 in the paper.
-        norm: "instance", "batch", the paper's, or "none"; not on the first layer, nor, unlike the paper's, at the
-            bottleneck, which is one pixel at 16 x 16.
+        norm: "instance", "batch" (as in the paper) or "none"; not used on the first layer. Unlike in the paper it is
+            not used at the bottleneck, which is one pixel for 16 x 16.
         in_channels: C of the source.
         out_channels: C' of the output.
     """
@@ -47,23 +48,23 @@ class DiscoGenerator(nn.Module):
         self.apply(initialize)
 
     def forward(self, source: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W), both in [-1, 1].
+        """Maps (B, C, H, W) to (B, C', H, W), both in [-1, 1].
 
         Raises:
-            ValueError: H or W is not a multiple of 16.
+            InputError: H or W is not a multiple of 16.
         """
         require_sides(source, self.divisor)
         return self.last(self.decoder(self.encoder(source)))
 
 
 class DiscoDiscriminator(nn.Module):
-    """Four 4x4 convolutions with stride 2 and an unpadded one to one channel: one judgement at 64 x 64.
+    """Applies four 4x4 convolutions with stride 2 and an unpadded one to one channel; 64 x 64 pixels give one logit.
 
     Args:
         base_channels: width of the first layer, doubled from level to level; 64 in the paper.
-        norm: "instance", "batch", the paper's, or "none"; not on the first layer.
-        spectral_norm: divide every kernel by its largest singular value.
-        sees: "source_and_image", or "image", the paper's.
+        norm: "instance", "batch" (as in the paper) or "none"; not used on the first layer.
+        spectral_norm: whether to divide every kernel by its largest singular value.
+        sees: "source_and_image", or "image" (as in the paper).
         source_channels: C of the source.
         image_channels: C' of the image.
     """
@@ -81,7 +82,8 @@ class DiscoDiscriminator(nn.Module):
         super().__init__()
         self.sees = sees
         self.least = 64
-        widths = [seen_channels(sees, source_channels, image_channels), *doubled_widths(base_channels, NUM_LEVELS)]
+        in_channels = discriminator_channels(sees, source_channels, image_channels)
+        widths = [in_channels, *doubled_widths(base_channels, NUM_LEVELS)]
         self.hidden = nn.ModuleList(
             down(widths[level], widths[level + 1], norm=norm if level else "none") for level in range(NUM_LEVELS)
         )
@@ -91,14 +93,11 @@ class DiscoDiscriminator(nn.Module):
             normalize_spectrally(self)
 
     def forward(self, source: Tensor, image: Tensor) -> PatchOutput:
-        """(B, C, H, W) and (B, C', H, W) -> logits, and the activations of layers two, three and four.
+        """Maps (B, C, H, W) and (B, C', H, W) to logits and the activations of layers two, three and four.
 
         Raises:
-            ValueError: a side of the image is smaller than 64.
+            InputError: a side of the image is smaller than 64.
         """
-        hidden = seen(self.sees, source, image, least=self.least)
-        activations = []
-        for layer in self.hidden:
-            hidden = layer(hidden)
-            activations.append(hidden)
-        return PatchOutput(self.last(hidden), tuple(activations[1:]))
+        inputs = discriminator_input(self.sees, source, image, least=self.least)
+        features = outputs_of(self.hidden, inputs)
+        return PatchOutput(self.last(features[-1]), tuple(features[1:]))

@@ -1,4 +1,4 @@
-"""The frozen feature extractors by name, up to the deepest block the losses need (Armanious et al., section 2.3)."""
+"""Loads frozen feature extractors by name, up to the deepest block that losses need (Armanious et al., section 2.3)."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "alexnet": AlexNet,
     "in_domain": Encoder,
 }
-"""Name -> class, which takes how many of its `EXTRACTOR_BLOCKS` to build; block j of the settings is feature j - 1."""
+"""This maps a name to a class, which takes the number of blocks to build; block j of the settings is feature j - 1."""
 
 
 def load_extractor(network: str, weights: str, deepest: int) -> nn.Module:
-    """A frozen network that gives (B, 1, H, W) in [-1, 1] -> one tensor of features a block, shallow to deep.
+    """Returns a frozen network that maps (B, 1, H, W) in [-1, 1] to one tensor of features a block, shallow to deep.
 
     Args:
         network: "vgg19", "squeezenet", "alexnet" or "in_domain".
         weights: path of a torchvision-style state dict, or of an encoder that `save_encoder` wrote; or "random"
             (seeded; for demos).
-        deepest: how many blocks to build; a file may hold these and no more.
+        deepest: number of blocks to build; a file may lack the deeper blocks.
 
     Raises:
-        InputError: the network or the block does not exist, or the file is missing, is of another network, or lacks
-            a layer that is needed.
+        InputError: the network or the block does not exist, or the file is missing, of another network or incomplete.
     """
     if network not in NETWORKS:
         raise InputError("E-EXTRACTOR-01", networks=", ".join(NETWORKS), network=network)
@@ -53,7 +52,7 @@ def load_extractor(network: str, weights: str, deepest: int) -> nn.Module:
         state = read_state(Path(weights))
     with torch.device("meta"):
         whole, needed = build(EXTRACTOR_BLOCKS[network]).state_dict(), build(deepest).state_dict()
-    _refuse_another_network(state, whole, f"extractor.weights: {weights} is no {network}")
+    _refuse_another_network(state, whole, f"extractor.weights: {weights} does not hold the weights of {network}")
     for name in needed:
         if name not in state:
             raise InputError("E-EXTRACTOR-03", weights=weights, name=name, deepest=deepest, network=network)
@@ -63,7 +62,7 @@ def load_extractor(network: str, weights: str, deepest: int) -> nn.Module:
 
 
 def _built(build: Callable[[int], nn.Module], deepest: int, *, kaiming: bool) -> nn.Module:
-    """The network with the same initial weights every time; the caller's random numbers stay where they are."""
+    """Returns the network with equal initial weights at every call; the caller's random state does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         module = build(deepest)
@@ -74,7 +73,7 @@ def _built(build: Callable[[int], nn.Module], deepest: int, *, kaiming: bool) ->
 
 
 def _refuse_another_network(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], refusal: str) -> None:
-    """Two networks can agree in their first layers: VGG-16 and VGG-19, SqueezeNet and VGG."""
+    """Refuses weights of another network; its first layers may be the same, as those of VGG-16 and VGG-19 are."""
     for name, value in state.items():
         if name not in whole:
             raise InputError("E-EXTRACTOR-04", refusal=refusal, name=name)

@@ -1,4 +1,4 @@
-"""Weights of the feature extractors: downloaded, read and written."""
+"""Downloads, reads and writes the weights of the feature extractors."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ FILES = {
     "alexnet": "alexnet-owt-7be5be79.pth",  # 233 MB
     "squeezenet": "squeezenet1_1-b8a52dc0.pth",  # 5 MB
 }
-"""torchvision's weights; each name ends with the first digits of the file's SHA-256."""
+"""These are torchvision's weights; each name ends with the first digits of the file's SHA-256."""
 
 
 def download_weights(cache: Path, timeout_s: float = 30.0, *, network: str = "vgg19") -> Path:
-    """torchvision's weights of a network, fetched once and checked against the digest in their name.
+    """Downloads torchvision's weights of a network once, and checks them against the digest in their name.
 
     Args:
-        cache: folder that keeps them.
-        timeout_s: longest silence of the server.
+        cache: folder of the downloaded files.
+        timeout_s: longest time without data from the server, in seconds.
         network: "vgg19", "squeezenet" or "alexnet".
 
     Raises:
-        InputError: no network; the message says what to use instead. Or weights that nobody offers.
+        InputError: the download fails or is damaged, or there are no public weights of this network.
     """
     if network not in FILES:
         raise InputError("E-WEIGHTS-01", network=network, files=", ".join(FILES))
@@ -45,8 +45,8 @@ def download_weights(cache: Path, timeout_s: float = 30.0, *, network: str = "vg
     part = path.with_suffix(f".{os.getpid()}.part")
     digest = hashlib.sha256()
     try:
-        with urllib.request.urlopen(SITE + path.name, timeout=timeout_s) as answer, part.open("wb") as file:
-            while chunk := answer.read(1 << 20):
+        with urllib.request.urlopen(SITE + path.name, timeout=timeout_s) as response, part.open("wb") as file:
+            while chunk := response.read(1 << 20):
                 digest.update(chunk)
                 file.write(chunk)
     except (OSError, HTTPException) as error:
@@ -59,10 +59,10 @@ def download_weights(cache: Path, timeout_s: float = 30.0, *, network: str = "vg
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The convolution layers of a torchvision-style state dict, each name with the prefix "features.".
+    """Reads the convolution layers of a torchvision-style state dict, each name with the prefix "features.".
 
     Raises:
-        InputError: the file is missing, or is no state dict.
+        InputError: the file is missing or is not a state dict.
     """
     if not path.is_file():
         raise InputError("E-WEIGHTS-04", path=path)
@@ -73,16 +73,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
-        raise InputError("E-WEIGHTS-06", path=path)
+        raise InputError("E-WEIGHTS-06", path=path, found=type(state).__name__)
     layers = {name: value for name, value in state.items() if not name.startswith("classifier.")}
     return {f"features.{name}" if name[:1].isdigit() else name: value for name, value in layers.items()}
 
 
 def read_encoder(path: Path) -> tuple[int, dict[str, Tensor]]:
-    """`base_channels` and the layers of an encoder that `save_encoder` wrote.
+    """Reads `base_channels` and the layers of an encoder that `save_encoder` wrote.
 
     Raises:
-        InputError: the file is missing, or is none of these.
+        InputError: the file is missing or is not such an encoder.
     """
     if not path.is_file():
         raise InputError("E-WEIGHTS-07", path=path)
@@ -99,11 +99,11 @@ def read_encoder(path: Path) -> tuple[int, dict[str, Tensor]]:
 
 
 def save_encoder(path: Path, encoder: Encoder) -> None:
-    """Writes a trained encoder for `load_extractor("in_domain", ...)`, whole or not at all.
+    """Writes a trained encoder for `load_extractor("in_domain", ...)` atomically.
 
     Args:
-        path: of the safetensors file.
-        encoder: all four stages, bare of wrappers.
+        path: path of the safetensors file.
+        encoder: encoder with all four stages and without wrappers.
     """
     state = {name: value.cpu().contiguous() for name, value in encoder.state_dict().items()}
     part = path.with_suffix(f".{os.getpid()}.part")

@@ -1,4 +1,4 @@
-"""Fila-sGAN's networks for filamentary structures (Zhao et al., Medical Image Analysis 49, 2018), after a port."""
+"""Builds Fila-sGAN's networks for filamentary structures (Zhao et al., Medical Image Analysis 49, 2018) from a port."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medgan.models.layers import (
+    discriminator_channels,
+    discriminator_input,
     doubled_widths,
     down,
     initialize,
     normalize_spectrally,
+    outputs_of,
     require_sides,
-    seen,
-    seen_channels,
     up,
 )
 from medgan.models.patchgan import PatchOutput
 
 NUM_LEVELS = 6
 NOISE = 400
-"""Length of the noise vector."""
+"""This is the length of the noise vector."""
 POOLED = 8
-"""Sides of the map that enters the fully connected layer."""
+"""This is the side of the map that enters the fully connected layer."""
 
 
 class FilamentGenerator(nn.Module):
-    """U-shape of six levels with concatenated skips and a noise vector at the bottleneck.
+    """Translates by a U-shape of six levels with concatenated skip connections and a noise vector at the bottleneck.
 
-    The noise is drawn from N(0, 1) in training mode. In evaluation mode it is zero, its mean, so that a translation is
-    reproducible. It is projected to `base_channels` channels and repeated over the bottleneck's map.
+    In training mode the noise is drawn from N(0, 1). In evaluation mode it is zero, the mean, so that a translation is
+    reproducible. The noise is projected to `base_channels` channels and repeated over the bottleneck's map.
 
     Args:
         base_channels: width of the first encoder layer; the widths double up to eight times that; 64 in the port.
-        norm: "instance", "batch" or "none"; never on the first layer, nor at the bottleneck.
+        norm: "instance", "batch" or "none"; not used on the first layer or at the bottleneck.
         in_channels: C of the source.
         out_channels: C' of the output.
     """
@@ -63,34 +64,30 @@ class FilamentGenerator(nn.Module):
         self.apply(initialize)
 
     def forward(self, source: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W), both in [-1, 1].
+        """Maps (B, C, H, W) to (B, C', H, W), both in [-1, 1].
 
         Raises:
-            ValueError: H or W is not a multiple of 64.
+            InputError: H or W is not a multiple of 64.
         """
         require_sides(source, self.divisor)
         draw = torch.randn if self.training else torch.zeros
         noise = self.noise(draw(len(source), NOISE, dtype=source.dtype, device=source.device))
-        skips: list[Tensor] = []
-        hidden = source
-        for layer in self.encoder:
-            hidden = layer(hidden)
-            skips.append(hidden)
-        hidden = torch.cat([skips.pop(), noise[:, :, None, None].expand(-1, -1, *hidden.shape[-2:])], dim=1)
+        *skips, hidden = outputs_of(self.encoder, source)
+        hidden = torch.cat([hidden, noise[:, :, None, None].expand(-1, -1, *hidden.shape[-2:])], dim=1)
         for layer in self.decoder:
             hidden = torch.cat([layer(hidden), skips.pop()], dim=1)
         return self.last(hidden)
 
 
 class FilamentDiscriminator(nn.Module):
-    """Five convolutions with stride 2 and a fully connected layer: one judgement an image.
+    """Applies five convolutions with stride 2 and a fully connected layer; each image gets one logit.
 
     The last map is averaged or repeated to 8 x 8, its size at 256 x 256, so that every image fits the last layer.
 
     Args:
         base_channels: width of the first layer, 32 in the port; the other four are four times as wide.
-        norm: "instance", "batch" or "none"; not on the first layer, nor on the last.
-        spectral_norm: divide every kernel by its largest singular value.
+        norm: "instance", "batch" or "none"; not used on the first layer or the last layer.
+        spectral_norm: whether to divide every kernel by its largest singular value.
         sees: "source_and_image" or "image".
         source_channels: C of the source.
         image_channels: C' of the image.
@@ -109,7 +106,7 @@ class FilamentDiscriminator(nn.Module):
         super().__init__()
         self.sees = sees
         self.least = 32
-        in_channels, wide = seen_channels(sees, source_channels, image_channels), 4 * base_channels
+        in_channels, wide = discriminator_channels(sees, source_channels, image_channels), 4 * base_channels
         self.hidden = nn.ModuleList(
             [
                 down(in_channels, base_channels, norm="none"),
@@ -125,15 +122,12 @@ class FilamentDiscriminator(nn.Module):
             normalize_spectrally(self)
 
     def forward(self, source: Tensor, image: Tensor) -> PatchOutput:
-        """(B, C, H, W) and (B, C', H, W) -> logits (B, 1, 1, 1) and the five layers' activations.
+        """Maps (B, C, H, W) and (B, C', H, W) to logits (B, 1, 1, 1) and the five layers' activations.
 
         Raises:
-            ValueError: a side of the image is smaller than 32.
+            InputError: a side of the image is smaller than 32.
         """
-        hidden = seen(self.sees, source, image, least=self.least)
-        features = []
-        for layer in self.hidden:
-            hidden = layer(hidden)
-            features.append(hidden)
-        pooled = functional.adaptive_avg_pool2d(hidden, POOLED)
+        inputs = discriminator_input(self.sees, source, image, least=self.least)
+        features = outputs_of(self.hidden, inputs)
+        pooled = functional.adaptive_avg_pool2d(features[-1], POOLED)
         return PatchOutput(self.last(pooled.flatten(1))[:, :, None, None], tuple(features))

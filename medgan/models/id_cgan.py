@@ -1,27 +1,27 @@
-"""ID-CGAN's generator, which keeps the image's size throughout (Zhang et al., 2017, arXiv 1701.05957, section III)."""
+"""Builds ID-CGAN's generator; its layers keep the image's size (Zhang et al., 2017, arXiv 1701.05957, section III)."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from medgan.errors import InputError
-from medgan.models.layers import initialize, normalization, require_sides
+from medgan.models.layers import initialize, normalization, outputs_of, require_sides
 
 SKIPS = {1: 3, 3: 1}
-"""Decoder layer -> the encoder layer whose output is added to its own, both counted from zero."""
+"""This maps a decoder layer to the encoder layer whose output is added to its own; both are counted from zero."""
 
 
 class ShallowNet(nn.Module):
-    """Six convolutions and six transposed convolutions, all 3x3 with stride 1, with K = `base_channels`.
+    """Applies six convolutions and six transposed convolutions, all 3x3 with stride 1, with K = `base_channels`.
 
-    In the paper's words CBP(K)-CBP(K)-CBP(K)-CBP(K)-CBP(K/2)-CBP(1)-DBR(K/2)-DBR(K)-DBR(K)-DBR(K)-DBR(K)-DB(C')-Tanh:
+    The paper writes CBP(K)-CBP(K)-CBP(K)-CBP(K)-CBP(K/2)-CBP(1)-DBR(K/2)-DBR(K)-DBR(K)-DBR(K)-DBR(K)-DB(C')-Tanh:
     convolution, norm, PReLU, and transposed convolution, norm, ReLU. As in the published code the first and the last
     layer have no norm, and the outputs of the second and fourth convolutions, before their activation, are added to
     those of the fourth and second transposed convolutions.
 
     Args:
-        base_channels: K, even; 64 in the paper.
-        norm: "instance", "batch", the paper's, or "none".
+        base_channels: K, an even number; 64 in the paper.
+        norm: "instance", "batch" (as in the paper) or "none".
         in_channels: C of the source.
         out_channels: C' of the output.
     """
@@ -57,16 +57,14 @@ class ShallowNet(nn.Module):
         self.apply(initialize)
 
     def forward(self, source: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W), both in [-1, 1], of any size of at least 2 x 2.
+        """Maps (B, C, H, W) to (B, C', H, W), both in [-1, 1]; H and W can be any numbers of at least 2.
 
         Raises:
-            ValueError: H or W is 1.
+            InputError: H or W is 1.
         """
         require_sides(source, self.divisor, least=2)
-        hidden, encoded = source, []
-        for layer in self.encoder:
-            hidden = layer(hidden)
-            encoded.append(hidden)
+        encoded = outputs_of(self.encoder, source)
+        hidden = encoded[-1]
         for index, layer in enumerate(self.decoder):
             hidden = layer(hidden)
             if index in SKIPS:

@@ -1,4 +1,4 @@
-"""What the networks trained on ImageNet share: the input convention, and features read off a chain of layers."""
+"""Prepares images for networks trained on ImageNet, and reads features off a chain of layers."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from medgan.errors import InputError
+from medgan.models.layers import outputs_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's red, green and blue in [0, 1], as torchvision's weights were trained."""
+"""These belong to ImageNet's red, green and blue in [0, 1], with which torchvision's weights were trained."""
 
 
 class ImageNetInput(nn.Module):
-    """Grey images as an ImageNet network wants them; weights of losses mean something for this convention only.
+    """Converts gray images to the input of an ImageNet network; loss weights are valid for this convention only.
 
-    Images in [-1, 1] are mapped to [0, 1], grey is repeated to three channels, and ImageNet's mean and standard
+    Images in [-1, 1] are mapped to [0, 1], gray is repeated to three channels, and ImageNet's mean and standard
     deviation are applied. LPIPS's own scaling layer does the same (test_lpips.py).
 
     Args:
-        network: its name, for the message.
-        least: the shortest side, in pixels, from which its deepest layer gives anything.
+        network: name of the network, for the error message.
+        least: shortest side, in pixels, for which the deepest layer has an output.
     """
 
     mean: Tensor
@@ -34,10 +35,10 @@ class ImageNetInput(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 1, H, W) in [-1, 1] -> (B, 3, H, W).
+        """Maps (B, 1, H, W) in [-1, 1] to (B, 3, H, W).
 
         Raises:
-            ValueError: the image is too small.
+            InputError: the image is too small.
         """
         rows, columns = image.shape[-2:]
         if min(rows, columns) < self.least:
@@ -46,9 +47,5 @@ class ImageNetInput(nn.Module):
 
 
 def features_at(ends: Sequence[int], layers: nn.Sequential, hidden: Tensor) -> tuple[Tensor, ...]:
-    """What comes out of the layers before each of `ends`, shallow to deep."""
-    outputs = []
-    for start, end in zip([0, *ends], ends, strict=False):
-        hidden = layers[start:end](hidden)
-        outputs.append(hidden)
-    return tuple(outputs)
+    """Returns the output of the layers before each of `ends`, from shallow to deep."""
+    return tuple(outputs_of([layers[start:end] for start, end in zip([0, *ends], ends, strict=False)], hidden))

@@ -1,6 +1,6 @@
-"""The in-domain feature extractor: an encoder that learns the user's own images by restoring them.
+"""Builds the in-domain feature extractor: an encoder that learns the user's own images by restoring them.
 
-Features of a network that knows the target images, as in the loss of SynthRAD 2025's winner, but self-supervised:
+SynthRAD 2025's winner also used a loss on features of a network that knows such images. This one is self-supervised:
 context restoration (Chen et al., Medical Image Analysis 2019) and denoising (Vincent et al., 2008).
 """
 
@@ -12,24 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from medgan.errors import InputError
+from medgan.models.layers import outputs_of
 
 NUM_STAGES = 4
 NOISE = 0.1
 NUM_SQUARES, SHARE = 4, 6
-"""What training blanks: so many squares, each of a side SHARE times shorter than the image's."""
+"""Training blanks NUM_SQUARES squares, whose side is the image's shorter side divided by SHARE."""
 
 
 def _normalized(channels: int) -> nn.Module:
-    """Up to eight groups of two channels or more: single ones (instance norm) would hide shifts of intensity."""
+    """Returns a norm of up to eight groups of two channels or more; instance norm would hide shifts of intensity."""
     return nn.GroupNorm(gcd(8, channels // 2), channels)
 
 
 class Encoder(nn.Module):
-    """Four stages, each a 3x3 convolution with stride 2 and one with stride 1; no norm in the first.
+    """Applies four stages, each a 3x3 convolution with stride 2 and one with stride 1; the first stage has no norm.
 
     Args:
-        deepest: how many of the four stages to build.
-        base_channels: width of the first; the widths double.
+        deepest: number of stages to build, 1 to 4.
+        base_channels: width of the first stage; the widths double.
     """
 
     def __init__(self, deepest: int = NUM_STAGES, base_channels: int = 32) -> None:
@@ -52,21 +53,17 @@ class Encoder(nn.Module):
         self.features = nn.Sequential(*stages)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B, 1, H, W) in [-1, 1] -> each stage's output (B, base_channels * 2**j, H / 2**(j+1), W / 2**(j+1))."""
-        outputs = []
-        for stage in self.features:
-            image = stage(image)
-            outputs.append(image)
-        return tuple(outputs)
+        """Maps (B, 1, H, W) to each stage's output (B, base_channels * 2**j, H / 2**(j+1), W / 2**(j+1))."""
+        return tuple(outputs_of(self.features, image))
 
 
 class Autoencoder(nn.Module):
-    """Restores its input through an encoder and, without skips, a mirrored decoder; in training it corrupts it first.
+    """Restores its input by an encoder and a mirrored decoder without skips; in training mode it corrupts it first.
 
     Train it as a generator whose source and target are the same image; then keep its `encoder`.
 
     Args:
-        base_channels: of the encoder.
+        base_channels: width of the encoder's first stage.
     """
 
     def __init__(self, base_channels: int = 32) -> None:
@@ -81,10 +78,10 @@ class Autoencoder(nn.Module):
         self.decoder = nn.Sequential(*layers, nn.ConvTranspose2d(base_channels, 1, 4, 2, 1), nn.Tanh())
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 1, H, W) -> (B, 1, H, W), both in [-1, 1].
+        """Maps (B, 1, H, W) to (B, 1, H, W), both in [-1, 1].
 
         Raises:
-            ValueError: H or W is not a multiple of `divisor`.
+            InputError: H or W is not a multiple of `divisor`.
         """
         rows, columns = image.shape[-2:]
         if rows % self.divisor or columns % self.divisor:
@@ -93,7 +90,7 @@ class Autoencoder(nn.Module):
 
 
 def corrupted(image: Tensor) -> Tensor:
-    """The image (B, 1, H, W) with Gaussian noise and, each image its own, a few squares blanked to -1."""
+    """Returns the images (B, 1, H, W) with Gaussian noise and a few squares blanked to -1, at places of their own."""
     batch, _, rows, columns = image.shape
     side = max(1, min(rows, columns) // SHARE)
     places = torch.rand(2, batch, NUM_SQUARES, 1, device=image.device)

@@ -1,7 +1,8 @@
-"""Pieces the networks share: layers by name, initialization, what a discriminator sees, and the refusals of sizes."""
+"""Builds the parts that networks share: layers, initialization, a discriminator's input, and checks of sizes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -12,11 +13,11 @@ from medgan.errors import InputError
 
 
 def normalization(kind: str, channels: int) -> nn.Module:
-    """Affine normalization over (B, channels, H, W), or nothing.
+    """Returns an affine normalization of (B, channels, H, W), or the identity.
 
     Args:
         kind: "instance", "batch" or "none".
-        channels: C of the map.
+        channels: number of channels of the map.
     """
     if kind == "instance":
         return nn.InstanceNorm2d(channels, affine=True)
@@ -28,19 +29,19 @@ def normalization(kind: str, channels: int) -> nn.Module:
 
 
 def doubled_widths(base_channels: int, num_levels: int) -> list[int]:
-    """The width of each level: doubled from level to level, up to eight times the base."""
+    """Returns the width of each level: doubled from level to level, up to eight times the base."""
     return [base_channels * min(2**level, 8) for level in range(num_levels)]
 
 
 def down(in_channels: int, out_channels: int, *, norm: str) -> nn.Sequential:
-    """4x4 convolution with stride 2 - norm - LeakyReLU(0.2): (B, C, H, W) -> (B, C', H / 2, W / 2)."""
+    """Returns 4x4 convolution with stride 2 - norm - LeakyReLU(0.2): (B, C, H, W) -> (B, C', H / 2, W / 2)."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 4, 2, 1), normalization(norm, out_channels), nn.LeakyReLU(0.2)
     )
 
 
 def up(in_channels: int, out_channels: int, *, norm: str, dropout: float = 0.0) -> nn.Sequential:
-    """4x4 transposed convolution with stride 2 - norm - ReLU - dropout: (B, C, H, W) -> (B, C', 2 H, 2 W)."""
+    """Returns 4x4 transposed convolution with stride 2 - norm - ReLU - dropout: (B, C, H, W) -> (B, C', 2 H, 2 W)."""
     return nn.Sequential(
         nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1),
         normalization(norm, out_channels),
@@ -50,12 +51,12 @@ def up(in_channels: int, out_channels: int, *, norm: str, dropout: float = 0.0) 
 
 
 class ResidualBlock(nn.Module):
-    """The input, plus 3x3 convolution - norm - ReLU - dropout - 3x3 convolution - norm of it (Johnson et al., 2016).
+    """Adds 3x3 convolution - norm - ReLU - dropout - 3x3 convolution - norm to the input (Johnson et al., 2016).
 
     Args:
-        channels: C, kept.
+        channels: number of channels of the input and of the output.
         norm: "instance", "batch" or "none".
-        dropout: probability; 0 for none.
+        dropout: probability of dropout in training; 0 for none.
         padding: "zeros" or "reflect", which needs sides of at least 2.
     """
 
@@ -73,32 +74,41 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
+        """Maps (B, C, H, W) to (B, C, H, W)."""
         return hidden + self.residual(hidden)
 
 
 def initialize(module: nn.Module) -> None:
-    """Weights from N(0, 0.02), biases zero (Isola et al., pix2pix, 6.2); apply with `network.apply`."""
+    """Draws weights from N(0, 0.02), sets biases to zero (Isola et al., pix2pix, 6.2); apply with `network.apply`."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
+def outputs_of(layers: Iterable[nn.Module], hidden: Tensor) -> list[Tensor]:
+    """Returns the output of each layer, where each layer gets the output of the one before."""
+    outputs = []
+    for layer in layers:
+        hidden = layer(hidden)
+        outputs.append(hidden)
+    return outputs
+
+
 def normalize_spectrally(network: nn.Module) -> None:
-    """Divide every kernel of the network by its largest singular value, from now on (Miyato et al., 2018)."""
+    """Makes the network divide every kernel by its largest singular value (Miyato et al., 2018)."""
     for module in list(network.modules()):
         if isinstance(module, nn.Conv2d | nn.Linear):
             spectral_norm(module)
 
 
-def seen_channels(sees: str, source_channels: int, image_channels: int) -> int:
-    """Channels of what a discriminator looks at.
+def discriminator_channels(sees: str, source_channels: int, image_channels: int) -> int:
+    """Returns the number of channels of a discriminator's input.
 
     Args:
         sees: "source_and_image" (conditional) or "image".
         source_channels: C of the source.
-        image_channels: C' of the image that is judged.
+        image_channels: C' of the real or translated image.
     """
     if sees == "source_and_image":
         return source_channels + image_channels
@@ -107,11 +117,11 @@ def seen_channels(sees: str, source_channels: int, image_channels: int) -> int:
     raise InputError("E-NETWORK-11", sees=sees)
 
 
-def seen(sees: str, source: Tensor, image: Tensor, *, least: int) -> Tensor:
-    """What a discriminator looks at: (B, C + C', H, W) or the image alone, (B, C', H, W).
+def discriminator_input(sees: str, source: Tensor, image: Tensor, *, least: int) -> Tensor:
+    """Returns a discriminator's input: (B, C + C', H, W), or the image alone, (B, C', H, W).
 
     Raises:
-        ValueError: a side of the image is smaller than `least`.
+        InputError: a side of the image is smaller than `least`.
     """
     rows, columns = image.shape[-2:]
     if min(rows, columns) < least:
@@ -120,10 +130,10 @@ def seen(sees: str, source: Tensor, image: Tensor, *, least: int) -> Tensor:
 
 
 def require_sides(source: Tensor, divisor: int, least: int = 1) -> None:
-    """Refuse a source that a generator cannot halve often enough.
+    """Refuses a source whose sides do not fit a generator.
 
     Raises:
-        ValueError: H or W is not a multiple of `divisor`, or smaller than `least`.
+        InputError: H or W is not a multiple of `divisor`, or smaller than `least`.
     """
     rows, columns = source.shape[-2:]
     if rows % divisor or columns % divisor:

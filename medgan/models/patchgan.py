@@ -1,4 +1,4 @@
-"""The conditional patch discriminator (Armanious et al., section 2.1; Isola et al., pix2pix, 3.2.2)."""
+"""Builds the conditional patch discriminator (Armanious et al., section 2.1; Isola et al., pix2pix, 3.2.2)."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from torch import Tensor, nn
 
 from medgan.errors import InputError
 from medgan.models.layers import (
+    discriminator_channels,
+    discriminator_input,
     doubled_widths,
     initialize,
     normalization,
     normalize_spectrally,
-    seen,
-    seen_channels,
+    outputs_of,
 )
 
 LAYERS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
-"""Receptive field in pixels -> convolutions with stride 2."""
+"""This maps the receptive field in pixels to the number of convolutions with stride 2."""
 
 
 class PatchOutput(NamedTuple):
-    """One judgement a patch, (B, 1, h, w), and the hidden layers' activations, shallow to deep."""
+    """Holds one logit a patch, (B, 1, h, w), and the hidden layers' activations, from shallow to deep."""
 
     logits: Tensor
     features: tuple[Tensor, ...]
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges patches of (source, image): is `image` the real target of `source`?
+    """Rates patches of (source, image): is `image` the real target of `source`?
 
     Args:
         patch: receptive field in pixels: 16, 34, 70, 142 or 286; or 1, two hidden layers of 1x1 convolutions that
-            judge each pixel by itself.
+            rate each pixel alone.
         base_channels: width of the first layer; the widths double up to eight times that.
-        norm: "instance", "batch" or "none"; not on the first layer.
-        spectral_norm: divide every kernel by its largest singular value (Miyato et al., 2018).
-        sees: "source_and_image", or "image": the source is ignored.
+        norm: "instance", "batch" or "none"; not used on the first layer.
+        spectral_norm: whether to divide every kernel by its largest singular value (Miyato et al., 2018).
+        sees: "source_and_image", or "image", which ignores the source.
         source_channels: C of the source.
         image_channels: C' of the image.
     """
@@ -61,7 +62,7 @@ class PatchDiscriminator(nn.Module):
         num_strided = LAYERS[patch]
         kernel, padding = (4, 1) if num_strided else (1, 0)
         widths = doubled_widths(base_channels, max(num_strided, 1) + 1)
-        in_channels = seen_channels(sees, source_channels, image_channels)
+        in_channels = discriminator_channels(sees, source_channels, image_channels)
         self.hidden = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(
@@ -82,14 +83,11 @@ class PatchDiscriminator(nn.Module):
             normalize_spectrally(self)
 
     def forward(self, source: Tensor, image: Tensor) -> PatchOutput:
-        """(B, C, H, W) and (B, C', H, W) -> logits and features.
+        """Maps (B, C, H, W) and (B, C', H, W) to logits and features.
 
         Raises:
-            ValueError: the image is smaller than a patch.
+            InputError: the image is smaller than a patch.
         """
-        hidden = seen(self.sees, source, image, least=self.least)
-        features = []
-        for layer in self.hidden:
-            hidden = layer(hidden)
-            features.append(hidden)
-        return PatchOutput(self.last(hidden), tuple(features))
+        inputs = discriminator_input(self.sees, source, image, least=self.least)
+        features = outputs_of(self.hidden, inputs)
+        return PatchOutput(self.last(features[-1]), tuple(features))

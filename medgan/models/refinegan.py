@@ -1,4 +1,4 @@
-"""RefineGAN's residual networks (Quan et al., IEEE TMI 2018, section III), in the image domain."""
+"""Builds RefineGAN's residual networks (Quan et al., IEEE TMI 2018, section III), in the image domain."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from torch import Tensor, nn
 
 from medgan.models.layers import (
     ResidualBlock,
+    discriminator_channels,
+    discriminator_input,
     doubled_widths,
     initialize,
     normalization,
     normalize_spectrally,
-    seen,
-    seen_channels,
+    outputs_of,
 )
 from medgan.models.patchgan import PatchOutput
 from medgan.models.ublock import NUM_DROPPED
 
 
 def _residual_down(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
-    """3x3 convolution with stride 2 and a residual block: (B, C, H, W) -> (B, C', H / 2, W / 2)."""
+    """Returns 3x3 convolution with stride 2 and a residual block: (B, C, H, W) -> (B, C', H / 2, W / 2)."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, 2, 1),
         normalization(norm, out_channels),
@@ -28,7 +29,7 @@ def _residual_down(in_channels: int, out_channels: int, norm: str) -> nn.Sequent
 
 
 def _residual_up(in_channels: int, out_channels: int, norm: str, dropout: float) -> nn.Sequential:
-    """3x3 transposed convolution with stride 2 and a residual block: (B, C, H, W) -> (B, C', 2 H, 2 W)."""
+    """Returns 3x3 transposed convolution with stride 2 and a residual block: (B, C, H, W) -> (B, C', 2 H, 2 W)."""
     return nn.Sequential(
         nn.ConvTranspose2d(in_channels, out_channels, 3, 2, 1, output_padding=1),
         normalization(norm, out_channels),
@@ -38,19 +39,19 @@ def _residual_up(in_channels: int, out_channels: int, norm: str, dropout: float)
 
 
 class ResidualUBlock(nn.Module):
-    """Encoder-decoder of residual blocks, mirrored layers added; takes the place of a U-block in a CasNet.
+    """Encodes and decodes by residual blocks and adds mirrored layers; it can replace a U-block in a CasNet.
 
-    The published residual block has a third convolution in the middle, of half the width, and the published network
-    adds its input, an aliased image of the same contrast; a translation between contrasts does neither here.
+    Two things of the paper are left out for the translation between contrasts: the third convolution in the middle of
+    the residual block, of half the width, and the sum of the network's output and input, an aliased image.
 
     Args:
         in_channels: C of the input.
         out_channels: C' of the output.
         base_channels: width of the first encoder level; the widths double up to eight times that.
-        depth: encoder levels, four in the paper; the input's sides must be multiples of 2**depth.
-        norm: "instance", "batch" or "none"; never at the bottleneck.
-        dropout: probability, in the residual blocks of the first three decoder levels, in training; 0 for none.
-        output: "tanh" or "none", what follows the last layer.
+        depth: number of encoder levels, four in the paper; the input's sides must be multiples of 2**depth.
+        norm: "instance", "batch" or "none"; not used at the bottleneck.
+        dropout: probability of dropout in training, in the first three decoder levels' residual blocks; 0 for none.
+        output: activation after the last layer, "tanh" or "none".
     """
 
     def __init__(
@@ -79,24 +80,20 @@ class ResidualUBlock(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W)."""
-        skips: list[Tensor] = []
-        for layer in self.encoder:
-            image = layer(image)
-            skips.append(image)
-        skips.pop()
+        """Maps (B, C, H, W) to (B, C', H, W)."""
+        *skips, image = outputs_of(self.encoder, image)
         for layer in self.decoder:
             image = layer(image) + skips.pop() if skips else layer(image)
         return self.last(image)
 
 
 class ResidualDiscriminator(nn.Module):
-    """Four levels of a strided convolution and a residual block, then one judgement a place.
+    """Applies four levels of a strided convolution and a residual block, then a convolution to one channel of logits.
 
     Args:
         base_channels: width of the first level; the widths double up to eight times that; 64 in the paper.
         norm: "instance", "batch" or "none".
-        spectral_norm: divide every kernel by its largest singular value.
+        spectral_norm: whether to divide every kernel by its largest singular value.
         sees: "source_and_image" or "image".
         source_channels: C of the source.
         image_channels: C' of the image.
@@ -115,7 +112,7 @@ class ResidualDiscriminator(nn.Module):
         super().__init__()
         self.sees = sees
         self.least = 32  # a smaller image ends as a single pixel, which cannot be normalized
-        widths = [seen_channels(sees, source_channels, image_channels), *doubled_widths(base_channels, 4)]
+        widths = [discriminator_channels(sees, source_channels, image_channels), *doubled_widths(base_channels, 4)]
         self.hidden = nn.ModuleList(
             _residual_down(entering, leaving, norm) for entering, leaving in zip(widths, widths[1:], strict=False)
         )
@@ -125,14 +122,11 @@ class ResidualDiscriminator(nn.Module):
             normalize_spectrally(self)
 
     def forward(self, source: Tensor, image: Tensor) -> PatchOutput:
-        """(B, C, H, W) and (B, C', H, W) -> logits (B, 1, H / 16, W / 16) and the four levels' activations.
+        """Maps (B, C, H, W) and (B, C', H, W) to logits (B, 1, H / 16, W / 16) and the four levels' activations.
 
         Raises:
-            ValueError: a side of the image is smaller than 32.
+            InputError: a side of the image is smaller than 32.
         """
-        hidden = seen(self.sees, source, image, least=self.least)
-        features = []
-        for level in self.hidden:
-            hidden = level(hidden)
-            features.append(hidden)
-        return PatchOutput(self.last(hidden), tuple(features))
+        inputs = discriminator_input(self.sees, source, image, least=self.least)
+        features = outputs_of(self.hidden, inputs)
+        return PatchOutput(self.last(features[-1]), tuple(features))

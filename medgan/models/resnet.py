@@ -1,4 +1,4 @@
-"""CycleGAN's generator of residual blocks (Zhu et al., 2017, 7.2; Johnson et al., 2016)."""
+"""Builds CycleGAN's generator of residual blocks (Zhu et al., 2017, 7.2; Johnson et al., 2016)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from medgan.models.layers import ResidualBlock, initialize, normalization, requi
 
 
 class ResNet(nn.Module):
-    """In the paper's words: c7s1-64, d128, d256, nine R256, u128, u64, c7s1-C', tanh.
+    """Applies c7s1-64, d128, d256, nine R256, u128, u64, c7s1-C' and tanh, in the paper's notation.
 
     Norm and ReLU follow every layer but the last; the 7x7 convolutions and the residual blocks pad by reflection.
 
     Args:
         base_channels: width of the first layer; 64 in the paper.
-        num_blocks: residual blocks; nine in the paper at 256 x 256, six at 128 x 128.
-        norm: "instance", the paper's, "batch" or "none".
-        dropout: probability, in the residual blocks, in training; 0 for none.
+        num_blocks: number of residual blocks; nine in the paper at 256 x 256, six at 128 x 128.
+        norm: "instance" (as in the paper), "batch" or "none".
+        dropout: probability of dropout in training, in the residual blocks; 0 for none.
         in_channels: C of the source.
         out_channels: C' of the output.
     """
@@ -46,10 +46,10 @@ class ResNet(nn.Module):
         self.apply(initialize)
 
     def forward(self, source: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W), both in [-1, 1].
+        """Maps (B, C, H, W) to (B, C', H, W), both in [-1, 1].
 
         Raises:
-            ValueError: H or W is not a multiple of 4, or smaller than 8.
+            InputError: H or W is not a multiple of 4, or smaller than 8.
         """
         require_sides(source, self.divisor, least=8)  # the residual blocks cannot reflect a single row
         return self.layers(source)

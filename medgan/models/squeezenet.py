@@ -1,4 +1,4 @@
-"""SqueezeNet 1.1 (Iandola et al., 2016): AlexNet's accuracy in 0.7 M parameters, with heads of LPIPS."""
+"""Builds SqueezeNet 1.1 (Iandola et al., 2016): AlexNet's accuracy with 0.7 M parameters; LPIPS has heads for it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from medgan.models.imagenet_input import ImageNetInput, features_at
 
 ENDS = (2, 5, 8, 10, 11, 12, 13)
-"""Layers up to each of the seven blocks: the slices of LPIPS (Zhang et al., 2018)."""
+"""These are the numbers of layers up to each of the seven blocks, the slices of LPIPS (Zhang et al., 2018)."""
 
 LEAST = (3, 5, 9, 17, 17, 17, 17)
-"""The shortest side each block takes, pixels."""
+"""These are the shortest sides in pixels that the network accepts, by its deepest block."""
 
 
 class Fire(nn.Module):
-    """A 1x1 convolution to few channels, then a 1x1 and a 3x3 one side by side (section 3.2).
+    """Applies a 1x1 convolution to few channels, then a 1x1 and a 3x3 convolution in parallel (section 3.2).
 
     Args:
         channels: C of the input.
-        narrow: width of the squeezing convolution.
-        wide: width of each of the two expanding ones.
+        narrow: width of the first convolution, `squeeze`.
+        wide: width of each of the two parallel convolutions.
     """
 
     def __init__(self, channels: int, narrow: int, wide: int) -> None:
@@ -30,16 +30,16 @@ class Fire(nn.Module):
         self.expand3x3 = nn.Conv2d(narrow, wide, 3, padding=1)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(B, channels, H, W) -> (B, 2 * wide, H, W)."""
+        """Maps (B, channels, H, W) to (B, 2 * wide, H, W)."""
         hidden = self.squeeze(hidden).relu()
         return torch.cat([self.expand1x1(hidden), self.expand3x3(hidden)], dim=1).relu()
 
 
 class SqueezeNet(nn.Module):
-    """SqueezeNet 1.1 up to its last fire module, with torchvision's parameter names.
+    """Computes features by SqueezeNet 1.1 up to its last fire module, with torchvision's parameter names.
 
     Args:
-        deepest: how many of the seven blocks to build.
+        deepest: number of blocks to build, 1 to 7.
     """
 
     def __init__(self, deepest: int = 7) -> None:
@@ -59,5 +59,5 @@ class SqueezeNet(nn.Module):
         self.input = ImageNetInput("squeezenet", LEAST[deepest - 1])
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B, 1, H, W) in [-1, 1] -> what comes out of each block, shallow to deep."""
+        """Maps (B, 1, H, W) in [-1, 1] to the output of each block, from shallow to deep."""
         return features_at(self.ends, self.features, self.input(image))

@@ -1,27 +1,27 @@
-"""The U-block: MedGAN's encoder-decoder with skips (Armanious et al., section 2.2)."""
+"""Builds the U-block, MedGAN's encoder-decoder with skip connections (Armanious et al., section 2.2)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from medgan.models.layers import doubled_widths, down, up
+from medgan.models.layers import doubled_widths, down, outputs_of, up
 
 NUM_DROPPED = 3
-"""Decoder layers that dropout follows, from the bottleneck up (Isola et al., pix2pix, 6.1.1)."""
+"""Dropout follows this number of decoder layers, from the bottleneck up (Isola et al., pix2pix, 6.1.1)."""
 
 
 class UBlock(nn.Module):
-    """Encoder-decoder of 4x4 convolutions with stride 2, mirrored layers concatenated.
+    """Encodes and decodes by 4x4 convolutions with stride 2, and concatenates mirrored layers.
 
     Args:
         in_channels: C of the input.
         out_channels: C' of the output.
         base_channels: width of the first encoder layer; the widths double up to eight times that.
-        depth: encoder layers; the input's sides must be multiples of 2**depth.
-        norm: "instance", "batch" or "none"; never on the first layer, nor at the bottleneck.
-        dropout: probability, on the first three decoder layers, in training; 0.5 in pix2pix, 0 for none.
-        output: "tanh" or "none", what follows the last layer.
+        depth: number of encoder layers; the input's sides must be multiples of 2**depth.
+        norm: "instance", "batch" or "none"; not used on the first layer or at the bottleneck.
+        dropout: probability of dropout in training, in the first three decoder layers; 0.5 in pix2pix, 0 for none.
+        output: activation after the last layer, "tanh" or "none".
     """
 
     def __init__(
@@ -56,12 +56,8 @@ class UBlock(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W)."""
-        skips: list[Tensor] = []
-        for layer in self.encoder:
-            image = layer(image)
-            skips.append(image)
-        skips.pop()
+        """Maps (B, C, H, W) to (B, C', H, W)."""
+        *skips, image = outputs_of(self.encoder, image)
         for layer in self.decoder:
             image = torch.cat([layer(image), skips.pop()], dim=1)
         return self.last(image)

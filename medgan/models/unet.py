@@ -1,4 +1,4 @@
-"""The U-block of double convolutions at full resolution (Ronneberger et al., U-Net, 2015), with padding and norm."""
+"""Builds the U-block of double, padded convolutions at full resolution, with norm (Ronneberger et al., U-Net, 2015)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medgan.models.ublock import NUM_DROPPED
 
 
 def _double(in_channels: int, out_channels: int, norm: str, dropout: float = 0.0) -> nn.Sequential:
-    """Twice 3x3 convolution - norm - ReLU, then dropout: (B, C, H, W) -> (B, C', H, W)."""
+    """Returns twice 3x3 convolution - norm - ReLU, then dropout: (B, C, H, W) -> (B, C', H, W)."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1),
         normalization(norm, out_channels),
@@ -24,19 +24,19 @@ def _double(in_channels: int, out_channels: int, norm: str, dropout: float = 0.0
 
 
 class DoubleUBlock(nn.Module):
-    """Encoder-decoder of double 3x3 convolutions between poolings, mirrored levels concatenated.
+    """Encodes and decodes by double 3x3 convolutions between poolings, and concatenates mirrored levels.
 
-    It takes a U-block's place in a CasNet; its first level keeps the image's resolution, where a U-block's halves it.
-    The last convolution is 3x3, not 1x1: with nine times the inputs, the tanh of air, -1, is learned in fewer steps.
+    It can replace a U-block in a CasNet. Its first level keeps the image's resolution; that of a U-block halves it.
+    The last convolution is 3x3, not 1x1: with nine times the inputs it learns the value of air, -1, in fewer steps.
 
     Args:
         in_channels: C of the input.
         out_channels: C' of the output.
         base_channels: width of the first level; the widths double up to eight times that.
-        depth: poolings, four in the paper; the input's sides must be multiples of 2**depth.
-        norm: "instance", "batch" or "none"; never at the bottleneck.
-        dropout: probability, on the first three decoder levels, in training; 0 for none.
-        output: "tanh" or "none", what follows the last layer.
+        depth: number of poolings, four in the paper; the input's sides must be multiples of 2**depth.
+        norm: "instance", "batch" or "none"; not used at the bottleneck.
+        dropout: probability of dropout in training, in the first three decoder levels; 0 for none.
+        output: activation after the last layer, "tanh" or "none".
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class DoubleUBlock(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W)."""
+        """Maps (B, C, H, W) to (B, C', H, W)."""
         skips: list[Tensor] = []
         for level in self.encoder:
             image = level(max_pool2d(image, 2) if skips else image)

@@ -1,4 +1,4 @@
-"""A conditional variational autoencoder as a generator (Kingma & Welling, 2014; Sohn et al., 2015)."""
+"""Builds a conditional variational autoencoder as a generator (Kingma & Welling, 2014; Sohn et al., 2015)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ NUM_LEVELS = 4
 
 
 class VariationalNet(nn.Module):
-    """Four levels down to a normal distribution over latent maps, four levels up from a sample of it, without skips.
+    """Encodes by four levels to a normal distribution over latent maps, and decodes a sample by four, without skips.
 
-    In training mode the latent is drawn, mean + deviation x noise. In evaluation mode it is the mean, so that a
+    In training mode the latent is drawn: mean + deviation x noise. In evaluation mode it is the mean, so that a
     translation is reproducible.
 
     Args:
         base_channels: width of the first layer and of the latent; the widths between double from level to level.
-        norm: "instance", "batch" or "none"; not on the first layer, nor at the bottleneck.
+        norm: "instance", "batch" or "none"; not used on the first layer or at the bottleneck.
         in_channels: C of the source.
         out_channels: C' of the output.
     """
@@ -44,14 +44,15 @@ class VariationalNet(nn.Module):
         self.apply(initialize)
 
     def forward(self, source: Tensor, with_latent: bool = False) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """(B, C, H, W) -> (B, C', H, W), both in [-1, 1].
+        """Maps (B, C, H, W) to (B, C', H, W), both in [-1, 1].
 
         Args:
             source: (B, C, H, W).
-            with_latent: give (mean, log variance, output) instead, the first two (B, base_channels, H / 16, W / 16).
+            with_latent: whether to return (mean, log variance, output) instead; the latent has the shape
+                (B, base_channels, H / 16, W / 16).
 
         Raises:
-            ValueError: H or W is not a multiple of 16.
+            InputError: H or W is not a multiple of 16.
         """
         require_sides(source, self.divisor)
         hidden = self.encoder(source)

@@ -1,4 +1,4 @@
-"""VGG-19, MedGAN's feature extractor (Simonyan & Zisserman, 2015; Armanious et al., section 2.3)."""
+"""Builds VGG-19, MedGAN's feature extractor (Simonyan & Zisserman, 2015; Armanious et al., section 2.3)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from medgan.models.imagenet_input import ImageNetInput, features_at
 
 WIDTHS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
-"""Of the convolutions, block by block (configuration E)."""
+"""These are the widths of the convolutions, block by block (configuration E)."""
 
 
 class Vgg19(nn.Module):
-    """VGG-19's convolutions, with torchvision's parameter names.
+    """Computes features by VGG-19's convolutions, with torchvision's parameter names.
 
     Args:
-        deepest: how many of the five blocks to build.
+        deepest: number of blocks to build, 1 to 5.
     """
 
     def __init__(self, deepest: int = 5) -> None:
@@ -32,5 +32,5 @@ class Vgg19(nn.Module):
         self.input = ImageNetInput("vgg19", least=2 ** (deepest - 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B, 1, H, W) in [-1, 1] -> the last activation of each block, shallow to deep."""
+        """Maps (B, 1, H, W) in [-1, 1] to the last activation of each block, from shallow to deep."""
         return features_at(self.ends, self.features, self.input(image))

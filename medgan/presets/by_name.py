@@ -1,4 +1,4 @@
-"""The presets by name, and how any of them is made small enough for a look."""
+"""Returns presets by name, and reduces any of them for a quick trial."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ QUICK_SIZE, QUICK_PATCH, QUICK_BLOCK = 64, 34, 2
 
 
 def preset_named(name: str) -> Config:
-    """The preset of that name.
+    """Returns the preset of that name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no preset of that name.
     """
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f". Did you mean {near[0]}?" if near else "."
         raise InputError("E-PRESET-01", presets=", ".join(PRESETS), name=name, hint=hint)
     return PRESETS[name]()
 
 
 def configured(name: str, overrides: Mapping[str, Any], *, small: bool = False) -> Config:
-    """The preset of that name, made small where asked for, with a user's settings on top."""
+    """Returns the preset of that name, reduced if `small`, and then changed by the user's settings."""
     config = preset_named(name)
     return with_values(quick(config) if small else config, overrides)
 
 
 def quick(config: Config) -> Config:
-    """The same method, small: 64 px, narrow, few blocks, small patches, random features, shifted pairs, six epochs."""
+    """Returns the reduced method: 64 px, narrow, few blocks, small patches, random features, shifts, six epochs."""
     values: dict[str, Any] = {
         "data.size": QUICK_SIZE,
         "generator.num_blocks": min(config.generator.num_blocks, 3),
@@ -72,7 +72,7 @@ def quick(config: Config) -> Config:
     }
     weights = config.loss.perceptual_weights
     if weights is not None:
-        values["loss.perceptual_weights"] = (*weights[:3], weights[-1])  # four levels see 34 pixels
+        values["loss.perceptual_weights"] = (*weights[:3], weights[-1])  # patches of 34 pixels have four levels
     return with_values(config, values)
 
 

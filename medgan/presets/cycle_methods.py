@@ -1,4 +1,4 @@
-"""The methods that translate there and back, as published; they never see a source beside its own target."""
+"""Defines the methods that translate in both directions, as published; they learn from shuffled pairs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ DATA = DataConfig(size=256)
 
 
 def cyclegan() -> Config:
-    """ResNet-9 there and back, least squares, a pool of 50, cycle 10, identity 5 (Zhu et al., 2017).
+    """Returns CycleGAN: two nine-block ResNets, least squares, a pool of 50, cycle 10, identity 5 (Zhu et al., 2017).
 
-    The published generators' least squares are not halved, as `lsgan` is: hence the weight of 2.
+    The adversarial weight is 2, because `lsgan` is halved and the published generators' least squares are not.
     """
     return Config(
         data=DATA,
@@ -31,10 +31,10 @@ def cyclegan() -> Config:
 
 
 def discogan() -> Config:
-    """(1 - r)(0.1 adversarial + 0.9 feature matching) + r L2 cycle, r from 0.01 to 0.5 (Kim et al., 2017).
+    """Returns DiscoGAN: (1 - r)(0.1 adversarial + 0.9 feature matching) + r L2 cycle (Kim et al., 2017).
 
-    Two generator updates for each of the discriminators, which is how often "every third iteration" updates these;
-    r grows linearly, where the published one steps.
+    r grows linearly from 0.01 to 0.5; in the published code it grows in steps. Each update of the discriminators has
+    two updates of the generators, which has the effect of the published "every third iteration".
     """
     return Config(
         data=DATA,

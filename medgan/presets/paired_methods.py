@@ -1,4 +1,4 @@
-"""The methods that MedGAN is compared with and that learn from pairs, as published (table II)."""
+"""Defines the methods that learn from pairs and with which MedGAN is compared, as published (table II)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ PATCH_70 = DiscriminatorConfig(patch=70, norm="batch", spectral_norm=False)
 
 
 def pix2pix() -> Config:
-    """U-Net with batch norm and dropout, 70 x 70 patches, 100 L1, mirrored and jittered pairs (Isola et al., 2017).
+    """Returns pix2pix: U-Net with batch norm and dropout, 70 x 70 patches, 100 L1, flips, jitter (Isola et al., 2017).
 
-    With a batch of one, batch norm is instance norm in training; `generator.norm=instance` makes it so in evaluation.
+    With a batch of one, batch norm is instance norm in training; set `generator.norm=instance` for evaluation too.
     """
     return Config(
         data=DATA,
@@ -35,7 +35,7 @@ def pix2pix() -> Config:
 
 
 def pan() -> Config:
-    """The discriminator's features, weighted by level, in place of L1, kept apart by a margin (Wang et al., 2018)."""
+    """Returns PAN: the discriminator's features, weighted by level, replace L1, with a margin (Wang et al., 2018)."""
     return Config(
         data=DATA,
         generator=U_NET,
@@ -52,7 +52,7 @@ def pan() -> Config:
 
 
 def id_cgan() -> Config:
-    """A network that keeps the resolution, 150 content on VGG relu2_2 and 150 L2 (Zhang et al., 2017)."""
+    """Returns ID-CGAN: a network of full resolution, 150 content on VGG relu2_2 and 150 L2 (Zhang et al., 2017)."""
     return Config(
         data=DATA,
         generator=GeneratorConfig(network="shallow", norm="batch"),
@@ -64,7 +64,7 @@ def id_cgan() -> Config:
 
 
 def fila_sgan() -> Config:
-    """A noise-fed U-shape, 10 style, 1 content, 100 total variation (Zhao et al., 2018, after its public port)."""
+    """Returns Fila-sGAN: a U-shape with noise, 10 style, 1 content, 100 total variation (Zhao et al., 2018, a port)."""
     return Config(
         data=DATA,
         generator=GeneratorConfig(network="filament", norm="batch"),
@@ -82,7 +82,7 @@ def fila_sgan() -> Config:
 
 
 def vae() -> Config:
-    """A variational autoencoder from source to target: L1 and the latent's divergence (Kingma & Welling, 2014)."""
+    """Returns a variational autoencoder from source to target, with L1 and the latent's KL (Kingma & Welling, 2014)."""
     return Config(
         data=DATA,
         generator=GeneratorConfig(network="variational"),
@@ -92,10 +92,10 @@ def vae() -> Config:
 
 
 def refinegan() -> Config:
-    """Two residual encoder-decoders in a chain, L1 after each, a Wasserstein critic (Quan et al., 2018).
+    """Returns RefineGAN: two chained residual encoder-decoders, L1 after each, Wasserstein critic (Quan et al., 2018).
 
-    The image-domain form: the published one also compares undersampled k-space. Its weights are pix2pix's. The critic
-    is kept Lipschitz by a gradient penalty: clipped weights would clip the scales of its norms and silence it.
+    This is the image-domain form; the published one also compares undersampled k-space. The loss weights are pix2pix's.
+    The critic has a gradient penalty; clipping would also clip the scales of its norms, and its output would vanish.
     """
     return Config(
         data=DATA,

@@ -1,7 +1,7 @@
-"""The aliases `champion` and `previous`, moved so that a crash at any point leaves a valid champion.
+"""Moves the aliases `champion` and `previous` so that a crash at any point leaves a valid champion.
 
-A tag of the registered model lists the reigns, one version after the other; the alias `champion` says where in that
-list we are, and `previous` follows both. The champion moves in one write, so whatever a crash leaves is mended from it.
+A tag of the registered model lists the champions in their order; the alias `champion` marks the place in that list, and
+`previous` follows from both. The champion moves in one write, from which the rest is repaired after a crash.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from medgan.paths import redacted
 from medgan.registry.versions import ABSENT, holder, point
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
-REIGNS = "medgan.champions"
-MOST_REIGNS = 100
+LIST_TAG = "medgan.champions"
+MOST_LISTED = 100
 NOBODY = "none"
 
 
 @dataclass(frozen=True)
 class AliasDisagreement:
-    """`previous` is not the champion before this one.
+    """Says that `previous` does not name the champion before the present one.
 
     Attributes:
-        is_on: the version it names; none if there is no such alias.
-        belongs_on: the version it should name; none if there should be no such alias.
+        is_on: version that `previous` names; None: there is no such alias.
+        belongs_on: version that `previous` should name; None: there should be no such alias.
     """
 
     is_on: str | None
@@ -38,94 +38,89 @@ class AliasDisagreement:
 
 
 def take_over(name: str, number: str, *, judged_against: str | None, uri: str) -> None:
-    """Makes a version the champion, and the champion so far `previous`: the list first, the champion last.
+    """Makes a version the champion, and the old champion `previous`; writes the list first, the champion last.
 
-    Processes on one SQLite store take turns; on a server nothing keeps two promotions in the same second apart.
+    Processes on one SQLite store take turns; a server does not separate two promotions in the same second.
 
     Args:
-        name: of the registered model.
-        number: of the version.
-        judged_against: the champion that it was compared with; none where there was none.
-        uri: the tracking store.
+        name: name of the registered model.
+        number: number of the version.
+        judged_against: champion that the version was compared with; None: there was no champion.
+        uri: address of the tracking store.
 
     Raises:
-        JobError: another version has become champion since then. Nothing is changed.
+        JobError: another version has become champion since then; nothing is changed.
     """
     with opening(uri):
-        reigns = _reigns(name, uri)
-        champion = reigns[-1] if reigns else None
+        champions = _champions(name, uri)
+        champion = champions[-1] if champions else None
         if champion != judged_against:
-            raise JobError(
-                "E-ALIAS-01",
-                name=name,
-                number=number,
-                judged_against=judged_against or NOBODY,
-                champion=champion or NOBODY,
-            )
-        _write(name, [*reigns, number], uri)
+            before, now = judged_against or NOBODY, champion or NOBODY
+            raise JobError("E-ALIAS-01", name=name, number=number, judged_against=before, champion=now)
+        _write(name, [*champions, number], uri)
         _point_or_remove(name, PREVIOUS, champion, uri=uri)
         point(name, CHAMPION, number, uri=uri)
 
 
 def roll_back(name: str, *, uri: str) -> tuple[str, str]:
-    """Makes the version that the champion took over from the champion again.
+    """Makes the champion before the present one the champion again.
 
     Returns:
-        The version that was champion, and the one that is.
+        The old champion, and the new one.
 
     Raises:
-        InputError: there is no such model, no champion, or none before it; or an interrupted promotion or rollback was
-            mended instead, and a person should look first.
+        InputError: there is no such model, no champion, or no earlier one; or an interrupted promotion or rollback was
+            repaired instead, and a person should look first.
     """
     _refuse_absent(name, uri)
     with opening(uri):
-        reigns = _reigns(name, uri)
-        if not reigns:
+        champions = _champions(name, uri)
+        if not champions:
             raise InputError("E-ALIAS-02", name=name, uri=redacted(uri))
-        champion = reigns[-1]
+        champion = champions[-1]
         if champion == holder(name, PREVIOUS, uri=uri):
-            _reconcile(name, reigns, uri)
+            _reconcile(name, champions, uri)
             raise InputError("E-ALIAS-03", name=name, champion=champion)
-        if len(reigns) == 1:
+        if len(champions) == 1:
             raise InputError("E-ALIAS-04", name=name, champion=champion)
-        point(name, CHAMPION, reigns[-2], uri=uri)
-        _reconcile(name, reigns[:-1], uri)
-        return champion, reigns[-2]
+        point(name, CHAMPION, champions[-2], uri=uri)
+        _reconcile(name, champions[:-1], uri)
+        return champion, champions[-2]
 
 
 def disagreement(name: str, *, uri: str) -> AliasDisagreement | None:
-    """Where `previous` is not on the champion before this one; none if all is well.
+    """Returns how `previous` differs from the champion before the present one; None if it does not.
 
     Raises:
-        InputError: there is no such store, or no such model.
+        InputError: the store or the model does not exist.
     """
     _refuse_absent(name, uri)
-    reigns, previous = _reigns(name, uri), holder(name, PREVIOUS, uri=uri)
-    before = reigns[-2] if len(reigns) > 1 else None
+    champions, previous = _champions(name, uri), holder(name, PREVIOUS, uri=uri)
+    before = champions[-2] if len(champions) > 1 else None
     return AliasDisagreement(previous, before) if previous != before else None
 
 
 def mend(name: str, *, uri: str) -> None:
-    """Lets the list end with the champion, and `previous` name the one before."""
+    """Repairs the list so that it ends with the champion, and `previous` so that it names the champion before."""
     with opening(uri):
-        _reconcile(name, _reigns(name, uri), uri)
+        _reconcile(name, _champions(name, uri), uri)
 
 
-def _reconcile(name: str, reigns: list[str], uri: str) -> None:
-    _write(name, reigns, uri)
-    _point_or_remove(name, PREVIOUS, reigns[-2] if len(reigns) > 1 else None, uri=uri)
+def _reconcile(name: str, champions: list[str], uri: str) -> None:
+    _write(name, champions, uri)
+    _point_or_remove(name, PREVIOUS, champions[-2] if len(champions) > 1 else None, uri=uri)
 
 
-def _reigns(name: str, uri: str) -> list[str]:
-    """The champions so far, the one that is last: what comes after it in the list was never carried out.
+def _champions(name: str, uri: str) -> list[str]:
+    """Returns the champions so far, the present one last; later entries are from an interrupted change.
 
-    A champion that is not in the list was named by hand. Versions that were deleted are left out.
+    A champion that is not in the list was set by hand. Versions that were deleted are left out.
     """
     champion = holder(name, CHAMPION, uri=uri)
     if champion is None:
         return []
     client = MlflowClient(tracking_uri=uri)
-    listed = json.loads(client.get_registered_model(name).tags.get(REIGNS, "[]"))
+    listed = json.loads(client.get_registered_model(name).tags.get(LIST_TAG, "[]"))
     if champion in listed:
         listed = listed[: len(listed) - listed[::-1].index(champion)]
     else:
@@ -135,8 +130,8 @@ def _reigns(name: str, uri: str) -> list[str]:
     return [number for place, number in enumerate(kept) if place == 0 or number != kept[place - 1]]
 
 
-def _write(name: str, reigns: list[str], uri: str) -> None:
-    MlflowClient(tracking_uri=uri).set_registered_model_tag(name, REIGNS, json.dumps(reigns[-MOST_REIGNS:]))
+def _write(name: str, champions: list[str], uri: str) -> None:
+    MlflowClient(tracking_uri=uri).set_registered_model_tag(name, LIST_TAG, json.dumps(champions[-MOST_LISTED:]))
 
 
 def _is_there(client: MlflowClient, name: str, number: str) -> bool:

@@ -1,17 +1,16 @@
-"""What a model is worth on the test patients of a data set, and which data sets it can be measured on at all."""
+"""Measures a model on the test patients of a data set, and refuses data sets that it cannot be measured on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from pydantic import BaseModel
-from rich.console import Console
 
-from medgan.cli.preparation import prepared
 from medgan.config import Config, validated
 from medgan.data import remote
 from medgan.data.dataset import PreparedDataset
@@ -32,11 +31,11 @@ from medgan.training.validation import Perceptual, evaluate
 
 SAME_SPACING_MM = 1e-3
 PHANTOM = "-phantom"
-"""What the names of models end with that phantoms were used for, see `medgan.workflows.conclusion.label_of`."""
+"""Names of models that were trained on phantoms end so, see `medgan.workflows.conclusion.label_of`."""
 
 
 class Evaluation(BaseModel, frozen=True, extra="forbid", ser_json_inf_nan="constants"):
-    """One model on the test patients of one data set; `model_dump_json` and `model_validate_json` keep it whole.
+    """Holds what one model reaches on the test patients of one data set; JSON keeps it whole.
 
     Attributes:
         name: of the registered model.
@@ -67,8 +66,10 @@ class Evaluation(BaseModel, frozen=True, extra="forbid", ser_json_inf_nan="const
     pretrained: bool
 
 
-def dataset_for_model(data: str, manifest: ModelManifest, *, place: Place, console: Console) -> PreparedDataset:
-    """The data set in a folder or at a URL, or made of the images there, on the model's grid and in its windows.
+def dataset_for_model(
+    data: str, manifest: ModelManifest, *, place: Place, progress: Callable[[int, int], None] | None = None
+) -> PreparedDataset:
+    """Returns the data set in a folder or at a URL, or prepares the images there on the model's grid and windows.
 
     Images that were prepared before for the same task and grid, such as the model's own, are not prepared twice.
 
@@ -87,13 +88,13 @@ def dataset_for_model(data: str, manifest: ModelManifest, *, place: Place, conso
     if before is None or read_data_manifest(before).spacing_mm != manifest.spacing_mm:
         grid = {name: getattr(manifest, name) for name in ("spacing_mm", "source_window", "target_window")}
         request = replace(request, settings=grid)
-    return PreparedDataset.open(prepared(request, console))
+    return PreparedDataset.open(prepare.prepare(request, progress))
 
 
 def measure_model(
     folder: Path, dataset: PreparedDataset, *, name: str, version: str, ruler: Config | None = None
 ) -> Evaluation:
-    """Every slice of every test patient once, on the GPU if there is one.
+    """Measures every slice of every test patient once, on the GPU if there is one.
 
     Args:
         folder: written by `medgan.inference.saved_model.save_model`.
@@ -137,7 +138,7 @@ def measure_model(
 
 
 def test_set_of(dataset: PreparedDataset) -> str:
-    """SHA-256 over the test patients' hashes and their arrays, the same whoever else is in the data set."""
+    """Returns a SHA-256 over the test patients' hashes and arrays, the same whoever else is in the data set."""
     kept = {"hash", "source", "target", "source_window", "target_window", "sha256"}
     tested = [one for one in dataset.manifest.patients if one.role == "test"]
     content = [one.model_dump(mode="json", include=kept) for one in sorted(tested, key=lambda one: one.hash)]
@@ -170,7 +171,7 @@ def refuse_unfit(manifest: ModelManifest, dataset: PreparedDataset) -> None:
 
 
 def refuse_seen(manifest: ModelManifest, dataset: PreparedDataset) -> None:
-    """Refuses to test a model on a patient it was trained or chosen on, and where that cannot be known.
+    """Refuses to test a model on a patient it was trained or chosen on, and where nobody can know.
 
     Raises:
         InputError: a test patient is one of them, or hashes of two keys would have to be compared.
@@ -200,7 +201,7 @@ def _refuse_other_key(manifest: ModelManifest, key: str, whose: str) -> None:
 
 
 def _perceptual(config: Config, runtime: Runtime) -> Perceptual | None:
-    """LPIPS as the model's training measured it; none where its weights are no longer at hand."""
+    """Returns LPIPS as the model's training measured it; None where its weights are no longer available."""
     try:
         return build_perceptual(config, runtime.device)
     except InputError:

@@ -1,4 +1,4 @@
-"""What speaks for or against a version, kept with the run that trained it and named by the version's tags."""
+"""Stores the evidence about a version with the run that trained it; the version's tags name the evidence."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from medgan.paths import redacted
 
 
 def attach(name: str, number: str, *, files: Path, folder: str, tags: Mapping[str, Any], uri: str) -> None:
-    """Keeps files with the run of a version, then the tags that tell of them on the version itself.
+    """Uploads files to the run of a version, then sets the tags that describe them on the version itself.
 
     Args:
-        name: of the registered model.
-        number: of the version.
-        files: folder whose files are kept.
-        folder: among the run's artifacts.
-        tags: of the version.
-        uri: the tracking store.
+        name: name of the registered model.
+        number: number of the version.
+        files: folder whose files are uploaded.
+        folder: folder for them among the run's artifacts.
+        tags: tags of the version.
+        uri: address of the tracking store.
 
     Raises:
         InputError: the version was registered without a run.
-        JobError: the store did not take it.
+        JobError: the upload failed.
     """
     client = MlflowClient(tracking_uri=uri)
     try:
@@ -42,7 +42,7 @@ def attach(name: str, number: str, *, files: Path, folder: str, tags: Mapping[st
 
 
 def read_back(name: str, number: str, path: str, *, uri: str) -> bytes | None:
-    """A file that was kept with the run of a version; none if there is none.
+    """Reads a file from the run of a version; returns None if there is no such file.
 
     Raises:
         InputError: the version was registered without a run.
@@ -58,7 +58,7 @@ def read_back(name: str, number: str, path: str, *, uri: str) -> bytes | None:
 
 
 def run_of(name: str, number: str, *, uri: str) -> str:
-    """The run that made a version.
+    """Returns the id of the run that made a version.
 
     Raises:
         InputError: the version was registered without a run.

@@ -1,4 +1,4 @@
-"""Gates: pure rules that say whether a candidate may become the champion, and why."""
+"""Decides by pure rules whether a candidate may become the champion, and says why."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from medgan.registry.promotion_rules import Rules
 
 PRIMARY = "ssim"
 EXACT = 32
-"""Up to so many patients all patterns of signs are counted, beyond them `RESAMPLES` are drawn."""
+"""Up to so many patients all patterns of signs are counted; for more, `RESAMPLES` patterns are drawn."""
 RESAMPLES = 99_999
 DECIMALS = 10
-"""Differences are rounded to so many: what a computer's sums leave is no gain."""
+"""Differences are rounded to so many decimals, because an error of floating-point sums is no gain."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured of a model on held-out test patients.
+    """Holds what was measured of a model on held-out test patients.
 
     Attributes:
         patients: test patient (hash) -> metric -> mean over the patient's slices.
-        latency_ms: of a slice.
-        memory_gb: highest while translating.
-        pretrained: whether the features it was trained on came from pretrained weights; true where none were used.
+        latency_ms: latency of a slice.
+        memory_gb: highest memory while translating.
+        pretrained: whether the features in its training came from pretrained weights; true where none were used.
     """
 
     patients: Mapping[str, Mapping[str, float]]
@@ -42,13 +42,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a candidate passed, and the reasons, one a rule.
+    """Says whether a candidate passed, and gives one reason for each rule.
 
     Attributes:
-        passed: every rule holds.
+        passed: whether every rule holds.
         reasons: sentences for a person: what was measured, the bound, whether it holds.
-        p: one-sided p of "better than the champion"; none without a champion.
-        adjusted_p: the same for the best of all candidates tried on these patients.
+        p: one-sided p of "better than the champion"; None without a champion.
+        adjusted_p: p adjusted for the number of candidates that were tried on these patients.
     """
 
     passed: bool
@@ -65,12 +65,12 @@ class _Finding(NamedTuple):
 def beats_floor(
     candidate: Mapping[str, Mapping[str, float]], floor: Mapping[str, Mapping[str, float]], *, name: str
 ) -> Verdict:
-    """The first champion's gate: a higher SSIM than without a network, on the mean over the test patients.
+    """Passes a first champion whose mean SSIM over the test patients is higher than without a network.
 
     Args:
         candidate: test patient -> metric -> value.
-        floor: the same patients without a network.
-        name: what was taken for the output there, see `medgan.tasks.Task.floor`.
+        floor: the same values of the same patients without a network.
+        name: name of what replaced the output there, see `medgan.tasks.Task.floor`.
     """
     assert candidate.keys() == floor.keys(), "both must be measured on the same patients"
     ours = statistics.fmean(values[PRIMARY] for values in candidate.values())
@@ -81,29 +81,29 @@ def beats_floor(
 
 
 def judge(candidate: Evidence, champion: Evidence | None, rules: Rules, *, tried: int) -> Verdict:
-    """Whether a candidate may replace the champion: every rule has to hold.
+    """Decides whether a candidate may replace the champion: every rule must hold.
 
     Superiority and non-inferiority are tests, not comparisons of means: `sign_flip` of the patients' differences, less
-    the margin that has to be exceeded, or plus the one that may be lost. They hold where p <= alpha. A mean within its
+    the margin that must be exceeded, or plus the margin that may be lost. They hold where p <= alpha. A mean within its
     margin is not enough for non-inferiority: a candidate that is worse by the whole margin would pass half the time.
-    As all rules have to hold, their number is no reason to adjust alpha (intersection-union test, Berger 1982).
+    As all rules must hold, alpha is not adjusted for the number of rules (intersection-union test, Berger 1982).
 
-    The number of candidates is one: the adjusted p is p x `tried` (Bonferroni), a bound on the probability that the
-    luckiest of so many that are no better shows such a p. Of k candidates judged one after the other with `ledger:
-    block`, a wrong one passes with at most alpha x (1 + 1/2 + ... + 1/k), as long as none was made with what these
-    patients had shown of those before.
+    The adjusted p is p x `tried` (Bonferroni), a bound on the probability that the best of so many candidates that are
+    no better reaches such a p by chance. Of k candidates judged one after the other with `ledger: block`, a wrong one
+    passes with a probability of at most alpha x (1 + 1/2 + ... + 1/k), as long as no candidate was made with knowledge
+    of the earlier candidates' results on these patients.
 
     A bias is compared by its absolute value, patient by patient. Without a champion only the rules about the candidate
-    alone are asked: patients, floors, limits, extractor.
+    alone apply: patients, floors, limits, extractor.
 
     Args:
-        candidate: measured on the same patients as the champion.
-        champion: none where there is none yet.
-        rules: what is asked.
-        tried: distinct candidates tried on these test patients so far, this one included.
+        candidate: measurements of the candidate, on the same patients as the champion.
+        champion: measurements of the champion; None: there is no champion yet.
+        rules: rules of promotion.
+        tried: number of distinct candidates tried on these test patients so far, including this one.
 
     Raises:
-        InputError: the two were measured on different patients, or not in a metric that a rule is about.
+        InputError: the two were measured on different patients, or a metric of a rule was not measured.
     """
     assert tried >= 1, "the candidate itself has been tried"
     _refuse_incomplete("candidate", candidate, rules)
@@ -125,15 +125,15 @@ def judge(candidate: Evidence, champion: Evidence | None, rules: Rules, *, tried
 
 
 def sign_flip(differences: NDArray[np.float64]) -> float:
-    """One-sided p of the exact paired sign-flip test: the share of sign patterns whose sum is at least the observed.
+    """Returns the one-sided p of the exact paired sign-flip test: the share of patterns that reach the observed sum.
 
-    Valid where the differences, if there is no effect, are independent and symmetric about 0, as they are when the two
-    models are exchangeable; tails, scale and its change between patients do not matter. It is not a test of the mean:
-    a model that gains a little with most patients and loses as much with a few passes too often, which is what the
-    rules' `worst_patient` is for. The smallest p of n patients is 2^-n.
+    It is valid where the differences, if there is no effect, are independent and symmetric about 0, as they are when
+    the two models are exchangeable; tails, scale and its change between patients do not matter. It is not a test of the
+    mean: a model that gains a little with most patients and loses as much with a few passes too often; the rules'
+    `worst_patient` covers that case. The smallest p of n patients is 2^-n.
 
-    All 2^n patterns are counted (halves apart, then together) up to `EXACT` patients; beyond, `RESAMPLES` patterns are
-    drawn with a fixed seed, and the observed one is counted among them (Phipson & Smyth 2010).
+    All 2^n patterns are counted (two halves, then both together) up to `EXACT` patients; for more, `RESAMPLES` patterns
+    are drawn with a fixed seed, and the observed one is counted among them (Phipson & Smyth 2010).
 
     Source: Good, Permutation, Parametric and Bootstrap Tests of Hypotheses (2005); Edgington & Onghena,
     Randomization Tests (2007); Winkler et al., NeuroImage 92 (2014), sign-flipping.
@@ -141,7 +141,7 @@ def sign_flip(differences: NDArray[np.float64]) -> float:
     Args:
         differences: (n,), how much better each patient is.
     """
-    reached = differences.sum() - 1e-12 * np.abs(differences).sum()  # a tie is a tie, however it was rounded
+    reached = differences.sum() - 1e-12 * np.abs(differences).sum()  # a tie counts, however it was rounded
     if differences.size > EXACT:
         random = np.random.default_rng(0)
         drawn = np.zeros(RESAMPLES)
@@ -155,7 +155,7 @@ def sign_flip(differences: NDArray[np.float64]) -> float:
 
 
 def _signed_sums(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The sums of all 2^n patterns of signs."""
+    """Returns the sums of all 2^n patterns of signs."""
     sums = np.zeros(1)
     for difference in differences:
         sums = np.concatenate((sums + difference, sums - difference))
@@ -230,7 +230,7 @@ def _difference(candidate: Evidence, champion: Evidence, metric: str) -> str:
 
 
 def _gains(candidate: Evidence, champion: Evidence, metric: str, *, less: float = 0.0) -> NDArray[np.float64]:
-    """(patients,), how much better each is than with the champion, less a margin; patients in order of their names."""
+    """Returns (patients,): each patient's gain over the champion, less a margin, in the order of patient names."""
     ours, theirs = _values(candidate, metric), _values(champion, metric)
     better = ours - theirs if direction(metric) == "max" else theirs - ours
     return np.round(better - less, DECIMALS)
@@ -250,9 +250,8 @@ def _refuse_incomplete(whose: str, evidence: Evidence, rules: Rules) -> None:
         raise InputError("E-GATE-01", whose=whose)
     for patient, values in evidence.patients.items():
         for metric in sorted(rules.metrics - values.keys()):
-            raise InputError(
-                "E-GATE-02", whose=whose, patient=patient, metric=metric, values=", ".join(sorted(values)) or "nothing"
-            )
+            measured = ", ".join(sorted(values)) or "nothing"
+            raise InputError("E-GATE-02", whose=whose, patient=patient, metric=metric, values=measured)
         for metric in sorted(rules.metrics):
             if not math.isfinite(values[metric]):
                 raise InputError("E-GATE-03", whose=whose, patient=patient, metric=metric, values=values[metric])

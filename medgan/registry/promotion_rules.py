@@ -1,4 +1,4 @@
-"""The rules of promotion: what a candidate has to show, from a YAML file; every refusal names the line."""
+"""Reads the rules that a candidate must meet from a YAML file; every refusal names the line."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def _measurable(name: str) -> str:
 
 
 Metric = Annotated[str, AfterValidator(_measurable)]
-"""A metric whose better direction is known."""
+"""It must be a metric whose better direction is known."""
 
 
 class Rules(BaseModel, frozen=True, strict=True, extra="forbid", allow_inf_nan=False):
-    """What `medgan.registry.gates.judge` asks of a candidate; a metric's margin or bound is in the metric's unit."""
+    """Holds what `medgan.registry.gates.judge` requires; a metric's margin or bound is in the metric's unit."""
 
     primary: Metric = Field("ssim", description="the metric in which the candidate must be better than the champion")
     margin: NonNegativeFloat = Field(0.0, description="by more than this, in the mean over the test patients")
@@ -40,24 +40,24 @@ class Rules(BaseModel, frozen=True, strict=True, extra="forbid", allow_inf_nan=F
     floors: dict[Metric, float] = Field(
         {}, description="metric -> what the mean must reach: at least where more is better, at most where less is"
     )
-    max_latency_ms: PositiveFloat | None = Field(None, description="of a slice; none: no limit")
-    max_memory_gb: PositiveFloat | None = Field(None, description="none: no limit")
+    max_latency_ms: PositiveFloat | None = Field(None, description="longest time for a slice; null: no limit")
+    max_memory_gb: PositiveFloat | None = Field(None, description="most memory while translating; null: no limit")
     extractor: Literal["any", "pretrained"] = Field("any", description="whose features the candidate may be trained on")
     ledger: Literal["report", "block"] = Field(
-        "report", description="p adjusted for the candidates tried on these patients: only told, or held against alpha"
+        "report", description="p adjusted for the candidates tried on these patients: reported, or compared with alpha"
     )
 
     @property
     def metrics(self) -> set[str]:
-        """Every metric that a rule is about."""
+        """Returns every metric that a rule is about."""
         return {self.primary, *self.non_inferior, *self.worst_patient, *self.floors}
 
 
 def read_rules(path: Path | None) -> Rules:
-    """The rules in a YAML file; the default ones where there is none.
+    """Reads the rules in a YAML file; returns the default rules where `path` is None.
 
     Raises:
-        InputError: no such file, not YAML, an unknown rule, one given twice, a value of the wrong kind; with its line.
+        InputError: no such file, not YAML, or a rule that is unknown, given twice or of the wrong kind; with its line.
     """
     if path is None:
         return Rules()
@@ -73,7 +73,7 @@ def read_rules(path: Path | None) -> Rules:
         reason = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             message = f"expected one of {', '.join(Rules.model_fields)}; got {rule!r}"
-        elif first["type"] == "value_error":  # says what came
+        elif first["type"] == "value_error":  # its message holds the value
             message = f"{rule}: {reason}"
         else:
             message = f"{rule}: {reason}; got {first['input']!r}"
@@ -81,7 +81,7 @@ def read_rules(path: Path | None) -> Rules:
 
 
 def _parsed(path: Path) -> tuple[Any, dict[Place, int]]:
-    """What the file holds, and the line of each rule and of each metric in one, from 1."""
+    """Returns what the file holds, and the line of each rule and of each metric in a rule, counted from 1."""
     try:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, yaml.SafeLoader)

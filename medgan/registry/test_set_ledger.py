@@ -1,4 +1,4 @@
-"""The ledger: which candidates were tried on which test patients, as tags of the registered model."""
+"""Records which candidates were tried on which test patients, as tags of the registered model."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from medgan.paths import redacted
 from medgan.tracking.store import opened
 
 DIGITS = 12
-"""So much of a digest tells candidates and test sets apart."""
+"""So many digits of a digest distinguish candidates and test sets."""
 
 
 def enter(name: str, *, test_set: str, weights: str, version: str, uri: str) -> int:
-    """Notes that a candidate was measured on a test set.
+    """Records that a candidate was measured on a test set.
 
-    Each pair has a tag of its own: processes that enter at the same time never overwrite one another.
+    Each pair has its own tag, so that processes that write at the same time never overwrite one another's tags.
 
     Args:
-        name: of the registered model.
+        name: name of the registered model.
         test_set: digest of the test patients.
-        weights: digest of the candidate's weights; the same weights count once, however often and under
-            whichever version they are entered.
-        version: the candidate's, for people who read the tag.
-        uri: the tracking store.
+        weights: digest of the candidate's weights; the same weights count once, also under several versions.
+        version: version of the candidate, for people who read the tag.
+        uri: address of the tracking store.
 
     Returns:
-        How many distinct candidates were tried on the test set so far, this one included.
+        The number of distinct candidates that were tried on the test set so far, including this one.
 
     Raises:
         InputError: the store cannot be opened.
-        JobError: it has no such model, or went away.
+        JobError: the store has no such model, or went away.
     """
     key = _prefix(test_set) + weights[:DIGITS]
     with opened(uri) as client:

@@ -1,9 +1,10 @@
-"""The model registry: MLflow's versions, and the aliases that say what is deployed."""
+"""Registers and fetches models as MLflow's versions, and reads and moves the aliases of deployed versions."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,14 +26,14 @@ from medgan.paths import redacted
 REQUIREMENTS = ("torch", "numpy", "SimpleITK", "safetensors", "pydantic")
 WEIGHTS_TAG = "medgan.weights_sha256"
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""MLflow's words for: no such model, version or alias."""
+"""MLflow's errors have these codes where there is no such model, version or alias."""
 SLICES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))])
 WINDOW = ParamSchema([ParamSpec("window", DataType.double, [], shape=(-1,))])
-"""(low, high) of the volume; for sources without a window of their own, such as MR."""
+"""It is (low, high) of the volume, for sources without a window of their own, such as MR."""
 MANIFEST = "model.json"
 EXAMPLE_SHAPE = (2, 16, 16)
 ARBITRARY = (0.0, 1000.0)
-"""What an example's values lie between where the source has no unit."""
+"""An example's values lie between these where the source has no unit."""
 
 
 def register(
@@ -41,19 +42,19 @@ def register(
     """Logs a model to a run and registers it under a name, unless that was done before with the same weights.
 
     Args:
-        folder: what `medgan.inference.saved_model.save_model` wrote.
-        name: of the registered model.
-        run_id: the run that trained it.
-        uri: the tracking store.
-        code: the pyfunc's file ("models from code": nothing is pickled).
-        tags: facts of the version, the weights' digest as `WEIGHTS_TAG` among them.
-        description: for people.
+        folder: folder that `medgan.inference.saved_model.save_model` wrote.
+        name: name of the registered model.
+        run_id: id of the run that trained it.
+        uri: address of the tracking store.
+        code: file of the pyfunc ("models from code": nothing is pickled).
+        tags: facts about the version, among them the weights' digest as `WEIGHTS_TAG`.
+        description: text for people.
 
     Returns:
-        The version's number.
+        The number of the version.
 
     Raises:
-        JobError: the store is away.
+        JobError: the store is away, or refuses.
     """
     try:
         number = version_of_run(name, run_id, uri=uri, weights=tags.get(WEIGHTS_TAG))
@@ -67,7 +68,7 @@ def register(
 
 
 def _log(folder: Path, *, name: str, run_id: str, uri: str, code: Path, tags: Mapping[str, Any]) -> str:
-    """The new version, which has its tags from the first: by them it is known when something was cut off after it."""
+    """Makes a version with its tags in one step; they show it if a crash cut off the steps after it."""
     mlflow.set_tracking_uri(uri)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with mlflow.start_run(run_id=run_id):
@@ -87,18 +88,18 @@ def _log(folder: Path, *, name: str, run_id: str, uri: str, code: Path, tags: Ma
 
 
 def _example(folder: Path) -> np.ndarray:
-    """Two slices in the source's unit, from one end of its window to the other."""
+    """Returns two slices in the source's unit, from one end of its window to the other."""
     low, high = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["source_window"] or ARBITRARY
     return np.linspace(low, high, num=np.prod(EXAMPLE_SHAPE), dtype=np.float32).reshape(EXAMPLE_SHAPE).round(2)
 
 
 def point(name: str, alias: str, number: str, *, uri: str) -> None:
-    """Lets an alias name a version."""
+    """Points an alias to a version."""
     MlflowClient(tracking_uri=uri).set_registered_model_alias(name, alias, number)
 
 
 def holder(name: str, alias: str, *, uri: str) -> str | None:
-    """The version an alias names; none if there is no such model or alias."""
+    """Returns the version that an alias names; None if there is no such model or alias."""
     try:
         return str(MlflowClient(tracking_uri=uri).get_model_version_by_alias(name, alias).version)
     except MlflowException as error:
@@ -108,7 +109,7 @@ def holder(name: str, alias: str, *, uri: str) -> str | None:
 
 
 def version_of_run(name: str, run_id: str, *, uri: str, weights: str | None = None) -> str | None:
-    """The version that was registered from a run, with these weights where they are given; none if there is none."""
+    """Returns the version registered from a run, with these weights where they are given; None if there is none."""
     found = MlflowClient(tracking_uri=uri).search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     fitting = (one for one in found if weights is None or one.tags.get(WEIGHTS_TAG) == weights)
     return next((str(one.version) for one in fitting), None)
@@ -116,17 +117,17 @@ def version_of_run(name: str, run_id: str, *, uri: str, weights: str | None = No
 
 @contextmanager
 def fetched(model: str, *, uri: str) -> Iterator[tuple[Path, str, str]]:
-    """A copy of a registered model on this machine, removed afterwards.
+    """Yields a copy of a registered model on this machine, and removes it afterwards.
 
     Args:
         model: `models:/<name>@<alias>` or `models:/<name>/<version>`.
-        uri: the tracking store.
+        uri: address of the tracking store.
 
     Yields:
         The folder for `medgan.inference.saved_model.load_translator`, the model's name, and its version.
 
     Raises:
-        InputError: not such a URI, no store, no such model, or another program's.
+        InputError: the URI is malformed, the store or the model does not exist, or another program made the model.
     """
     name, number = resolve(model, uri)
     mlflow.set_tracking_uri(uri)
@@ -140,22 +141,21 @@ def fetched(model: str, *, uri: str) -> Iterator[tuple[Path, str, str]]:
 
 
 def resolve(model: str, uri: str) -> tuple[str, str]:
-    """The name and the version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` names now.
+    """Returns the name and the version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` names now.
 
     Raises:
-        InputError: not such a URI, no store, no such model or alias.
+        InputError: the URI is malformed, or the store, the model or the alias does not exist.
     """
-    path = model.removeprefix("models:/")
-    name, at, alias = path.partition("@")
-    name, number = (name, "") if at else path.rpartition("/")[::2]
-    if not model.startswith("models:/") or not name or not (alias or number):
+    parts = re.fullmatch(r"models:/([^@]+)(?:@(.+)|/([^@/]+))", model, re.DOTALL)
+    if parts is None:
         raise InputError("E-REGISTRY-04", model=model)
+    name, alias, number = parts.groups()
     database = uri.removeprefix("sqlite:///")
     if uri.startswith("sqlite:///") and not Path(database).exists():
         raise InputError("E-REGISTRY-05", model=model, database=database)
     client = MlflowClient(tracking_uri=uri)
     try:
-        found = client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
+        found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
     except MlflowException as error:
         if error.error_code not in ABSENT:
             raise
@@ -168,12 +168,12 @@ def resolve(model: str, uri: str) -> tuple[str, str]:
 
 @contextmanager
 def reached(uri: str) -> Iterator[None]:
-    """What a store that is away, or refuses, makes of a command: one line.
+    """Turns an error of a store that is away, or that refuses, into an error of one line.
 
     Raises:
-        JobError: naming the store and its reason.
+        JobError: the store is away or refuses; names the store and its reason.
     """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told within seconds
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # an outage is reported within seconds
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     try:
         yield

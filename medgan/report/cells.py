@@ -1,4 +1,4 @@
-"""The rows and columns of the tables as text, before any markup: figures to as many digits as their spread shows."""
+"""Makes the rows and columns of the tables as text without markup; the spread decides the digits of a figure."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ from medgan.report.comparison_statistics import MethodResults, Results, Score, d
 from medgan.report.narrative import metric_text, p_text
 
 TESTED = "ssim"
-"""The metric whose p stands in the short tables; the p of every metric is in the CSV and at the end of the page."""
+"""Names the metric whose p is in the short tables; the CSV and the end of the page have the p of every metric."""
 SHORT = ("ssim", "psnr", "mse", "vif", "uqi", "lpips", "mae_hu", "mae_hu_body", "mae_suv", "mae_suv_body")
-"""The metrics of the short tables, where they were measured: the paper's and the physical ones."""
+"""Names the metrics of the short tables, if they were measured: the paper's and the physical ones."""
 
 
 class Cell(NamedTuple):
-    """Text that is not escaped yet, and whether it is the best of its column."""
+    """Holds text that is not escaped yet, and whether it is the best of its column."""
 
     text: str
     is_best: bool = False
 
 
 def short_table(results: Results, name: str, *, reason_width: int | None = None) -> tuple[list[str], list[list[Cell]]]:
-    """The headings, and a row a method."""
+    """Returns the headings, and a row for each method."""
     measured, rows = results.metrics(name), results.rows(name)
     metrics = [metric for metric in SHORT if metric in measured] or [TESTED]
     columns = [_column(rows, metric, places=_places(results, metric)) for metric in metrics]
     tested = differences(results, name, TESTED)
     cells = []
-    for place, method in enumerate(rows):
+    for method, figures in zip(rows, zip(*columns, strict=True), strict=True):
         reason = textwrap.shorten(method.failures, reason_width) if reason_width else method.failures
-        figures = [column[place] for column in columns]
         if not method.measured:
-            figures = [Cell(reason or "no run"), *[Cell("-")] * (len(metrics) - 1)]
+            figures = (Cell(reason or "no run"), *[Cell("-")] * (len(metrics) - 1))
         p = p_text(tested[method.name].adjusted) if method.name in tested else "-"
         cells.append([Cell(method.name), *figures, Cell(_seen(method)), Cell(p), Cell(_runs(method, reason))])
     headings = [f"{metric_text(metric)} {_arrow(metric)}" for metric in metrics]
@@ -45,7 +44,7 @@ def short_table(results: Results, name: str, *, reason_width: int | None = None)
 
 
 def _column(rows: Sequence[MethodResults], metric: str, *, places: int) -> list[Cell]:
-    """A cell a method; the best of the trained ones is marked, and those that look the same."""
+    """Returns a cell for each method; marks the best trained method, and all with the same rounded figure."""
     scores = [score(method, metric) for method in rows]
     shown = [
         round(one.mean, places) if one and method.trained else None for one, method in zip(scores, rows, strict=True)
@@ -57,7 +56,7 @@ def _column(rows: Sequence[MethodResults], metric: str, *, places: int) -> list[
 
 
 def _places(results: Results, metric: str) -> int:
-    """Decimals with which the usual spread over seeds shows two digits; over patients where there is none.
+    """Returns the decimals that show two digits of the median spread over seeds, or over patients without one.
 
     A method in several tables has the same figure in all of them.
     """
@@ -89,12 +88,12 @@ def _seen(method: MethodResults) -> str:
 def _runs(method: MethodResults, reason: str) -> str:
     if not method.trained and method.measured:
         return "-"
-    said = f"{len(method.measured)} of {len(method.runs)} runs"
-    return f"{said}; {reason}" if method.measured and reason else said
+    text = f"{len(method.measured)} of {len(method.runs)} runs"
+    return f"{text}; {reason}" if method.measured and reason else text
 
 
 def long_rows(results: Results, name: str) -> list[list[str]]:
-    """A row a metric and a cell of several lines a method: figure, spread over patients, adjusted p."""
+    """Returns a row for each metric, with a cell of several lines for each method: figure, spread, adjusted p."""
     lines = []
     for metric in ordered(results.metrics(name)):
         scores = [score(method, metric) for method in results.rows(name)]
@@ -112,5 +111,5 @@ def long_rows(results: Results, name: str) -> list[list[str]]:
 
 
 def ordered(metrics: Iterable[str]) -> list[str]:
-    """The short tables' metrics first, then the others by name."""
+    """Returns the short tables' metrics first, then the others by name."""
     return sorted(metrics, key=lambda metric: (SHORT.index(metric) if metric in SHORT else len(SHORT), metric))

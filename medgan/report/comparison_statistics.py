@@ -1,4 +1,4 @@
-"""What a comparison of methods is made of, and its statistics: means, spreads and paired tests against one method."""
+"""Holds the results of a comparison of methods; computes means, spreads and paired tests against one method."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from medgan.registry.gates import DECIMALS, EXACT, RESAMPLES, sign_flip
 
 @dataclass(frozen=True)
 class Run:
-    """One training of one method with one seed.
+    """Describes one training of one method with one seed.
 
     Attributes:
-        seed: of the training.
+        seed: seed of the training.
         patients: test patient (hash) -> metric -> mean over its slices; None where the training failed.
-        failure: what came and why, for a person, such as "diverged: the generator's output is not finite".
+        failure: what failed and why, for a person, such as "diverged: the generator's output is not finite".
         slices_seen: training slices that updated the generator until the end.
-        minutes: of training and validation.
+        minutes: duration of training and validation.
     """
 
     seed: int
@@ -37,12 +37,12 @@ class Run:
 
 @dataclass(frozen=True)
 class MethodResults:
-    """A row of a table.
+    """Holds the results of one method, a row of a table.
 
     Attributes:
-        name: such as "medgan" or "mean image".
-        runs: one a seed; a single one of what is not trained.
-        trained: false for the mean image, the source as it is, and whatever else knows no seed.
+        name: name of the method, such as "medgan" or "mean image".
+        runs: one run for each seed; a single one for a method without training.
+        trained: false for the mean image, the source as it is, and every other method without a seed.
     """
 
     name: str
@@ -51,29 +51,29 @@ class MethodResults:
 
     @property
     def measured(self) -> list[Run]:
-        """The runs that did not fail."""
+        """Returns the runs that did not fail."""
         return [run for run in self.runs if run.patients is not None]
 
     @property
     def failures(self) -> str:
-        """The reasons and how many runs each ended, such as "1 diverged: ..."; empty where none failed."""
+        """Returns each reason with its number of failed runs, such as "1 diverged: ..."; empty if no run failed."""
         reasons = Counter(run.failure or "failed" for run in self.runs if run.patients is None)
-        return "; ".join(f"{count} {reason}" for reason, count in reasons.items())
+        return "; ".join(f"{count} {reason.rstrip('.')}" for reason, count in reasons.items())
 
 
 @dataclass(frozen=True)
 class Results:
-    """Methods that were measured on the same test patients.
+    """Holds the results of methods that were measured on the same test patients.
 
     Attributes:
-        title: of the comparison; no path, no identifier.
+        title: title of the comparison, without paths and identifiers.
         facts: name -> text: data, split, settings, budget, seeds, features, code version, device.
-        tables: title of a table -> its methods in order; a method may be in several.
-        methods: by name.
+        tables: title of a table -> its methods in order; a method may be in several tables.
+        methods: name -> results of that method.
         reference: the method that the others are tested against.
 
     Raises:
-        InputError: a table names a method that is not there, or runs were measured on different patients.
+        InputError: a table names an unknown method, or runs were measured on different patients.
     """
 
     title: str
@@ -101,20 +101,20 @@ class Results:
                     )
 
     def rows(self, table: str) -> list[MethodResults]:
-        """The methods of a table, in order."""
+        """Returns the methods of a table, in order."""
         return [self.methods[name] for name in self.tables[table]]
 
     def metrics(self, table: str) -> list[str]:
-        """Every metric that a method of the table was measured in, in the order of measuring."""
+        """Returns every metric that was measured for a method of the table, in the order of measuring."""
         runs = [run for method in self.rows(table) for run in method.measured]
         return list(dict.fromkeys(name for run in runs for values in (run.patients or {}).values() for name in values))
 
 
 class Score(NamedTuple):
-    """A method in one metric: mean over patients of the mean over seeds, and sample standard deviations.
+    """Holds a method's result in one metric: the mean over patients of the mean over seeds, and standard deviations.
 
-    `over_seeds` is that of the seeds' means over patients, `over_patients` that of the patients' means over seeds;
-    None where there is one only.
+    `over_seeds` is the sample standard deviation of the seeds' means over patients, `over_patients` that of the
+    patients' means over seeds; each is None if it has one value only.
     """
 
     mean: float
@@ -123,7 +123,7 @@ class Score(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A method against the reference: two-sided p, and the same adjusted over the rows of the table (Holm)."""
+    """Compares a method with the reference: two-sided p, and p adjusted for the rows of the table (Holm)."""
 
     p: float
     adjusted: float
@@ -131,7 +131,7 @@ class Difference(NamedTuple):
 
 
 def score(method: MethodResults, metric: str) -> Score | None:
-    """None where no run was measured in it; a bias keeps its sign."""
+    """Returns a method's result in a metric, None if no run has it; a bias keeps its sign."""
     values = _by_patient(method, metric)
     if not values:
         return None
@@ -145,7 +145,7 @@ def score(method: MethodResults, metric: str) -> Score | None:
 
 
 def goodness(method: MethodResults, metric: str) -> dict[str, float]:
-    """Patient -> mean over the seeds, such that more is better; of a bias the absolute value of each counts."""
+    """Returns patient -> mean over the seeds, signed so that more is better; uses the absolute values of a bias."""
     sign = 1 if direction(metric) == "max" else -1
     return {
         patient: sign * statistics.fmean(abs(value) if metric.startswith("bias") else value for value in values)
@@ -154,9 +154,9 @@ def goodness(method: MethodResults, metric: str) -> dict[str, float]:
 
 
 def differences(results: Results, table: str, metric: str) -> dict[str, Difference]:
-    """Every other measured row of a table against the reference: the exact paired sign-flip test over the patients.
+    """Tests every other measured row of a table against the reference: exact paired sign-flip test over the patients.
 
-    Empty where the reference is not in the table or was not measured.
+    The result is empty if the reference is not in the table or was not measured.
     """
     if results.reference not in results.tables[table]:
         return {}
@@ -173,17 +173,17 @@ def differences(results: Results, table: str, metric: str) -> dict[str, Differen
 
 
 def two_sided(gains: NDArray[np.float64]) -> float:
-    """Two-sided p of the exact paired sign-flip test, see `medgan.registry.gates.sign_flip`; (n,) in."""
+    """Returns the two-sided p of the exact paired sign-flip test of (n,) gains; see `registry.gates.sign_flip`."""
     return min(1.0, 2 * min(sign_flip(gains), sign_flip(-gains)))
 
 
 def smallest_p(patients: int) -> float:
-    """The smallest two-sided p that differences of so many patients can show, however large they are."""
+    """Returns the smallest two-sided p that differences of so many patients can show, however large they are."""
     return min(1.0, 2 / 2**patients if patients <= EXACT else 2 / (1 + RESAMPLES))
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Adjusted p of several tests, so that the chance of any false finding stays below what is asked of each.
+    """Adjusts the p of several tests, so that one level bounds the chance of any false finding among them.
 
     Source: Holm, A simple sequentially rejective multiple test procedure, Scand J Statist 6 (1979).
     """
@@ -195,7 +195,7 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 
 
 def _by_patient(method: MethodResults, metric: str) -> dict[str, list[float]]:
-    """Patient -> the values of the seeds."""
+    """Returns patient -> the values of the seeds."""
     found: dict[str, list[float]] = {}
     for run in method.measured:
         for patient, values in (run.patients or {}).items():

@@ -1,4 +1,4 @@
-"""`tables.md`, `tables.csv`, `patients.csv`, `tables.html`: methods side by side, with spreads, tests and failures."""
+"""Writes `tables.md`, `.csv`, `.html` and `patients.csv`: methods side by side, with spreads, tests and failures."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from medgan.report.html_page import PAGE, embedded, section, table, wide_table
 from medgan.report.narrative import facts_of, power, reading, table_conclusion
 
 REASON_WIDTH = 100
-"""Letters of a failure's reason in Markdown; the other files have all of it."""
+"""Limits the letters of a failure's reason in Markdown; the other files have the whole reason."""
 LONG = 50
-"""Letters of HTML beyond which a cell is broken."""
+"""Limits the letters of HTML that a cell keeps on one line."""
 FIELDS = ("table", "method", "metric", "direction", "mean", "spread_seeds", "spread_patients", "p", "p_holm", "runs",
           "failed", "reasons")  # fmt: skip
-"""Of a line of `tables.csv`."""
+"""Names the columns of `tables.csv`."""
 
 
 def write_tables(results: Results, folder: Path, pictures: Sequence[Path] = ()) -> list[Path]:
-    """Write what was found as Markdown, CSV and HTML.
+    """Writes the results as Markdown, CSV and HTML.
 
     Args:
-        results: of every method.
-        folder: where to, made if it is not there; files of the same names are replaced.
-        pictures: PNG files that the page shall hold.
+        results: results of every method.
+        folder: folder of the files, made if it does not exist; files of the same names are replaced.
+        pictures: PNG files to embed in the page.
 
     Returns:
-        `tables.md`, `tables.csv` (a line a table, method and metric), `patients.csv` (a line a method, seed and
-        patient) and `tables.html`.
+        Paths of `tables.md`, `tables.csv` (a line for each table, method and metric), `patients.csv` (a line for each
+        method, seed and patient) and `tables.html`.
     """
     texts = {
         "tables.md": _markdown(results),
@@ -69,7 +69,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown takes for text, on one line."""
+    """Escapes Markdown's marks in a text and puts it on one line."""
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"([|*`])", r"\\\1", " ".join(text.split())))
 
 
@@ -84,16 +84,19 @@ def _html(results: Results, pictures: Sequence[Path]) -> str:
     if pictures:
         shown = [embedded(picture.read_bytes(), alternative=escape(picture.stem)) for picture in pictures]
         sections.append(section("Pictures", "Slices of test patients; what a method made is synthetic.", *shown))
-    for name in results.tables:
-        text = f"Mean ± spread over seeds; spread over patients; adjusted p against {results.reference}."
-        names = ["metric", *(escape(method) for method in results.tables[name])]
-        cells = [[escape(cell).replace("\n", "<br>") for cell in row] for row in long_rows(results, name)]
-        sections.append(section(f"{escape(name)}, every metric", escape(text), _unbroken_table(names, cells)))
+    sections += [_every_metric(results, name) for name in results.tables]
     return PAGE.format(title=escape(results.title), body="\n".join(sections))
 
 
+def _every_metric(results: Results, name: str) -> str:
+    text = f"Mean ± spread over seeds; spread over patients; adjusted p against {results.reference}."
+    names = ["metric", *map(escape, results.tables[name])]
+    cells = [[escape(cell).replace("\n", "<br>") for cell in row] for row in long_rows(results, name)]
+    return section(f"{escape(name)}, every metric", escape(text), _unbroken_table(names, cells))
+
+
 def _unbroken_table(names: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of figures that stay on one line each; only a failure's reason is broken."""
+    """Returns a table whose figures stay on one line; only a failure's reason has line breaks."""
     lines = []
     for row in rows:
         cells = (f'<td class="text">{cell}</td>' if len(cell) > LONG else f"<td>{cell}</td>" for cell in row)
@@ -102,7 +105,7 @@ def _unbroken_table(names: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _sentences(results: Results, name: str) -> list[str]:
-    """What a table says, and what it cannot."""
+    """Returns what a table shows and what it cannot show, in sentences."""
     return [
         sentence for sentence in (table_conclusion(results, name, TESTED), power(results, name, TESTED)) if sentence
     ]

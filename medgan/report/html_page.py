@@ -1,4 +1,4 @@
-"""The HTML of a study's report: the page, its tables and its pictures; cells and captions come in escaped."""
+"""Makes the HTML of a report: the page, its tables and its pictures; callers escape cells and captions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ nevertheless health data.</p>
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table that scrolls sideways where it is too wide; without names, the first cell of a row is its heading."""
+    """Returns a table that scrolls sideways if it is too wide; without names, a row's first cell is its heading."""
     lines = []
     for first, *others in rows:
         opening = f"<td>{first}</td>" if names else f'<th scope="row">{first}</th>'
@@ -56,19 +56,19 @@ def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def wide_table(names: Sequence[str], lines: Iterable[str], *, kind: str = "") -> str:
-    """The same of rows that are HTML already."""
+    """Returns a table like `table` from rows that are HTML already."""
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     body = "\n".join([f"<thead><tr>{head}</tr></thead>"] if names else []) + "\n".join(lines)
     return f'<div class="wide"><table class="{kind}">\n{body}\n</table></div>'
 
 
 def section(heading: str, text: str, *content: str) -> str:
-    """A heading, what to see, and what is to be seen."""
+    """Returns a heading, an explaining text, and the content."""
     return "\n".join([f"<h2>{heading}</h2>", f"<p>{text}</p>", *content])
 
 
 def embedded(picture: bytes, *, alternative: str) -> str:
-    """A PNG file inside the page."""
+    """Returns a PNG file as an image inside the page."""
     width, height = struct.unpack(">II", picture[16:24])
     source = f"data:image/png;base64,{b64encode(picture).decode()}"
     return f'<figure><img src="{source}" width="{width}" height="{height}" alt="{alternative}"></figure>'

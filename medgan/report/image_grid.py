@@ -1,8 +1,7 @@
-"""Pictures of test slices: source, what each method made of it, target, and errors; units on the color bars."""
+"""Draws test slices: source, each method's output, target and errors, with units on the color bars."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +13,20 @@ from numpy.typing import NDArray
 
 from medgan.data.atomic_write import write_atomically
 from medgan.errors import InputError
-from medgan.report.plot_style import new_figure, plain
+from medgan.report.plot_style import new_figure, plain, png_of
 from medgan.tasks import Image
 from medgan.tracking.slice_pictures import ImageSide, error_of, modality_of, physical, side_of
 
-DOTS_PER_INCH = 110
 INCHES = 1.45
-"""Side of a slice in `draw_panels`."""
+"""Gives the side of a slice in `draw_panels`, in inches."""
 README_INCHES = 10.9
-"""Width of `draw_translation`'s picture: 1200 pixels."""
+"""Gives the width of `draw_translation`'s picture in inches: 1200 pixels."""
 RESEARCH_ONLY = "for research only, not for diagnosis"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One test slice.
+    """Holds one test slice.
 
     Attributes:
         label: patient (hash) and slice, such as "patient 3f2a9c slice 31".
@@ -46,18 +44,18 @@ class Panel:
 def draw_panels(
     panels: Sequence[Panel], picture: Path, *, title: str, source: Image, target: Image, errors: bool
 ) -> None:
-    """A row a slice, with a second one of output - target where errors are asked for; DICOM rows run down the page.
+    """Draws a row for each slice, and with `errors` a second row of output - target; DICOM rows run down the page.
 
     Args:
         panels: at least one, each with the outputs of the same methods.
         picture: PNG to write.
-        title: above everything.
+        title: title above all panels.
         source: unit and window of the sources.
-        target: unit and window of the others.
-        errors: draw them.
+        target: unit and window of the outputs and targets.
+        errors: whether to draw the errors.
 
     Raises:
-        InputError: there is no panel, or they are not of the same methods.
+        InputError: there is no panel, or the panels do not have the same methods.
     """
     methods, step = _methods(panels), 2 if errors else 1
     names = [f"source ({modality_of(source)})", *methods, f"target ({modality_of(target)})"]
@@ -68,38 +66,38 @@ def draw_panels(
     for place, panel in enumerate(panels):
         row = axes[place * step]
         row[0].set_ylabel(_label(panel), fontsize=8)
-        given = _draw(row[0], physical(panel.source, source), side_of(source))
+        source_image = _draw(row[0], physical(panel.source, source), side_of(source))
         for axis, values in zip(row[1:], [*panel.outputs.values(), panel.target], strict=True):
-            shown = _draw(axis, values, side_of(target))
+            target_image = _draw(axis, values, side_of(target))
         if errors:
             axes[place * step + 1, 1].set_ylabel("output - target", fontsize=8)
             for axis, values in zip(axes[place * step + 1, 1:-1], panel.outputs.values(), strict=True):
-                wrong = _draw(axis, values - panel.target, error_of(target))
+                error_image = _draw(axis, values - panel.target, error_of(target))
     for axis, name in zip(axes[0], names, strict=True):
         axis.set_title(plain(name), fontsize=9)
-    _bar(figure, given, axes[:, :1], side_of(source))
+    _bar(figure, source_image, axes[:, :1], side_of(source))
     middle = max(1 + len(methods) // 2, 2) if errors else len(names)
-    _bar(figure, shown, axes[:, 1:middle], side_of(target))
+    _bar(figure, target_image, axes[:, 1:middle], side_of(target))
     if errors:
-        _bar(figure, wrong, axes[:, middle:], error_of(target))
+        _bar(figure, error_image, axes[:, middle:], error_of(target))
     _finish(figure, picture, title, note="Images between source and target are synthetic,")
 
 
 def draw_translation(
     panels: Sequence[Panel], method: str, picture: Path, *, title: str, source: Image, target: Image
 ) -> None:
-    """A wide picture of one or two slices: source, synthetic, real, error, each column with its color bar.
+    """Draws one or two slices in a wide picture: source, synthetic, real and error, each column with its color bar.
 
     Args:
-        panels: one row each.
-        method: whose output.
+        panels: slices, one row each.
+        method: name of the method whose output is drawn.
         picture: PNG to write, 1200 pixels wide.
-        title: above everything.
+        title: title above all panels.
         source: unit and window of the sources.
-        target: unit and window of the others.
+        target: unit and window of the other images.
 
     Raises:
-        InputError: there is no panel, or no output of that method.
+        InputError: there is no panel, or the panels have no output of that method.
     """
     if method not in _methods(panels):
         raise InputError("E-REPORT-03", panels=", ".join(_methods(panels)), method=method)
@@ -125,7 +123,7 @@ def draw_translation(
 
 def _methods(panels: Sequence[Panel]) -> list[str]:
     if not panels:
-        raise InputError("E-REPORT-04")
+        raise InputError("E-REPORT-04", num_panels=len(panels))
     methods = list(panels[0].outputs)
     for panel in panels:
         if list(panel.outputs) != methods:
@@ -168,6 +166,4 @@ def _bar(figure: Figure, drawn: Any, axes: NDArray[Any], side: ImageSide) -> Non
 def _finish(figure: Figure, picture: Path, title: str, *, note: str) -> None:
     figure.suptitle(plain(title), fontsize=11)
     figure.supxlabel(f"{note} {RESEARCH_ONLY}", fontsize=8)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DOTS_PER_INCH)
-    write_atomically(picture, content.getvalue())
+    write_atomically(picture, png_of(figure))

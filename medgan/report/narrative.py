@@ -1,4 +1,4 @@
-"""What a comparison's numbers support, in sentences."""
+"""Says in sentences what the numbers of a comparison support."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ NAMES = {
     "ssim": "SSIM", "psnr": "PSNR (dB)", "mse": "MSE", "vif": "VIF", "uqi": "UQI", "lpips": "LPIPS",
     "ms_ssim": "MS-SSIM",
 }  # fmt: skip
-"""Metrics without a physical unit, in the paper's order."""
+"""Gives the texts of the metrics without a physical unit, in the paper's order."""
 
 
 def metric_text(metric: str) -> str:
-    """A metric for a person, such as "MAE body (HU)" for mae_hu_body."""
+    """Returns a metric's name for a person, such as "MAE body (HU)" for mae_hu_body."""
     whole = metric.removesuffix("_body")
     place = " body" if metric != whole else ""
     if whole in NAMES:
@@ -38,38 +38,44 @@ def metric_text(metric: str) -> str:
 
 
 def p_text(p: float) -> str:
-    """Two digits, and no more zeros than a reader counts."""
+    """Returns p with two digits, or "< 0.001"."""
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def table_conclusion(results: Results, table: str, metric: str = "ssim") -> str:
-    """Which trained method of a table leads, where the reference stands, and which differences are beyond chance."""
-    rows, reference = results.rows(table), results.reference
+    """Says which trained method of a table leads, the reference's rank, and which differences exceed chance."""
+    rows = results.rows(table)
     scores = {method.name: value for method in rows if (value := _strength(method, metric)) is not None}
     trained = {method.name: scores[method.name] for method in rows if method.trained and method.name in scores}
-    name = metric_text(metric).partition(" (")[0]
     if not trained:
-        return f"No trained method of {table} has a result in {name}."
-    highest = max(trained.values())
+        return f"No trained method of {table} has a result in {_short_text(metric)}."
+    parts = _ranking(results, table, metric, scores=scores, trained=trained)
+    if failed := [one.name for one in rows if not one.measured and one.name != results.reference]:
+        parts.append(f"no result from {listed(failed)}")
+    return f"{'; '.join([*parts, _tested(results, table, metric)])}."
+
+
+def _ranking(
+    results: Results, table: str, metric: str, *, scores: Mapping[str, float], trained: Mapping[str, float]
+) -> list[str]:
+    """Says which trained method leads, the reference's rank behind it, and which untrained methods are better."""
+    highest, reference = max(trained.values()), results.reference
     best = [method for method, value in trained.items() if value == highest]
-    most = "bias nearest to 0" if metric.startswith("bias") else f"{_superlative(metric)} {name}"
+    most = "bias nearest to 0" if metric.startswith("bias") else f"{_superlative(metric)} {_short_text(metric)}"
     text = f"{listed(best)} {'has' if len(best) == 1 else 'have'} the {most} of the trained methods of {table}"
     parts = [f"{text} ({_figure(results, best[0], metric)})"]
     if reference in trained and reference not in best:
         rank = 1 + sum(value > trained[reference] for value in trained.values())
         parts.append(f"{reference} is {_ordinal(rank)} of {len(trained)} ({_figure(results, reference, metric)})")
-    parts += [
+    return parts + [
         f"{other}, which is not trained, is better ({_figure(results, other, metric)})"
         for other, value in scores.items()
         if other not in trained and value > highest
     ]
-    if failed := [one.name for one in rows if not one.measured and one.name != reference]:
-        parts.append(f"no result from {listed(failed)}")
-    return f"{'; '.join([*parts, _tested(results, table, metric)])}."
 
 
 def power(results: Results, table: str, metric: str = "ssim") -> str:
-    """What so few patients can show at all, in a sentence; empty where nothing was tested."""
+    """Says in a sentence what so few patients can show; returns an empty text if nothing was tested."""
     found = differences(results, table, metric)
     if not found:
         return ""
@@ -83,13 +89,13 @@ def power(results: Results, table: str, metric: str = "ssim") -> str:
 
 
 def reading(results: Results) -> list[str]:
-    """How the figures are to be read: a sentence each on the budget, the spread and the test."""
+    """Says how to read the figures: a sentence each on the budget, the spread and the test."""
     trained = [method for method in results.methods.values() if method.trained]
     runs = [run for method in trained for run in method.measured]
     if not runs:
         return []
     minutes, seen = [run.minutes for run in runs], [run.slices_seen / 1000 for run in runs]
-    seeds = sorted({len(method.measured) for method in trained if method.measured})
+    seeds = sorted({len(method.measured) for method in trained} - {0})
     many = f"{' or '.join(map(str, seeds))} seeds"
     spread = "there is one seed, so no spread" if seeds == [1] else f"± is the standard deviation over {many}"
     return [
@@ -104,7 +110,7 @@ def reading(results: Results) -> list[str]:
 
 
 def facts_of(results: Results) -> dict[str, str]:
-    """The facts given, and how many patients there are to tell methods apart."""
+    """Returns the facts of the comparison, and the number of test patients with the smallest p they can show."""
     patients = next((len(run.patients or {}) for one in results.methods.values() for run in one.measured), 0)
     if not patients:
         return dict(results.facts)
@@ -114,11 +120,12 @@ def facts_of(results: Results) -> dict[str, str]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names in a sentence: "a, b and c"."""
+    """Joins names for a sentence: "a, b and c"."""
     return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), *names[-1:]])
 
 
 def _tested(results: Results, table: str, metric: str) -> str:
+    """Says which differences to the reference exceed chance, or why nothing was tested."""
     reference, found = results.reference, differences(results, table, metric)
     if reference not in results.tables[table]:
         return f"nothing was tested, as {reference} is not in this table"
@@ -126,11 +133,7 @@ def _tested(results: Results, table: str, metric: str) -> str:
         return f"nothing was tested, as {reference} has no result ({results.methods[reference].failures})"
     if not found:
         return f"nothing was tested, as nothing else was measured beside {reference}"
-    ours = _strength(results.methods[reference], metric) or 0.0
-    clear = [name for name, one in found.items() if one.adjusted < ALPHA]
-    better = [name for name in clear if (_strength(results.methods[name], metric) or 0.0) > ours]
-    worse = [name for name in clear if name not in better]
-    unclear = [name for name in found if name not in clear]
+    better, worse, unclear = _compared(results, found, metric)
     parts = [f"{reference} is better than {listed(worse)} by more than chance explains"] if worse else []
     if better:
         be = "is" if len(better) == 1 else "are"
@@ -143,12 +146,26 @@ def _tested(results: Results, table: str, metric: str) -> str:
     return f"{', '.join(parts)} (Holm-adjusted p < {ALPHA:g} asked for; {patients}{few})"
 
 
+def _compared(results: Results, found: Mapping[str, Difference], metric: str) -> tuple[list[str], list[str], list[str]]:
+    """Returns the methods that are better than the reference, worse, and not different beyond chance."""
+    ours = _strength(results.methods[results.reference], metric) or 0.0
+    better, worse, unclear = [], [], []
+    for name, one in found.items():
+        if one.adjusted >= ALPHA:
+            unclear.append(name)
+        elif (_strength(results.methods[name], metric) or 0.0) > ours:
+            better.append(name)
+        else:
+            worse.append(name)
+    return better, worse, unclear
+
+
 def _smallest_adjusted(found: Mapping[str, Difference]) -> float:
     return min(1.0, len(found) * smallest_p(min(one.patients for one in found.values())))
 
 
 def _strength(method: MethodResults, metric: str) -> float | None:
-    """Mean over patients of what is compared: more is better; what a computer's sums leave is no difference."""
+    """Returns the mean over patients of the compared values: more is better; rounding removes floating-point noise."""
     values = goodness(method, metric)
     return round(statistics.fmean(values.values()), DECIMALS) if values else None
 
@@ -157,6 +174,10 @@ def _figure(results: Results, name: str, metric: str) -> str:
     found = score(results.methods[name], metric)
     assert found is not None, "it was ranked"
     return number_text(found.mean)
+
+
+def _short_text(metric: str) -> str:
+    return metric_text(metric).partition(" (")[0]
 
 
 def _superlative(metric: str) -> str:

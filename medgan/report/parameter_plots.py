@@ -1,9 +1,9 @@
-"""Pictures of how settings and goals hang together: a panel a setting, and all of them side by side."""
+"""Draws how the goals depend on the settings: one panel for each setting, and all settings side by side."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,15 +30,14 @@ from medgan.report.study_overview import Overview, Scored, number_text, short_na
 from medgan.search.objectives import Goal
 
 ABSENT = -0.16
-"""Where lines pass the axis of a setting that did not move in their trial."""
+"""Gives the height at which lines pass the axis of a setting that did not move in their trial."""
 COLUMNS = 4
-
 LOG_MARGIN = 1.15
-"""Room beside the ends of a logarithmic axis."""
+"""Gives the room beside the ends of a logarithmic axis, as a factor."""
 
 
 def draw_slices_of(overview: Overview) -> Drawing:
-    """A panel a setting: the first goal over the setting's values."""
+    """Draws a panel for each setting: the first goal over the setting's values."""
     scored, settings = overview.scored, overview.settings
     if not scored or not settings:
         return NO_VALUE
@@ -48,14 +47,8 @@ def draw_slices_of(overview: Overview) -> Drawing:
     rows = math.ceil(len(settings) / columns)
     figure = new_figure(max(2.75 * columns, 5.5), 0.8 + 2.7 * rows)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    for axis, (name, moves) in zip(axes.flat, settings.items(), strict=False):
-        having = [one for one in scored if name in one.trial.params]
-        places = _places(axis, moves, [one.trial.params[name] for one in having])
-        scatter(axis, places, [heights[one.first_attempt] for one in having], [one.kind for one in having])
-        for place, one in zip(places, having, strict=True):
-            if one is overview.best:
-                style = {"marker": "*", "s": 190, "facecolors": "#f0e442", "edgecolors": "black", "zorder": 5}
-                axis.scatter(place, heights[one.first_attempt], label=f"trial {one.first_attempt}, best", **style)
+    for axis, name in zip(axes.flat, settings, strict=False):
+        _setting_panel(axis, name, overview, heights)
         axis.set_xlabel(short[name])
         axis.grid(alpha=0.25)
     for axis in axes.flat[len(settings) :]:
@@ -66,8 +59,19 @@ def draw_slices_of(overview: Overview) -> Drawing:
     return figure
 
 
+def _setting_panel(axis: Axes, name: str, overview: Overview, heights: Mapping[int, float]) -> None:
+    """Draws the trials that have the setting at their heights; a star marks the best trial."""
+    having = [one for one in overview.scored if name in one.trial.params]
+    places = _places(axis, overview.settings[name], [one.trial.params[name] for one in having])
+    scatter(axis, places, [heights[one.first_attempt] for one in having], [one.kind for one in having])
+    for place, one in zip(places, having, strict=True):
+        if one is overview.best:
+            style = {"marker": "*", "s": 190, "facecolors": "#f0e442", "edgecolors": "black", "zorder": 5}
+            axis.scatter(place, heights[one.first_attempt], label=f"trial {one.first_attempt}, best", **style)
+
+
 def _places(axis: Axes, moves: BaseDistribution, values: Sequence[Any]) -> list[float]:
-    """Where values lie on the axis, which is set up for them; those of a choice are spread a little."""
+    """Prepares the axis for the values and returns their places on it; adds a small jitter to those of a choice."""
     if isinstance(moves, CategoricalDistribution):
         axis.set_xticks(range(len(moves.choices)), [plain(choice) for choice in moves.choices])
         axis.set_xlim(-0.6, len(moves.choices) - 0.4)
@@ -86,7 +90,7 @@ def _places(axis: Axes, moves: BaseDistribution, values: Sequence[Any]) -> list[
 
 @dataclass(frozen=True)
 class ValueAxis:
-    """One of the parallel axes."""
+    """Describes one of the parallel axes."""
 
     name: str
     low: float
@@ -97,7 +101,7 @@ class ValueAxis:
 
     @classmethod
     def of_setting(cls, name: str, moves: BaseDistribution) -> ValueAxis:
-        """The whole range in which a setting moves."""
+        """Returns the axis of a setting, over the whole range in which it moves."""
         if isinstance(moves, CategoricalDistribution):
             return cls(name, -0.3, len(moves.choices) - 0.7, choices=tuple(moves.choices))
         assert isinstance(moves, FloatDistribution | IntDistribution), "Optuna knows no other"
@@ -105,18 +109,18 @@ class ValueAxis:
 
     @classmethod
     def of_goal(cls, goal: Goal, values: Sequence[float]) -> ValueAxis:
-        """The range of what was reached."""
+        """Returns the axis of a goal, over the range of the reached values."""
         return cls(goal.metric, *drawn_range(values, goal))
 
     def place(self, value: Any) -> float:
-        """0 at the foot, 1 at the top."""
+        """Returns the height of a value: 0 at the bottom, 1 at the top."""
         number = self.choices.index(value) if self.choices else value
         low, high, number = (math.log(one) if self.is_log else one for one in (self.low, self.high, number))
         return min(max((number - low) / (high - low), 0.0), 1.0) if high > low else 0.5
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Place and text."""
+        """Returns the height and text of each tick."""
         if self.choices:
             return [(self.place(choice), plain(choice)) for choice in self.choices]
         locator = LogLocator(numticks=6) if self.is_log else MaxNLocator(5, integer=self.is_whole)
@@ -126,29 +130,16 @@ class ValueAxis:
 
 
 def draw_parallel(overview: Overview) -> Drawing:
-    """An axis a setting and goal, a line a trial; the darker, the better its rank in the first goal."""
+    """Draws an axis for each setting and goal, and a line for each trial, darker for a better rank."""
     scored, settings = overview.scored, overview.settings
     if not scored or not settings:
         return NO_VALUE
-    short = short_names(settings)
-    scales = [ValueAxis.of_setting(short[name], moves) for name, moves in settings.items()]
-    goals = [
-        ValueAxis.of_goal(goal, [one.values[place] for one in scored]) for place, goal in enumerate(overview.goals)
-    ]
+    scales, goals = _value_axes(overview)
     ranked = overview.ranked[::-1]
     lines = [[*_heights(one, settings, scales), *map(ValueAxis.place, goals, one.values)] for one in ranked]
     figure = new_figure(min(max(1.45 * (len(scales) + len(goals)), 6), 12), 5.2)
     axis = figure.subplots()
-    axis.add_collection(
-        LineCollection(
-            [np.column_stack([range(len(line)), line]) for line in lines],
-            colors=[
-                RED if one is overview.best else shade for one, shade in zip(ranked, _shades(len(lines)), strict=True)
-            ],
-            linewidths=[3.0 if one is overview.best else 1.3 for one in ranked],
-            linestyles=["solid" if one.is_feasible else "dotted" for one in ranked],
-        )
-    )
+    axis.add_collection(_trial_lines(ranked, lines, best=overview.best))
     for place, scale in enumerate((*scales, *goals)):
         _parallel_axis(axis, place, scale, absent=any(line[place] == ABSENT for line in lines))
     names = [scale.name for scale in (*scales, *goals)]
@@ -162,8 +153,27 @@ def draw_parallel(overview: Overview) -> Drawing:
     return figure
 
 
+def _value_axes(overview: Overview) -> tuple[list[ValueAxis], list[ValueAxis]]:
+    """Returns the axes of the settings, and those of the goals."""
+    scored, short = overview.scored, short_names(overview.settings)
+    scales = [ValueAxis.of_setting(short[name], moves) for name, moves in overview.settings.items()]
+    goals = [ValueAxis.of_goal(goal, [one.values[at] for one in scored]) for at, goal in enumerate(overview.goals)]
+    return scales, goals
+
+
+def _trial_lines(ranked: Sequence[Scored], lines: Sequence[Sequence[float]], *, best: Scored | None) -> LineCollection:
+    """Returns a line for each trial: wide and red for the best, dotted for an infeasible one."""
+    shades = zip(ranked, _shades(len(lines)), strict=True)
+    return LineCollection(
+        [np.column_stack([range(len(line)), line]) for line in lines],
+        colors=[RED if one is best else shade for one, shade in shades],
+        linewidths=[3.0 if one is best else 1.3 for one in ranked],
+        linestyles=["solid" if one.is_feasible else "dotted" for one in ranked],
+    )
+
+
 def _shades(count: int) -> list[Any]:
-    """From the worst rank to the best; of many lines the worse fade, or the better could not be followed."""
+    """Returns a color for each rank, the worst first; the worse of many lines fade, so that the better stay visible."""
     ranks = np.linspace(0.08, 1.0, count)
     shades = colormaps["cividis_r"](ranks)
     shades[:, 3] = 0.9 if count <= 100 else 0.05 + 0.6 * ranks**6

@@ -1,7 +1,8 @@
-"""What the pictures of a study have in common: colors, marks, axes in a goal's direction, legends."""
+"""Sets the style that all pictures of a study share: colors, marks, axes of a goal, legends."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,30 +13,38 @@ from matplotlib.figure import Figure
 from medgan.search.objectives import Goal
 
 Drawing = Figure | str
-"""A picture, or why there is none."""
+"""Stands for a picture, or for the reason why there is none."""
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#8a929a"
-"""Okabe and Ito's palette: told apart by color-blind readers too."""
+"""Gives the palette of Okabe and Ito, which color-blind readers can distinguish."""
 KINDS: dict[str, dict[str, Any]] = {
     "pruned": {"marker": "o", "facecolors": "white", "edgecolors": GREY, "s": 26},
     "infeasible": {"marker": "^", "facecolors": "white", "edgecolors": ORANGE, "s": 38},
     "complete": {"marker": "o", "facecolors": BLUE, "edgecolors": "white", "linewidths": 0.6, "s": 38},
 }
+DOTS_PER_INCH = 110
 NO_VALUE = "No trial has finished with a value yet."
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Of that size in inches; belongs to no one, so that drawing in a thread disturbs nobody."""
+    """Returns a figure of that size in inches, outside of pyplot's global state, so that threads can draw."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def png_of(figure: Figure) -> bytes:
+    """Returns the figure as the content of a PNG file."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DOTS_PER_INCH)
+    return content.getvalue()
+
+
 def plain(text: object) -> str:
-    """Text in which matplotlib sees no formulas."""
+    """Escapes a text, so that matplotlib finds no formulas in it."""
     return str(text).replace("$", r"\$")
 
 
 def drawn_range(values: Sequence[float], goal: Goal) -> tuple[float, float]:
-    """All values but those so bad that they would hide the others: beyond three times the quartiles' distance."""
+    """Returns the range of the values without the very bad ones: those beyond three times the quartiles' distance."""
     lower, upper = np.percentile(values, [25, 75])
     reach = 3 * float(upper - lower) or float("inf")
     if goal.mode == "max":
@@ -44,7 +53,7 @@ def drawn_range(values: Sequence[float], goal: Goal) -> tuple[float, float]:
 
 
 def drawn(values: Sequence[float], goal: Goal) -> list[float]:
-    """Values as they are drawn: those beyond the range at its edge."""
+    """Returns the values as they are drawn: those beyond the range at its edge."""
     return [float(value) for value in np.clip(values, *drawn_range(values, goal))]
 
 
@@ -57,14 +66,14 @@ def name_axis(label: Callable[[str], Any], values: Sequence[float], goal: Goal) 
 
 
 def scatter(axis: Axes, across: Sequence[float], up: Sequence[float], kinds: Sequence[str]) -> None:
-    """Points, each kind with its own mark."""
+    """Draws points, each kind with its own mark."""
     for kind, style in KINDS.items():
         if chosen := [place for place, one in enumerate(kinds) if one == kind]:
             axis.scatter([across[one] for one in chosen], [up[one] for one in chosen], label=kind, zorder=3, **style)
 
 
 def add_legend(figure: Figure, axes: Iterable[Axes], **renamed: str) -> None:
-    """Above the panels, every label once, in other words where `renamed` has them."""
+    """Adds a legend above the panels, with every label once; `renamed` replaces labels."""
     found: dict[str, Any] = {}
     for axis in axes:
         handles, names = axis.get_legend_handles_labels()

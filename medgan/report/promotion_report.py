@@ -1,36 +1,32 @@
-"""`promotion.html`: two models on the same test patients, and what the rules made of it, in one file."""
+"""Writes `promotion.html`: two models on the same test patients, and the result of the rules, in one file."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from medgan.data.atomic_write import write_atomically
 from medgan.metrics.validation_metrics import Patients, direction, overall_means, overall_spread
 from medgan.report.html_page import PAGE, embedded, section, table
-from medgan.report.plot_style import BLUE, GREY, ORANGE, new_figure
+from medgan.report.plot_style import BLUE, GREY, ORANGE, new_figure, png_of
 from medgan.report.study_overview import number_text
 
 FILE_NAME = "promotion.html"
-DOTS_PER_INCH = 110
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is shown.
+    """Holds the content of the page.
 
     Attributes:
-        title: of the page.
-        facts: name -> fact, text, at its head.
-        reasons: the rules, a sentence each.
-        primary: the metric that decides.
+        title: title of the page.
+        facts: name -> text of a fact at the head of the page.
+        reasons: results of the rules, a sentence each.
+        primary: metric that decides.
         candidate: test patient -> metric -> value.
-        champion: the same patients; none where there is no champion.
+        champion: values for the same patients; None if there is no champion.
     """
 
     title: str
@@ -42,13 +38,13 @@ class Comparison:
 
     @property
     def patients(self) -> list[str]:
-        """By the candidate's primary metric, best first."""
+        """Returns the patients by the candidate's primary metric, the best first."""
         sign = -1 if direction(self.primary) == "max" else 1
         return sorted(self.candidate, key=lambda patient: sign * self.candidate[patient][self.primary])
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> Path:
-    """Writes `promotion.html` into a folder, which is made if it is not there; returns its path."""
+    """Writes `promotion.html` into a folder, which is made if it does not exist; returns the path of the file."""
     facts = [(escape(name), escape(fact)) for name, fact in comparison.facts.items()]
     rules = f"<ul>{''.join(f'<li>{escape(reason)}</li>' for reason in comparison.reasons)}</ul>"
     shown = ("patient", "candidate", "champion", "difference")
@@ -106,7 +102,7 @@ def _difference(ours: float, theirs: float | None) -> str:
 
 def _picture(comparison: Comparison) -> str:
     patients = comparison.patients
-    figure: Figure = new_figure(7, 0.34 * len(patients) + 1.1)
+    figure = new_figure(7, 0.34 * len(patients) + 1.1)
     axis, height = figure.subplots(), range(len(patients))
     ours = [comparison.candidate[patient][comparison.primary] for patient in patients]
     if comparison.champion:
@@ -121,6 +117,4 @@ def _picture(comparison: Comparison) -> str:
     )
     axis.grid(axis="x", color="#e3e7eb")
     axis.legend(frameon=False, loc="best", fontsize=8)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DOTS_PER_INCH)
-    return embedded(content.getvalue(), alternative=escape(f"{comparison.primary} of each test patient"))
+    return embedded(png_of(figure), alternative=escape(f"{comparison.primary} of each test patient"))

@@ -1,4 +1,4 @@
-"""A study as its report sees it: which trials have values, what they cost, and short names for a person."""
+"""Reads a study for its report: which trials have values, what they cost, and short names for a person."""
 
 from __future__ import annotations
 
@@ -21,42 +21,42 @@ _PATH = re.compile(
 REASON_LENGTH = 400
 HOUR_S = 3600.0
 ORDER = ("complete", "pruned", "failed", "repeated attempts", "running", "waiting")
-"""In which states and costs are told; a kind of failure where the failed ones are."""
+"""Gives the order of states and costs; each kind of failure has the place of "failed"."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A complete or pruned trial and its value of every goal."""
+    """Holds a complete or pruned trial and its value of every goal."""
 
     trial: FrozenTrial
     values: list[float]
 
     @property
     def first_attempt(self) -> int:
-        """What a person knows the trial by."""
+        """Returns the number of the trial's first attempt, by which a person knows the trial."""
         return first_attempt_of(self.trial)
 
     @property
     def is_feasible(self) -> bool:
-        """Whether it keeps every constraint."""
+        """Says whether the trial keeps every constraint."""
         return is_feasible(self.trial)
 
     @property
     def kind(self) -> str:
-        """complete, pruned or infeasible."""
+        """Returns "complete", "pruned" or "infeasible"."""
         return state_of(self.trial) if self.is_feasible else "infeasible"
 
 
 @dataclass(frozen=True)
 class Overview:
-    """Everything a report needs, read once.
+    """Holds everything a report needs, read once.
 
     Attributes:
         trials: every attempt, by number.
-        scored: finished trials with values, by root.
-        best: the best feasible one.
-        front: the Pareto front, by root.
-        settings: every setting that moves in some trial, and how.
+        scored: finished trials with values, by first attempt.
+        best: the best feasible trial.
+        front: the Pareto front, by first attempt.
+        settings: every setting that moves in some trial -> its distribution.
     """
 
     goals: tuple[Goal, ...]
@@ -68,7 +68,7 @@ class Overview:
 
     @classmethod
     def of(cls, study: Study) -> Overview:
-        """The study as it is now."""
+        """Returns the overview of a study as it is now."""
         goals, trials, found = goals_of(study), study.get_trials(deepcopy=False), best_trial(study)
         scored = [Scored(trial, values) for trial in trials if (values := values_of(trial, goals[0]))]
         settings: dict[str, BaseDistribution] = {}
@@ -85,12 +85,12 @@ class Overview:
 
     @property
     def limits(self) -> list[str]:
-        """The constraints, such as `val/mae_hu <= 150`."""
+        """Returns the constraints, such as `val/mae_hu <= 150`."""
         return sorted({name for trial in self.trials for name in trial.constraints})
 
     @property
     def eligible(self) -> set[int]:
-        """Numbers of the trials that can be best: feasible, and complete where there are several goals."""
+        """Returns the numbers of the trials that can be best: feasible, and complete if there are several goals."""
         several = len(self.goals) > 1
         return {
             one.trial.number
@@ -100,7 +100,7 @@ class Overview:
 
     @property
     def ranked(self) -> list[Scored]:
-        """The best, then by the first goal; the feasible ones first."""
+        """Returns the best trial, then the feasible and then the infeasible ones, each by the first goal."""
         sign = -1 if self.goals[0].mode == "max" else 1
 
         def place(one: Scored) -> tuple[bool, bool, float, int]:
@@ -110,7 +110,7 @@ class Overview:
 
 
 def values_of(trial: FrozenTrial, first: Goal) -> list[float] | None:
-    """The values a complete or pruned trial ended with; where a pruned one has none, those of its best epoch."""
+    """Returns the final values of a complete or pruned trial; those of its best epoch if it was pruned without any."""
     if state_of(trial) not in ("complete", "pruned"):
         return None
     values = trial.values
@@ -122,13 +122,13 @@ def values_of(trial: FrozenTrial, first: Goal) -> list[float] | None:
 
 
 def epochs_of(trial: FrozenTrial) -> dict[int, list[float]]:
-    """Epoch -> value of each goal, in order; only the first one's where no more was recorded."""
+    """Returns epoch -> value of each goal, in order; of the first goal only if no more was recorded."""
     kept = trial.user_attrs.get("epochs") or {epoch: [value] for epoch, value in trial.intermediate_values.items()}
     return {int(epoch): kept[epoch] for epoch in sorted(kept, key=int)}
 
 
 def short_names(settings: Iterable[str]) -> dict[str, str]:
-    """Each dotted path -> its last part, with as many before it as tell it from the others."""
+    """Returns each dotted path -> its last parts, as few as distinguish it from the other paths."""
     paths = list(settings)
 
     def end(path: str, parts: int) -> str:
@@ -142,12 +142,12 @@ def short_names(settings: Iterable[str]) -> dict[str, str]:
 
 
 def violations(trial: FrozenTrial) -> dict[str, float]:
-    """The constraints a trial misses, and by how much."""
+    """Returns the constraints that a trial misses -> by how much."""
     return {name: excess for name, excess in trial.constraints.items() if excess > 0}
 
 
 def cost_group(trial: FrozenTrial) -> str:
-    """What a trial's cost is filed under."""
+    """Returns the group to which a trial's cost is added."""
     state = state_of(trial)
     if state in ("complete", "pruned", "running", "waiting"):
         return state
@@ -155,22 +155,22 @@ def cost_group(trial: FrozenTrial) -> str:
 
 
 def in_order(state: str) -> int:
-    """A state's or cost's place among the others."""
+    """Returns the place of a state or cost group in `ORDER`."""
     return ORDER.index(state if state in ORDER else "failed")
 
 
 def cost_unit(trial: FrozenTrial) -> str:
-    """In what a trial's cost is counted."""
+    """Returns the unit in which a trial's cost is counted."""
     return "GPU-hours" if trial.user_attrs.get(DEVICE) == "gpu" else "core-hours"
 
 
 def cost_hours(trial: FrozenTrial) -> float:
-    """Devices times hours that this attempt held."""
+    """Returns the number of devices times the hours that this attempt held them."""
     return float(trial.user_attrs.get(DEVICE_S, 0.0)) / HOUR_S
 
 
 def costs(trials: Iterable[FrozenTrial]) -> dict[str, dict[str, float]]:
-    """Unit -> what for -> hours; without what cost nothing."""
+    """Returns unit -> group of `cost_group` -> hours; groups without cost are left out."""
     found: dict[str, dict[str, float]] = {}
     for trial in sorted(trials, key=lambda one: in_order(cost_group(one))):
         if hours := cost_hours(trial):
@@ -180,13 +180,13 @@ def costs(trials: Iterable[FrozenTrial]) -> dict[str, dict[str, float]]:
 
 
 def reason_of(trial: FrozenTrial) -> str:
-    """Why a trial ended as it did, without paths: where somebody's files lie is nobody else's business."""
+    """Returns why a trial ended as it did; paths are removed, as the places of a user's files are private."""
     reason = _PATH.sub("[path]", str(trial.user_attrs.get("reason", "")))
     return reason if len(reason) <= REASON_LENGTH else reason[: REASON_LENGTH - 4] + " ..."
 
 
 def number_text(value: Any) -> str:
-    """A setting or value for a person, to four digits; a dash for what is missing or not finite."""
+    """Returns a setting or value as text with four digits; a dash if it is missing or not finite."""
     if isinstance(value, float):
         if not math.isfinite(value):
             return "-"
@@ -195,6 +195,6 @@ def number_text(value: Any) -> str:
 
 
 def measured(trial: FrozenTrial) -> dict[str, float]:
-    """The validation metrics of the trial's best epoch."""
+    """Returns the validation metrics of the trial's best epoch."""
     kept = trial.user_attrs.get("metrics") or {}
     return {name: value for name, value in kept.items() if name.startswith("val/") and math.isfinite(value)}

@@ -1,8 +1,7 @@
-"""`report.html`: a study for the eye, in one file that loads nothing; its pictures also as PNG files."""
+"""Writes `report.html`, a study with its pictures in one file that loads nothing, and the pictures as PNG files."""
 
 from __future__ import annotations
 
-import io
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from medgan.data.atomic_write import write_atomically
 from medgan.report.html_page import PAGE, embedded, section, table
 from medgan.report.parameter_plots import draw_parallel, draw_slices_of
-from medgan.report.plot_style import Drawing
+from medgan.report.plot_style import Drawing, png_of
 from medgan.report.study_overview import Overview, number_text
 from medgan.report.trial_plots import draw_curves, draw_front, draw_history, draw_importances
 from medgan.report.trial_table import facts_of, trial_table
@@ -23,7 +22,6 @@ from medgan.tracking.slice_pictures import draw_slices
 from medgan.training.checkpoint import PICTURES
 
 FILE_NAME = "report.html"
-DOTS_PER_INCH = 110
 DRAWN: dict[str, tuple[Callable[[Overview], Drawing], str, str]] = {
     "history": (
         draw_history,
@@ -56,25 +54,25 @@ DRAWN: dict[str, tuple[Callable[[Overview], Drawing], str, str]] = {
         "The first goal on the validation patients after each epoch; the generator of the best epoch is kept.",
     ),
 }
-"""Name of the picture's file -> what draws it, its heading, and how it is to be read."""
+"""Maps the name of a picture's file to the function that draws it, its heading and its caption."""
 SHOWN = ("best", "median", "worst")
-"""Trials whose validation slices are shown; also the names of these pictures' files."""
+"""Names the trials whose validation slices are displayed, and their pictures' files."""
 
 
 def write_report(
     study: Study, folder: Path, *, checkpoints: Path, task: Task, facts: Mapping[str, str] | None = None
 ) -> Path:
-    """Write `report.html` about a study as it is now, and its pictures as PNG files beside it.
+    """Writes `report.html` about a study as it is now, and its pictures as PNG files beside it.
 
     Args:
-        study: finished, running or empty.
-        folder: where to; made if it is not there. Pictures of an earlier report are replaced.
-        checkpoints: the study's folder, for the trials' own pictures.
-        task: for these pictures' units.
-        facts: name -> fact, text, shown at the head beside those of the study itself; no paths.
+        study: a finished, running or empty study.
+        folder: folder of the report, made if it does not exist; pictures of an earlier report are replaced.
+        checkpoints: folder of the study's checkpoints, with the trials' own pictures.
+        task: task of the study, for the units of these pictures.
+        facts: name -> text of more facts for the head of the page; no paths.
 
     Returns:
-        The report's path.
+        Path of the report.
     """
     overview = Overview.of(study)
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,17 +97,16 @@ def write_report(
 
 
 def _drawn(drawing: Drawing, path: Path, *, heading: str, caption: str) -> str:
-    """A section with the picture, which is also kept as a file; or with why there is none."""
+    """Returns a section with the picture, also written to a file, or with the reason why there is no picture."""
     if isinstance(drawing, str):
         return section(heading, escape(drawing))
-    content = io.BytesIO()
-    drawing.savefig(content, format="png", dpi=DOTS_PER_INCH)
-    write_atomically(path, content.getvalue())
-    return section(heading, escape(caption), embedded(content.getvalue(), alternative=escape(heading)))
+    content = png_of(drawing)
+    write_atomically(path, content)
+    return section(heading, escape(caption), embedded(content, alternative=escape(heading)))
 
 
 def _validation_slices(overview: Overview, folder: Path, *, checkpoints: Path, task: Task) -> str:
-    """The same validation slices by the best, the median and the worst trial of those that have pictures."""
+    """Returns a section with the validation slices of the best, the median and the worst trial that have pictures."""
     having = [one for one in overview.ranked if (trial_folder(checkpoints, one.first_attempt) / PICTURES).is_file()]
     chosen = {"best": having[:1], "worst": having[1:][-1:], "median": having[1:-1][(len(having) - 3) // 2 :][:1]}
     shown = []

@@ -1,4 +1,4 @@
-"""Pictures of a study's trials: history, importances, Pareto front, learning curves."""
+"""Draws the trials of a study: history, importances, Pareto front and learning curves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from medgan.report.plot_style import (
     BLUE,
@@ -28,16 +28,16 @@ from medgan.report.plot_style import (
     new_figure,
     scatter,
 )
-from medgan.report.study_overview import Overview, epochs_of, short_names
+from medgan.report.study_overview import Overview, Scored, epochs_of, short_names
 from medgan.search.study import first_attempt_of, state_of
 
 FAILED = {"diverged": ("x", RED), "out of memory": ("P", PURPLE), "other failure": ("|", "#1b1f23")}
 FEW = 4
-"""Importances of fewer trials say nothing."""
+"""Gives the smallest number of trials for which importances are meaningful."""
 
 
 def draw_history(overview: Overview) -> Drawing:
-    """A panel a goal: the value of every finished trial, the best so far, and which trials failed."""
+    """Draws a panel for each goal: the value of every finished trial, the best so far, and the failed trials."""
     goals, scored = overview.goals, overview.scored
     if not scored:
         return NO_VALUE
@@ -67,7 +67,7 @@ def _best_so_far(axis: Axes, overview: Overview, place: int) -> None:
 
 
 def _mark_failures(axis: Axes, overview: Overview) -> None:
-    """At the axis' foot: these have no value."""
+    """Marks the failed trials at the bottom of the axis, as they have no value."""
     for name, (marker, color) in FAILED.items():
         first_attempts = [first_attempt_of(trial) for trial in overview.trials if _failure(state_of(trial)) == name]
         if first_attempts:
@@ -83,17 +83,12 @@ def _failure(state: str) -> str | None:
 
 
 def draw_importances(overview: Overview) -> Drawing:
-    """A bar a setting and goal, as Optuna's default evaluator has them."""
-    settings, scored = overview.settings, overview.scored
-    if len(scored) < FEW:
-        return f"Importances need at least {FEW} finished trials with a value; there are {len(scored)}."
-    if len(settings) < 2:
-        return "Only one setting moves: there is nothing to weigh it against."
-    for place, goal in enumerate(overview.goals):
-        if len({one.values[place] for one in scored}) == 1:
-            return f"All trials have the same {goal.metric}: no setting makes a difference."
+    """Draws a bar for each setting and goal, from Optuna's default evaluator."""
+    if reason := _why_no_importances(overview):
+        return reason
     found = [_importances(overview, place) for place in range(len(overview.goals))]
-    names, short = sorted(settings, key=lambda name: found[0].get(name, 0.0)), short_names(settings)
+    short = short_names(overview.settings)
+    names = sorted(short, key=lambda name: found[0].get(name, 0.0))
     figure = new_figure(10.5, 1.2 + (0.26 * len(found) + 0.16) * len(names))
     axis, height = figure.subplots(), 0.8 / len(found)
     for place, (goal, color, shares) in enumerate(
@@ -111,8 +106,20 @@ def draw_importances(overview: Overview) -> Drawing:
     return figure
 
 
+def _why_no_importances(overview: Overview) -> str:
+    scored = overview.scored
+    if len(scored) < FEW:
+        return f"Importances need at least {FEW} finished trials with a value; there are {len(scored)}."
+    if len(overview.settings) < 2:
+        return "Only one setting moves: there is nothing to weigh it against."
+    for place, goal in enumerate(overview.goals):
+        if len({one.values[place] for one in scored}) == 1:
+            return f"All trials have the same {goal.metric}: no setting makes a difference."
+    return ""
+
+
 def _importances(overview: Overview, place: int) -> dict[str, float]:
-    """Optuna looks at complete trials only; those stopped early tell as well what does not work."""
+    """Returns setting -> importance; passes pruned trials as complete ones, as Optuna uses complete trials only."""
     study = optuna.create_study(direction="maximize" if overview.goals[place].mode == "max" else "minimize")
     study.add_trials(
         optuna.trial.create_trial(
@@ -129,14 +136,11 @@ def _importances(overview: Overview, place: int) -> dict[str, float]:
 
 
 def draw_front(overview: Overview) -> Drawing:
-    """Every pair of goals: what no feasible trial beats in all of them, the others, those a constraint rules out."""
+    """Draws a panel for each pair of goals: the Pareto front, the other trials and the infeasible ones."""
     complete = [one for one in overview.scored if one.trial.state == TrialState.COMPLETE]
     if not complete:
         return "No trial has completed yet."
-    pairs, first_attempts = (
-        list(itertools.combinations(range(len(overview.goals)), 2)),
-        set(map(first_attempt_of, overview.front)),
-    )
+    pairs = list(itertools.combinations(range(len(overview.goals)), 2))
     columns = min(2, len(pairs))
     rows = -(-len(pairs) // columns)
     figure = new_figure(10.5 if columns > 1 else 8, 0.8 + 4.6 * rows)
@@ -144,21 +148,26 @@ def draw_front(overview: Overview) -> Drawing:
     for axis in axes.flat[len(pairs) :]:
         axis.remove()
     for axis, pair in zip(axes.flat, pairs, strict=False):
-        values = [[one.values[place] for one in complete] for place in pair]
-        goals = [overview.goals[place] for place in pair]
-        across, up = (drawn(some, goal) for some, goal in zip(values, goals, strict=True))
-        scatter(axis, across, up, [one.kind for one in complete])
-        for label, some, goal in zip((axis.set_xlabel, axis.set_ylabel), values, goals, strict=True):
-            name_axis(label, some, goal)
-        points = sorted(
-            (x, y, one.first_attempt)
-            for x, y, one in zip(across, up, complete, strict=True)
-            if one.first_attempt in first_attempts
-        )
-        _front_line(axis, points, line="-" if len(pairs) == 1 else "")
-        axis.grid(alpha=0.25)
+        _front_panel(axis, overview, complete, pair)
     add_legend(figure, figure.axes, infeasible="infeasible: misses\n" + "\n".join(overview.limits))
     return figure
+
+
+def _front_panel(axis: Axes, overview: Overview, complete: Sequence[Scored], pair: tuple[int, int]) -> None:
+    first_attempts = set(map(first_attempt_of, overview.front))
+    values = [[one.values[place] for one in complete] for place in pair]
+    goals = [overview.goals[place] for place in pair]
+    across, up = (drawn(some, goal) for some, goal in zip(values, goals, strict=True))
+    scatter(axis, across, up, [one.kind for one in complete])
+    name_axis(axis.set_xlabel, values[0], goals[0])
+    name_axis(axis.set_ylabel, values[1], goals[1])
+    points = sorted(
+        (x, y, one.first_attempt)
+        for x, y, one in zip(across, up, complete, strict=True)
+        if one.first_attempt in first_attempts
+    )
+    _front_line(axis, points, line="-" if len(overview.goals) == 2 else "")
+    axis.grid(alpha=0.25)
 
 
 def _front_line(axis: Axes, points: Sequence[tuple[float, float, int]], *, line: str) -> None:
@@ -170,13 +179,19 @@ def _front_line(axis: Axes, points: Sequence[tuple[float, float, int]], *, line:
         axis.annotate(str(first_attempt), (x, y), xytext=(6, 5), textcoords="offset points", fontsize=9, zorder=5)
 
 
-def draw_curves(overview: Overview) -> Drawing:
-    """The first goal over the epochs, a line a trial; the best one's stands out, diverged ones end in a cross."""
-    goal, curves = overview.goals[0], {}
+def _curves(overview: Overview) -> dict[int, tuple[FrozenTrial, dict[int, float]]]:
+    """Returns first attempt -> trial, and epoch -> finite value of the first goal."""
+    curves = {}
     for trial in overview.trials:  # a later attempt repeats what an earlier one recorded
         rows = {epoch: row[0] for epoch, row in epochs_of(trial).items() if np.isfinite(row[0])}
         if rows:
             curves[first_attempt_of(trial)] = (trial, rows)
+    return curves
+
+
+def draw_curves(overview: Overview) -> Drawing:
+    """Draws the first goal over the epochs, one line a trial: the best stands out, a diverged one ends in a cross."""
+    goal, curves = overview.goals[0], _curves(overview)
     if not curves:
         return "No epoch has ended yet."
     everything = [value for _, rows in curves.values() for value in rows.values()]

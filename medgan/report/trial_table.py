@@ -1,4 +1,4 @@
-"""What a study's report says in words: its facts at the head, and all its trials in a table."""
+"""Writes the words of a study's report: the facts at its head, and the table of all trials."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ABSENT = "-"
 
 
 def facts_of(overview: Overview, study: Study) -> list[tuple[str, str]]:
-    """Name and fact, both HTML: goals, states, the best trial, what it cost."""
+    """Returns names and facts, both HTML: goals, states, the best trial, the cost."""
     goals = [f"{goal.metric} ({'higher' if goal.mode == 'max' else 'lower'} is better)" for goal in overview.goals]
     facts = [("Goals" if len(goals) > 1 else "Goal", escape(", then ".join(goals)))]
     if overview.limits:
@@ -84,7 +84,7 @@ def _costs(overview: Overview, elapsed_s: float) -> list[tuple[str, str]]:
 
 
 def trial_table(overview: Overview) -> str:
-    """A row an attempt; a retry leads to the first attempt, by whose number everything else is called."""
+    """Returns a table with a row for each attempt; a repeated attempt links to the first attempt of its trial."""
     short, units = short_names(overview.settings), list(costs(overview.trials))
     names = ["number", "trial", "state", "reason", *short.values(), *(goal.metric for goal in overview.goals)]
     names += ["epochs", *units]
@@ -93,15 +93,13 @@ def trial_table(overview: Overview) -> str:
 
 
 def _row(trial: FrozenTrial, overview: Overview, units: list[str]) -> str:
-    first_attempt, state = first_attempt_of(trial), state_of(trial)
-    is_best = overview.best is not None and trial.number == overview.best.trial.number
-    on_front = len(overview.goals) > 1 and trial.number in [one.number for one in overview.front]
+    first_attempt, state, standing = first_attempt_of(trial), state_of(trial), _standing(trial, overview)
     values = values_of(trial, overview.goals[0]) or [float("nan")] * len(overview.goals)
     cells = [
         f"<td>{trial.number}</td>",
         f"<td>{first_attempt if first_attempt == trial.number else _number_link(first_attempt)}</td>",
         f'<td><span class="state {escape(state)}">{escape(state.replace("_", " "))}</span>'
-        f"{', best' if is_best else ', Pareto front' if on_front else ''}</td>",
+        f"{f', {standing}' if standing else ''}</td>",
         f'<td class="text">{escape(_why(trial)) or ABSENT}</td>',
         *(f"<td>{escape(number_text(trial.params.get(name)))}</td>" for name in overview.settings),
         *(f"<td>{number_text(value)}</td>" for value in values),
@@ -111,7 +109,14 @@ def _row(trial: FrozenTrial, overview: Overview, units: list[str]) -> str:
             for unit in units
         ),
     ]
-    return f'<tr id="number-{trial.number}"{" class=best" if is_best else ""}>{"".join(cells)}</tr>'
+    return f'<tr id="number-{trial.number}"{" class=best" if standing == "best" else ""}>{"".join(cells)}</tr>'
+
+
+def _standing(trial: FrozenTrial, overview: Overview) -> str:
+    if overview.best is not None and trial.number == overview.best.trial.number:
+        return "best"
+    on_front = len(overview.goals) > 1 and trial.number in [one.number for one in overview.front]
+    return "Pareto front" if on_front else ""
 
 
 def _why(trial: FrozenTrial) -> str:

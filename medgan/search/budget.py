@@ -1,4 +1,4 @@
-"""The budget of a study: what its trials took, kept in its database, and when no more may begin."""
+"""Measures what the trials of a study take, stores it in the study database, and says when the budget is used up."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from medgan.search.space import Budget
 from medgan.units import duration
 
 DEVICE_S, DEVICE, ELAPSED_S = "device_s", "device", "elapsed_s"
-"""Attributes: of a trial (one attempt), devices x seconds and which; of a study, seconds of searching on the wall."""
+"""The first two are attributes of a trial: devices x seconds, and their kind; the last is one of a study: wall time."""
 
 
 class Meter:
-    """Measures what every attempt takes, failed ones included; says when the budget is used up.
+    """Measures the device time of every attempt, including failed ones, and says when the budget is used up.
 
     Args:
-        study: where it is kept.
-        budget: the limits.
-        resources: of each trial.
-        clock: seconds, for tests.
+        study: study that stores the measurements.
+        budget: limits of the study.
+        resources: resources of each trial.
+        clock: returns seconds; tests replace it.
     """
 
     def __init__(
@@ -36,23 +36,23 @@ class Meter:
         self.elapsed_before, self.start = float(study.user_attrs.get(ELAPSED_S, 0.0)), clock()
 
     def begin(self, trial: Trial) -> None:
-        """An attempt holds its devices from now on."""
+        """Records that an attempt occupies its devices from now on."""
         self.began[trial.number] = self.clock()
         trial.set_user_attr(DEVICE, self.resources.device)
 
     def note(self, trial: Trial) -> None:
-        """Keeps what an attempt took until now, in case this process is killed."""
+        """Stores what an attempt has taken so far, in case this process is killed."""
         trial.set_user_attr(DEVICE_S, self._device_s(trial.number))
         self.study.set_user_attr(ELAPSED_S, self._elapsed_s())
 
     def end(self, trial: Trial) -> None:
-        """The attempt is over; to be called before its state is told."""
+        """Records that an attempt is over; call it before its state is stored in the study."""
         self.note(trial)
         self.spent += self._device_s(trial.number)
         del self.began[trial.number]
 
     def used_up(self) -> str:
-        """Which limit is reached, for a person; "" while none is."""
+        """Returns the limit that is reached, as text for the user, or "" if none is reached."""
         spent_hours = (self.spent + sum(map(self._device_s, self.began))) / 3600
         hours = self._elapsed_s() / 3600
         if self.budget.gpu_hours is not None and spent_hours >= self.budget.gpu_hours:
@@ -62,7 +62,7 @@ class Meter:
         return ""
 
     def left(self) -> Budget:
-        """What may still be taken, 0 where nothing is left."""
+        """Returns the part of the budget that is left; a limit that is used up becomes 0."""
         limits, spent = self.budget, {"gpu_hours": self.spent / 3600, "hours": self._elapsed_s() / 3600}
         left = {name: max(limit - spent[name], 0.0) for name, limit in limits if limit is not None}
         return limits.model_copy(update=left)
@@ -75,16 +75,16 @@ class Meter:
 
 
 def used_device_s(study: optuna.Study, device: str) -> float:
-    """Seconds of all attempts that are over, on that kind of device: hours of a core are none of a GPU."""
+    """Returns the device-seconds of all ended attempts on one kind of device; GPU and CPU time are never added."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.RUNNING]
     return sum(trial.user_attrs.get(DEVICE_S, 0.0) for trial in trials if trial.user_attrs.get(DEVICE) == device)
 
 
 def limited(budget: Budget, *, gpu_hours: float | None, hours: float | None) -> Budget:
-    """The space's budget with what the command line says instead.
+    """Returns the budget of the space; limits given on the command line replace its own.
 
     Raises:
-        InputError: a limit of 0 or less.
+        InputError: a limit is 0 or less.
     """
     for option, value in (("--max-gpu-hours", gpu_hours), ("--max-hours", hours)):
         if value is not None and value <= 0:

@@ -1,4 +1,4 @@
-"""Keeps only the checkpoints a study still needs: of running trials all, of finished ones the best generators."""
+"""Keeps the checkpoints that a study still needs: all of running trials, the best generators of finished trials."""
 
 from __future__ import annotations
 
@@ -16,40 +16,38 @@ from medgan.training.checkpoint import BEST, LAST
 
 
 class Retention:
-    """Deletes what no one needs any more, whenever a trial has ended and its end was told.
+    """Deletes checkpoints that are no longer needed, each time MLflow has recorded the end of a trial.
 
     Args:
-        study: says which trials are finished, and which are best.
-        checkpoints: the study's folder.
-        rules: how many generators stay, and how many bytes at most.
-        say: tells a person, once, that what runs alone takes more than the bytes allowed.
+        study: study whose trials own the checkpoints.
+        checkpoints: checkpoint folder of the study.
+        rules: number of generators to keep, and the limit in GB.
+        say: prints one warning if the limit is exceeded although nothing more can be deleted.
     """
 
     def __init__(
         self, study: Study, checkpoints: Path, rules: Checkpoints, say: Callable[[str], None] = LOG.info
     ) -> None:
         self.study, self.checkpoints, self.rules, self.say = study, checkpoints, rules, say
-        self.told = {
-            first_attempt for first_attempt in map(first_attempt_of, finished(study)) if self._is_told(first_attempt)
-        }
+        self.recorded = set(filter(self._is_recorded, map(first_attempt_of, finished(study))))
         self.warned = False
 
     def ended(self, first_attempt: int) -> None:
-        """Of this trial the last state goes, from which its end could be told again; of all, generators behind."""
-        kept = kept_roots(self.study, self.rules)
+        """Deletes the last state of a trial that MLflow has recorded, and generators no longer among the best."""
+        kept = kept_first_attempts(self.study, self.rules)
         if first_attempt in {first_attempt_of(trial) for trial in finished(self.study)}:
             self._delete(first_attempt, LAST)
-            self.told.add(first_attempt)
-        for behind in self.told - {*kept}:
+            self.recorded.add(first_attempt)
+        for behind in self.recorded - {*kept}:
             self._delete(behind, BEST)
-            self.told.discard(behind)
+            self.recorded.discard(behind)
         while self._too_many_bytes() and len(kept) > 1:
             self._delete(kept.pop(), BEST)
         if self._too_many_bytes() and not self.warned:
             self.warned = True
             self.say(f"checkpoints: more than {self.rules.max_gb:g} GB although only the best and running ones stay")
 
-    def _is_told(self, first_attempt: int) -> bool:
+    def _is_recorded(self, first_attempt: int) -> bool:
         folder = trial_folder(self.checkpoints, first_attempt)
         return (folder / BEST).exists() and not (folder / LAST).exists()
 
@@ -62,12 +60,12 @@ class Retention:
         for name in names:
             try:
                 (trial_folder(self.checkpoints, first_attempt) / name).unlink(missing_ok=True)
-            except OSError as error:  # storage that is away must not end a search
+            except OSError as error:  # unavailable storage must not end a search
                 LOG.warning("trial %d: %s not deleted: %s", first_attempt, name, error)
 
 
-def kept_roots(study: Study, rules: Checkpoints) -> list[int]:
-    """The trials whose generator stays, the most wanted first: the front, then the next best in the first goal."""
+def kept_first_attempts(study: Study, rules: Checkpoints) -> list[int]:
+    """Returns the trials whose generators are kept, the best first: the front, then the next best by the first goal."""
     first = goals_of(study)[0]
 
     def rank(trial: FrozenTrial) -> tuple[bool, float]:
@@ -81,5 +79,5 @@ def kept_roots(study: Study, rules: Checkpoints) -> list[int]:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # replaced just now
+    except OSError:  # the file was replaced meanwhile
         return 0

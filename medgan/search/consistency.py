@@ -1,4 +1,4 @@
-"""The three places where a study's facts are kept, read together and set right: database, MLflow, checkpoints."""
+"""Reads the three stores of a study (database, MLflow, checkpoints) together, and makes single repairs in them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from medgan.training.checkpoint import LAST, read_history
 
 @dataclass(frozen=True)
 class Stores:
-    """Where a study's facts are kept."""
+    """Holds the three stores of a study."""
 
     study: Study
     uri: str
@@ -44,17 +44,17 @@ class Stores:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the stores say at one moment.
+    """Holds what the stores contain at one moment.
 
     Attributes:
-        chains: root -> its attempts, in order.
-        best: root of the best trial, whose generator is kept whatever room there is; None: there is none yet.
-        goals: the metrics that the search is for.
-        runs: MLflow's, oldest first.
-        folders: root -> names of the files in its checkpoint folder.
-        parts: files that were never finished.
-        driver: who runs the study; "": nobody.
-        expired: whether a dead driver's lease is left.
+        chains: first attempt -> all attempts of its trial, in order.
+        best: first attempt of the best trial, whose generator is always kept; None: no trial is usable yet.
+        goals: metrics of the search's goals.
+        runs: runs in MLflow, oldest first.
+        folders: first attempt -> names of the files in the trial's checkpoint folder.
+        parts: incomplete files.
+        driver: process that runs the study; "": no process.
+        expired: whether a dead driver left its lease behind.
     """
 
     chains: Mapping[int, Sequence[FrozenTrial]]
@@ -67,24 +67,24 @@ class Facts:
     expired: bool = False
 
     def run_of(self, first_attempt: int | str) -> RunFacts | None:
-        """The run of a trial, or of the study; where there are several, the one that holds most."""
+        """Returns the run of a trial or the study; of several, the one with the most epochs, then the most children."""
         runs = [run for run in self.runs if run.first_attempt == str(first_attempt)]
         below = [run.parent for run in self.runs]
         return max(runs, key=lambda run: (len(run.epochs), below.count(run.run_id)), default=None)
 
 
 class Ending(NamedTuple):
-    """How a trial's run should end: the state of the study, and MLflow's status."""
+    """Describes how the run of a trial should end: state in the study, and status in MLflow."""
 
     state: str
     status: str
 
 
 def open_stores(name: str, place: Place) -> Stores:
-    """The stores of a study that is there; nothing is made.
+    """Opens the stores of an existing study; creates nothing.
 
     Raises:
-        InputError: there is no such study or no such store; the studies that are there are named.
+        InputError: the study or a store does not exist; the message names the studies that exist.
     """
     study = load_study(place.study_uri, name)
     key = study.user_attrs.get(KEY)
@@ -95,12 +95,11 @@ def open_stores(name: str, place: Place) -> Stores:
 
 
 def facts_of(stores: Stores, *, driver: str = "", expired: bool = False) -> Facts:
-    """What the stores say now."""
+    """Reads all three stores."""
     study, checkpoints, best = stores.study, stores.checkpoints, best_trial(stores.study)
     chains: dict[int, list[FrozenTrial]] = {}
     for trial in study.get_trials(deepcopy=False):
         chains.setdefault(first_attempt_of(trial), []).append(trial)
-    folders = [path for path in sorted(checkpoints.glob("*")) if path.name.isdigit() and path.is_dir()]
     return Facts(
         chains=chains,
         best=first_attempt_of(best[0]) if best else None,
@@ -108,8 +107,8 @@ def facts_of(stores: Stores, *, driver: str = "", expired: bool = False) -> Fact
         runs=stores.runs.found(),
         folders={
             int(path.name): frozenset(file.name for file in path.iterdir())
-            for path in folders
-            if path == trial_folder(checkpoints, int(path.name))
+            for path in sorted(checkpoints.glob("*"))
+            if path.name.isdigit() and path.is_dir() and path == trial_folder(checkpoints, int(path.name))
         },
         parts=sorted(path.relative_to(checkpoints) for path in checkpoints.rglob("*.part")),
         driver=driver,
@@ -118,7 +117,7 @@ def facts_of(stores: Stores, *, driver: str = "", expired: bool = False) -> Fact
 
 
 def ending_of(trial: FrozenTrial) -> Ending:
-    """How the run of a trial should have ended after this attempt."""
+    """Returns how the run of a trial should have ended after this attempt."""
     state = state_of(trial)
     if trial.state == TrialState.RUNNING:
         state = "interrupted"
@@ -126,7 +125,7 @@ def ending_of(trial: FrozenTrial) -> Ending:
 
 
 def epochs_of(trial: FrozenTrial, goals: Sequence[str]) -> dict[int, dict[str, float]]:
-    """Epoch -> metric -> value: of the goals in every epoch, of all metrics in the best one."""
+    """Returns epoch -> metric -> value: the goals in every epoch, and all metrics in the best one."""
     known = {
         int(epoch): dict(zip(goals, values, strict=True)) for epoch, values in trial.user_attrs.get(EPOCHS, {}).items()
     }
@@ -139,19 +138,19 @@ def epochs_of(trial: FrozenTrial, goals: Sequence[str]) -> dict[int, dict[str, f
 
 
 def recover_all(stores: Stores) -> str:
-    """Puts what a dead driver left running back into the queue."""
+    """Queues again the trials that a dead driver left running."""
     recover(stores.study)
     return "put back into the queue"
 
 
 def queue(stores: Stores, *, trial: FrozenTrial) -> str:
-    """Queues a lost trial's next attempt."""
+    """Queues the next attempt of a lost trial."""
     queue_again(stores.study, trial, retries=trial.user_attrs.get("retries", 0))
     return "queued"
 
 
 def withdraw(stores: Stores, *, trial: FrozenTrial) -> str:
-    """Ends an attempt that doubles another; Optuna's own `tell` refuses one that waits."""
+    """Ends an attempt that duplicates another one; `Study.tell` of Optuna refuses attempts that wait."""
     storage = stores.study._storage
     storage.set_trial_user_attr(trial._trial_id, "failure", "interrupted")
     storage.set_trial_user_attr(trial._trial_id, "reason", "withdrawn: it doubled another attempt")
@@ -160,7 +159,7 @@ def withdraw(stores: Stores, *, trial: FrozenTrial) -> str:
 
 
 def merge_runs(stores: Stores, *, run: RunFacts, into: RunFacts) -> str:
-    """Deletes a run that doubles another."""
+    """Deletes a run that duplicates another one."""
     stores.runs.merge(run.run_id, into.run_id)
     return f"deleted, {into.run_id} kept"
 
@@ -172,13 +171,13 @@ def delete_run(stores: Stores, *, run: RunFacts) -> str:
 
 
 def end_run(stores: Stores, *, run: RunFacts, ending: Ending) -> str:
-    """Says in MLflow how a run ended."""
+    """Writes into MLflow how a run ended."""
     stores.runs.end(run.run_id, ending.status, ending.state)
     return "set"
 
 
 def add_run(stores: Stores, *, trial: FrozenTrial, beside: RunFacts, goals: Sequence[str]) -> str:
-    """Makes the run of a finished trial from what the study knows."""
+    """Creates the run of a finished trial from the study database."""
     attributes, ending, about = trial.user_attrs, ending_of(trial), stores.study.user_attrs
     tags = {
         "medgan.task": about.get("task", ""),
@@ -200,26 +199,26 @@ def add_run(stores: Stores, *, trial: FrozenTrial, beside: RunFacts, goals: Sequ
 
 
 def add_epochs(stores: Stores, *, run: RunFacts, epochs: Mapping[int, Mapping[str, float]]) -> str:
-    """Tells a run the epochs that it lacks: whole where the folder has them, else what the study knows."""
+    """Adds missing epochs to a run: all metrics if the trial's folder has them, else those in the study database."""
     rows = dict(enumerate(read_history(trial_folder(stores.checkpoints, int(run.first_attempt))), start=1))
     stores.runs.add_epochs(run.run_id, {epoch: rows.get(epoch, dict(values)) for epoch, values in epochs.items()})
     return "added"
 
 
 def delete_state(stores: Stores, *, first_attempt: int) -> str:
-    """Deletes what only a trial that goes on needs."""
+    """Deletes the last state, which only an unfinished trial needs."""
     (trial_folder(stores.checkpoints, first_attempt) / LAST).unlink(missing_ok=True)
     return "deleted"
 
 
 def delete_folder(stores: Stores, *, first_attempt: int) -> str:
-    """Deletes a checkpoint folder."""
+    """Deletes the checkpoint folder of a trial."""
     shutil.rmtree(trial_folder(stores.checkpoints, first_attempt))
     return "deleted"
 
 
 def delete_part(stores: Stores, *, part: Path) -> str:
-    """Deletes a file that was never finished."""
+    """Deletes an incomplete file."""
     (stores.checkpoints / part).unlink(missing_ok=True)
     return "deleted"
 

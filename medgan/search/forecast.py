@@ -1,4 +1,4 @@
-"""How long a search should take: one step or one convolution timed, early stopping counted in."""
+"""Forecasts how long a search takes, from one timed step or convolution; early stopping is included."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from medgan.training.memory_estimate import estimate
 
 GROUP_START_S = 20.0
 MEASURED_STEP_S = 0.4
-"""A step that should take longer is estimated, not made: a plan shall take seconds."""
+"""A step that should take longer is estimated and not run, so that a plan takes seconds."""
 SHARE_OF_CONVOLUTION = 0.5
-"""Speed of a whole step, in FLOP/s, over that of a large convolution: norms and activations take their time."""
+"""A whole step reaches this share of a large convolution's FLOP/s, since norms and activations also take time."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """How long a search should take.
+    """Describes how long a search should take.
 
     Attributes:
-        epoch_s: the training of an epoch of a trial in the middle of the space, in seconds; none where it is not known.
-        epochs: mean epochs a trial, early stopping counted in.
-        grace: epochs before which no trial is stopped.
-        basis: how `epoch_s` was found: "measured", or "estimated" from FLOPs and one timed convolution.
-        limit_s: a trial takes no longer, but for the rest of its last epoch.
+        epoch_s: training time of one epoch in the middle of the space, in seconds; None: not known.
+        epochs: mean epochs of a trial, with early stopping.
+        grace: number of epochs before early stopping begins.
+        basis: source of `epoch_s`: "measured", or "estimated" from FLOPs and one timed convolution.
+        limit_s: longest time of a trial, without the rest of its last epoch.
     """
 
     epoch_s: float | None
@@ -44,26 +44,25 @@ class Forecast:
 
     @property
     def trial_s(self) -> float | None:
-        """Seconds of a trial, or none."""
+        """Returns the seconds of one trial; None if not known."""
         if self.epoch_s is None:
             return self.limit_s if math.isfinite(self.limit_s) else None
         return min(self.epochs * self.epoch_s, self.limit_s)
 
     def total_s(self, trials: int, concurrent: int) -> float | None:
-        """Seconds for so many trials, or none."""
+        """Returns the seconds of all trials; None if not known."""
         return None if self.trial_s is None else GROUP_START_S + math.ceil(trials / concurrent) * self.trial_s
 
 
 def forecast(space: Space, base: Config, *, num_slices: int, threads: int, workers: int = 1) -> Forecast:
-    """Times the middle of the space: a step where that is quick, else a convolution of known FLOPs.
+    """Times the middle of the space: a training step if it is quick, else a convolution of known FLOPs.
 
     Args:
-        space: what moves.
-        base: what it moves in.
-        num_slices: of the training patients.
-        threads: CPU threads of all workers together; 0: on this machine's GPU, and where there is none, the first
-            epochs will tell.
-        workers: that share a batch.
+        space: search space.
+        base: configuration that the space varies.
+        num_slices: number of slices of the training patients.
+        threads: CPU threads of all workers together; 0: the workers use GPUs. Without a GPU here, `epoch_s` is None.
+        workers: number of workers that share a batch.
     """
     epochs, grace = expected_epochs(base.train.epochs, space.scheduler), space.scheduler.grace_epochs
     limit_s = 60 * base.train.minutes if base.train.minutes else math.inf
@@ -74,24 +73,27 @@ def forecast(space: Space, base: Config, *, num_slices: int, threads: int, worke
     torch.set_num_threads(threads or before)
     try:
         speed = SHARE_OF_CONVOLUTION * flops_per_s(torch.device("cuda" if on_gpu else "cpu"))
-        found = []
-        for config in middles(space, base):
-            steps = num_slices // config.train.batch_size / updates_of(config).batches
-            flops = estimate(config, workers=workers, device="gpu" if on_gpu else "cpu").flops_per_step
-            guessed_s = flops * (1 if on_gpu else workers) / speed
-            measured = not on_gpu and guessed_s <= MEASURED_STEP_S
-            found.append((steps * (step_s(config) if measured else guessed_s), measured))
+        timed = [_epoch_s(one, num_slices, speed, workers=workers, on_gpu=on_gpu) for one in middles(space, base)]
     finally:
         torch.set_num_threads(before)
-    basis = "measured" if all(measured for _, measured in found) else "estimated"
-    epoch_s = statistics.fmean(seconds for seconds, _ in found)
-    return Forecast(epoch_s, epochs, grace, basis, limit_s)
+    seconds, measured = zip(*timed, strict=True)
+    return Forecast(statistics.fmean(seconds), epochs, grace, "measured" if all(measured) else "estimated", limit_s)
+
+
+def _epoch_s(config: Config, num_slices: int, speed: float, *, workers: int, on_gpu: bool) -> tuple[float, bool]:
+    """Returns the seconds of an epoch, and whether they come from a measured step."""
+    steps = num_slices // config.train.batch_size / updates_of(config).batches
+    flops = estimate(config, workers=workers, device="gpu" if on_gpu else "cpu").flops_per_step
+    estimated_s = flops * (1 if on_gpu else workers) / speed
+    measured = not on_gpu and estimated_s <= MEASURED_STEP_S
+    return steps * (step_s(config) if measured else estimated_s), measured
 
 
 def expected_epochs(epochs: int, scheduler: Scheduler) -> float:
-    """Mean epochs of a trial.
+    """Returns the mean number of epochs of a trial.
 
-    asha: every rung keeps one in `reduction_factor`; median: half of the trials end with the grace; none: all run on.
+    asha: every rung keeps one in `reduction_factor`; median: half of the trials stop after the grace epochs; none: no
+    trial stops early.
     """
     if scheduler.kind == "none":
         return float(epochs)
@@ -105,12 +107,12 @@ def expected_epochs(epochs: int, scheduler: Scheduler) -> float:
 
 
 def middles(space: Space, base: Config) -> list[Config]:
-    """The trial in the middle of a space, for each method that moves."""
+    """Returns the configuration in the middle of the space, for each method of the space."""
     return space.every_method(base, middle_of)
 
 
 def middle_of(move: Move) -> Any:
-    """The middle of a range, on its own scale; the first of choices."""
+    """Returns the middle of a range, on its own scale, or the first of several choices."""
     if move.choice:
         return move.choice[0]
     low, high = move.ends
@@ -120,7 +122,7 @@ def middle_of(move: Move) -> Any:
 
 
 def step_s(config: Config) -> float:
-    """Seconds of one training step on the CPU: of the second, or, where the first is slow, of that one."""
+    """Returns the seconds of the second training step on the CPU, or of the first one if it takes more than 5 s."""
     step, elapsed = random_step(config, torch.device("cpu")), 0.0
     for _ in range(2):
         began = time.perf_counter()
@@ -132,7 +134,7 @@ def step_s(config: Config) -> float:
 
 
 def flops_per_s(device: torch.device) -> float:
-    """Floating-point operations a second of a convolution and its gradients, as large as a network's largest."""
+    """Measures FLOP/s of a convolution and its gradients; it is as large as the largest one of a network."""
     convolution = nn.Conv2d(128, 128, 3, padding=1).to(device)
     slices = 64 if device.type == "cuda" else 1
     image = torch.zeros(slices, 128, 64, 64, device=device, requires_grad=True)

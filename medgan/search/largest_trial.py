@@ -1,7 +1,8 @@
-"""The trial of a space that needs the most memory; a space whose largest trial does not fit is refused."""
+"""Finds the trial of a space that needs the most memory, and refuses a space whose largest trial does not fit."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +13,14 @@ from medgan.search.space import Space
 from medgan.training.memory_estimate import Estimate, estimate, gigabytes
 
 CERTAINLY = 1.5
-"""An estimate so many times what there is leaves no doubt; what is nearer, one real step has to tell."""
+"""A space is refused above this multiple of the available memory; below it, one real step decides."""
 MOST_ESTIMATES = 32
 DEEPER_IS_NOT_LARGER = ("generator.depth", "discriminator.patch")
 
 
 @dataclass(frozen=True)
 class Largest:
-    """The trial of a space that needs the most memory: its configuration, what moved there, and what it needs."""
+    """Describes the trial of a space that needs the most memory: configuration, varied sizes, and estimate."""
 
     config: Config
     values: dict[str, Any]
@@ -30,12 +31,12 @@ class Largest:
 
 
 def largest(space: Space, base: Config, *, workers: int = 1, device: str = "cpu") -> Largest:
-    """The trial that needs the most memory: from the corner where all is largest, one setting after the other.
+    """Searches for the trial that needs the most memory: from the largest values, one setting after the other.
 
     Args:
-        space: what moves.
-        base: what it moves in.
-        workers: that share a batch.
+        space: search space.
+        base: configuration that the space varies.
+        workers: number of workers that share a batch.
         device: "cpu" or "gpu".
     """
     conditions = {Condition.read(move.when).setting for move in space.search.values() if move.when}
@@ -47,17 +48,14 @@ def largest(space: Space, base: Config, *, workers: int = 1, device: str = "cpu"
             if value == chosen[setting] or num_estimates >= MOST_ESTIMATES:
                 continue
             tried = {**chosen, setting: value}
-            try:
+            with suppress(ValueError):  # incompatible settings: the search never runs such a trial
                 other = space.pick(base, lambda name, _, tried=tried: tried[name])  # type: ignore[misc]
                 needs = estimate(other, workers=workers, device=device)
-            except ValueError:
-                continue  # settings that do not go together: such a trial is never run
-            num_estimates += 1
-            if needs.bytes_per_worker > best.bytes_per_worker:
-                chosen, config, best = tried, other, needs
-    leaves = flatten(config)
-    sizes = [setting for setting, move in space.search.items() if _is_a_size(setting, move)]
-    moved = {setting: leaves.get(setting, chosen[setting]) for setting in sizes}
+                num_estimates += 1
+                if needs.bytes_per_worker > best.bytes_per_worker:
+                    chosen, config, best = tried, other, needs
+    values = chosen | flatten(config)
+    moved = {setting: values[setting] for setting, move in space.search.items() if _is_a_size(setting, move)}
     return Largest(config, moved, best)
 
 
@@ -65,18 +63,18 @@ def refuse_what_has_no_memory(trial: Largest, available: int, *, workers: int, d
     """Refuses a space whose largest trial does not fit.
 
     Args:
-        trial: the largest.
+        trial: trial that needs the most memory.
         available: bytes of a GPU, or of the machine whose memory the workers share.
-        workers: of one trial.
+        workers: number of workers of a trial.
         device: "cpu" or "gpu".
 
     Raises:
-        InputError: naming the settings, and what would make it smaller.
+        InputError: the trial does not fit; the message names its settings, and those that reduce the memory.
     """
     share = available if device == "gpu" else available // workers
     if trial.estimate.bytes_per_worker > CERTAINLY * share:
         smaller = ", ".join(["train.batch_size", "data.size", *trial.values])
-        precision = ", or train.precision=bfloat16" if trial.config.train.precision == "float32" else ""
+        precision = ", or set train.precision=bfloat16" if trial.config.train.precision == "float32" else ""
         raise InputError(
             "E-MEMORY-01",
             gigabytes=gigabytes(share),
@@ -88,7 +86,7 @@ def refuse_what_has_no_memory(trial: Largest, available: int, *, workers: int, d
 
 
 def _candidates(setting: str, move: Move, *, decides: bool) -> tuple[Any, ...]:
-    """Values of a setting among which the most memory is looked for; more of a number mostly needs more."""
+    """Returns the values of a setting to try; most numbers need none: their largest value needs the most memory."""
     if decides:
         return move.some
     if setting.startswith("optim."):

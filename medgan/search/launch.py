@@ -1,4 +1,4 @@
-"""What a search will do, what it needs and how long it should take, before it starts."""
+"""Foresees what a search will do, what it needs and how long it should take, before it starts."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from medgan.units import duration
 
 @dataclass(frozen=True)
 class Launch:
-    """What a search is to run on, and how much of it.
+    """Describes the resources and the number of trials of a search.
 
     Attributes:
-        capacity: of the machine or the cluster.
-        resources: of one trial.
-        concurrent: trials at once.
-        num_slices: of the training patients.
-        trials: that are missing.
-        memory_bytes: of the smallest GPU, or of the machine; none where it is not known, as on a cluster.
-        device_hours: what is left of the budget, GPU-hours or core-hours; none: no limit.
-        hours: the same on the wall.
+        capacity: capacity of the machine or the cluster.
+        resources: resources of one trial.
+        concurrent: number of trials at once.
+        num_slices: number of slices of the training patients.
+        trials: number of missing trials.
+        memory_bytes: memory of the smallest GPU, or of the machine; None: not known, as on a cluster.
+        device_hours: GPU-hours or core-hours that are left of the budget; None: no limit.
+        hours: hours of wall time that are left of the budget; None: no limit.
     """
 
     capacity: Capacity
@@ -41,15 +41,15 @@ class Launch:
 
 @dataclass(frozen=True)
 class Outlook:
-    """A search, foreseen.
+    """Describes what a search should need.
 
     Attributes:
-        launch: what it was foreseen for.
-        middle: what a trial in the middle of the space needs; of several methods, the first.
-        largest: the trial that needs the most memory.
-        forecast: how long it should take.
-        keep: generators of finished trials that are kept.
-        max_bytes: of the study's checkpoints; none: no limit.
+        launch: resources and number of trials.
+        middle: estimate of a trial in the middle of the space; of several methods, the first.
+        largest: trial that needs the most memory.
+        forecast: expected time.
+        keep: number of generators of finished trials that are kept.
+        max_bytes: limit of the study's checkpoints; None: no limit.
     """
 
     launch: Launch
@@ -61,13 +61,13 @@ class Outlook:
 
     @property
     def device_hours(self) -> float | None:
-        """GPU-hours or core-hours of all missing trials."""
+        """Returns the GPU-hours or core-hours of all missing trials; None if the time is not known."""
         trial_s, launch = self.forecast.trial_s, self.launch
         return None if trial_s is None else launch.trials * launch.resources.devices * trial_s / 3600
 
     @property
     def affordable(self) -> int | None:
-        """How many of the missing trials the budget should let finish; none where the time is not known."""
+        """Returns how many of the missing trials the budget should allow; None if the time is not known."""
         trial_s, launch = self.forecast.trial_s, self.launch
         if trial_s is None:
             return None
@@ -81,17 +81,17 @@ class Outlook:
 
     @property
     def study_bytes(self) -> int:
-        """Checkpoints on disk at most: of the trials that run, and of those that are kept."""
+        """Sums the bytes of checkpoints on disk at most: of the running trials, and of the kept generators."""
         each = self.largest.estimate
         kept = self.keep * each.kept_bytes
         return self.launch.concurrent * each.checkpoint_bytes + min(kept, self.max_bytes or kept)
 
 
 def outlook(space: Space, base: Config, launch: Launch) -> Outlook:
-    """Foresees a search without an engine.
+    """Foresees a search without starting Ray.
 
     Raises:
-        InputError: the largest trial does not fit into the memory there is.
+        InputError: the largest trial does not fit into the available memory.
     """
     workers, device = launch.resources.workers, launch.resources.device
     most = largest(space, base, workers=workers, device=device)
@@ -110,7 +110,7 @@ def outlook(space: Space, base: Config, launch: Launch) -> Outlook:
 
 
 def lines(outlook: Outlook) -> dict[str, str]:
-    """What a person wants to know before a start, a line each, for `summary.show_facts`."""
+    """Returns the lines that a user sees before the start, by name, for `summary.show_facts`."""
     facts = {
         "groups": _groups(outlook.launch),
         "networks": _networks(outlook),
@@ -140,7 +140,7 @@ def _networks(outlook: Outlook) -> str:
 
 
 def _range(middle: int, most: int) -> str:
-    """Millions in the middle of the space, and in the trial that needs the most memory."""
+    """Formats two parameter counts in millions: in the middle of the space, and in the largest trial."""
     low, high = (f"{count / 1e6:.3g} M" for count in sorted((middle, most)))
     return low if low == high else f"{low} to {high}"
 

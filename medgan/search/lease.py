@@ -1,4 +1,4 @@
-"""The lease on a study, in its database: one driver at a time, wherever it runs; a dead one's is taken over."""
+"""Keeps the lease on a study in its database: one driver at a time, on any host; a dead driver loses its lease."""
 
 from __future__ import annotations
 
@@ -12,29 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Engine,
-    Float,
-    Integer,
-    MetaData,
-    Row,
-    String,
-    Table,
-    create_engine,
-)
+from sqlalchemy import Column, Connection, Engine, Float, Integer, MetaData, Row, String, Table, create_engine
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from medgan.errors import InputError, JobError
 from medgan.locks import opening
 from medgan.logs import LOG
-from medgan.search.study import told_for
+from medgan.search.study import database_errors
 
 BEAT_S = 5.0
 LIFE_S = 30.0
-"""A lease of another host that was not renewed for so long has expired; clocks agree to a few seconds."""
+"""The lease of a driver on another host expires after this time without renewal; clocks agree to a few seconds."""
 LEASES = Table(
     "medgan_leases",
     MetaData(),
@@ -51,18 +40,18 @@ LEASES = Table(
 
 @contextmanager
 def leased(uri: str, study: str) -> Iterator[Callable[[], bool]]:
-    """Holds the study against other drivers, until the block ends, however it ends.
+    """Holds the lease of a study until the block ends, with or without an error.
 
     Args:
-        uri: the study database.
-        study: its name.
+        uri: study database.
+        study: name of the study.
 
     Yields:
-        Whether it was lost; the study is another driver's then, and must be left alone.
+        A function that returns whether the lease was lost. Once it is, another driver owns the study: do not write.
 
     Raises:
-        InputError: a living driver holds it, whose host, process and age are named; or there is no such database.
-        JobError: another driver took the lease over, since this one did not renew it in time (a machine asleep).
+        InputError: a living driver holds the lease (the message says which), or the database does not exist.
+        JobError: another driver took the lease over, since this one did not renew it in time (the machine slept).
     """
     token = uuid.uuid4().hex
     with closing(_opened(uri)) as store:
@@ -84,31 +73,31 @@ def leased(uri: str, study: str) -> Iterator[Callable[[], bool]]:
 
 
 def holder(uri: str, study: str) -> str:
-    """Who holds a study, such as "process 12 on host, for 40 s"; "" where nobody alive does."""
+    """Returns the living driver of a study, such as "process 12 on host, for 40 s"; "" if there is none."""
     with closing(_opened(uri)) as store:
         return store.holder(study)
 
 
 def is_expired(uri: str, study: str) -> bool:
-    """Whether a dead driver's lease is left."""
+    """Returns whether a dead driver left its lease behind."""
     with closing(_opened(uri)) as store:
         return store.has(study) and not store.holder(study)
 
 
 def _opened(uri: str) -> _Store:
-    with told_for(uri), opening(uri):
+    with database_errors(uri), opening(uri):
         return _Store(uri)
 
 
 class _Store:
-    """The table of leases of one database."""
+    """Reads and writes the table of leases of one database."""
 
     def __init__(self, uri: str) -> None:
         timeout = {"timeout": 30} if uri.startswith("sqlite") else {}
         self.engine: Engine = create_engine(uri, poolclass=NullPool, connect_args=timeout)
         try:
             LEASES.create(self.engine, checkfirst=True)
-        except SQLAlchemyError:  # another driver made it a moment ago
+        except SQLAlchemyError:  # another driver created it meanwhile
             LEASES.create(self.engine, checkfirst=True)
 
     def close(self) -> None:
@@ -121,21 +110,21 @@ class _Store:
         }  # fmt: skip
         try:
             with self.engine.begin() as connection:
-                there = _row(connection, study)
-                if there is None:
+                existing = _row(connection, study)
+                if existing is None:
                     connection.execute(LEASES.insert().values(study=study, **mine))
                     return
-                if _is_alive(there):
-                    raise InputError("E-LEASE-02", study=study, described=_described(there))
-                same = LEASES.update().where(LEASES.c.study == study, LEASES.c.token == there.token)
+                if _is_alive(existing):
+                    raise InputError("E-LEASE-02", study=study, described=_described(existing))
+                same = LEASES.update().where(LEASES.c.study == study, LEASES.c.token == existing.token)
                 if connection.execute(same.values(**mine)).rowcount == 1:
                     return
         except (IntegrityError, OperationalError):
-            LOG.exception("study %s: its lease was not taken", study)
+            LOG.exception("study %s: taking its lease failed", study)
         raise InputError("E-LEASE-03", study=study)
 
     def renew(self, study: str, token: str) -> bool:
-        """False where the lease is another's now."""
+        """Returns whether the lease was renewed; another driver holds it otherwise."""
         statement = LEASES.update().where(LEASES.c.study == study, LEASES.c.token == token).values(beat=time.time())
         with self.engine.begin() as connection:
             return connection.execute(statement).rowcount == 1
@@ -144,8 +133,8 @@ class _Store:
         try:
             with self.engine.begin() as connection:
                 connection.execute(LEASES.delete().where(LEASES.c.study == study, LEASES.c.token == token))
-        except SQLAlchemyError:  # it expires by itself
-            LOG.exception("study %s: its lease was not given back", study)
+        except SQLAlchemyError:  # the lease expires by itself
+            LOG.exception("study %s: releasing its lease failed", study)
 
     def holder(self, study: str) -> str:
         with self.engine.connect() as connection:
@@ -161,8 +150,8 @@ def _beat(store: _Store, study: str, token: str, ended: threading.Event, lost: t
     while not ended.wait(BEAT_S):
         try:
             renewed = store.renew(study, token)
-        except SQLAlchemyError:  # a database that is away: whoever needs it says so
-            LOG.exception("study %s: its lease was not renewed", study)
+        except SQLAlchemyError:  # unavailable database: the code that needs it raises
+            LOG.exception("study %s: renewing its lease failed", study)
             continue
         if not renewed and not ended.is_set():
             lost.set()
@@ -175,18 +164,18 @@ def _row(connection: Connection, study: str) -> Row | None:
 
 
 def _is_alive(row: Row) -> bool:
-    """A process of this machine is asked for; of another, only its beat is known."""
+    """Returns whether a driver lives: by its process on this machine, by its last renewal on another."""
     if (row.host, row.namespace) == (socket.gethostname(), _namespace()):
         return _started(row.process) == row.started
     return time.time() - row.beat < LIFE_S
 
 
 def _described(row: Row) -> str:
-    return f"process {row.process} on {row.host}, for {time.time() - row.since:.0f} s"
+    return f"process {row.process} on {row.host} (for {time.time() - row.since:.0f} s)"
 
 
 def _namespace() -> str:
-    """Tells process ids of one machine and container from another's, whatever they are called."""
+    """Identifies the machine and container that process ids belong to, independently of host names."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -195,7 +184,7 @@ def _namespace() -> str:
 
 
 def _started(process: int) -> str:
-    """When a process began, in the kernel's ticks, so that a number used again is another process; "" if it is gone."""
+    """Returns the start of a process in kernel ticks, which differs if its id is used again; "" if it has ended."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""How much memory a machine has; what a configuration needs of it, `medgan.training.memory_estimate` counts."""
+"""Finds how much memory a machine has; `medgan.training.memory_estimate` counts what a configuration needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def available_bytes(device: str) -> int | None:
-    """Memory of the smallest GPU here, or of this machine or its container; none where it cannot be told."""
+    """Returns the bytes of the smallest GPU here, or of this machine or its container; None if not known."""
     if device == "gpu":
         sizes = [torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count())]
         return min(sizes, default=None)

@@ -1,4 +1,4 @@
-"""Writes a search down: each trial's settings, origin, metrics and pictures, to the tracking store."""
+"""Records a search in MLflow: settings, origin, metrics and pictures of each trial."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ STATUS = {
     "complete": "FINISHED", "pruned": "FINISHED", "infrastructure": "KILLED", "interrupted": "KILLED",
     "budget": "KILLED",
 }  # fmt: skip
-"""A trial's last state -> MLflow's status; every other state is FAILED."""
+"""Maps the last state of a trial to the status in MLflow; every other state becomes FAILED."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What is known of an attempt at a trial when it begins.
+    """Holds the facts of an attempt at a trial that are known when it begins.
 
     Attributes:
-        facts: the how-manieth it is, from 1, and which one it repeats.
-        moved: the settings that were drawn and are numbers.
-        origin: what makes its results; empty: nobody knows.
-        began_ms: when, milliseconds since 1970.
+        facts: number of the attempt within its trial, from 1, and number of the attempt that it repeats.
+        moved: sampled settings that are numbers.
+        origin: provenance of the results; empty: not known.
+        began_ms: start, in milliseconds since 1970.
     """
 
     facts: Mapping[str, int]
@@ -48,23 +48,23 @@ class Attempt:
 
 
 OpenRun = Callable[[int, Mapping[str, Any], int], Tracker]
-"""Root, tags, and when the trial began (milliseconds since 1970) -> its run."""
+"""Maps the first attempt, the tags and the start of a trial (milliseconds since 1970) to its run."""
 
 
 class Recorder:
-    """Listens to a search and tells each trial's run, in the background, with the time at which it was heard.
+    """Listens to a search and records each trial in MLflow, in the background, with the time of each event.
 
-    A trial's end is told when the next epoch comes in, so that drawing does not slow the hand-over to the next trial.
-    What the store has not taken when this process dies is in the trials' folders and in the study, and is told from
-    there by the next one: a trial's last state is only given up when its end was taken.
+    The end of a trial is recorded when the next epoch arrives, so that drawing does not delay the next trial. If this
+    process dies before MLflow has recorded everything, the next process records the rest from the trials' folders and
+    the study: the last state of a trial is deleted only after MLflow has recorded its end.
 
     Args:
-        open_run: gives a trial's run.
-        study: says which attempt at a trial this is, and what moved.
-        task: for the pictures' units.
-        facts: what makes these results, see `medgan.provenance.job_facts`; none where others made them, earlier.
-        told: hears of each trial, by root, whose end the store has taken.
-        say: tells a person that the store is away, or back.
+        open_run: opens the run of a trial.
+        study: study of the trials.
+        task: gives the units of the pictures.
+        facts: provenance of the results, see `medgan.provenance.job_facts`; None: an earlier process made them.
+        told: called with the first attempt of each trial whose end MLflow has recorded.
+        say: tells the user that MLflow does not answer, or answers again.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class Recorder:
         told: Callable[[int], None],
         say: Callable[[str], None],
     ) -> None:
-        self.open_run, self.study, self.task, self.facts, self.told = open_run, study, task, facts, told
-        self.untold: set[tuple[int, int]] = set()
+        self.open_run, self.study, self.task, self.facts, self.recorded = open_run, study, task, facts, told
+        self.unrecorded: set[tuple[int, int]] = set()
         self.background, self.machine = Background(say), Machine()
         self.attempts: dict[int, Attempt] = {}
         self.runs: dict[int, Tracker] = {}
@@ -86,16 +86,16 @@ class Recorder:
 
     def started(self, assignment: Assignment) -> None:
         if any(end[0].first_attempt == assignment.first_attempt for end in self.ends):
-            self._tell_ends()
+            self._record_ends()
         self.attempts[assignment.number] = self._attempt(assignment)
         self.background.do(self._run_of, assignment)
 
     def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None:
-        self._tell_ends()
+        self._record_ends()
         if "metrics" not in result:
             return
         values = {**result["metrics"], best_of(assignment.goals[0].metric): result["values"][0]}
-        if self.facts is not None:  # else it was another time, and perhaps another machine
+        if self.facts is not None:  # otherwise an earlier process trained, maybe elsewhere
             values |= self.machine.now()
             self.background.do(self.machine.add_gpus, values, time.monotonic())
         self.background.do(self._metrics, assignment, values, result["epoch"], now_ms())
@@ -107,16 +107,16 @@ class Recorder:
         self.background.do(self._refuse, number, reason, now_ms())
 
     def finally_do(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Queues a call behind everything that was heard."""
-        self._tell_ends()
+        """Queues a call behind everything recorded so far."""
+        self._record_ends()
         self.background.do(call, *arguments)
 
     def close(self, limit_s: float) -> bool:
-        """Tells what is left; false when it took longer than `limit_s`, or when anything was not taken."""
-        self._tell_ends()
+        """Records the rest; returns False if that took longer than `limit_s`, or if any upload failed."""
+        self._record_ends()
         return self.background.close(limit_s)
 
-    def _tell_ends(self) -> None:
+    def _record_ends(self) -> None:
         for end in self.ends:
             self.background.do(self._finish, *end)
         self.ends = []
@@ -130,7 +130,7 @@ class Recorder:
         return Attempt(facts, moved, self._origin(assignment, facts), now_ms())
 
     def _origin(self, assignment: Assignment, attempt: Mapping[str, int]) -> Facts:
-        """What makes this trial's results, kept in its folder; what made them, where others did and kept it."""
+        """Returns the provenance of a trial, and stores it in its folder; reads it if an earlier process trained."""
         kept = Path(assignment.folder) / PROVENANCE_FILE
         if self.facts is None:
             return json.loads(kept.read_text()) if kept.exists() else {}
@@ -144,7 +144,7 @@ class Recorder:
         return facts
 
     def _run_of(self, assignment: Assignment) -> Tracker:
-        """The trial's run, opened on first use."""
+        """Returns the run of a trial, and opens it on first use."""
         number = assignment.number
         if number not in self.runs:
             attempt = self.attempts[number]
@@ -164,9 +164,9 @@ class Recorder:
         self.open_run(number, tags, heard_ms).finish("FAILED", heard_ms)
 
     def _metrics(self, assignment: Assignment, values: Mapping[str, float], step: int, heard_ms: int) -> None:
-        self.untold.add((assignment.first_attempt, step))
+        self.unrecorded.add((assignment.first_attempt, step))
         self._run_of(assignment).metrics(values, step, heard_ms)
-        self.untold.discard((assignment.first_attempt, step))
+        self.unrecorded.discard((assignment.first_attempt, step))
 
     def _finish(self, assignment: Assignment, state: str, reason: str, heard_ms: int) -> None:
         run = self._run_of(assignment)
@@ -180,13 +180,13 @@ class Recorder:
                 draw_slices(arrays, picture, title=title, source=self.task.source, target=self.task.target)
                 run.artifact(picture, "pictures")
         run.finish(STATUS.get(state, "FAILED"), heard_ms)
-        if all(first_attempt != assignment.first_attempt for first_attempt, _ in self.untold):
-            self.told(assignment.first_attempt)
+        if all(first_attempt != assignment.first_attempt for first_attempt, _ in self.unrecorded):
+            self.recorded(assignment.first_attempt)
         del self.runs[assignment.number], self.attempts[assignment.number]
 
 
 def best_of(metric: str) -> str:
-    """What the value in the best epoch so far is called: `val/ssim` -> `val/best_ssim`."""
+    """Returns the name of a metric's value in the best epoch so far: `val/ssim` -> `val/best_ssim`."""
     section, _, name = metric.rpartition("/")
     return f"{section}/best_{name}"
 

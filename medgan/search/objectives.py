@@ -1,4 +1,4 @@
-"""What a search wants: one validation metric or several, and limits that a usable trial keeps."""
+"""Defines the goals of a search (one validation metric or several), and the limits that a usable trial keeps."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from medgan.metrics.validation_metrics import direction
 
 Mode = Literal["max", "min"]
 GOALS = "goals"
-"""Attribute of a study: its goals as JSON."""
+"""The attribute of a study that holds its goals as JSON."""
 COSTS = ("cost/gpu_hours", "cost/parameters", "time/epoch_s")
-"""What a trial's epochs say beside validation metrics; less is better. Hours: GPUs, else cores, x hours."""
+"""Costs that an epoch reports beside validation metrics; less is better. Hours are GPUs x hours, else cores x hours."""
 Row = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A metric of an epoch, and which way is better."""
+    """Holds a metric of an epoch, and whether more or less of it is better."""
 
     metric: str
     mode: Mode
 
     def score(self, row: Row) -> float:
-        """Higher is better, whichever way the metric goes."""
+        """Returns a score; higher is better for every metric."""
         return row[self.metric] if self.mode == "max" else -row[self.metric]
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """A limit on the best epoch's metric, such as `val/mae_hu <= 150`."""
+    """Describes a limit on a metric of the best epoch, such as `val/mae_hu <= 150`."""
 
     metric: str
     sign: Literal["<=", ">="]
@@ -43,7 +43,7 @@ class Constraint:
 
     @classmethod
     def read(cls, text: str) -> Constraint:
-        """The constraint a text states; raises ValueError where it states none."""
+        """Parses the text of a constraint; raises InputError if it is invalid."""
         found = re.fullmatch(r"\s*(\S+)\s*(<=|>=)\s*([-+.\deE]+)\s*", text)
         if not found:
             raise InputError("E-GOAL-01", text=text)
@@ -52,7 +52,7 @@ class Constraint:
         return cls(metric, "<=" if sign == "<=" else ">=", float(limit))
 
     def excess(self, row: Row) -> float:
-        """How far beyond the limit, as Optuna wants it: 0 or less where it is kept."""
+        """Returns how far a metric exceeds the limit, as Optuna expects: 0 or less if the limit is kept."""
         return row[self.metric] - self.limit if self.sign == "<=" else self.limit - row[self.metric]
 
     def __str__(self) -> str:
@@ -60,10 +60,10 @@ class Constraint:
 
 
 def goal_named(metric: str, mode: Mode | None = None) -> Goal:
-    """The goal of that metric; the mode, if given, has to be the way that is better.
+    """Returns the goal of a metric; a given mode must be the better direction of that metric.
 
     Raises:
-        ValueError: no metric of an epoch is called so, it is no goal, or the mode is the worse way.
+        InputError: no epoch reports the metric, it cannot be a goal, or the mode is the worse direction.
     """
     refuse_no_metric(metric)
     if metric.startswith("val/bias"):
@@ -75,7 +75,7 @@ def goal_named(metric: str, mode: Mode | None = None) -> Goal:
 
 
 def refuse_no_metric(metric: str) -> None:
-    """Refuses what no epoch reports; raises ValueError."""
+    """Raises InputError if no epoch reports the metric."""
     if metric.startswith("loss/"):
         raise InputError("E-GOAL-04", metric=metric)
     if metric in COSTS:
@@ -86,10 +86,10 @@ def refuse_no_metric(metric: str) -> None:
 
 
 def keep_goals(study: optuna.Study, goals: Sequence[Goal]) -> None:
-    """Writes them into the study."""
+    """Writes the goals into the study."""
     study.set_user_attr(GOALS, json.dumps([[goal.metric, goal.mode] for goal in goals]))
 
 
 def goals_of(study: optuna.Study) -> tuple[Goal, ...]:
-    """What a study was made for; the first decides early stopping and which epoch's generator is kept."""
+    """Returns the goals of a study; the first one decides early stopping and which epoch's generator is kept."""
     return tuple(Goal(metric, mode) for metric, mode in json.loads(study.user_attrs[GOALS]))

@@ -1,4 +1,4 @@
-"""Says where the three stores of a study disagree, and mends it: the study database is right."""
+"""Finds where the three stores of a study disagree, and repairs them; the study database decides."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ from medgan.training.checkpoint import BEST, LAST
 
 @dataclass(frozen=True)
 class Disagreement:
-    """One line of what the doctor says.
+    """Describes one disagreement between the stores.
 
     Attributes:
-        where: the trial, or the study.
-        what: what is there, and what should be.
-        mend: does it, and says what it did; None: it cannot be mended.
+        where: the trial, the study or the checkpoints.
+        what: what was found, and what was expected.
+        repair: repairs it and returns what was done; None: it cannot be repaired.
     """
 
     where: str
     what: str
-    mend: Callable[[Stores], str] | None
+    repair: Callable[[Stores], str] | None
 
 
 def examine(stores: Stores, say: Callable[[str], None]) -> int:
-    """Says what disagrees, a line each; how many there are."""
+    """Prints every disagreement as a line; returns their number."""
     name = stores.study.study_name
     driver, expired = holder(stores.uri, name), is_expired(stores.uri, name)
     facts = facts_of(stores, driver=driver, expired=expired)
     if driver:
-        say(f"study {name} is being run by {driver}: what it is just doing may read as a disagreement")
+        say(f"study {name} is being run by {driver}: its unfinished work may be listed as a disagreement")
     found = [one for check in CHECKS for one in check(facts)]
     for one in found:
-        say(f"{one.where}: {one.what}{'' if one.mend else '; cannot be mended'}")
+        say(f"{one.where}: {one.what}{'' if one.repair else '; cannot be repaired'}")
     return len(found)
 
 
 def repair(stores: Stores, say: Callable[[str], None]) -> int:
-    """Mends what disagrees and says what it did, a line each; how many cannot be mended.
+    """Repairs every disagreement and prints a line for each; returns how many cannot be repaired.
 
     Raises:
         InputError: a living driver holds the study.
@@ -74,20 +74,20 @@ def repair(stores: Stores, say: Callable[[str], None]) -> int:
 
 
 def mend(stores: Stores, say: Callable[[str], None], *, expired: bool = False) -> int:
-    """`repair` for whoever holds the study's lease; each check sees what those before it have mended."""
+    """Does what `repair` does for a caller that holds the lease; each check sees the repairs of earlier checks."""
     facts, left = facts_of(stores, expired=expired), 0
     for check in CHECKS:
         found = list(check(facts))
         for one in found:
-            say(f"{one.where}: {one.what}: {one.mend(stores) if one.mend else 'cannot be mended'}")
-            left += one.mend is None
-        if any(one.mend for one in found):
+            say(f"{one.where}: {one.what}: {one.repair(stores) if one.repair else 'cannot be repaired'}")
+            left += one.repair is None
+        if any(one.repair for one in found):
             facts = facts_of(stores)
     return left
 
 
 def _lease(facts: Facts) -> Iterator[Disagreement]:
-    if facts.expired:  # whoever mends has taken it over
+    if facts.expired:  # `repair` has taken the lease over
         yield Disagreement("study", "held by a driver that is dead, should be held by nobody", lambda _: "given back")
 
 
@@ -100,7 +100,7 @@ def _running(facts: Facts) -> Iterator[Disagreement]:
 
 
 def _doubled(facts: Facts) -> Iterator[Disagreement]:
-    """An attempt whose retry is queued already is over: its driver died before it could say so."""
+    """Finds superfluous attempts, such as one whose retry was queued before its driver died."""
     for first_attempt, chain in facts.chains.items():
         repeated = {trial.user_attrs.get("retry_of") for trial in chain}
         going = [one for one in chain if not one.state.is_finished() and one.number not in repeated]
@@ -186,7 +186,7 @@ def _epochs_missing(facts: Facts) -> Iterator[Disagreement]:
 
 
 def _generator_missing(facts: Facts) -> Iterator[Disagreement]:
-    """Only the best trial's is certain to be kept: others are given up where the room is short."""
+    """Finds a missing generator of the best trial; those of other trials may be deleted to save disk space."""
     if facts.best is not None and BEST not in facts.folders.get(facts.best, ()):
         yield Disagreement(f"trial {facts.best}", f"the best, should have {BEST} but has none", None)
 
@@ -211,7 +211,7 @@ def _part(facts: Facts) -> Iterator[Disagreement]:
 
 
 def _ending(chain: Sequence[FrozenTrial], driver: str) -> Ending | None:
-    """What the trial's run should say: of the attempt that finished it, else of the last that began."""
+    """Returns how the run of a trial should end, by the attempt that finished it, else by the last that began."""
     begun = [trial for trial in chain if trial.state != TrialState.WAITING]
     if not begun:
         return None
@@ -230,4 +230,4 @@ CHECKS: tuple[Callable[[Facts], Iterator[Disagreement]], ...] = (
     _runs_doubled, _runs_unknown, _study_run, _run_missing, _run_ending, _epochs_missing,
     _generator_missing, _state_left, _folder_unknown, _part,
 )  # fmt: skip
-"""In the order in which they are mended: first the study, which is right, then what has to agree with it."""
+"""The checks, in the order of repair: first the study database, then the stores that have to agree with it."""

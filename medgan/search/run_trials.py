@@ -1,4 +1,4 @@
-"""Runs a study's missing trials with Ray Tune, every epoch reported to whoever listens."""
+"""Runs the missing trials of a study with Ray Tune, and reports every epoch to the listeners."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from medgan.training.checkpoint import read_history
 
 
 class Listener(Protocol):
-    """Hears what happens to the trials, in the driver."""
+    """Receives the events of the trials, in the driver."""
 
     def started(self, assignment: Assignment) -> None: ...
 
     def epoch(self, assignment: Assignment, result: dict[str, Any]) -> None: ...
 
     def refused(self, number: int, reason: str) -> None:
-        """A trial that never started: its settings do not go together."""
+        """Receives a trial that never started, since its settings are incompatible."""
 
     def ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
-        """`result["state"]` is the study's: complete, pruned (stopped early), or the kind of failure."""
+        """Receives `result["state"]` from the study: complete, pruned (stopped early), or the kind of failure."""
 
 
 @dataclass(frozen=True)
 class SearchJob:
-    """Everything fixed in a search.
+    """Holds everything that is fixed in a search.
 
     Attributes:
-        base: the configuration that the moving settings are put into.
-        dataset: the prepared data set's state, see `PreparedDataset.state`.
-        checkpoints: the study's folder; one folder a trial below it.
-        scratch: for the engines' own bookkeeping.
+        base: configuration that the space varies.
+        dataset: state of the prepared data set, see `PreparedDataset.state`.
+        checkpoints: checkpoint folder of the study, with one folder for each trial.
+        scratch: folder for Ray's own files.
     """
 
     space: Space
@@ -61,15 +61,15 @@ class SearchJob:
     target: int
 
     def assign(self, trial: Trial) -> Assignment:
-        """What the trial needs to run; its parameters are drawn here.
+        """Samples the parameters of a trial, and returns what the trial needs to run.
 
         Raises:
-            InputError: they do not go together.
+            InputError: the parameters are incompatible.
         """
         return self.assignment(trial, self.space.draw(trial, self.base))
 
     def assignment(self, trial: Trial | FrozenTrial, config: Config) -> Assignment:
-        """A trial's place in the study, with its configuration."""
+        """Returns the assignment of a trial with this configuration."""
         return Assignment(
             number=trial.number,
             first_attempt=first_attempt_of(trial),
@@ -84,10 +84,10 @@ class SearchJob:
 
 
 def run_search(job: SearchJob, study: optuna.Study, meter: Meter, listeners: Sequence[Listener]) -> None:
-    """Runs trials until the study holds `job.target` finished ones, or its budget is used up; needs a cluster.
+    """Runs trials until the study holds `job.target` finished ones, or its budget is used up; needs a running Ray.
 
     Raises:
-        JobError: the study database did not take how a trial ended.
+        JobError: the study database failed to store how a trial ended.
     """
     forward = _Forward(listeners, study)
     searcher = StudySearcher(
@@ -99,7 +99,7 @@ def run_search(job: SearchJob, study: optuna.Study, meter: Meter, listeners: Seq
         refused=forward.refused,
     )
     tuner = tune.Tuner(
-        tune.with_resources(TuneTrial, {"memory": 256 << 20}),  # it only waits; its worker group computes
+        tune.with_resources(TuneTrial, {"memory": 256 << 20}),  # the actor only waits; its worker group computes
         tune_config=TuneConfig(
             search_alg=searcher,
             scheduler=scheduler_of(job.space.scheduler, job.base.train.epochs),
@@ -113,7 +113,7 @@ def run_search(job: SearchJob, study: optuna.Study, meter: Meter, listeners: Seq
             storage_path=str(job.scratch),
             verbose=0,
             stop=lambda trial_id, result: bool(meter.used_up()),  # each running trial ends its epoch
-            failure_config=FailureConfig(max_failures=0),  # the study repeats what was lost, and counts
+            failure_config=FailureConfig(max_failures=0),  # the study repeats lost trials, and counts them
             callbacks=[forward],
         ),
     )
@@ -122,34 +122,30 @@ def run_search(job: SearchJob, study: optuna.Study, meter: Meter, listeners: Seq
         tuner.fit()
     except Exception as error:
         if searcher.fault:
-            raise _not_told(searcher.fault) from error
+            raise JobError("E-SEARCH-01", fault=searcher.fault) from error
         raise
     finally:
-        signal.signal(signal.SIGINT, interrupt)  # Tune leaves its own behind, which ignores the first Ctrl-C
+        signal.signal(signal.SIGINT, interrupt)  # Tune's own handler stays otherwise, and ignores the first Ctrl-C
     if searcher.fault:
-        raise _not_told(searcher.fault)
-
-
-def _not_told(fault: str) -> JobError:
-    return JobError("E-SEARCH-01", fault=fault)
+        raise JobError("E-SEARCH-01", fault=searcher.fault)
 
 
 def retell(job: SearchJob, study: optuna.Study, listener: Listener) -> None:
-    """Tells of finished trials whose folders still hold their last state: a dead driver had not got them told."""
+    """Reports finished trials to the listener that a dead driver did not: their folders still hold the last state."""
     for trial in finished(study):
         history = read_history(trial_folder(job.checkpoints, first_attempt_of(trial)))
-        if not history or state_of(trial) == "input":  # the latter's epochs lack what a goal needs; the doctor tells
+        if not history or state_of(trial) == "input":  # its epochs lack a goal's metric; the repair adds the run
             continue
         assignment = job.assignment(trial, job.space.configured(trial.params, job.base))
         listener.started(assignment)
         for epoch in range(1, len(history) + 1):
-            seen = so_far(history[:epoch], assignment.goals, job.resources.devices)
-            listener.epoch(assignment, {"state": "running", "epoch": epoch, "events": [], **seen})
+            progress = so_far(history[:epoch], assignment.goals, job.resources.devices)
+            listener.epoch(assignment, {"state": "running", "epoch": epoch, "events": [], **progress})
         listener.ended(assignment, {"state": state_of(trial), "reason": trial.user_attrs.get("reason", "")})
 
 
 def scheduler_of(scheduler: Scheduler, epochs: int) -> TrialScheduler:
-    """Ray Tune's scheduler, looking at the first goal's best value so far."""
+    """Returns Ray Tune's scheduler, which compares the first goal's best value so far."""
     watched: dict[str, Any] = {"time_attr": "epoch", "metric": "objective", "mode": "max"}
     grace = min(scheduler.grace_epochs, epochs)
     if scheduler.kind == "asha":
@@ -160,7 +156,7 @@ def scheduler_of(scheduler: Scheduler, epochs: int) -> TrialScheduler:
 
 
 class _Forward(Callback):
-    """Ray Tune's callbacks as calls of the listeners."""
+    """Forwards Ray Tune's callbacks to the listeners."""
 
     def __init__(self, listeners: Sequence[Listener], study: optuna.Study) -> None:
         self.listeners, self.study = listeners, study
@@ -175,7 +171,7 @@ class _Forward(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        self._tell(lambda listener: listener.epoch(trial.config["assignment"], result))
+        self._forward(lambda listener: listener.epoch(trial.config["assignment"], result))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._ended(trial.config["assignment"], trial.last_result)
@@ -185,22 +181,22 @@ class _Forward(Callback):
 
     def _started(self, assignment: Assignment) -> None:
         self.started.add(assignment.number)
-        self._tell(lambda listener: listener.started(assignment))
+        self._forward(lambda listener: listener.started(assignment))
 
     def _ended(self, assignment: Assignment, result: dict[str, Any]) -> None:
-        """With the state that the searcher has told the study just before; nothing where the study did not take it."""
-        told = frozen(self.study, assignment.number)
-        if told.state == TrialState.RUNNING:
+        """Forwards the state that the searcher has just stored in the study; does nothing if storing it failed."""
+        stored = frozen(self.study, assignment.number)
+        if stored.state == TrialState.RUNNING:
             return
-        if assignment.number not in self.started:  # its actor was lost before it began
+        if assignment.number not in self.started:  # its actor died before the trial began
             self._started(assignment)
-        ending = {**result, "state": state_of(told), "reason": told.user_attrs.get("reason", "")}
-        self._tell(lambda listener: listener.ended(assignment, ending))
+        ending = {**result, "state": state_of(stored), "reason": stored.user_attrs.get("reason", "")}
+        self._forward(lambda listener: listener.ended(assignment, ending))
 
     def refused(self, number: int, reason: str) -> None:
-        """What the searcher tells of a trial that never started."""
-        self._tell(lambda listener: listener.refused(number, reason))
+        """Forwards a trial that never started; the searcher calls this."""
+        self._forward(lambda listener: listener.refused(number, reason))
 
-    def _tell(self, call: Callable[[Listener], None]) -> None:
+    def _forward(self, call: Callable[[Listener], None]) -> None:
         for listener in self.listeners:
             call(listener)

@@ -1,4 +1,4 @@
-"""Ray Tune's searcher on the study database: asks Optuna for parameters, tells it honestly what became of them."""
+"""Connects Ray Tune to the study database: gets parameters from Optuna, and stores how each trial really ended."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from medgan.search.objectives import Constraint
 from medgan.search.study import fail, finished, first_attempt_of, frozen
 
 EPOCHS, METRICS, TRAINED_S = "epochs", "metrics", "trained_s"
-"""Attributes of a trial: epoch -> the goals' values in it, all metrics of the best, seconds of all."""
+"""Attributes of a trial: epoch -> values of the goals, all metrics of the best epoch, seconds of all epochs."""
 
 
 @dataclass
 class Running:
-    """A trial in Tune's hands."""
+    """Holds a trial that Ray Tune is running."""
 
     trial: Trial
     epochs: dict[str, list[float]] = field(default_factory=dict)
@@ -33,19 +33,19 @@ class Running:
 
 
 class StudySearcher(Searcher):
-    """Hands out trials until the study holds `target` finished ones, or its budget is used up.
+    """Starts trials until the study holds `target` finished ones, or its budget is used up.
 
-    Optuna's own states are kept honest: a trial that Tune's scheduler stopped is PRUNED with its intermediate values, a
-    diverged one FAILED with the reason, one lost to the infrastructure FAILED and put back into the queue. With several
-    goals, Optuna takes no intermediate values; they are kept in an attribute, as with one.
+    Optuna's states stay true: a trial that Tune's scheduler stopped is PRUNED with its intermediate values, a diverged
+    trial is FAIL with the reason, and a trial lost to the infrastructure is FAIL and queued again. With several goals
+    Optuna accepts no intermediate values; an attribute holds them in both cases.
 
     Args:
-        study: the truth.
-        target: finished trials wanted.
-        assign: an Optuna trial -> what Tune's trial needs to run it; it draws the trial's parameters.
-        meter: of the budget.
-        constraints: told to Optuna of every trial that has a result.
-        refused: hears of a trial whose settings do not go together, and why.
+        study: study in the database.
+        target: number of finished trials to reach.
+        assign: samples the parameters of an Optuna trial, and returns the configuration of Tune's trial.
+        meter: meter of the budget.
+        constraints: limits, stored in the study for every trial that has a result.
+        refused: called with a trial whose settings are incompatible, and the reason.
     """
 
     def __init__(
@@ -63,18 +63,18 @@ class StudySearcher(Searcher):
         self.constraints, self.refused = constraints, refused
         self.running: dict[str, Running] = {}
         self.fault = ""
-        """What the study database said when it did not take how a trial ended."""
+        """The error of the study database, if storing how a trial ended failed."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # the study database is the truth, Tune's snapshots are never restored
+        return {}  # the study database decides; Tune's snapshots are never restored
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial, nothing for now (one that runs may have to be repeated), or `FINISHED`."""
+        """Returns the next trial, None for now (a running trial may have to be repeated), or `FINISHED`."""
         while self._may_begin():
             trial = self.study.ask()
             try:
                 assigned = self.assign(trial)
-            except InputError as error:  # settings that do not go together
+            except InputError as error:  # incompatible settings
                 fail(self.study, frozen(self.study, trial.number), "input", str(error))
                 self.refused(first_attempt_of(trial), str(error))
                 continue
@@ -84,30 +84,30 @@ class StudySearcher(Searcher):
         return None if self.running else Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Records an epoch's values, and what the trial took until now."""
+        """Records the values of an epoch, and the device time of the trial so far."""
         running = self.running.get(trial_id)
-        if running is not None and self._take(running, result):
+        if running is not None and self._record(running, result):
             self.meter.note(running.trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells Optuna how the trial ended; where that fails, which Tune would pass over, no other trial begins."""
+        """Stores how a trial ended; if that fails, which Tune would ignore, no other trial begins."""
         if trial_id not in self.running:
             return
         try:
             self._end(self.running.pop(trial_id), result, error)
-        except Exception as fault:  # of whichever database; Tune would drop it
-            LOG.exception("telling the study how a trial ended")
+        except Exception as fault:  # any database error; Tune would ignore it
+            LOG.exception("storing how a trial ended failed")
             self.fault = (str(fault) or type(fault).__name__).splitlines()[0]
 
     def _may_begin(self) -> bool:
-        """Whether one more trial is wanted, and can be paid for and recorded."""
+        """Returns whether another trial is needed, the budget allows it, and the database works."""
         if self.fault or self.meter.used_up():
             return False
         return self.target - len(finished(self.study)) > len(self.running)
 
     def _end(self, running: Running, result: dict[str, Any] | None, error: bool) -> None:
         if result:
-            self._take(running, result)
+            self._record(running, result)
         self.meter.end(running.trial)
         self._keep_results(running)
         kind, reason = self._ending(result, error)
@@ -119,13 +119,13 @@ class StudySearcher(Searcher):
             fail(self.study, frozen(self.study, running.trial.number), kind, reason)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing, see `__getstate__`."""
+        """Saves nothing, see `__getstate__`."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, see `__getstate__`."""
+        """Restores nothing, see `__getstate__`."""
 
-    def _take(self, running: Running, result: dict[str, Any]) -> bool:
-        """Whether it was news: epochs that are replayed after a restart are known already."""
+    def _record(self, running: Running, result: dict[str, Any]) -> bool:
+        """Records an epoch, and returns whether it is new; epochs replayed after a restart are known already."""
         if "values" not in result or str(result["epoch"]) in running.epochs:
             return False
         running.epochs[str(result["epoch"])] = result["now"]
@@ -136,7 +136,7 @@ class StudySearcher(Searcher):
         return True
 
     def _ending(self, result: dict[str, Any] | None, error: bool) -> tuple[str, str]:
-        """How a trial ended, and why."""
+        """Returns how a trial ended, and why."""
         if error or not result:
             return "infrastructure", "the trial's actor died, or could not start its workers"
         if result.get("state") != "running":
@@ -151,5 +151,5 @@ class StudySearcher(Searcher):
         running.trial.set_user_attr(METRICS, dict(running.best))
         running.trial.set_user_attr(TRAINED_S, running.trained_s)
         for constraint in self.constraints:
-            measured = constraint.metric in running.best  # or no validation slice shows what it is about
+            measured = constraint.metric in running.best  # False: no validation slice allowed this metric
             running.trial.set_constraint(str(constraint), constraint.excess(running.best) if measured else math.inf)

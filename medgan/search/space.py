@@ -1,4 +1,4 @@
-"""A search space: a preset, what is fixed, what moves, what is wanted, and how the search goes about it."""
+"""Defines a search space: preset, fixed settings, searched settings, goals, and how to search."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from medgan.search.objectives import Constraint, Goal, Mode, goal_named
 from medgan.search.parameters import Condition, Move, decoded, encoded
 
 METHOD = "method"
-"""A setting like any other, but for a space alone: which published method, or method of the space's own, it is."""
+"""The setting, in spaces only, that selects a published method or a method that the space defines."""
 FIXED = (
     "data.size", "extractor.network", "extractor.weights", "metrics.lpips", "metrics.lpips_weights", "metrics.select",
     "train.batch_size", "train.epochs", "train.minutes",
 )  # fmt: skip
-"""Settings that cannot move: the data set, the weights at hand and the early stopping hang on them."""
+"""Settings that cannot be searched: the data set, the available weights and early stopping depend on them."""
 
 
 class Part(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """A section of a space; unknown names are refused."""
+    """Holds a section of a space; unknown names are errors."""
 
 
 class Scheduler(Part):
-    """When a trial is stopped early, judged by its best epoch so far.
+    """Describes when a trial stops early, by its best epoch so far.
 
-    asha: asynchronous successive halving (Li et al., 2020), behind the best 1/reduction_factor at a rung;
-    median: behind the median of the others at the same epoch (Golovin et al., 2017); none: never.
+    asha: not among the best 1/reduction_factor at a rung (asynchronous successive halving, Li et al., 2020);
+    median: below the median of the others at the same epoch (Golovin et al., 2017); none: never.
     """
 
     kind: Literal["asha", "median", "none"] = "asha"
@@ -43,21 +43,21 @@ class Scheduler(Part):
 
 
 class Budget(Part):
-    """What a study may take in all, over every attempt and every start of the command; none: no limit."""
+    """Limits what a study may take in total, over all attempts and all starts of the command; None: no limit."""
 
     gpu_hours: PositiveFloat | None = Field(None, description="GPUs x hours; without GPUs, cores x hours")
     hours: PositiveFloat | None = Field(None, description="hours of the search on the wall")
 
 
 class Checkpoints(Part):
-    """Which generators of finished trials are kept: the best, and the Pareto front of several goals."""
+    """Describes which generators of finished trials are kept: the best, and the Pareto front of several goals."""
 
     keep: PositiveInt = 3
     max_gb: PositiveFloat | None = Field(None, description="of the study's folder; the worst kept ones go first")
 
 
 class Method(Part):
-    """What `method` may be, by a name of its own: a preset and what is changed in it."""
+    """Defines a method of the space: a preset, and the settings that differ from it."""
 
     preset: str
     scale: Literal["published", "quick"] = "published"
@@ -66,20 +66,20 @@ class Method(Part):
     @field_validator("preset")
     @classmethod
     def is_a_preset(cls, name: str) -> str:
-        """One of the published methods."""
+        """Raises InputError if the preset is unknown."""
         return known_preset(name)
 
     @field_validator("set")
     @classmethod
     def is_its_own(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Nothing that is one for all trials of a study."""
+        """Raises InputError for a setting that all trials of a study must share."""
         if shared := [path for path in FIXED if path in values]:
             raise InputError("E-SPACE-05", shared=shared[0])
         return values
 
 
 class Space(Part):
-    """A search space as written."""
+    """Holds a search space as its file defines it."""
 
     preset: str = "medgan"
     set: dict[str, Any] = {}
@@ -98,29 +98,29 @@ class Space(Part):
     @field_validator("preset")
     @classmethod
     def is_a_preset(cls, name: str) -> str:
-        """One of the published methods."""
+        """Raises InputError if the preset is unknown."""
         return known_preset(name)
 
     @field_validator("constraints")
     @classmethod
     def are_constraints(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
-        """Each can be read."""
+        """Raises InputError if a constraint cannot be read."""
         for text in texts:
             Constraint.read(text)
         return texts
 
     @model_validator(mode="after")
     def has_goals(self) -> Space:
-        """One metric, or several objectives, the first of which is measured on the validation patients."""
+        """Raises InputError unless there is one metric, or objectives of which the first is a validation metric."""
         if self.objectives and (self.model_fields_set & {"metric", "mode"}):
-            raise InputError("E-SPACE-06")
+            raise InputError("E-SPACE-06", metric=self.metric, objectives=", ".join(self.objectives))
         if not self.goals[0].metric.startswith("val/"):
             raise InputError("E-SPACE-07", metric=self.goals[0].metric)
         return self
 
     @model_validator(mode="after")
     def can_be_searched(self) -> Space:
-        """Methods that move are known, and a grid has corners."""
+        """Raises InputError if a searched method is unknown, or a grid has a float range or a condition."""
         if METHOD in self.search:
             for name in self.names_of_methods:
                 if name not in self.methods:
@@ -128,50 +128,51 @@ class Space(Part):
         if self.sampler == "grid":
             for setting, move in self.search.items():
                 if move.linear or move.log or move.when:
-                    raise InputError("E-SPACE-08", setting=setting)
+                    kind = "float" if move.linear else "log" if move.log else "when"
+                    raise InputError("E-SPACE-08", setting=setting, kind=kind)
         return self
 
     @property
     def names_of_methods(self) -> tuple[Any, ...]:
-        """What `method` may be; none where it does not move."""
+        """Returns the names of the searched methods; empty if `method` is not searched."""
         return self.search[METHOD].choice or () if METHOD in self.search else ()
 
     @property
     def named(self) -> str:
-        """The preset, or every method that moves, for a person."""
+        """Returns the preset, or all searched methods, as text for the user."""
         return ", ".join(self.names_of_methods) or self.preset
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """What is wanted; the first decides early stopping and which epoch's generator is kept."""
+        """Returns the goals; the first one decides early stopping and which epoch's generator is kept."""
         wanted: Mapping[str, Mode | None] = self.objectives or {self.metric: self.mode}
         return tuple(goal_named(metric, mode) for metric, mode in wanted.items())
 
     @property
     def limits(self) -> tuple[Constraint, ...]:
-        """The constraints, read."""
+        """Returns the parsed constraints."""
         return tuple(Constraint.read(text) for text in self.constraints)
 
     def base(self, overrides: Mapping[str, Any]) -> Config:
-        """The preset with the space's fixed settings and the user's `--set` on top."""
+        """Returns the preset with the fixed settings of the space, then with the `--set` options of the user."""
         selected = {"metrics.select": self.goals[0].metric}
         return with_values(PRESETS[self.preset](), {**selected, **self.set, **overrides})
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Space:
-        """The space with settings on top of every method that moves, as `base` puts them on top of its preset."""
+        """Returns the space with overrides in every searched method, as `base` applies them to the preset."""
         own = {path: value for path, value in overrides.items() if path not in FIXED}
         named = {name: self.methods.get(name) or Method(preset=name) for name in self.names_of_methods}
         changed = {name: one.model_copy(update={"set": {**one.set, **own}}) for name, one in named.items()}
         return self.model_copy(update={"methods": {**self.methods, **changed}})
 
     def with_method(self, base: Config, name: str) -> Config:
-        """A method in place of the space's preset; what is one for all trials of a study stays as it is in `base`."""
+        """Returns the configuration of a method; settings that all trials of a study share come from `base`."""
         method = self.methods.get(name) or Method(preset=name)
         shared = {path: value for path, value in flatten(base).items() if path in FIXED}
         return configured(method.preset, {**self.set, **method.set, **shared}, small=method.scale == "quick")
 
     def pick(self, base: Config, choose: Callable[[str, Move], Any]) -> Config:
-        """The configuration with every moving setting as chosen; those whose condition does not hold are not moved."""
+        """Returns the configuration with chosen values; a setting whose condition does not hold keeps its value."""
         chosen: dict[str, Any] = {}
         if METHOD in self.search:
             chosen[METHOD] = choose(METHOD, self.search[METHOD])
@@ -183,26 +184,25 @@ class Space(Part):
         return with_values(base, {setting: value for setting, value in chosen.items() if setting != METHOD})
 
     def every_method(self, base: Config, choose: Callable[[Move], Any]) -> list[Config]:
-        """`pick` for each method that `method` may be, one where it does not move."""
+        """Returns what `pick` returns for each searched method, or one configuration if `method` is not searched."""
         return [
             self.pick(base, lambda setting, move, name=name: name if setting == METHOD else choose(move))  # type: ignore[misc]
             for name in self.names_of_methods or ("",)
         ]
 
     def corners(self, base: Config) -> list[Config]:
-        """Every moving setting at its largest, for each method: what the largest trial of each needs."""
+        """Returns, for each method, the configuration with all searched settings at their largest values."""
         return self.every_method(base, lambda move: move.largest)
 
     def grid(self) -> list[dict[str, Any]]:
-        """Every combination of the moving settings, as the study database holds them; the first moves slowest."""
+        """Returns all combinations of the searched settings, in the database's form; the first varies slowest."""
         values = [[encoded(value) for value in move.some] for move in self.search.values()]
         return [dict(zip(self.search, combination, strict=True)) for combination in itertools.product(*values)]
 
     def beginnings(self, base: Config) -> list[dict[str, Any]]:
-        """What is tried before anything is drawn, as the study database holds it: a grid's points, or the preset.
+        """Returns the trials that come before sampled ones, in the database's form: the grid's points, or the preset.
 
-        The latter is every moving setting at the value that preset and `set` give it, where its range has that value;
-        the others are drawn.
+        The preset's trial has the values of preset and `set` if they are in the ranges; other settings are sampled.
         """
         if self.sampler == "grid":
             return self.grid()
@@ -210,21 +210,21 @@ class Space(Part):
         return [{name: encoded(values[name]) for name, move in self.search.items() if move.has(values[name])}]
 
     def draw(self, trial: Trial, base: Config) -> Config:
-        """The trial's configuration."""
+        """Samples the configuration of a trial."""
         return self.pick(base, lambda setting, move: move.suggest(trial, setting))
 
     def configured(self, params: Mapping[str, Any], base: Config) -> Config:
-        """The configuration of a trial, from its parameters as the study database holds them."""
+        """Returns the configuration of a trial, from its parameters in the database's form."""
         values = {setting: decoded(value) for setting, value in params.items()}
         if METHOD in values:
             base = self.with_method(base, values.pop(METHOD))
         return with_values(base, values)
 
     def needed_for(self, setting: str, base: Config) -> dict[str, Any]:
-        """Values of other moving settings under which this one moves.
+        """Returns values of other searched settings for which the condition of this one holds.
 
         Raises:
-            InputError: its condition names no setting that is fixed or moves above it, or can never hold.
+            InputError: the condition names a setting that is neither fixed nor searched above it, or never holds.
         """
         when = self.search[setting].when
         if when is None:
@@ -247,18 +247,18 @@ class Space(Part):
         raise InputError("E-SPACE-11", setting=setting, when=when, values=list(values))
 
     def digest(self, overrides: Mapping[str, Any]) -> str:
-        """SHA-256 of what is searched, without how long and what is kept: those may change as a study goes on."""
+        """Returns the SHA-256 of the space without trials, budget and checkpoints, which may change during a study."""
         content = self.model_dump(mode="json", exclude={"trials", "budget", "checkpoints"})
         if self.sampler == "grid":
-            content["search"].pop("train.seed", None)  # more seeds are more of the same
+            content["search"].pop("train.seed", None)  # seeds may be added to a study
         if not self.methods:
-            del content["methods"]  # younger than the first studies
+            del content["methods"]  # the digest of studies older than this field stays
         content |= {"overrides": dict(overrides)}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def known_preset(name: str) -> str:
-    """The name, if it is a published method's; raises ValueError."""
+    """Returns the name if it is a preset; raises InputError otherwise."""
     if name not in PRESETS:
         raise InputError("E-SPACE-12", presets=", ".join(PRESETS), name=name)
     return name

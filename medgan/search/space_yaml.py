@@ -1,4 +1,4 @@
-"""Read search spaces from `search_spaces/*.yaml` or a file of one's own; every refusal names the line."""
+"""Reads search spaces from `search_spaces/*.yaml` or a file of the user; every error names the line."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Place = tuple[str | int, ...]
 
 
 def folders() -> list[Path]:
-    """Where named spaces lie: inside the installed package, or beside it in a checkout."""
+    """Returns the folders of named spaces: inside the installed package, or beside it in a checkout."""
     package = Path(medgan.__file__).parent
     return [folder for folder in (package / "search_spaces", package.parent / "search_spaces") if folder.is_dir()]
 
 
 def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
-    """The space of that name, or in that file; both ends of every range are tried against preset and overrides.
+    """Reads a space by name or file, and checks both ends of every range with its preset and the overrides.
 
     Raises:
-        InputError: no such space, unreadable, or a value its setting refuses; with file and line.
+        InputError: no such space, not readable, or a value is invalid for its setting; with file and line.
     """
     path = _find(name)
     content, lines = _parsed(path)
@@ -49,7 +49,7 @@ def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
 
 
 def _base(path: Path, lines: Mapping[Place, int], space: Space, overrides: Mapping[str, Any]) -> Config:
-    """The preset with the space's own settings, then with the user's: a fault is told where it lies."""
+    """Returns the preset with the space's settings, then with the user's; an error in the former names its line."""
     try:
         space.base({})
     except InputError as error:
@@ -82,7 +82,7 @@ def _refusal(path: Path, lines: Mapping[Place, int], place: Place, cause: Any, r
 
 
 def _parsed(path: Path) -> tuple[Any, dict[Place, int]]:
-    """What a YAML file holds, and the line of each of its parts, from 1."""
+    """Returns the content of a YAML file, and the line of each of its parts, from 1."""
     try:
         text = path.read_text()
         root = yaml.compose(text, yaml.SafeLoader)

@@ -1,4 +1,4 @@
-"""The study database: the truth about every trial, whatever crashed."""
+"""Reads and writes the study database, which decides about every trial after a crash."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ from medgan.paths import redacted
 from medgan.search.objectives import Goal, keep_goals
 
 Study = optuna.Study
-"""For whoever only hands a study on."""
+"""The type of a study, for modules that only pass it on."""
 Recorded = FrozenTrial
-"""The same for a trial as the database holds it."""
+"""The type of a trial read from the database, for modules that only pass it on."""
 
 FINAL_FAILURES = ("diverged", "out_of_memory", "input", "error", "restarts")
-"""Kinds of failure that finish a trial; any other is not its own fault, and the trial is tried again."""
+"""Kinds of failure that finish a trial; after any other kind, which the trial did not cause, it is repeated."""
 UNCHARGED = ("budget", "interrupted")
-"""Kinds that say nothing about a trial: they may come any number of times."""
+"""Kinds of failure that do not count as retries: they may occur any number of times."""
 MAX_RETRIES = 3
 CONNECT_S = 8
 KEY = "key"
-"""Attribute of a study: tells it from any other of the same name, in MLflow and on disk."""
+"""The attribute of a study that distinguishes it from others of the same name, in MLflow and on disk."""
 PRESET = "preset"
-"""Attribute of a study: the method its trials are of, unless `method` moves."""
+"""The attribute of a study that names the method of its trials, unless `method` is searched."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a study is about; the same name with another identity is refused."""
+    """Identifies a study; the same name with another identity is refused."""
 
     task: str
     data_digest: str
     space_digest: str
 
     def default_name(self) -> str:
-        """Task and shortened digests."""
+        """Returns a name from the task and shortened digests."""
         return f"{self.task}-{self.data_digest[:6]}-{self.space_digest[:6]}"
 
 
@@ -58,7 +58,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=5),
     "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=10),
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    "grid": lambda seed: optuna.samplers.RandomSampler(seed=seed),  # every point of it waits in the study
+    "grid": lambda seed: optuna.samplers.RandomSampler(seed=seed),  # every point is queued in the study
 }
 
 
@@ -71,18 +71,18 @@ def open_study(
     sampler: str = "tpe",
     seed: int = 0,
 ) -> Study:
-    """The study of that name, created if there is none.
+    """Opens the study of this name, or creates it.
 
     Raises:
-        InputError: the database cannot be opened, or the name belongs to a study of another task, data or space.
+        InputError: the database cannot be opened, or a study of another task, data or space has this name.
     """
     directions = [StudyDirection.MAXIMIZE if goal.mode == "max" else StudyDirection.MINIMIZE for goal in goals]
-    with told_for(uri), opening(uri):
+    with database_errors(uri), opening(uri):
         study = optuna.create_study(storage=_storage(uri), study_name=name, directions=directions, load_if_exists=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group: settings that move at times
-        # a resumed study must not draw its first trials again
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group: conditional settings
         study.set_metric_names([goal.metric for goal in goals])  # for Optuna's own pictures
+        # a resumed study must not sample its first trials again
         study.sampler = SAMPLERS[sampler](seed + len(study.get_trials(deepcopy=False)))
     if KEY not in study.user_attrs:
         study.set_user_attr(KEY, uuid.uuid4().hex[:8])
@@ -94,45 +94,44 @@ def open_study(
 
 
 def find_study(uri: str, name: str) -> Study | None:
-    """The study of that name, or none; nothing is made.
+    """Returns the study of this name, or None; creates nothing.
 
     Raises:
         InputError: the database cannot be opened.
     """
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         return None
-    with told_for(uri):
+    with database_errors(uri):
         storage = _storage(uri)
-        return (
-            optuna.load_study(storage=storage, study_name=name) if name in optuna.get_all_study_names(storage) else None
-        )
+        exists = name in optuna.get_all_study_names(storage)
+        return optuna.load_study(storage=storage, study_name=name) if exists else None
 
 
 def load_study(uri: str, name: str) -> Study:
-    """A study that is there.
+    """Returns an existing study.
 
     Raises:
-        InputError: the database cannot be opened, or has no such study; those it has are named.
+        InputError: the database cannot be opened, or has no such study; the message names the existing ones.
     """
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise InputError("E-STUDY-01", uri=redacted(uri))
     study = find_study(uri, name)
     if study is None:
         names = optuna.get_all_study_names(_storage(uri))
-        raise InputError("E-STUDY-02", name=name, names=", ".join(sorted(names)) or "(none is there)")
+        raise InputError("E-STUDY-02", name=name, names=", ".join(sorted(names)) or "(this database holds no study)")
     return study
 
 
 def refuse_other(study: Study, identity: Identity) -> None:
-    """Refuses a study that is about something else; raises InputError."""
+    """Raises InputError if the study has another identity."""
     for key, value in vars(identity).items():
-        there = study.user_attrs.get(key, value)
-        if there != value:
+        stored = study.user_attrs.get(key, value)
+        if stored != value:
             raise InputError(
                 "E-STUDY-03",
                 study_name=study.study_name,
                 replace=key.replace("_", " "),
-                there=there[:12],
+                there=stored[:12],
                 value=value[:12],
             )
 
@@ -141,13 +140,14 @@ def _storage(uri: str) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     arguments: dict[str, Any] = {}
-    if not uri.startswith("sqlite"):  # a server: it may be away, or have been away since the last question
+    if not uri.startswith("sqlite"):  # a server may be down, or have restarted
         arguments = {"connect_args": {"connect_timeout": CONNECT_S}, "pool_pre_ping": True}
     return RDBStorage(uri, engine_kwargs=arguments)
 
 
 @contextmanager
-def told_for(uri: str) -> Iterator[None]:
+def database_errors(uri: str) -> Iterator[None]:
+    """Raises InputError where opening the database fails."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -157,42 +157,42 @@ def told_for(uri: str) -> Iterator[None]:
 
 
 def first_attempt_of(trial: FrozenTrial | Trial) -> int:
-    """The number of the first trial of a chain of retries: what checkpoints and MLflow runs go by."""
+    """Returns the number of the first attempt of a trial, which identifies its checkpoints and its MLflow run."""
     return int(trial.user_attrs.get("root", trial.number))
 
 
 def state_of(trial: FrozenTrial) -> str:
-    """complete, pruned, running, waiting, or the kind of failure."""
+    """Returns complete, pruned, running, waiting, or the kind of failure."""
     if trial.state == TrialState.FAIL:
         return trial.user_attrs.get("failure", "infrastructure")
     return trial.state.name.lower()
 
 
 def is_finished(trial: FrozenTrial) -> bool:
-    """Complete, pruned, or failed by its own fault."""
+    """Returns whether a trial is complete, pruned, or failed for a reason of its own."""
     return state_of(trial) in ("complete", "pruned", *FINAL_FAILURES)
 
 
 def finished(study: Study) -> list[FrozenTrial]:
-    """Every finished trial."""
+    """Returns all finished trials."""
     return [trial for trial in study.get_trials(deepcopy=False) if is_finished(trial)]
 
 
 def queued(study: Study) -> list[dict[str, Any]]:
-    """The settings of every trial that waits to be begun."""
+    """Returns the settings of all queued trials."""
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     return [dict(trial.system_attrs.get("fixed_params", {})) for trial in waiting]
 
 
 def is_feasible(trial: FrozenTrial) -> bool:
-    """Whether it keeps every constraint."""
+    """Returns whether a trial keeps every constraint."""
     return all(excess <= 0 for excess in trial.constraints.values())
 
 
 def front(study: Study) -> list[FrozenTrial]:
-    """The trials that no other beats in every goal, the best in the first goal first; constraints are kept.
+    """Returns the Pareto front of the trials that keep the constraints, the best in the first goal first.
 
-    With one goal it is the best one, complete or pruned: the value is that of its best epoch, which was kept.
+    With one goal it is the best trial, complete or pruned: its value is that of its best epoch, which was kept.
     """
     maximize = study.directions[0] == StudyDirection.MAXIMIZE
     if len(study.directions) > 1:
@@ -204,20 +204,20 @@ def front(study: Study) -> list[FrozenTrial]:
 
 
 def frozen(study: Study, number: int) -> FrozenTrial:
-    """A trial as the database holds it now."""
+    """Returns a trial as the database holds it now."""
     return study.get_trials(deepcopy=False)[number]
 
 
 def best_trial(study: Study) -> tuple[FrozenTrial, float] | None:
-    """The first of the front and its value in the first goal; none where no trial keeps the constraints."""
+    """Returns the first trial of the front and its value in the first goal; None if the front is empty."""
     trials = front(study)
     return (trials[0], trials[0].values[0]) if trials else None
 
 
 def fail(study: Study, trial: FrozenTrial, kind: str, reason: str) -> None:
-    """Ends a running trial as failed; one that is not its own fault is put back into the queue.
+    """Ends a running trial as failed, and queues it again if it did not cause the failure.
 
-    Three times at most where something broke; any number of times where it was only interrupted.
+    A failure in `UNCHARGED` may occur any number of times; any other is repeated at most `MAX_RETRIES` times.
     """
     retries = int(trial.user_attrs.get("retries", 0))
     if kind in FINAL_FAILURES:
@@ -231,7 +231,7 @@ def fail(study: Study, trial: FrozenTrial, kind: str, reason: str) -> None:
 
 
 def recover(study: Study) -> list[int]:
-    """Puts the trials that a dead driver left running back into the queue; returns their roots."""
+    """Queues again the trials that a dead driver left running; returns their first attempts."""
     left = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.RUNNING]
     for trial in left:
         fail(study, trial, "interrupted", "the driver ended while the trial was running")
@@ -239,14 +239,14 @@ def recover(study: Study) -> list[int]:
 
 
 def _repeat(study: Study, trial: FrozenTrial, kind: str, reason: str, *, retries: int) -> None:
-    """Queued before it is ended: whatever happens in between, the trial is not lost."""
+    """Queues the next attempt before it ends this one, so that a crash in between does not lose the trial."""
     if all(other.user_attrs.get("retry_of") != trial.number for other in study.get_trials(deepcopy=False)):
         queue_again(study, trial, retries=retries)
     _end(study, trial, kind, reason)
 
 
 def queue_again(study: Study, trial: FrozenTrial, *, retries: int) -> None:
-    """Queues a trial's next attempt, with the settings it had or, if it was never begun, was to have."""
+    """Queues the next attempt of a trial, with the same settings, even if the trial never began."""
     drawn = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     study.enqueue_trial(
         drawn, user_attrs={"root": first_attempt_of(trial), "retry_of": trial.number, "retries": retries}
@@ -261,7 +261,7 @@ def _end(study: Study, trial: FrozenTrial, kind: str, reason: str) -> None:
 
 
 def summary(trials: list[FrozenTrial]) -> Mapping[str, int]:
-    """How many trials are in which state."""
+    """Returns the number of trials in each state."""
     counts: dict[str, int] = {}
     for trial in trials:
         counts[state_of(trial)] = counts.get(state_of(trial), 0) + 1

@@ -1,4 +1,4 @@
-"""A trial as Ray Tune runs it: a reusable actor that keeps its worker group and hands it trial after trial."""
+"""Runs trials in Ray Tune: a reusable actor keeps its worker group and gives it one trial after the other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EPOCH_LIMIT_S = 4 * 3600.0
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a trial is: its place in the study, its configuration, and where it reads and writes."""
+    """Describes a trial: its place in the study, its configuration, and where it reads and writes."""
 
     number: int
     first_attempt: int
@@ -33,31 +33,31 @@ class Assignment:
     resources: Resources
     storage: str
     method: str = ""
-    """Which published method it is, or method of the space's own."""
+    """The published method of the trial, or a method that the space defines; "" if the space does not vary it."""
 
     @property
     def label(self) -> str:
-        """For a person."""
+        """Returns the name of the trial for the user."""
         named = f", {self.method} seed {self.config.train.seed}" if self.method else ""
         return f"trial {self.first_attempt}{named}"
 
 
 def trial_folder(checkpoints: Path, first_attempt: int) -> Path:
-    """Where a trial's checkpoints and pictures lie."""
+    """Returns the folder of a trial's checkpoints and pictures."""
     return checkpoints / f"{first_attempt:04d}"
 
 
 class TuneTrial(tune.Trainable):
-    """One step is one epoch; epochs that the trial's folder already holds are replayed, not trained again."""
+    """Trains one epoch a step; epochs that the trial's folder already holds are replayed, not trained again."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """A new actor: starts its worker group."""
+        """Starts the worker group of a new actor."""
         assignment = config["assignment"]
         self.group = Group(assignment.resources, storage=Path(assignment.storage), limit_s=EPOCH_LIMIT_S)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """The next trial on the same group."""
+        """Sets up the next trial on the same worker group."""
         assignment: Assignment = new_config["assignment"]
         self.attempts = Attempts(self.group, Start(assignment.config, assignment.dataset, assignment.folder))
         self.goals, self.devices = assignment.goals, assignment.resources.devices
@@ -65,7 +65,7 @@ class TuneTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """One epoch's metrics; a trial that failed by its own fault ends with the reason, its actor lives on."""
+        """Returns the metrics of one epoch; a trial that fails by itself ends with the reason, and its actor stays."""
         try:
             if self.epoch == len(self.attempts.history):
                 self.attempts.advance()
@@ -79,13 +79,13 @@ class TuneTrial(tune.Trainable):
         return self._result("complete" if progress >= 1 else "running")
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the workers write to the trial's own folder after every epoch."""
+        """Saves nothing: the workers write to the trial's folder after every epoch."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing, see `save_checkpoint`."""
+        """Loads nothing, see `save_checkpoint`."""
 
     def cleanup(self) -> None:
-        """The actor ends: its group too."""
+        """Ends the worker group with its actor."""
         self.group.close()
 
     def _result(self, state: str, reason: str = "") -> dict[str, Any]:
@@ -95,12 +95,12 @@ class TuneTrial(tune.Trainable):
 
 
 def so_far(history: Sequence[Mapping[str, float]], goals: Sequence[Goal], devices: int) -> dict[str, Any]:
-    """What a trial's epochs tell a search; nothing before the first.
+    """Summarizes the epochs of a trial for the search; returns an empty dictionary before the first epoch.
 
     Returns:
-        Of the best epoch so far: `objective`, higher is better; `values` of the goals; `best`, all its metrics, as
-        pairs, since Tune takes dictionaries apart before the searcher sees them. Of the last epoch: `metrics`, and
-        `now`, the goals' values. Of all epochs: `trained_s`, seconds.
+        For the best epoch so far: `objective`, higher is better; `values` of the goals; `best`, all its metrics as
+        pairs, since Tune flattens dictionaries before the searcher receives them. For the last epoch: `metrics`, and
+        `now`, the values of the goals. For all epochs: `trained_s`, seconds.
     """
     if not history:
         return {}

@@ -1,4 +1,4 @@
-"""Keeps to the version that an alias names: the new model is loaded beside the old one, then takes its place."""
+"""Serves the version that an alias names: loads a new model beside the old one, then replaces the old one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ AGAIN_S = 60.0
 
 @dataclass(frozen=True)
 class Served:
-    """One version of a model, ready to translate.
+    """Holds one version of a model, ready to translate.
 
     Attributes:
-        card: what the registry says of it, for people.
+        card: description of the version in the registry, for people.
     """
 
     translator: Translator
@@ -33,12 +33,12 @@ class Served:
 
 
 class Follower:
-    """The version being served. A request takes `current` once and is served wholly by it.
+    """Holds the version being served; a request takes `current` once and uses it until its end.
 
     Attributes:
-        current: the version being served; replaced in one step, once the next one has made an image.
-        problem: why it is not the version it should be; empty if it is.
-        note: what is remarkable about the last change.
+        current: the version being served; replaced in one step, after the next one has made an image.
+        problem: why `current` is not the named version; empty if it is.
+        note: a remark on the last change of the version.
     """
 
     def __init__(
@@ -49,23 +49,23 @@ class Follower:
         look_s: float = LOOK_S,
         again_s: float = AGAIN_S,
     ) -> None:
-        """Loads the version that is named now, and begins to follow.
+        """Loads the version that is named now, and starts to follow the alias.
 
         Args:
-            named: the number of the version that should be served.
-            load: gives a version by its number.
-            look_s: between two looks.
-            again_s: before a version that could not be loaded is tried again.
+            named: returns the number of the version that should be served.
+            load: returns a version by its number.
+            look_s: seconds between two checks of the alias.
+            again_s: seconds until a version that could not be loaded is tried again.
         """
         self._named, self._load, self._look_s, self._again_s = named, load, look_s, again_s
         self._failed, self._failed_at = "", 0.0
-        self.current, self.problem, self.note = self._warm(named()), "", ""
+        self.current, self.problem, self.note = self._loaded(named()), "", ""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name="follower")
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the following."""
+        """Stops following the alias."""
         self._end.set()
 
     def _follow(self) -> None:
@@ -73,11 +73,11 @@ class Follower:
             self.look()
 
     def look(self) -> None:
-        """Serves what is named now; whatever is wrong with that, what was served goes on being served."""
+        """Changes to the version that is named now; keeps the present one if that fails in any way."""
         serving = self.current.facts.version
         try:
             number = self._named()
-        except Exception as error:  # a registry fails in many ways, and none of them may end the service
+        except Exception as error:  # a registry fails in many ways, and none may end the service
             self._tell(f"the registry does not say which version to serve; version {serving} goes on", error)
             return
         if number == serving:
@@ -86,8 +86,8 @@ class Follower:
         if number == self._failed and time.monotonic() - self._failed_at < self._again_s:
             return
         try:
-            served = self._warm(number)
-        except Exception as error:  # so does a model
+            served = self._loaded(number)
+        except Exception as error:  # a model also fails in many ways
             self._failed, self._failed_at = number, time.monotonic()
             self._tell(f"version {number} cannot be loaded; version {serving} goes on being served", error)
             return
@@ -96,8 +96,8 @@ class Follower:
         LOG.info("serving %s version %s in place of version %s", served.facts.name, number, serving)
         self._tell("")
 
-    def _warm(self, number: str) -> Served:
-        """The version, after an image: the first request must not wait for what a first image needs."""
+    def _loaded(self, number: str) -> Served:
+        """Loads a version and makes one image, so that the first request need not wait for what a first image needs."""
         served = self._load(number)
         background, size = served.translator.task.source.background, served.translator.size
         translate_slices(served.translator, np.full((1, size, size), background, np.float32), window=(0.0, 1.0))

@@ -1,4 +1,4 @@
-"""The HTTP interface of a served model: /health, /model, and /translate: a series in, the derived one out."""
+"""Defines the HTTP interface of a served model: /health, /model and /translate, which returns a derived series."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MORE = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(AGAIN_S)}}
 
 
 def build_app(follower: Follower, *, limits: Limits, digest: str, scratch: Path) -> FastAPI:
-    """The interface around a model.
+    """Returns the HTTP interface of a model.
 
     Args:
-        follower: the version being served.
-        limits: of a request.
-        digest: of the bearer token.
-        scratch: holds a folder for each request being worked on, and nothing else.
+        follower: holds the version being served.
+        limits: limits of a request.
+        digest: digest of the bearer token.
+        scratch: folder that holds only a folder for each request in progress.
     """
     app = FastAPI(title="medgan", docs_url=None, redoc_url=None, openapi_url=None)
     desk = Desk(follower, limits, scratch)
@@ -53,7 +53,7 @@ def build_app(follower: Follower, *, limits: Limits, digest: str, scratch: Path)
         return _described(follower)
 
     @app.post("/translate", dependencies=[Depends(authorized)], response_class=FileResponse)
-    async def translate(request: Request, work: Work = Depends(admitted)) -> Response:  # noqa: B008 - FastAPI's way
+    async def translate(request: Request, work: Work = Depends(admitted)) -> Response:  # noqa: B008 - as FastAPI requires
         path, served = await desk.serve(request, work)
         headers = {NAME_HEADER: served.facts.name, VERSION_HEADER: served.facts.version}
         return FileResponse(path, media_type="application/zip", headers=headers)
@@ -66,7 +66,7 @@ def build_app(follower: Follower, *, limits: Limits, digest: str, scratch: Path)
 
 
 def _described(follower: Follower) -> dict[str, Any]:
-    """What is being served, for people and programs."""
+    """Describes the version being served, for people and programs."""
     served, problem, note = follower.current, follower.problem, follower.note
     facts, task = served.facts, served.translator.task
     return {

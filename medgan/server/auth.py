@@ -1,4 +1,4 @@
-"""The bearer token of a server: a file that only its owner reads; what compares it knows its digest only."""
+"""Checks the bearer token of a server: only its owner can read its file; the server compares digests."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SHORTEST = 20
 
 
 def token_digest(file: Path) -> str:
-    """The sha256 of the token in a file, which is made (mode 600) where there is none.
+    """Returns the sha256 of the token in a file; makes the file (mode 600) with a new token if it does not exist.
 
     Raises:
-        InputError: others may read the file, or it holds no token of some length.
+        InputError: others may read the file, or it holds no token of sufficient length.
     """
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def token_digest(file: Path) -> str:
 
 
 def is_authorized(header: str, digest: str) -> bool:
-    """Whether an Authorization header bears the token of this digest; takes the same time either way."""
+    """Says whether an Authorization header has the token of this digest; compares digests in constant time."""
     scheme, _, token = header.partition(" ")
     presented = hashlib.sha256(token.strip().encode()).hexdigest()
     return hmac.compare_digest(presented, digest) and scheme.lower() == "bearer"

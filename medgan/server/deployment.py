@@ -1,4 +1,4 @@
-"""The Ray Serve deployment: replicas that each hold the model, follow its alias and answer HTTP."""
+"""Deploys a model with Ray Serve: each replica holds the model, follows its alias and answers HTTP requests."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from medgan.server.alias_watcher import Follower, Served
 from medgan.server.app import build_app
 from medgan.server.upload import Limits
 
-SPARE = 64  # requests for /health and /model, and refusals, while all places are taken
+SPARE = 64  # requests for /health and /model, and refusals, while all places are in use
 STOP_S = 5.0
-LOCK_S = 10.0  # another replica that starts may be looking at the lock
+LOCK_S = 10.0  # another replica that starts may be checking the lock
 
 
 @dataclass(frozen=True)
 class Service:
-    """What a replica is made of.
+    """Holds everything that a replica needs.
 
     Attributes:
-        named: the version that should be served now.
-        load: gives a version, on a device such as "cuda" or "cpu".
-        limits: of a request.
-        digest: of the bearer token.
-        scratch: a folder of this service alone.
-        log_file: where events are written; nothing in it tells of a patient.
+        named: returns the version that should be served now.
+        load: returns a version, on a device such as "cuda" or "cpu".
+        limits: limits of a request.
+        digest: digest of the bearer token.
+        scratch: a folder for this service only.
+        log_file: log of events; it never names a patient.
     """
 
     named: Callable[[], str]
@@ -52,28 +52,28 @@ class Service:
 
 
 class Replica:
-    """One process with the model in it."""
+    """Runs the HTTP interface in one process that holds the model."""
 
     def __init__(self, service: Service, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
-        _say_nothing_of_patients(service.log_file)
-        self._lives = ExitStack()
-        scratch = self._lives.enter_context(_own_folder(service.scratch))
+        _log_without_patients(service.log_file)
+        self._resources = ExitStack()
+        scratch = self._resources.enter_context(_own_folder(service.scratch))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         follower = Follower(service.named, lambda number: service.load(number, device))
         self._app = build_app(follower, limits=service.limits, digest=service.digest, scratch=scratch)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Ray Serve's way to ask for the interface."""
+        """Returns the interface to Ray Serve."""
         return self._app
 
 
 def application(service: Service, capacity: Capacity) -> Any:
-    """The service as Ray Serve runs it: one replica a GPU, or one on the CPU.
+    """Returns the service as Ray Serve runs it: one replica for each GPU, or one on the CPU.
 
     Args:
-        service: what the replicas are made of.
-        capacity: of the machine.
+        service: everything that a replica needs.
+        capacity: CPUs and GPUs of the machine.
     """
     replicas = max(1, capacity.gpus)
     cpus = max(1, capacity.cpus // replicas)
@@ -91,8 +91,8 @@ def application(service: Service, capacity: Capacity) -> Any:
     return deployment.bind(service, cpus)
 
 
-def _say_nothing_of_patients(log_file: Path) -> None:
-    """Events go to medgan's log; pydicom's warnings quote the values they complain of, so they go nowhere."""
+def _log_without_patients(log_file: Path) -> None:
+    """Logs events of medgan to a file; disables pydicom's warnings, as they quote the values of headers."""
     warnings.simplefilter("ignore")
     logging.getLogger("pydicom").disabled = True
     handler = logging.FileHandler(log_file)
@@ -104,7 +104,7 @@ def _say_nothing_of_patients(log_file: Path) -> None:
 
 @contextmanager
 def _own_folder(scratch: Path) -> Iterator[Path]:
-    """An empty folder for this process, locked before it is there; what ended processes of any service left goes."""
+    """Yields an empty folder for this process, locked before it exists; removes those of all ended processes."""
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = scratch / f"{socket.gethostname()}-{os.getpid()}"
     for lock in scratch.parent.glob(f"*/{glob.escape(socket.gethostname())}-*.lock"):

@@ -1,4 +1,4 @@
-"""Takes in requests: so many at once, each in a folder of its own, one volume after the other through the network."""
+"""Queues requests: a limited number at once, each in its own folder; the network takes one volume at a time."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from medgan.server.alias_watcher import Follower, Served
 from medgan.server.translate_upload import answer
 from medgan.server.upload import Limits, Refusal, receive, unpack
 
-WORKERS = 4  # series being read, translated or written at once; the rest wait on disk
+WORKERS = 4  # series read, translated or written at once; the others wait on disk
 AGAIN_S = 10
 Answer = tuple[Path, Served]
 
 
 class Stopped(Exception):
-    """The request ended, in time or before: nobody waits for the work any more."""
+    """Says that the request has ended, so that nobody waits for the work any more."""
 
 
 class Work:
-    """What one request occupies: a folder, and a worker as long as it is needed; both are given back at its end."""
+    """Holds what one request occupies: a folder, and a worker while it is needed; both are released at its end."""
 
     def __init__(self, scratch: Path, free: Callable[[], None]) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=scratch, prefix=f"{os.getpid()}-"))
@@ -50,7 +50,7 @@ class Work:
             raise Stopped
 
     def end(self) -> None:
-        """Removes the folder: as soon as nothing is written there any more."""
+        """Removes the folder as soon as the job no longer writes to it."""
         self._stop.set()
         if self._running is None:
             self._remove(None)
@@ -63,7 +63,7 @@ class Work:
 
 
 class Desk:
-    """Takes in requests: so many at once, one after the other through the network."""
+    """Accepts a limited number of requests at once, and serves them; one volume at a time uses the network."""
 
     def __init__(self, follower: Follower, limits: Limits, scratch: Path) -> None:
         self.follower, self.limits, self.scratch = follower, limits, scratch
@@ -72,10 +72,10 @@ class Desk:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="answer")
 
     def take_in(self) -> Work:
-        """A place for a request.
+        """Returns a place for a request.
 
         Raises:
-            Refusal: 503, all are taken.
+            Refusal: all places are in use (503).
         """
         if not self._places.acquire(blocking=False):
             raise Refusal("E-SERVER-02", requests=self.limits.requests, again_s=AGAIN_S, status=503)
@@ -86,10 +86,10 @@ class Desk:
             raise _failed(error) from None
 
     async def serve(self, request: Request, work: Work) -> tuple[Path, Served]:
-        """The answer to a request, and the version that gave it.
+        """Returns the answer to a request, and the version that gave it.
 
         Raises:
-            Refusal: it cannot be served.
+            Refusal: the request cannot be served.
         """
         limits = self.limits
         try:
@@ -116,7 +116,7 @@ class Desk:
 
 
 def _failed(error: Exception) -> Refusal:
-    """What was not foreseen, by kind and place: its text may name a patient and is told nobody."""
+    """Logs an unforeseen error by type and place only, as its text may name a patient; returns the refusal."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     LOG.error("a request failed: %s at %s:%d", type(error).__name__, Path(last.filename).name, last.lineno)
     return Refusal("E-SERVER-05", name=type(error).__name__, status=500)

@@ -1,4 +1,4 @@
-"""One upload to one derived series: checked, read, translated, written, packed."""
+"""Turns one upload into one derived series: checks, reads, translates, writes and packs it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from medgan.tasks import Task
 
 ANSWER = "derived.zip"
 DERIVED = "derived"
-ON_GRID = 2  # volumes held on the network's grid at once: what goes in, and what comes out
+ON_GRID = 2  # volumes held on the network's grid at once: input and output
 HARMLESS = ("not DICOM", "same slice twice")
 
 
@@ -36,21 +36,21 @@ def answer(
     """Translates the one series in an upload.
 
     Args:
-        served: the version that does it, from beginning to end.
-        upload: the folder of its files.
-        folder: where the result goes; its owner removes it.
-        limits: of decoded pixels.
-        network: the thread in which networks work, one volume after the other in the order they come.
-        go_on: called again and again; raises what ends the work early.
+        served: the version that translates.
+        upload: the folder of the uploaded files.
+        folder: folder of the result; the caller removes it.
+        limits: limits of decoded pixels.
+        network: the thread that runs networks, one volume after the other, in the order of arrival.
+        go_on: called often; raises an exception to end the work early.
 
     Returns:
-        A zip file of the derived series.
+        Path of a zip file with the derived series.
 
     Raises:
-        Refusal: not one series of the task's source modality, or one that is too large or cannot be used.
+        Refusal: the upload is not exactly one series of the source's modality, or is too large or not usable.
     """
     task = served.translator.task
-    _look_over(upload, go_on)
+    _check_files(upload, go_on)
     series = _one_series(upload, task)
     _refuse_large(series, limits, size=served.translator.size)
     names: list[str] = [series.patient_id, series.study_uid, series.series_uid, series.frame_of_reference]
@@ -82,8 +82,8 @@ def _derived(
     return write_derived(derived, headers, folder, task=served.translator.task, model=served.facts)
 
 
-def _look_over(upload: Path, go_on: Callable[[], None]) -> None:
-    """Removes a DICOMDIR, which holds no image; refuses what is inflated as it is read, however large it becomes."""
+def _check_files(upload: Path, go_on: Callable[[], None]) -> None:
+    """Removes a DICOMDIR, which holds no image; refuses deflated files, whose size is unknown before reading."""
     for path in upload.iterdir():
         go_on()
         try:
@@ -95,7 +95,7 @@ def _look_over(upload: Path, go_on: Callable[[], None]) -> None:
         if kind == MediaStorageDirectoryStorage:
             path.unlink()
         elif syntax == DeflatedExplicitVRLittleEndian:
-            raise Refusal("E-UPLOAD-02", status=415)
+            raise Refusal("E-UPLOAD-02", syntax=DeflatedExplicitVRLittleEndian.name, status=415)
 
 
 def _one_series(upload: Path, task: Task) -> Series:
@@ -104,7 +104,7 @@ def _one_series(upload: Path, task: Task) -> Series:
         found = survey(upload)
     except InputError:
         raise Refusal("E-UPLOAD-03", modality=modality, status=422) from None
-    problems = "; ".join(sorted({problem.reason for problem in found.problems})[:3])
+    problems = "; ".join(sorted({problem.reason.rstrip(".") for problem in found.problems})[:3])
     if problems:
         raise Refusal("E-UPLOAD-04", modality=modality, problems=problems, status=422)
     if found.synthetic:
@@ -115,18 +115,17 @@ def _one_series(upload: Path, task: Task) -> Series:
             "E-UPLOAD-06",
             modality=modality,
             found=counted(found.series),
-            patients=f" of {patients} patients" if patients > 1 else "",
+            patients=f" of {patients} patients" * (patients > 1),
             status=422,
         )
-    odd = {reason: number for reason, number in found.passed_over.items() if reason not in HARMLESS}
-    if odd:  # a slice cut short is not told from another kind of object, and none may be missing in silence
-        told = ", ".join(f"{number} with: {reason}" for reason, number in sorted(odd.items()))
-        raise Refusal("E-UPLOAD-07", modality=modality, told=told, status=422)
+    odd = [f"{number} with: {reason}" for reason, number in sorted(found.passed_over.items()) if reason not in HARMLESS]
+    if odd:  # a truncated slice looks like another kind of object, and no slice may be missing silently
+        raise Refusal("E-UPLOAD-07", modality=modality, told=", ".join(odd), status=422)
     return found.series[0]
 
 
 def _refuse_large(series: Series, limits: Limits, *, size: int) -> None:
-    """By what the headers say, before a pixel is decoded: decoders hold to it, and a small slice may become large."""
+    """Refuses a large series by its headers, before decoding; decoders keep to the size in the header."""
     own = sum(4 * rows * columns for rows, columns in (plane.size for plane in series.planes))
     on_grid = 4 * size**2 * len(series.planes)
     if own + ON_GRID * on_grid > limits.inflated_bytes:
@@ -140,7 +139,7 @@ def _refuse_large(series: Series, limits: Limits, *, size: int) -> None:
 
 
 def _without(message: str, names: Sequence[str]) -> str:
-    """Without names, their components and words, however they are escaped."""
+    """Removes names, their components and words from a message, also in their escaped forms."""
     parts = {part for name in names for part in [name, *re.split(r"[\\^=\s]+", name)] if part}
     forms = {form for part in parts for form in (part, repr(part)[1:-1], ascii(part)[1:-1])}
     for form in sorted(forms, key=len, reverse=True):
@@ -149,7 +148,7 @@ def _without(message: str, names: Sequence[str]) -> str:
 
 
 def _packed(files: Sequence[Path], path: Path, go_on: Callable[[], None]) -> Path:
-    """Stored, not deflated: the time is better spent on the next series."""
+    """Packs files into a zip file without compression, which would take too much time."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for file in files:
             go_on()

@@ -1,4 +1,4 @@
-"""Takes the body of a request to a folder of numbered files, within limits; no name that was sent is used."""
+"""Writes the body of a request to numbered files in a folder, within limits; ignores the names in the request."""
 
 from __future__ import annotations
 
@@ -18,19 +18,24 @@ MULTIPART = b"multipart/form-data"
 ZIP = (b"application/zip", b"application/x-zip-compressed")
 UPLOAD = "upload.zip"
 PIECE = 1 << 20
-ENTRY = b"PK\x01\x02"  # begins what a zip file's directory says of one file
+ENTRY = b"PK\x01\x02"  # start of an entry in the directory of a zip file
+
+DAMAGED_ZIP = (
+    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError,
+)  # fmt: skip
+"""Lists what the zipfile module raises for a file that it cannot unpack."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may take.
+    """Holds the limits of a request.
 
     Attributes:
-        body_bytes: as it is sent.
-        files: in it.
-        inflated_bytes: of all files together; and of their decoded pixels and those on the network's grid, as float32.
-        request_s: from its first byte to the first of the answer.
-        requests: worked on or waiting at once, in one replica.
+        body_bytes: size of the body, as it is sent.
+        files: number of files in the body.
+        inflated_bytes: size of all unpacked files; also of all pixels, decoded and on the network's grid, as float32.
+        request_s: seconds from the first byte of the request to the first byte of the answer.
+        requests: number of requests in work or waiting at once, in one replica.
     """
 
     body_bytes: int = 1 << 30
@@ -50,19 +55,19 @@ class Refusal(CodedError):
 
 
 async def receive(body: AsyncIterator[bytes], content_type: str, folder: Path, *, limits: Limits) -> bool:
-    """Writes the files of a multipart body, or a zip body as one file, while it comes in.
+    """Writes the files of a multipart body, or a zip body as one file, while the body arrives.
 
     Args:
-        body: its pieces.
-        content_type: the header of that name.
-        folder: an empty one.
-        limits: of bytes and files.
+        body: pieces of the body.
+        content_type: value of the header Content-Type.
+        folder: an empty folder.
+        limits: limits of bytes and files.
 
     Returns:
         Whether there is a zip file to unpack, see `unpack`.
 
     Raises:
-        Refusal: another type of body (415), too much of it (413), none or damaged (400).
+        Refusal: the body has another type (415), is too large (413), or is empty or damaged (400).
     """
     kind, options = parse_options_header(content_type)
     if kind == MULTIPART:
@@ -73,17 +78,17 @@ async def receive(body: AsyncIterator[bytes], content_type: str, folder: Path, *
             parser = MultipartParser(options[b"boundary"], parts.callbacks)
             await _copy(body, parser, limits)
         except FormParserError:
-            raise Refusal("E-UPLOAD-10", status=400) from None
+            raise Refusal("E-UPLOAD-10", num_files=parts.count, status=400) from None
         finally:
             parts.close()
         if not parts.ended:
-            raise Refusal("E-UPLOAD-11", status=400)
+            raise Refusal("E-UPLOAD-11", num_files=parts.count, status=400)
         return False
     if kind in ZIP:
         with (folder / UPLOAD).open("wb") as file:
             await _copy(body, file, limits)
         return True
-    raise Refusal("E-UPLOAD-12", content_type="another" if kind else "none", status=415)
+    raise Refusal("E-UPLOAD-12", content_type="another type" if kind else "no type", status=415)
 
 
 async def _copy(body: AsyncIterator[bytes], sink: MultipartParser | BinaryIO, limits: Limits) -> None:
@@ -93,14 +98,14 @@ async def _copy(body: AsyncIterator[bytes], sink: MultipartParser | BinaryIO, li
         refuse_large(taken, limits)
         sink.write(piece)
     if not taken:
-        raise Refusal("E-UPLOAD-13", status=400)
+        raise Refusal("E-UPLOAD-13", num_bytes=taken, status=400)
 
 
 def refuse_large(num_bytes: int, limits: Limits) -> None:
     """Refuses a body larger than the limit.
 
     Raises:
-        Refusal: 413.
+        Refusal: the body is larger (413).
     """
     if num_bytes > limits.body_bytes:
         raise Refusal("E-UPLOAD-14", body_bytes=limits.body_bytes >> 20, status=413)
@@ -110,7 +115,7 @@ def refuse_many(num_files: int, limit: int) -> None:
     """Refuses more files than the limit.
 
     Raises:
-        Refusal: 413.
+        Refusal: there are more files (413).
     """
     if num_files > limit:
         raise Refusal("E-UPLOAD-15", limit=limit, status=413)
@@ -139,7 +144,7 @@ class _Parts:
         self.file.write(data[start:end])
 
     def close(self) -> None:
-        """Ends the part that is being written, if one is."""
+        """Closes the file of the part being written, if there is one."""
         if self.file is not None:
             self.file.close()
             self.file = None
@@ -149,22 +154,23 @@ class _Parts:
 
 
 def unpack(folder: Path, limits: Limits) -> None:
-    """Unpacks the zip file that `receive` wrote, counting what really comes out, and removes it.
+    """Unpacks the zip file that `receive` wrote, counts the bytes actually unpacked, and removes the zip file.
 
     Raises:
-        Refusal: no zip file, or a damaged, encrypted or unusual one (400); too many or too large files (413).
+        Refusal: the file is no zip file, damaged, encrypted or unusual (400); files are too many or too large (413).
     """
     upload = folder / UPLOAD
     _refuse_crowded(upload, limits.files)
     try:
         with zipfile.ZipFile(upload) as archive:
             _unpack(archive, folder, limits.inflated_bytes)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError):
-        raise Refusal("E-UPLOAD-16", status=400) from None
+    except DAMAGED_ZIP as error:
+        raise Refusal("E-UPLOAD-16", name=type(error).__name__, status=400) from None
     upload.unlink()
 
 
-def _unpack(archive: zipfile.ZipFile, folder: Path, left: int) -> None:
+def _unpack(archive: zipfile.ZipFile, folder: Path, limit: int) -> None:
+    left = limit
     for number, entry in enumerate(archive.infolist(), 1):
         if entry.is_dir():
             continue
@@ -174,12 +180,12 @@ def _unpack(archive: zipfile.ZipFile, folder: Path, left: int) -> None:
             while piece := source.read(PIECE):
                 left -= len(piece)
                 if left < 0:
-                    raise Refusal("E-UPLOAD-17", status=413)
+                    raise Refusal("E-UPLOAD-17", limit=limit >> 20, status=413)
                 file.write(piece)
 
 
 def _refuse_crowded(upload: Path, most: int) -> None:
-    """Counts the entries before the directory is read into memory, whatever it says of their number."""
+    """Refuses too many entries; counts them itself before the directory is read, and ignores the number given there."""
     entries, tail = 0, b""
     with upload.open("rb") as file:
         while piece := file.read(PIECE):

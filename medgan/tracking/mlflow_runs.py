@@ -1,4 +1,4 @@
-"""MLflow: a study's run and its trials' runs, found again after any crash by their tags."""
+"""Writes a study's run and its trials' runs to MLflow; after a crash it finds them again by their tags."""
 
 from __future__ import annotations
 
@@ -20,26 +20,24 @@ from medgan.tracking.store import KEY_TAG, PARENT_TAG, ROOT_TAG, STATE_TAG, STUD
 from medgan.tracking.tracker import Background
 
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-"""Lets MLflow's pages show runs and curves, not its pages for language models."""
-
-
+"""The tag makes MLflow show its pages for runs and curves, not those for language models."""
 CLOSING_S = 8.0
-"""How long the study's run may take to be closed."""
+"""The end of a study waits at most this many seconds until its run is closed."""
 
 
 class MlflowRun:
-    """One run; see `medgan.tracking.tracker.Tracker`. What is told twice is kept once.
+    """Records one run, see `medgan.tracking.tracker.Tracker`; what is recorded already is not recorded again.
 
     Attributes:
-        ended_ms: when it had ended before it was opened again, milliseconds since 1970.
+        ended_ms: end of the run before it was opened again, milliseconds since 1970.
     """
 
     def __init__(self, client: MlflowClient, run: Run) -> None:
         self.client, self.run_id, self.started_ms = client, str(run.info.run_id), int(run.info.start_time)
         self.artifact_uri, self.ended_ms = run.info.artifact_uri, run.info.end_time
         self.known_params = dict(run.data.params)
-        told = client.get_metric_history(self.run_id, "epoch") if "epoch" in run.data.metrics else []
-        self.steps = {metric.step for metric in told}
+        recorded = client.get_metric_history(self.run_id, "epoch") if "epoch" in run.data.metrics else []
+        self.steps = {metric.step for metric in recorded}
 
     def params(self, values: Mapping[str, Any], moved: Mapping[str, float] | None = None) -> None:
         new = [Param(key, str(value)) for key, value in values.items() if key not in self.known_params]
@@ -68,19 +66,19 @@ class MlflowRun:
 
 
 def now_ms() -> int:
-    """Milliseconds since 1970."""
+    """Returns the time in milliseconds since 1970."""
     return int(time.time() * 1000)
 
 
 class MlflowStudy:
-    """The runs of one study.
+    """Opens or makes the runs of one study.
 
     Args:
-        uri: the tracking store.
-        experiment: its name, `medgan/<task>`.
-        artifacts: where a new experiment keeps its artifacts when no server does.
-        study: name of the study, and of its run.
-        key: tells the study from others of the same name.
+        uri: address of the tracking store.
+        experiment: name of the experiment, `medgan/<task>`.
+        artifacts: folder for the artifacts of a new experiment where no server keeps them.
+        study: name of the study and of its run.
+        key: distinguishes the study from others with the same name.
 
     Raises:
         InputError: the store cannot be reached.
@@ -100,12 +98,12 @@ class MlflowStudy:
         return self
 
     def go_on(self) -> None:
-        """Says that the study is going on."""
+        """Marks the study's run as running."""
         self.client.update_run(self.run.run_id, status="RUNNING")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         failed = "KILLED" if kind and issubclass(kind, KeyboardInterrupt) else "FAILED"
-        if not self.given_up:  # how the job ended matters more than that a store is away
+        if not self.given_up:  # an outage of the store must not hide how the job ended
             closing = Background()
             closing.do(self.run.finish, failed if kind else "FINISHED")
             closing.close(CLOSING_S)
@@ -114,33 +112,33 @@ class MlflowStudy:
             raise JobError("E-MLFLOW-01", reason=reason) from error
 
     def give_up(self) -> None:
-        """The store was waited for long enough: the study's run stays as it is, for the next driver to close."""
+        """Stops waiting for the store: the study's run stays as it is, and the next driver closes it."""
         self.given_up = True
 
     def answer(self) -> None:
-        """Asks the store for something small; raises MlflowException where it is away."""
+        """Sends a small request to the store; raises MlflowException where the store is away."""
         self.client.get_experiment(self.experiment_id)
 
     def trial(
         self, first_attempt: int, tags: Mapping[str, Any] | None = None, started_ms: int | None = None
     ) -> MlflowRun:
-        """The run of a trial, made if there is none; going again if it had ended.
+        """Returns the run of a trial: makes it if there is none, and marks it as running if it had ended.
 
         Args:
-            root: of the trial.
-            tags: facts of it.
-            started_ms: when a new one began, milliseconds since 1970; else it is now.
+            first_attempt: number of the trial's first attempt.
+            tags: facts about the trial.
+            started_ms: start of a new run, milliseconds since 1970; None: now.
         """
         return self._run(str(first_attempt), name_of(self.study, first_attempt), tags or {}, started_ms)
 
     def close_orphans(self, states: Mapping[int, str]) -> None:
-        """Ends the trial runs that a dead driver left going; of trials that are not finished it says interrupted.
+        """Ends the trial runs that a dead driver left running; marks those of unfinished trials as interrupted.
 
         Args:
-            states: the status each finished trial should have, by root.
+            states: status that each finished trial should have, by first attempt.
         """
-        going = f"tags.`{KEY_TAG}` = '{self.key}' and attributes.status = 'RUNNING'"
-        for run in list(every_run(self.client, [self.experiment_id], going)):
+        running = f"tags.`{KEY_TAG}` = '{self.key}' and attributes.status = 'RUNNING'"
+        for run in list(every_run(self.client, [self.experiment_id], running)):
             first_attempt = run.data.tags.get(ROOT_TAG, "")
             if not first_attempt.isdigit():
                 continue
@@ -149,20 +147,20 @@ class MlflowStudy:
             self.client.set_terminated(run.info.run_id, states.get(int(first_attempt), "KILLED"))
 
     def link(self, text: str, first_attempt: int | None = None, file: str = "") -> str:
-        """Markdown for MLflow's own pages: to the run of the study, or of a trial that has one, or to its file."""
+        """Returns Markdown for MLflow's pages: a link to the study's run, to a trial's if it exists, or to its file."""
         found = self._found(str(first_attempt)) if first_attempt is not None else None
         run_id = found.info.run_id if found else self.run.run_id
         return f"[{text}](#/experiments/{self.experiment_id}/runs/{run_id}{f'/artifacts/{file}' if file else ''})"
 
     def link_to_trials(self, text: str, metric: str, *, ascending: bool) -> str:
-        """Markdown for MLflow's own pages: to the runs of the study's trials, sorted by a metric."""
+        """Returns Markdown for MLflow's pages: a link to the runs of the study's trials, sorted by a metric."""
         runs = f"tags.`{KEY_TAG}` = '{self.key}' and tags.`{ROOT_TAG}` != '{STUDY_ROOT}'"
         order = {"orderByKey": f"metrics.`{metric}`", "orderByAsc": str(ascending).lower()}
         query = urlencode({"searchFilter": runs, **order}, quote_via=quote)
         return f"[{text}](#/experiments/{self.experiment_id}/runs?{query})"
 
     def dataset(self, name: str, digest: str, *, profile: str) -> None:
-        """Notes the data set of the study by digest; never pixels or identifiers."""
+        """Records the data set of the study by its digest, never pixels or identifiers."""
         entity = LoggedDataset(name=name, digest=digest[:36], source_type="medgan", source=digest, profile=profile)
         self.client.log_inputs(self.run.run_id, [DatasetInput(entity, [])])
 
@@ -170,24 +168,23 @@ class MlflowStudy:
         self,
         first_attempt: str,
         name: str,
-        told: Mapping[str, Any] = MappingProxyType({}),
+        facts: Mapping[str, Any] = MappingProxyType({}),
         started_ms: int | None = None,
     ) -> MlflowRun:
-        tags = {key: str(value) for key, value in told.items()}
+        tags = {key: str(value) for key, value in facts.items()}
         if found := self._found(first_attempt):
             self.client.update_run(found.info.run_id, status="RUNNING")
-            run = MlflowRun(self.client, found)
-            run.tags(tags)
-            return run
+            opened_again = MlflowRun(self.client, found)
+            opened_again.tags(tags)
+            return opened_again
         own = {STUDY_TAG: self.study, KEY_TAG: self.key, ROOT_TAG: first_attempt}
         below = {PARENT_TAG: self.parent} if self.parent else {}
-        self.made.add(first_attempt)  # before it is: it may be there although the answer is lost
-        return MlflowRun(
-            self.client, self.client.create_run(self.experiment_id, started_ms, {**own, **below, **tags}, name)
-        )
+        self.made.add(first_attempt)  # before the call: the run may exist although the answer is lost
+        run = self.client.create_run(self.experiment_id, started_ms, {**own, **below, **tags}, name)
+        return MlflowRun(self.client, run)
 
     def _found(self, first_attempt: str) -> Run | None:
-        """A run that is there; a study which this process has begun has none but those it made."""
+        """Returns the existing run; where this process began the study, only the runs that it made can exist."""
         if self.parent and self.is_new and first_attempt not in self.made:
             return None
         query = f"tags.`{KEY_TAG}` = '{self.key}' and tags.`{ROOT_TAG}` = '{first_attempt}'"
@@ -196,7 +193,7 @@ class MlflowStudy:
 
 
 def name_of(study: str, first_attempt: int) -> str:
-    """What the run of a trial is called: its number first, for legends show little more."""
+    """Returns the name of a trial's run; the number comes first because legends show little more."""
     return f"#{first_attempt} {study}"
 
 

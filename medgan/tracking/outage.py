@@ -1,4 +1,4 @@
-"""A store that is away for a while: which errors say so, and a call that is repeated until it is back."""
+"""Tells from an error whether the store is away, and repeats a call until the store is back."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from medgan.paths import redacted
 from medgan.units import duration
 
 PAUSE_S = 2.0
-"""Between two tries."""
+"""A call waits so long between two tries."""
 
 
 def is_away(error: Exception) -> bool:
-    """Whether a call may succeed later as it is: nobody answered, or the database was busy or away.
+    """Returns whether the same call may succeed later: nobody answered, or the database was busy or away.
 
-    What the store refuses is not among it, and neither is its error 500, which is about the call as often as not.
+    A refusal by the store does not count. Neither does its error 500, which often has its cause in the call.
     """
     if isinstance(error, MlflowException):
         unanswered = re.match(r"API request to \S+ failed with (timeout )?exception", error.message)
@@ -39,18 +39,18 @@ def retry_while_away(
     limit_s: float = math.inf,
     given_up: threading.Event | None = None,
 ) -> Any:
-    """Makes a call that an outage of the store only delays; it has to be one that can be repeated.
+    """Makes a call, and repeats it while the store is away; the call must be one that can be repeated.
 
     Args:
-        call: what to call.
-        arguments: with what.
-        say: tells a person, once, that the store is away, and once that it is back.
-        limit_s: longest outage waited for.
-        given_up: ends the wait from outside.
+        call: function to call.
+        arguments: arguments of the call.
+        say: reports to a person, once, that the store is away, and once that it is back.
+        limit_s: longest outage to wait for.
+        given_up: event that ends the wait from outside.
 
     Raises:
         JobError: the store was away for longer than `limit_s`.
-        Exception: of the call, where it is not that the store is away, or where the wait was given up.
+        Exception: the call's own error, where it does not mean that the store is away, or where `given_up` is set.
     """
     given_up, since = given_up or threading.Event(), 0.0
     while True:
@@ -73,5 +73,5 @@ def retry_while_away(
 
 
 def reason_of(error: Exception) -> str:
-    """The error in a line, without a password."""
+    """Returns the error in one line, without a password."""
     return redacted((str(error).splitlines() or [type(error).__name__])[0][:300])

@@ -1,4 +1,4 @@
-"""Pictures of fixed slices: source, output, target and error, with units on the color bars."""
+"""Draws pictures of fixed slices: source, output, target and error, with units on the color bars."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from medgan.tasks import Image
 
 WINDOWS = {"HU": ((-300.0, 400.0), 400.0), "SUV": ((0.0, 5.0), 1.0)}
-"""Unit -> window a reader expects, and the error at which the colors end; other units use the task's own window."""
+"""Each unit has the window that a reader expects and the error where the colors end; others use the task's window."""
 
 
 class ImageSide(NamedTuple):
-    """How images of a kind are drawn, and what their color bar is called."""
+    """Describes how images of a kind are drawn, and the label of their color bar."""
 
     style: dict[str, Any]
     label: str
@@ -25,7 +25,7 @@ class ImageSide(NamedTuple):
 
 
 def side_of(image: Image) -> ImageSide:
-    """Uptake is black on white, as PET is read; the color bar is pointed where the window leaves values out."""
+    """Returns how to draw an image: PET black on white, the color bar pointed where the window leaves values out."""
     low, high = _window(image)[0]
     lowest, highest = image.window or (low, high)
     below, above = low > lowest, high < highest
@@ -37,18 +37,18 @@ def side_of(image: Image) -> ImageSide:
 
 
 def error_of(image: Image) -> ImageSide:
-    """What output - target is drawn as."""
+    """Returns how to draw output - target."""
     worst = _window(image)[1]
     return ImageSide({"cmap": "RdBu_r", "vmin": -worst, "vmax": worst}, f"error [{image.unit}]")
 
 
 def modality_of(image: Image) -> str:
-    """For a person."""
+    """Returns the name of the modality for a person."""
     return "PET" if image.modality == "PT" else image.modality
 
 
 def physical(values: NDArray[Any], image: Image) -> NDArray[Any]:
-    """Of [-1, 1] in the image's unit; 0 to 1 where each volume has its own window."""
+    """Maps [-1, 1] to the image's unit, or to 0 to 1 where each volume has its own window."""
     low, high = image.window or (0.0, 1.0)
     return low + (values + 1) * (high - low) / 2
 
@@ -57,11 +57,11 @@ def draw_slices(arrays: Path, picture: Path, *, title: str, source: Image, targe
     """Draws what `medgan.training.validation.fixed_pictures` stored; DICOM rows run down the page.
 
     Args:
-        arrays: .npz with source, output, target and titles.
-        picture: PNG to write.
-        title: above everything.
-        source: names the source's column, its unit and window.
-        target: names unit and window of the others.
+        arrays: .npz file with source, output, target and titles.
+        picture: PNG file to write.
+        title: title above all pictures.
+        source: image whose modality, unit and window the source's column shows.
+        target: image whose unit and window the other columns show.
     """
     with np.load(arrays, allow_pickle=False) as stored:
         given, output, wanted = (stored[name] for name in ("source", "output", "target"))

@@ -1,4 +1,4 @@
-"""MLflow's store: opened with a clear refusal, read page by page, one run read back."""
+"""Opens MLflow's store or refuses it clearly; reads runs page by page, and one run back."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from medgan.paths import redacted
 STUDY_TAG, KEY_TAG, ROOT_TAG = "medgan.study", "medgan.study_key", "medgan.root"
 PARENT_TAG, NOTE_TAG, STATE_TAG = "mlflow.parentRunId", "mlflow.note.content", "medgan.state"
 STUDY_ROOT = "study"
-"""What the study's own run has for a root."""
+"""The study's own run has this value of `ROOT_TAG`."""
 PAGE = 1000
 
 
 @contextmanager
 def opened(uri: str) -> Iterator[MlflowClient]:
-    """A client; what fails while the store is opened is refused in a line."""
+    """Yields a client; an error of the opened store becomes an InputError of one line."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # `medgan.tracking.outage` repeats, and can be ended
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -43,7 +43,7 @@ def opened(uri: str) -> Iterator[MlflowClient]:
 
 
 def every_run(client: MlflowClient, experiment_ids: list[str], query: str) -> Iterator[Run]:
-    """The runs that fit and were not deleted, page by page; change none of them before all are read."""
+    """Yields the runs that match and were not deleted, page by page; change no run before all are read."""
     token: str | None = ""
     while token is not None:
         page = client.search_runs(experiment_ids, query, ViewType.ACTIVE_ONLY, PAGE, page_token=token or None)
@@ -53,7 +53,7 @@ def every_run(client: MlflowClient, experiment_ids: list[str], query: str) -> It
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run read back: its tags, validation metric -> epoch -> value, and name -> content of its JSON files."""
+    """Holds a run read back: its tags, validation metric -> epoch -> value, and name -> content of its JSON files."""
 
     tags: Mapping[str, str]
     history: Mapping[str, Mapping[int, float]]
@@ -61,19 +61,18 @@ class RunRecord:
 
 
 def read_run(uri: str, run_id: str) -> RunRecord:
-    """Reads a run back; raises InputError where there is no such store, or no such run in it."""
+    """Reads a run back; raises InputError where the store or the run does not exist."""
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise InputError("E-MLFLOW-05", uri=redacted(uri))
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with opened(uri) as client, tempfile.TemporaryDirectory() as folder:
         try:
-            told = client.get_run(run_id).data
+            data = client.get_run(run_id).data
         except MlflowException as error:
-            raise InputError(
-                "E-MLFLOW-06", run_id=run_id, uri=redacted(uri), splitlines=str(error).splitlines()[0]
-            ) from None
-        metrics = [name for name in told.metrics if name.startswith("val/")]
+            reason = str(error).splitlines()[0]
+            raise InputError("E-MLFLOW-06", run_id=run_id, uri=redacted(uri), splitlines=reason) from None
+        metrics = [name for name in data.metrics if name.startswith("val/")]
         history = {name: {one.step: one.value for one in client.get_metric_history(run_id, name)} for name in metrics}
         names = [one.path for one in client.list_artifacts(run_id) if one.path.endswith(".json")]
         files = {name: json.loads(Path(client.download_artifacts(run_id, name, folder)).read_text()) for name in names}
-    return RunRecord(told.tags, history, files)
+    return RunRecord(data.tags, history, files)

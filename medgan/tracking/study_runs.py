@@ -1,4 +1,4 @@
-"""The runs that a study has in MLflow, read and set right without making what is not there."""
+"""Reads and corrects the runs that a study has in MLflow, and makes no store where there is none."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from medgan.tracking.store import KEY_TAG, PARENT_TAG, ROOT_TAG, STATE_TAG, STUD
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the store says of one run.
+    """Holds what the store says about one run.
 
     Attributes:
-        root: of its trial; `STUDY_ROOT`: the study's own run.
-        parent: id of the run it is shown below; "": of none.
+        first_attempt: number of its trial's first attempt; `STUDY_ROOT`: the study's own run.
+        parent: id of the run that it is displayed below; "": none.
         status: RUNNING, FINISHED, FAILED or KILLED.
-        state: how its trial ended, as it was told; "": nothing was.
-        epochs: whose metrics it holds.
+        state: how its trial ended, as recorded; "": nothing is recorded.
+        epochs: epochs whose metrics the run holds.
     """
 
     run_id: str
@@ -36,15 +36,15 @@ class RunFacts:
 
 
 class StudyRuns:
-    """The runs that a study has, in whichever experiment; opened without making anything.
+    """Reads and changes the runs that a study has in any experiment; opening them makes nothing.
 
     Args:
-        uri: the tracking store.
+        uri: address of the tracking store.
         study: name of the study.
-        key: tells the study from others of the same name.
+        key: distinguishes the study from others with the same name.
 
     Raises:
-        InputError: the store is not there, or cannot be reached.
+        InputError: the store does not exist, or cannot be reached.
     """
 
     def __init__(self, uri: str, *, study: str, key: str) -> None:
@@ -56,31 +56,31 @@ class StudyRuns:
             self.experiment_ids = [experiment.experiment_id for experiment in ours]
 
     def found(self) -> list[RunFacts]:
-        """Every run that was not deleted, oldest first."""
+        """Returns every run that was not deleted, the oldest first."""
         if not self.experiment_ids:
             return []
         runs = every_run(self.client, self.experiment_ids, f"tags.`{KEY_TAG}` = '{self.key}'")
         return [self._facts(run) for run in sorted(runs, key=lambda run: run.info.start_time)]
 
     def delete(self, run_id: str) -> None:
-        """Marks a run deleted, as MLflow does it: `mlflow gc` removes it for good."""
+        """Marks a run as deleted, as MLflow does; `mlflow gc` removes it for good."""
         self.client.delete_run(run_id)
 
     def merge(self, run_id: str, into: str) -> None:
-        """Deletes a run that doubles another; what was shown below it is shown below the other."""
+        """Deletes a run that duplicates another, and moves the runs below it below the other."""
         query = f"tags.`{PARENT_TAG}` = '{run_id}'"
         for child in list(every_run(self.client, self.experiment_ids, query)):
             self.client.set_tag(child.info.run_id, PARENT_TAG, into)
         self.delete(run_id)
 
     def end(self, run_id: str, status: str, state: str = "", *, end_ms: int | None = None) -> None:
-        """Says how a run ended, and when, unless that is known.
+        """Records how a run ended, and when it ended unless the store knows that.
 
         Args:
-            run_id: the run.
+            run_id: id of the run.
             status: FINISHED, FAILED or KILLED.
-            state: how its trial ended; "": as it is.
-            end_ms: when, milliseconds since 1970; now where nobody knows.
+            state: how its trial ended; "": leaves the recorded state.
+            end_ms: end of the run, milliseconds since 1970; None: now.
         """
         if state:
             self.client.set_tag(run_id, STATE_TAG, state)
@@ -98,14 +98,14 @@ class StudyRuns:
         """Makes the run of a trial below the study's run.
 
         Args:
-            root: of the trial.
+            first_attempt: number of the trial's first attempt.
             beside: id of the study's run.
-            tags: facts of the trial.
-            params: its settings.
-            start_ms: when it started, milliseconds since 1970.
+            tags: facts about the trial.
+            params: settings of the trial.
+            start_ms: start of the trial, milliseconds since 1970; None: now.
 
         Returns:
-            The new run's id.
+            The id of the new run.
         """
         own = {STUDY_TAG: self.study, KEY_TAG: self.key, ROOT_TAG: first_attempt, PARENT_TAG: beside}
         experiment = self.client.get_run(beside).info.experiment_id
@@ -115,7 +115,7 @@ class StudyRuns:
         return str(run.info.run_id)
 
     def add_epochs(self, run_id: str, epochs: Mapping[int, Mapping[str, float]]) -> None:
-        """Tells a run the metrics of epochs that it lacks."""
+        """Adds the metrics of epochs that a run lacks."""
         now = now_ms()
         for step, values in sorted(epochs.items()):
             counted = {**values, "epoch": step}

@@ -1,4 +1,4 @@
-"""How busy this machine is, under the names that MLflow's pages show as system metrics."""
+"""Measures how busy this machine is, under the names that MLflow's pages show as system metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LIMIT_S = 5
 
 
 class Machine:
-    """Looks at this machine at most every ten seconds; where workers run elsewhere, it is the driver's."""
+    """Measures this machine, which is the driver's where workers run elsewhere, at most every ten seconds."""
 
     def __init__(self) -> None:
         self.program = shutil.which("nvidia-smi")
@@ -22,7 +22,7 @@ class Machine:
         self.gpus: dict[str, float] = {}
 
     def now(self) -> dict[str, float]:
-        """Percent of all cores since the last look, and memory in use."""
+        """Returns the use of all cores since the last measurement in percent, and the memory in use."""
         if time.monotonic() - self.seen >= EVERY_S:
             before, self.ticks, self.seen = self.ticks, _ticks(), time.monotonic()
             busy, every = self.ticks[0] - before[0], self.ticks[1] - before[1]
@@ -32,11 +32,11 @@ class Machine:
         return self.values
 
     def add_gpus(self, values: dict[str, float], asked_at: float) -> None:
-        """Adds the same of each GPU, which takes a while; after one failure NVIDIA's program is not asked again.
+        """Adds the use and memory of each GPU, which takes a while; after one failure it does not run nvidia-smi again.
 
         Args:
-            values: what to add to.
-            asked_at: of which moment, as `time.monotonic` has it; of one that is long gone nothing is known.
+            values: measurements to add to.
+            asked_at: time of the request by `time.monotonic`; nothing is added `EVERY_S` or more after it.
         """
         now = time.monotonic()
         if self.program is None or now - asked_at >= EVERY_S:
@@ -49,7 +49,7 @@ class Machine:
 
 
 def _ticks() -> tuple[int, int]:
-    """Of all cores, in the kernel's ticks: at work, and in all."""
+    """Returns the kernel's ticks of all cores: those at work, and all."""
     first = Path("/proc/stat").read_text().splitlines()[0]
     user, nice, system, idle, waiting, *rest = map(int, first.split()[1:9])
     busy = user + nice + system + sum(rest)
@@ -67,7 +67,7 @@ def _memory() -> dict[str, float]:
 
 
 def _gpus(program: str) -> dict[str, float]:
-    """Nothing where NVIDIA's program is there but no GPU is, or does not answer."""
+    """Returns the use and memory of each GPU; nothing where nvidia-smi finds no GPU or does not answer."""
     query = [program, "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
     try:
         rows = subprocess.run(query, capture_output=True, text=True, timeout=LIMIT_S, check=True).stdout.splitlines()

@@ -1,4 +1,4 @@
-"""What a run can be told, and a thread that tells it in the background."""
+"""Defines what a tracking store records about a run, and makes the calls to it in the background."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from medgan.tracking.outage import retry_while_away
 from medgan.units import duration
 
 SOON_S = 3.0
-"""What takes no longer to be told is not worth a word."""
+"""A wait that is not longer than this is not reported."""
 
 
 class Tracker(Protocol):
-    """One run of a tracking store; `heard_ms` is when something happened, milliseconds since 1970, else it is now."""
+    """Records one run; `heard_ms` is the time of the event, milliseconds since 1970; None: now."""
 
     def params(self, values: Mapping[str, Any], moved: Mapping[str, float] | None = None) -> None:
-        """Settings by dotted path; each can be told once. Those moved are also told as numbers, to sort by."""
+        """Records settings by dotted path, each once; records those in `moved` as numbers too, to sort by."""
 
     def tags(self, values: Mapping[str, Any]) -> None:
-        """Facts that may change."""
+        """Records facts that may change."""
 
     def metrics(self, values: Mapping[str, float], step: int, heard_ms: int | None = None) -> None:
-        """Numbers of one step; a step that is known already is left as it is."""
+        """Records the numbers of one step; a step that is recorded already stays as it is."""
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """A copy of a file."""
+        """Stores a copy of a file."""
 
     def finish(self, status: str, heard_ms: int | None = None) -> None:
-        """FINISHED, FAILED or KILLED."""
+        """Ends the run as FINISHED, FAILED or KILLED."""
 
 
 class Background:
-    """Does what it is given in order, in one thread of its own, so that a slow store never holds a search up.
+    """Makes calls in their order, in one thread of its own, so that a slow store never delays a search.
 
-    While the store is away the first call waits, and so do all behind it; none is passed over. A call that is never
-    answered does not hold up the end of the process.
+    While the store is away the first call waits, and so do all calls behind it; none is skipped. A call that is never
+    answered does not delay the end of the process.
 
     Args:
-        say: tells a person that the store is away, or back, and what the end waits for.
+        say: reports to a person that the store is away, or back, and what `close` waits for.
 
     Attributes:
         failures: calls that the store refused.
@@ -59,11 +59,11 @@ class Background:
         self.thread.start()
 
     def do(self, call: Callable[..., Any], *arguments: Any) -> None:
-        """Queues a call, one that can be repeated; a failure is logged and counted, never raised."""
+        """Queues a call that can be repeated; a failure is logged and counted, never raised."""
         self.calls.put((call, arguments))
 
     def close(self, limit_s: float) -> bool:
-        """Waits for what is queued; false when it took longer than `limit_s`, or when anything failed."""
+        """Waits for the queued calls; returns false if they took longer than `limit_s`, or if any call failed."""
         left = self._left_after(min(SOON_S, limit_s))
         if left and limit_s > SOON_S:
             self.say(f"waiting for MLflow to take what is left ({left} calls), {duration(limit_s)} at most")
@@ -76,7 +76,7 @@ class Background:
         return not left and not self.failures
 
     def _left_after(self, limit_s: float) -> int:
-        """How many calls are not made once all are, or after so long."""
+        """Waits until all calls are made, `limit_s` at most; returns how many are left."""
         with self.calls.all_tasks_done:
             self.calls.all_tasks_done.wait_for(lambda: not self.calls.unfinished_tasks, limit_s)
             return self.calls.unfinished_tasks
@@ -86,12 +86,12 @@ class Background:
             call, arguments = queued
             if not self.given_up.is_set():
                 self._guarded(call, *arguments)
-            del queued, call, arguments  # else they stay in memory until the next
+            del queued, call, arguments  # else they stay in memory until the next call
             self.calls.task_done()
 
     def _guarded(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:
             retry_while_away(call, *arguments, say=self.say, given_up=self.given_up)
-        except Exception:  # what a store refuses must not end a search
+        except Exception:  # a refusal by the store must not end a search
             self.failures += 1
             LOG.exception("tracking: not recorded")

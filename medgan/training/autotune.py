@@ -1,7 +1,7 @@
-"""How the same step is computed faster: memory format and compiler, chosen by timing a few steps on the device at hand.
+"""Computes the same step faster: chooses memory format and compiler by timing a few steps on the device.
 
-On a CPU the memory format alone is tried: compiling takes tens of seconds a network there. What cannot be had (no
-compiler tool-chain, no memory, no bfloat16) is left out and said in a line; it is never an error.
+On a CPU only the memory format is tried: compiling takes tens of seconds a network there. What is not available (no
+compiler tool-chain, no memory, no bfloat16) is left out and reported in a line; it is never an error.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from medgan.training.mixed_precision import mapped
 SPEED = "speed.json"
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 MODES = ("default", "reduce-overhead")
-"""Of `torch.compile`; the second records CUDA graphs. Those that search for the best kernel take minutes."""
+"""Lists the modes of `torch.compile` to try; the second records CUDA graphs. Modes that search kernels take minutes."""
 LEAST_STEPS, LIMIT_S, WORTH = 3, 1.0, 1.03
-"""Steps that are timed, seconds after which no other one begins, and how much faster is worth other rounding."""
+"""A timing takes at least LEAST_STEPS steps and LIMIT_S seconds; a gain below WORTH does not justify other rounding."""
 
 Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How a training is computed.
+    """Describes how a training is computed.
 
     Attributes:
-        memory_format: of weights and activations, "contiguous" or "channels_last".
+        memory_format: format of weights and activations, "contiguous" or "channels_last".
         compiled: mode of `torch.compile`, or "no".
-        ratio: how many times faster than the plain step, as it was measured; 1 for the plain one.
-        notes: a line for each thing that this device could not do.
+        ratio: how many times faster than the plain step, as measured; 1 for the plain step.
+        notes: a line for each option that is not available on this device.
     """
 
     memory_format: str = "contiguous"
@@ -50,19 +50,19 @@ class Speed:
     notes: tuple[str, ...] = ()
 
     def eager(self) -> Speed:
-        """The same, not compiled.
+        """Returns the same speed without compilation, for discriminators.
 
-        For discriminators: spectral normalization gives each a class of its own, which torch compiles anew for every
-        trial, and a gradient penalty differentiates them twice, which it cannot compile.
+        Spectral normalization gives each discriminator a class of its own, which torch compiles anew for every trial,
+        and a gradient penalty differentiates it twice, which torch cannot compile.
         """
         return replace(self, compiled="no")
 
     def text(self) -> str:
-        """The choice, for a person and for a tag."""
+        """Returns the choice in words, for a person and for a tag."""
         return self.memory_format if self.compiled == "no" else f"{self.memory_format}, compiled ({self.compiled})"
 
     def lines(self) -> list[str]:
-        """The choice with its gain, and what could not be done."""
+        """Returns a line with the choice and its gain, and the notes."""
         gain = f", {self.ratio:.2f} times the plain step" if self.ratio > 1 else ""
         return [f"speed: {self.text()}{gain}", *self.notes]
 
@@ -71,12 +71,12 @@ PLAIN = Speed()
 
 
 def fastest(step_of: Callable[[Speed], Step], device: torch.device, *, ranks: int = 1) -> Speed:
-    """The way in which a few steps took least time; the plain one, unless another is 3 % faster.
+    """Returns the speed with which a few steps took the least time: the plain one, unless another is 3 % faster.
 
     Args:
-        step_of: builds a training that is computed so, and gives its step.
-        device: where it computes; on a GPU, the better memory format is compiled too.
-        ranks: processes that train together; CUDA graphs are for one alone.
+        step_of: builds a training with a speed and returns its step.
+        device: device that computes; on a GPU, the better memory format is compiled too.
+        ranks: number of processes that train together; CUDA graphs work in a single process only.
     """
     taken = {PLAIN: _timed(PLAIN, step_of, device)}
     notes = _try(replace(PLAIN, memory_format="channels_last"), step_of, device, taken)
@@ -90,7 +90,7 @@ def fastest(step_of: Callable[[Speed], Step], device: torch.device, *, ranks: in
 
 
 def step_s(step: Step, speed: Speed, device: torch.device) -> float:
-    """The shortest time of a step in seconds, after those in which torch compiles, and records CUDA graphs."""
+    """Returns the shortest time of a step in seconds, after the steps that compile and record CUDA graphs."""
     for _ in range(1 if speed.compiled == "no" else 3):
         _seconds(step, device)
     times: list[float] = []
@@ -100,28 +100,28 @@ def step_s(step: Step, speed: Speed, device: torch.device) -> float:
 
 
 def fitted(network: nn.Module, speed: Speed) -> nn.Module:
-    """The network itself, laid out and compiled so; the names of its weights stay.
+    """Gives a network the memory format and compiler of `speed` and returns it; the names of its weights stay.
 
-    It is compiled for the mode it is in now, training or not; in the other one it stays eager, so that the many shapes
-    of a validation are not compiled.
+    It is compiled for its current mode, training or evaluation; in the other mode it stays eager, so that the many
+    shapes of a validation are not compiled.
     """
     network.to(memory_format=FORMATS[speed.memory_format])  # type: ignore[call-overload]
     if speed.compiled != "no":
         eager, mode = network.forward, network.training
-        fast = torch.compile(eager, mode=speed.compiled, dynamic=False)
+        compiled = torch.compile(eager, mode=speed.compiled, dynamic=False)
 
         def forward(self: nn.Module, *images: Tensor, **settings: Any) -> Any:
             if self.training != mode:
                 return eager(*images, **settings)
-            outputs = fast(*images, **settings)
-            return mapped(outputs, Tensor.clone)  # out of a CUDA graph's memory, which its next replay writes over
+            outputs = compiled(*images, **settings)
+            return mapped(outputs, Tensor.clone)  # the next replay of a CUDA graph overwrites its memory
 
         network.forward = MethodType(forward, network)
     return network
 
 
 def align(optimizers: Iterable[Optimizer | None]) -> None:
-    """Lays moments that were read from a file out as their weights are, which a fused optimizer insists on."""
+    """Gives moments that were read from a file the memory layout of their weights, as a fused optimizer requires."""
     for optimizer in filter(None, optimizers):
         for weight, moments in optimizer.state.items():
             for name, value in moments.items():
@@ -130,13 +130,13 @@ def align(optimizers: Iterable[Optimizer | None]) -> None:
 
 
 def keep(folder: Path, speed: Speed) -> None:
-    """Writes the choice beside the training's checkpoint: what goes on is computed in the same way."""
+    """Writes the speed beside the training's checkpoint, so that a resumed training is computed in the same way."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / SPEED, json.dumps(asdict(speed)).encode())
 
 
 def recall(folder: Path) -> Speed | None:
-    """What was kept; none where nothing was chosen."""
+    """Returns the speed that `keep` wrote, or None."""
     if not (folder / SPEED).exists():
         return None
     kept = json.loads((folder / SPEED).read_text())
@@ -144,24 +144,24 @@ def recall(folder: Path) -> Speed | None:
 
 
 def notes(folder: Path) -> list[str]:
-    """The lines that a person is told of what was kept; none where nothing was chosen."""
+    """Returns the lines for the user about the speed that `keep` wrote, or an empty list."""
     speed = recall(folder)
     return [] if speed is None else speed.lines()
 
 
 def tags_of_speed(folder: Path) -> dict[str, str]:
-    """The tag of a run that trained in this folder."""
+    """Returns the tag of a run that trained in this folder, or no tag."""
     speed = recall(folder)
     return {} if speed is None else {"medgan.speed": speed.text()}
 
 
 def _try(speed: Speed, step_of: Callable[[Speed], Step], device: torch.device, taken: dict[Speed, float]) -> list[str]:
-    """Times another way; a line where it cannot be had."""
+    """Times another speed; returns a note where it is not available."""
     if speed.compiled != "no":
-        torch.compiler.reset()  # what was compiled for other ways and shapes
+        torch.compiler.reset()  # drops code that was compiled for other speeds and shapes
     try:
         taken[speed] = _timed(speed, step_of, device)
-    except RuntimeError as error:  # torch's compilers and allocators all raise kinds of it
+    except RuntimeError as error:  # torch's compilers and allocators raise subclasses of it
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 160)
         return [f"speed: {speed.text()} cannot be had here ({reason})"]
     return []
@@ -171,7 +171,7 @@ def _timed(speed: Speed, step_of: Callable[[Speed], Step], device: torch.device)
     try:
         return step_s(step_of(speed), speed, device)
     finally:
-        gc.collect()  # else the ways' networks add up
+        gc.collect()  # else the networks of all speeds stay in memory
 
 
 def _seconds(step: Step, device: torch.device) -> float:

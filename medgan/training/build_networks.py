@@ -1,4 +1,4 @@
-"""From settings to networks: a row for each kind."""
+"""Builds networks from settings; each kind is one row of a table."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ GENERATORS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "variational": (VariationalNet, ("base_channels", "norm")),
     "autoencoder": (Autoencoder, ("base_channels",)),
 }
-"""`generator.network` -> its class, and the settings it takes; the others have no effect on it."""
+"""Maps `generator.network` to its class and the settings that it takes; other settings have no effect."""
 
 DISCRIMINATORS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "patch": (PatchDiscriminator, ("patch", "sees", "base_channels", "norm", "spectral_norm")),
@@ -64,15 +64,15 @@ DISCRIMINATORS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "discogan": (DiscoDiscriminator, ("sees", "base_channels", "norm", "spectral_norm")),
     "autoencoder": (AutoencoderDiscriminator, ("sees", "base_channels", "norm", "spectral_norm")),
 }
-"""`discriminator.network` -> the same."""
+"""Maps `discriminator.network` to its class and the settings that it takes."""
 
 
 def build_generator(config: Config, *, direction: int = 0) -> nn.Module:
-    """A generator, on the CPU, initialized from `train.seed`.
+    """Builds a generator on the CPU, initialized from `train.seed`.
 
     Args:
-        config: what to build.
-        way: 0 translates source to target, 1 back; each is initialized otherwise.
+        config: settings of the network.
+        direction: 0 for source to target, 1 for target to source; each has its own random weights.
     """
     torch.manual_seed(config.train.seed + 2 * direction)
     network, names = GENERATORS[config.generator.network]
@@ -81,22 +81,25 @@ def build_generator(config: Config, *, direction: int = 0) -> nn.Module:
 
 
 def build_discriminator(config: Config, *, direction: int = 0) -> nn.Module:
-    """The discriminator of a way of translation, on the CPU, initialized from `train.seed`."""
+    """Builds the discriminator of a direction on the CPU, initialized from `train.seed`."""
     torch.manual_seed(config.train.seed + 2 * direction + 1)
     network, names = DISCRIMINATORS[config.discriminator.network]
     return network(**{name: getattr(config.discriminator, name) for name in names})
 
 
 def without_effect(config: Config) -> list[str]:
-    """The paths of the settings that the chosen networks do not know, or whose network is not built at all."""
-    judged, moves = uses_discriminator(config), {"discriminator_lr", "clip_weights"}
+    """Returns the paths of settings that the chosen networks do not use, or whose network is not built."""
     known = {
         "generator": {"network", *GENERATORS[config.generator.network][1]},
-        "discriminator": {"network", *DISCRIMINATORS[config.discriminator.network][1]} if judged else set(),
+        "discriminator": {"network", *DISCRIMINATORS[config.discriminator.network][1]},
         "extractor": set(ExtractorConfig.model_fields) if deepest_block(config) else set(),
-        "optim": set(OptimConfig.model_fields) - (set() if judged else moves),
-        "train": set(TrainConfig.model_fields) - (set() if judged else {"discriminator_steps", "pool_size"}),
+        "optim": set(OptimConfig.model_fields),
+        "train": set(TrainConfig.model_fields),
     }
+    if not uses_discriminator(config):
+        known["discriminator"].clear()
+        known["optim"] -= {"discriminator_lr", "clip_weights"}
+        known["train"] -= {"discriminator_steps", "pool_size"}
     return [
         f"{section}.{name}"
         for section, names in known.items()
@@ -106,7 +109,7 @@ def without_effect(config: Config) -> list[str]:
 
 
 def deepest_block(config: Config) -> int:
-    """How many extractor blocks the objective needs; 0: none at all."""
+    """Returns how many extractor blocks the objective needs; 0 where it needs no extractor."""
     loss = config.loss
     style = max(loss.style_blocks) if loss.lambda_style else 0
     return max(style, max(loss.content_blocks) if loss.lambda_content else 0)
@@ -114,22 +117,22 @@ def deepest_block(config: Config) -> int:
 
 @cache
 def frozen_extractor(network: str, weights: str, deepest: int, device: torch.device, precision: str) -> nn.Module:
-    """The extractor on a device; built once a process, for it never changes."""
+    """Builds the extractor on a device, once a process, because it never changes."""
     return in_precision(load_extractor(network, weights, deepest), precision, device).to(device)
 
 
 def refuse_misfit(config: Config, *, slices: int) -> None:
-    """Tries the networks on shapes alone, so that what torch would refuse in the first step is refused by name.
+    """Runs the networks on shapes alone; an error names the settings that torch would refuse in the first step.
 
     Args:
-        config: what to build.
-        slices: of a batch, in each process.
+        config: settings of the networks.
+        slices: slices of a batch in each process.
 
     Raises:
-        InputError: a network cannot take the images, or a batch this small.
+        InputError: a network cannot take images of this size or a batch this small.
     """
     size = config.data.size
-    plain = with_values(config, {"discriminator.spectral_norm": False})  # which takes time and changes no shape
+    plain = with_values(config, {"discriminator.spectral_norm": False})  # it takes time and changes no shape
     if slices % config.train.accumulate:
         raise InputError("E-NETWORK-16", slices=slices, accumulate=config.train.accumulate)
     slices //= config.train.accumulate
@@ -148,8 +151,8 @@ def refuse_misfit(config: Config, *, slices: int) -> None:
         reason = str(error)
         if reason.startswith("Expected more than 1"):
             reason = (
-                f"normalization of a map of one pixel needs more than the {slices} slice each process trains on; set "
-                "train.batch_size higher, generator.depth lower, or the norm to none"
+                f"normalization of a map of one pixel needs more than {slices} slice in each process. Set "
+                "train.batch_size higher, generator.depth lower, or the norm to none."
             )
         cause = error if isinstance(error, InputError) else InputError("E-NETWORK-18", reason=reason)
         raise cause.within("E-NETWORK-19", size=size, reason=reason) from None

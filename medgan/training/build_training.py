@@ -1,4 +1,4 @@
-"""From a configuration and a data set to a training."""
+"""Builds a training from a configuration and a data set."""
 
 from __future__ import annotations
 
@@ -18,12 +18,7 @@ from medgan.errors import InputError
 from medgan.metrics.lpips import lpips, read_heads
 from medgan.models.extractor import load_extractor
 from medgan.training.autotune import PLAIN, Speed, Step, align, fastest, fitted, keep, recall
-from medgan.training.build_networks import (
-    build_discriminator,
-    build_generator,
-    deepest_block,
-    frozen_extractor,
-)
+from medgan.training.build_networks import build_discriminator, build_generator, deepest_block, frozen_extractor
 from medgan.training.build_objective import build_objective
 from medgan.training.checkpoint import restore
 from medgan.training.image_pool import Pool
@@ -38,48 +33,48 @@ LPIPS_FILES = {
     "alex": ("alexnet", "alexnet*.pth", "alex.pth"),
     "squeeze": ("squeezenet", "squeezenet*.pth", "squeeze.pth"),
 }
-"""`metrics.lpips` -> network, its weights' and its LPIPS heads' file names."""
+"""Maps `metrics.lpips` to the network and the file names of its weights and of its LPIPS heads."""
 
 FREE = (
     "train.seed", "train.epochs", "train.minutes", "train.pairs", "train.augment", "optim.generator_lr",
     "optim.discriminator_lr", "optim.beta1", "optim.beta2", "optim.schedule", "metrics.select",
 )  # fmt: skip
-"""Settings that make a step no faster and no slower."""
+"""Lists the settings that do not change the time of a step."""
 BEGAN_IN_STEP = "speed not measured: BEGAN balances its errors over all processes, so one cannot step alone"
 
 
 def build_state(config: Config, runtime: Runtime, speed: Speed = PLAIN) -> State:
-    """Freshly initialized networks on the runtime's device, and their optimizers."""
+    """Builds freshly initialized networks on the runtime's device, and their optimizers."""
     directions = [
         build_direction(config, runtime, number, speed) for number in range(2 if config.loss.lambda_cycle else 1)
     ]
     optim = config.optim
-    judges = [direction.discriminator for direction in directions if direction.discriminator is not None]
+    discriminators = [direction.discriminator for direction in directions if direction.discriminator is not None]
     return State(
         directions=directions,
         generator_optimizer=_adam(config, [direction.generator for direction in directions], optim.generator_lr),
-        discriminator_optimizer=_adam(config, judges, optim.discriminator_lr) if judges else None,
+        discriminator_optimizer=_adam(config, discriminators, optim.discriminator_lr) if discriminators else None,
         extractor=_extractor(config, runtime.device, speed) if deepest_block(config) else None,
         average=_average(config, runtime.device, speed) if config.train.ema_decay else None,
     )
 
 
 def build_direction(config: Config, runtime: Runtime, number: int, speed: Speed = PLAIN) -> Direction:
-    """The networks of one way of translation: 0 from source to target, 1 back."""
+    """Builds the networks of a direction: 0 from source to target, 1 from target to source."""
 
     def ready(network: nn.Module, speed: Speed) -> nn.Module:
         return runtime.prepare(fitted(in_precision(network, config.train.precision, runtime.device), speed))
 
-    judged = uses_discriminator(config)
+    adversarial = uses_discriminator(config)
     return Direction(
         generator=ready(build_generator(config, direction=number), speed),
-        discriminator=ready(build_discriminator(config, direction=number), speed.eager()) if judged else None,
+        discriminator=ready(build_discriminator(config, direction=number), speed.eager()) if adversarial else None,
         pool=Pool(config.train.pool_size),
     )
 
 
 def updates_of(config: Config) -> Updates:
-    """How a step of this training updates."""
+    """Returns the updates of a step of this training."""
     return Updates(
         generator=config.train.generator_steps,
         discriminator=config.train.discriminator_steps if uses_discriminator(config) else 0,
@@ -91,7 +86,7 @@ def updates_of(config: Config) -> Updates:
 
 
 def length_of(config: Config) -> Length:
-    """When this training is over."""
+    """Returns the length of this training."""
     return Length(config.train.epochs, config.train.minutes)
 
 
@@ -103,7 +98,7 @@ def build_training(
     folder: Path,
     given: Literal["source", "target"] = "source",
 ) -> Training:
-    """A training on a prepared data set, brought to where `folder`'s last checkpoint was, if it has one."""
+    """Builds a training on a prepared data set, restored from the last checkpoint in `folder`, if there is one."""
     state = build_state(config, runtime, _speed(config, runtime, folder))
     restore(folder, state)
     align((state.generator_optimizer, state.discriminator_optimizer))
@@ -126,17 +121,17 @@ def build_training(
 
 
 def build_perceptual(config: Config, device: torch.device) -> Perceptual | None:
-    """LPIPS as `metrics` asks for it, or none.
+    """Builds LPIPS as `metrics` sets it, or returns None.
 
     Raises:
-        InputError: the folder lacks a weights file, or holds another network's.
+        InputError: the folder lacks a weights file, or holds a file of another network.
     """
     settings = config.metrics
     return None if settings.lpips == "none" else _lpips(settings.lpips, settings.lpips_weights, device)
 
 
 def with_lpips(config: Config) -> Config:
-    """The configuration with LPIPS's weights at hand, in a folder that every worker finds, or refused."""
+    """Returns the configuration with an absolute path of the LPIPS weights, or raises InputError without weights."""
     if config.metrics.lpips == "none":
         return config
     folder = Path(config.metrics.lpips_weights).expanduser().absolute()
@@ -165,36 +160,29 @@ def _average(config: Config, device: torch.device, speed: Speed) -> nn.Module:
 
 
 def _extractor(config: Config, device: torch.device, speed: Speed) -> nn.Module:
-    """The frozen extractor; the plain one stays as it is, for those who use it plainly."""
+    """Returns the frozen extractor; another speed than the plain one gets a copy, because the plain one is shared."""
     named = config.extractor
     extractor = frozen_extractor(named.network, named.weights, deepest_block(config), device, config.train.precision)
-    direction = replace(speed, ratio=PLAIN.ratio, notes=PLAIN.notes)
-    return extractor if direction == PLAIN else _fast_copy(extractor, direction)
+    unmeasured = replace(speed, ratio=PLAIN.ratio, notes=PLAIN.notes)
+    return extractor if unmeasured == PLAIN else _fast_copy(extractor, unmeasured)
 
 
 @lru_cache(maxsize=1)
 def _fast_copy(extractor: nn.Module, speed: Speed) -> nn.Module:
-    """The same for the next training, so that it is not compiled anew."""
+    """Copies the extractor with a speed; the next training uses the same copy, which is not compiled again."""
     return fitted(copy.deepcopy(extractor), speed)
 
 
 def _adam(config: Config, networks: list[nn.Module], rate: float) -> torch.optim.Optimizer:
     parameters = [parameter for network in networks for parameter in network.parameters()]
     betas = (config.optim.beta1, config.optim.beta2)
-    fused = parameters[0].is_cuda or None  # on a CPU it is hardly faster, and rounds otherwise
+    fused = parameters[0].is_cuda or None  # on a CPU it is hardly faster, and rounds differently
     return torch.optim.Adam([{"params": parameters, "initial_lr": rate}], lr=rate, betas=betas, fused=fused)
 
 
 def _speed(config: Config, runtime: Runtime, folder: Path) -> Speed:
-    """Plain, or what rank 0 found fastest on its device; what is not plain is kept in the training's folder."""
-    speed = PLAIN
-    if config.train.speed == "measured" and config.loss.adversarial == "began" and runtime.size > 1:
-        speed = replace(PLAIN, notes=(BEGAN_IN_STEP,))
-    elif config.train.speed == "measured":
-        chosen = [recall(folder) or _fastest(_alike(config), runtime.device, runtime.size)] if runtime.rank == 0 else []
-        speed = runtime.gather(chosen)[0]
-        if speed.compiled != "no":
-            _make_room(_alike(config))
+    """Returns the plain or the measured speed; keeps in the folder what is measured or has notes."""
+    speed = _measured(config, runtime, folder) if config.train.speed == "measured" else PLAIN
     if config.train.precision == "bfloat16" and not has_bfloat16(runtime.device):
         speed = replace(speed, notes=(*dict.fromkeys((*speed.notes, NO_BFLOAT16)),))
     if runtime.rank == 0 and (speed.notes or config.train.speed == "measured"):
@@ -202,8 +190,19 @@ def _speed(config: Config, runtime: Runtime, folder: Path) -> Speed:
     return speed
 
 
+def _measured(config: Config, runtime: Runtime, folder: Path) -> Speed:
+    """Returns the speed that rank 0 finds fastest on its device, or that the folder keeps."""
+    if config.loss.adversarial == "began" and runtime.size > 1:
+        return replace(PLAIN, notes=(BEGAN_IN_STEP,))
+    chosen = [recall(folder) or _fastest(_alike(config), runtime.device, runtime.size)] if runtime.rank == 0 else []
+    speed = runtime.gather(chosen)[0]
+    if speed.compiled != "no":
+        _make_room(_alike(config))
+    return speed
+
+
 def _alike(config: Config) -> Config:
-    """The configuration that all those stand for whose steps cost the same: rates, weights and seeds do not matter."""
+    """Returns one configuration for all whose steps cost the same: rates, weights and seeds do not matter."""
     paths, plain = flatten(config), flatten(Config())
     weights = {path: 1.0 for path, value in paths.items() if path.startswith("loss.lambda_") and value}
     return with_values(config, {**{path: plain[path] for path in FREE}, **weights})
@@ -211,19 +210,19 @@ def _alike(config: Config) -> Config:
 
 @cache
 def _fastest(config: Config, device: torch.device, ranks: int) -> Speed:
-    """Tried once a process for the same shapes."""
+    """Measures the fastest speed, once a process for the same shapes."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         return fastest(lambda speed: random_step(config, device, ranks=ranks, speed=speed), device, ranks=ranks)
 
 
 @lru_cache(maxsize=1)
 def _make_room(config: Config) -> None:
-    """Drops what was compiled for other shapes than these, so that it does not add up."""
+    """Drops code that was compiled for other shapes, so that it does not fill the memory."""
     torch.compiler.reset()
 
 
 def random_step(config: Config, device: torch.device, *, ranks: int = 1, speed: Speed = PLAIN) -> Step:
-    """A step of a fresh training of this process alone, on random images: one rank's share of a batch."""
+    """Returns a step of a new training in this process alone, on random images: one rank's share of a batch."""
     state, objective = build_state(config, SingleProcess(device), speed), build_objective(config)
     updates, size = updates_of(config), config.data.size
     source, target = torch.rand(2, config.train.batch_size // ranks, 1, size, size, device=device) * 2 - 1

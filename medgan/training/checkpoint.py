@@ -1,4 +1,4 @@
-"""A trial's folder on shared storage: the last state, the best generator, pictures of fixed slices."""
+"""Writes and reads a trial's folder on shared storage: last state, best generator, pictures of fixed slices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LAST, BEST, PICTURES = "last.safetensors", "best.safetensors", "pictures.npz"
 
 
 def save_tensors(path: Path, values: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Writes tensors and JSON metadata whole or not at all: a temporary name, fsync, rename."""
+    """Writes tensors and JSON metadata completely or not at all: temporary name, fsync, rename."""
     part = path.with_suffix(".part")
     save_file(dict(values), part, metadata={name: json.dumps(value) for name, value in (metadata or {}).items()})
     with part.open("rb+") as file:
@@ -29,13 +29,13 @@ def save_tensors(path: Path, values: Mapping[str, Tensor], metadata: Mapping[str
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Replaces the folder's last state; the history travels in the same file, so the two always agree."""
+    """Replaces the folder's last state; the history is in the same file, so both always agree."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / LAST, tensors(state), {"history": state.history})
 
 
 def restore(folder: Path, state: State) -> bool:
-    """Brings a freshly built state to where the folder's last one was; false when there is none."""
+    """Loads the folder's last state into a freshly built one; returns False where the folder has none."""
     if not (folder / LAST).exists():
         return False
     load_tensors(state, load_file(folder / LAST))
@@ -44,7 +44,7 @@ def restore(folder: Path, state: State) -> bool:
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """One row of metrics for each finished epoch of the folder's last state; empty when there is none."""
+    """Returns one row of metrics for each finished epoch of the folder's last state, or an empty list."""
     if not (folder / LAST).exists():
         return []
     with safe_open(folder / LAST, framework="pt") as file:

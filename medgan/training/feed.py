@@ -1,4 +1,4 @@
-"""The batches of a training: from the device's own memory where all slices fit into it, else from the disk."""
+"""Feeds batches to a training: from the memory of the device where all slices fit into it, else from the disk."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from medgan.data.dataset import Batches, Slices, Unpaired
 
 Pair = tuple[Tensor, Tensor]
 SHARE = 0.25
-"""Of a GPU's free memory that the training slices may take."""
+"""Limits the share of a GPU's free memory that the training slices may take."""
 
 
 class Feed:
-    """Augmented batches on the device, without end.
+    """Yields augmented batches on the device, without end.
 
     Args:
-        slices: of the training patients.
-        sampler: which of them make a batch.
-        device: where to.
-        augment: (source, target) -> the same, each (B, C, H, W), on the device.
-        stored: all slices on the device, see `stored_on`; none: they are read as they are needed.
+        slices: slices of the training patients.
+        sampler: indices of the slices in each batch.
+        device: device of the batches.
+        augment: maps (source, target) to an augmented pair, each (B, C, H, W), on the device.
+        stored: all slices on the device, see `stored_on`; with None, slices are read when a batch needs them.
 
     Attributes:
-        waited_s: how long the training has waited for batches.
+        waited_s: seconds that the training has waited for batches.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ def _indexed(stored: Pair, sampler: Batches) -> Iterator[Pair]:
 
 
 def stored_on(device: torch.device, slices: Slices | Unpaired) -> Pair | None:
-    """All slices on a GPU, (N, C, H, W) each; none where they take more than a share of its free memory.
+    """Returns all slices on a GPU, (N, C, H, W) each, or None where they take more than `SHARE` of its free memory.
 
-    On a CPU there is none either: reading a batch takes well below a hundredth of a step there.
+    On a CPU it returns None: reading a batch takes well below a hundredth of a step there.
     """
     if device.type != "cuda":
         return None
@@ -76,11 +76,11 @@ def stored_on(device: torch.device, slices: Slices | Unpaired) -> Pair | None:
 
 
 def stacked(slices: Slices | Unpaired, device: torch.device) -> Pair:
-    """All sources and all targets, (N, C, H, W) each."""
+    """Returns all sources and all targets, (N, C, H, W) each."""
     pairs = [slices[index] for index in range(len(slices))]
     return torch.stack([pair[0] for pair in pairs]).to(device), torch.stack([pair[1] for pair in pairs]).to(device)
 
 
 def bytes_of(slices: Slices | Unpaired) -> int:
-    """Of all sources and targets, in float32."""
+    """Returns the bytes of all sources and targets in float32."""
     return len(slices) * sum(image.nbytes for image in slices[0])

@@ -1,4 +1,4 @@
-"""A trained generator on the test patients, beside what it must beat."""
+"""Measures a trained generator on the test patients, and the floor that it must beat."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from medgan.training.validation import evaluate, evaluate_image
 def measure_on_test(
     config: Config, weights: Path, dataset: PreparedDataset, runtime: Runtime
 ) -> tuple[Patients, Patients]:
-    """Test patient -> metric -> value, of the generator, and of the task's floor (`Task.floor`)."""
+    """Returns test patient -> metric -> value for the generator and for the task's floor (`Task.floor`)."""
     generator = trained_generator(config, weights, runtime)
     return generator_on_test(config, generator, dataset, runtime), floor_on_test(config, dataset, runtime)
 
 
 def trained_generator(config: Config, weights: Path, runtime: Runtime) -> nn.Module:
-    """The generator of a training, on the runtime's device."""
+    """Loads the generator of a training onto the runtime's device."""
     generator = build_generator(config)
     generator.load_state_dict(load_file(weights))
     return generator.to(runtime.device)
 
 
 def generator_on_test(config: Config, generator: nn.Module, dataset: PreparedDataset, runtime: Runtime) -> Patients:
-    """Test patient -> metric -> value."""
+    """Returns test patient -> metric -> value for a generator."""
     perceptual = build_perceptual(config, runtime.device)
     return patient_means(evaluate(generator, dataset.slices("test"), runtime, perceptual=perceptual))
 
 
 def floor_on_test(config: Config, dataset: PreparedDataset, runtime: Runtime) -> Patients:
-    """Test patient -> metric -> value without a network: of the task's floor (`Task.floor`)."""
+    """Returns test patient -> metric -> value for the task's floor (`Task.floor`), which needs no network."""
     test = dataset.slices("test")
     if dataset.task.floor == "mean image":
         on_cpu = build_perceptual(config, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Past outputs, shown to the discriminator again (Shrivastava et al., 2017; Zhu et al., CycleGAN, section 4)."""
+"""Gives past outputs to the discriminator again (Shrivastava et al., 2017; Zhu et al., CycleGAN, section 4)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 class Pool:
     """Keeps up to `size` (source, output) pairs; with size 0 every pair passes through.
 
-    It is not part of a checkpoint: a training that goes on fills it anew.
+    A checkpoint does not contain the pool: a resumed training fills it anew.
     """
 
     def __init__(self, size: int) -> None:
@@ -17,11 +17,11 @@ class Pool:
         self.kept: list[tuple[Tensor, Tensor]] = []
 
     def exchange(self, source: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        """A batch of the same size: each pair is new, or, with probability 1/2, an older one that it replaces.
+        """Returns a batch of the same size: each pair is new or, with probability 1/2, an older pair that it replaces.
 
         Args:
-            source: (B, C, H, W).
-            output: (B, C', H, W), detached.
+            source: sources (B, C, H, W).
+            output: outputs (B, C', H, W), detached.
         """
         if self.size == 0:
             return source, output
@@ -41,5 +41,5 @@ class Pool:
 
 
 def _own(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """A copy: a view would keep its whole batch."""
+    """Returns a copy of the pair, because a view would keep its whole batch in memory."""
     return pair[0].clone(), pair[1].clone()

@@ -1,4 +1,4 @@
-"""Training: an epoch of steps, a validation pass, a checkpoint; and again."""
+"""Trains by epochs: steps, a validation pass, a checkpoint."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: min(1.0, 2 * (1 - progress)),
     "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
 }
-"""Share of the training done -> factor of the learning rates; linear: to 0 over the second half (Isola et al.)."""
+"""Maps the finished share of a training to a factor of the rates; linear: to 0 over the second half (Isola et al.)."""
 
 
 @dataclass(frozen=True)
 class Length:
-    """When a training is over: after so many epochs, or with the epoch that reaches so many minutes."""
+    """Ends a training after `epochs`, or with the epoch that reaches `minutes`."""
 
     epochs: int
     minutes: float | None = None
 
     def progress(self, history: list[dict[str, float]]) -> float:
-        """Share of the training that is done, between 0 and 1; it depends on the history alone."""
+        """Returns the finished share of the training, between 0 and 1; it depends on the history alone."""
         done = len(history) / self.epochs
         if self.minutes is not None:
             done = max(done, sum(row["time/epoch_s"] for row in history) / (60 * self.minutes))
@@ -53,7 +53,7 @@ class Length:
 
 @dataclass
 class Training:
-    """One configured training: what changes, what it minimizes, on which data, where."""
+    """Holds a configured training: its state, objective, data and runtime."""
 
     state: State
     objective: Objective
@@ -72,14 +72,14 @@ class Training:
 
     @cached_property
     def stored(self) -> tuple[Tensor, Tensor] | None:
-        """All training slices on the device, where they fit."""
+        """Returns all training slices on the device where they fit, else None."""
         return stored_on(self.runtime.device, self.train)
 
 
 def train_epoch(training: Training) -> dict[str, float]:
-    """One epoch and its validation, without saving; the row of metrics is appended to the state's history.
+    """Trains one epoch and validates it, without saving; appends the row of metrics to the state's history.
 
-    What is left of an epoch's batches when they do not fill a step is carried over to the next.
+    Batches of an epoch that do not fill a step are carried over to the next epoch.
 
     Raises:
         Diverged: a loss or an output is not finite, on any rank.
@@ -101,9 +101,9 @@ def train_epoch(training: Training) -> dict[str, float]:
 
 
 def save_epoch(training: Training, folder: Path) -> None:
-    """Checkpoints the state; keeps the generator and its pictures when this epoch is the best so far.
+    """Saves the state, and the generator and its pictures when this epoch is the best so far.
 
-    The state comes last: a crash before it repeats the epoch, so the best generator is never older than the history.
+    The state is saved last: after a crash the epoch is repeated, so the best generator is never older than the history.
     """
     state = training.state
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def save_epoch(training: Training, folder: Path) -> None:
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
-    """Index of the epoch that is best by a validation metric, the last of equals; one without a number is never."""
+    """Returns the index of the best epoch by a validation metric, the last of equals; NaN is never the best."""
     sign = 1 if direction(metric) == "max" else -1
     scores = [sign * row.get(metric, math.nan) for row in history]
     return max(
@@ -127,7 +127,7 @@ def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
 
 
 def _mean_losses(training: Training, objective: Objective) -> dict[str, float]:
-    """Runs the epoch's steps; returns `loss/...` means over steps and ranks, and how long they waited for data."""
+    """Runs the epoch's steps; returns `loss/...` means over steps and ranks, and the seconds spent waiting for data."""
     epoch = training.state.epoch
     first, last = (steps_before(training, number) for number in (epoch, epoch + 1))
     torch.manual_seed(hash((training.seed, epoch, training.runtime.rank)))
@@ -152,7 +152,7 @@ def _set_learning_rates(state: State, factor: float) -> None:
 
 
 def steps_before(training: Training, epoch: int) -> int:
-    """Whole steps in the first `epoch` epochs."""
+    """Returns the number of whole steps in the first `epoch` epochs."""
     per_epoch = len(training.train) // training.batch_size
     return epoch * per_epoch // training.updates.batches
 

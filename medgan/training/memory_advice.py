@@ -1,4 +1,4 @@
-"""What to lower when memory is out, and by how much."""
+"""Advises which settings to lower after an out-of-memory error, and to which values."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from medgan.training.build_networks import refuse_misfit
 from medgan.training.memory_estimate import estimate, gigabytes
 
 CLEARLY = 0.9
-"""What needs no less than this share of what there was is no advice."""
+"""Limits the advice: a change must lower the needed memory below this share."""
 
 
 def what_needs_less(config: Config, *, workers: int = 1, device: str = "cpu") -> str:
-    """That memory was out, what the training needs by estimate, and each setting that clearly lowers it, and to what.
+    """Returns a message: memory was out, the estimated need, and each setting that clearly lowers it, with its value.
 
     Args:
-        config: of the training that found no room.
-        workers: that share a batch.
+        config: configuration of the training that ran out of memory.
+        workers: number of workers that share a batch.
         device: "cpu" or "gpu".
     """
     needed = estimate(config, workers=workers, device=device).bytes_per_worker
@@ -29,7 +29,7 @@ def what_needs_less(config: Config, *, workers: int = 1, device: str = "cpu") ->
             changed = with_values(config, values)
             refuse_misfit(changed, slices=_share(changed, workers))
         except InputError:
-            continue  # settings that do not go together
+            continue  # settings that contradict each other
         less = estimate(changed, workers=workers, device=device).bytes_per_worker
         if less < CLEARLY * needed:
             ((path, value),) = values.items()
@@ -41,12 +41,12 @@ def what_needs_less(config: Config, *, workers: int = 1, device: str = "cpu") ->
 
 
 def that_memory_was_out(config: Config) -> str:
-    """The bare fact, with what decides it most."""
+    """Returns the message that memory was out, with the batch size and the image size."""
     return f"out of memory with train.batch_size={config.train.batch_size} at {config.data.size} px"
 
 
 def _changes(config: Config, device: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """One setting each, and what else a person should know of it."""
+    """Yields changes of a single setting, each with a remark on its cost."""
     train, generator = config.train, config.generator
     if train.batch_size > 1:
         yield {"train.batch_size": train.batch_size // 2}, ""
@@ -60,7 +60,7 @@ def _changes(config: Config, device: str) -> Iterator[tuple[dict[str, Any], str]
 
 
 def _share(config: Config, workers: int) -> int:
-    """Slices each process trains on."""
+    """Returns the number of slices that each process trains on."""
     if config.train.batch_size % workers:
         raise InputError("E-MEMORY-02", workers=workers, batch_size=config.train.batch_size)
     return config.train.batch_size // workers

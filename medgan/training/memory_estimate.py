@@ -1,4 +1,4 @@
-"""What a configuration needs, counted on shapes alone: parameters, memory, checkpoint bytes, FLOPs."""
+"""Estimates parameters, memory, checkpoint bytes and FLOPs of a configuration from shapes alone."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from medgan.training.build_training import build_state, updates_of
 from medgan.training.mixed_precision import mapped
 from medgan.training.runtime import SingleProcess
 from medgan.training.state import State, bare
-from medgan.training.step import look, update_discriminator, update_generator
+from medgan.training.step import generator_inputs, update_discriminator, update_generator
 
 PROCESS_BYTES = {"cpu": 550 << 20, "gpu": 700 << 20}
-"""A worker before its first trial: the interpreter and its libraries; on a GPU, what CUDA takes for itself."""
+"""Gives the bytes of a worker before its first trial: interpreter and libraries; on a GPU, the memory of CUDA."""
 WORKSPACE = {"cpu": 1.35, "gpu": 1.15}
-"""Factor on tensors: scratch of convolutions, and what allocators cannot use. On the CPU, measured: 1.2 to 1.6."""
+"""Multiplies the bytes of tensors, for convolution buffers and unusable blocks; on the CPU, 1.2 to 1.6 was measured."""
 VALIDATION_SLICES = 16
 META = torch.device("meta")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a trial needs.
+    """Holds what a trial needs.
 
     Attributes:
-        generator_parameters: of all generators, an average left out.
-        discriminator_parameters: of all discriminators; 0 where there is none.
-        bytes_per_worker: the most a worker holds: weights, gradients, Adam's moments, extractor, and the activations
-            of a training step or of a validation batch, and its process.
-        checkpoint_bytes: of a running trial: its last state, its best generator.
-        kept_bytes: of a finished trial that is kept: its best generator.
-        flops_per_step: floating-point operations of a step on one worker, a multiplication and an addition two.
+        generator_parameters: parameters of all generators, without an average.
+        discriminator_parameters: parameters of all discriminators; 0 without discriminators.
+        bytes_per_worker: largest memory of a worker: weights, gradients, Adam's moments, extractor, activations of a
+            training step or of a validation batch, and the process itself.
+        checkpoint_bytes: bytes of a running trial: its last state and its best generator.
+        kept_bytes: bytes of a finished trial that is kept: its best generator.
+        flops_per_step: floating-point operations of a step on one worker; a multiplication and an addition are two.
     """
 
     generator_parameters: int
@@ -53,12 +53,12 @@ class Estimate:
 
 
 class Tally(TorchDispatchMode):
-    """Follows every tensor that operations make until it is dropped; counts their FLOPs.
+    """Tracks every tensor from its operation until it is freed, and counts the FLOPs of the operations.
 
     Attributes:
-        held: bytes of the tensors that live now.
+        held: bytes of the tensors that exist now.
         most: the largest `held` so far.
-        flops: of all operations so far.
+        flops: FLOPs of all operations so far.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Tally(TorchDispatchMode):
         return result
 
     def follow(self, tensor: Tensor) -> None:
-        """Counts a tensor's storage once, until nothing refers to it."""
+        """Counts a tensor's storage once, until nothing refers to the storage."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key not in self._sizes:
@@ -91,29 +91,29 @@ class Tally(TorchDispatchMode):
 
 @cache
 def estimate(config: Config, *, workers: int = 1, device: str = "cpu") -> Estimate:
-    """Counts a step without making it: networks on torch's meta device hold no numbers.
+    """Estimates a step without computing it: networks on torch's meta device hold no numbers.
 
     Args:
-        config: of the trial.
-        workers: that share a batch.
-        device: "cpu" or "gpu", for what a process takes beside tensors.
+        config: configuration of the trial.
+        workers: number of workers that share a batch.
+        device: "cpu" or "gpu"; it decides the memory of a process beside its tensors.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         state = build_state(_on_shapes(config), SingleProcess(META))
     if config.train.precision == "bfloat16":
         for network in _networks(state):
             _cast_between(network)
-    generators, judges = _of_ways(state)
-    learned, judged = _count(generators), _count(judges)
-    best = _bytes([bare(generators[0])])
+    generator_parameters, discriminator_parameters = _count(state.generators), _count(state.discriminators)
+    parameters = generator_parameters + discriminator_parameters
+    best = _bytes([bare(state.generator)])
     pictures = 3 * 4 * 4 * config.data.size**2
-    saved = _bytes([*generators, *judges, *([state.average] if state.average is not None else [])])
-    moments = 2 * 4 * (learned + judged)
+    saved = _bytes([*_trained(state), *([state.average] if state.average is not None else [])])
+    moments = 2 * 4 * parameters
     tensors, flops = _step(config, state, config.train.batch_size // workers)
-    reduced = 4 * (learned + judged) if workers > 1 else 0  # DDP's buckets hold the gradients once more
+    reduced = 4 * parameters if workers > 1 else 0  # DDP's buckets hold the gradients once more
     return Estimate(
-        generator_parameters=learned,
-        discriminator_parameters=judged,
+        generator_parameters=generator_parameters,
+        discriminator_parameters=discriminator_parameters,
         bytes_per_worker=PROCESS_BYTES[device] + int(WORKSPACE[device] * (tensors + moments + reduced)),
         checkpoint_bytes=saved + moments + best + pictures,
         kept_bytes=best + pictures,
@@ -122,22 +122,21 @@ def estimate(config: Config, *, workers: int = 1, device: str = "cpu") -> Estima
 
 
 def gigabytes(count: int) -> str:
-    """For a person: `0.55 GB`, `11.5 GB`."""
+    """Formats bytes for a person: `0.55 GB`, `11.5 GB`."""
     return f"{count / 1e9:.3g} GB"
 
 
 def _on_shapes(config: Config) -> Config:
-    """Weights, precision and pool have no place on shapes; precision is put in again by hand."""
+    """Replaces the settings that shapes cannot have: weights, precision, pool; `estimate` adds the precision again."""
     return with_values(config, {"extractor.weights": "random", "train.precision": "float32", "train.pool_size": 0})
 
 
 def _step(config: Config, state: State, slices: int) -> tuple[int, int]:
-    """The most bytes of tensors that live at once, Adam's moments left out, and the FLOPs of a whole step."""
-    generators, judges = _of_ways(state)
+    """Returns the peak bytes of all tensors without Adam's moments, and the FLOPs of a whole step."""
     idle = replace(
         state,
-        generator_optimizer=SGD(_trainable(generators), lr=0.0),
-        discriminator_optimizer=SGD(_trainable(judges), lr=0.0) if judges else None,
+        generator_optimizer=SGD(_trainable(state.generators), lr=0.0),
+        discriminator_optimizer=SGD(_trainable(state.discriminators), lr=0.0) if state.discriminators else None,
     )
     objective, updates = build_objective(config).at(0.5), updates_of(config)
     parts, made = updates.accumulate, min(updates.accumulate, 2)  # further parts of a batch are like the second
@@ -147,43 +146,39 @@ def _step(config: Config, state: State, slices: int) -> tuple[int, int]:
         for network in _networks(state):
             for tensor in (*network.parameters(), *network.buffers()):
                 tally.follow(tensor)
-        for parameter in _trainable([*generators, *judges]):
-            parameter.grad = torch.empty_like(parameter)  # of the step before
+        for parameter in _trainable(_trained(state)):
+            parameter.grad = torch.empty_like(parameter)  # left by the previous step
         source, target = torch.zeros(2, slices, *shape, device=META)[:, : slices * made // parts]
-        seen, _ = update_generator(idle, objective, (source, target), updates)
+        inputs, _ = update_generator(idle, objective, (source, target), updates)
         generated = tally.flops
         flops = updates.generator * generated
         if updates.discriminator:
-            update_discriminator(idle, objective, seen, updates)
+            update_discriminator(idle, objective, inputs, updates)
             flops += updates.discriminator * (tally.flops - generated)
-        judged = tally.flops
+        updated = tally.flops
         if updates.discriminator > 1:
             with torch.no_grad():
-                look(idle, objective, source, target)
-            flops += (updates.discriminator - 1) * (tally.flops - judged)
-        del seen
+                generator_inputs(idle, objective, source, target)
+            flops += (updates.discriminator - 1) * (tally.flops - updated)
+        del inputs
         with torch.no_grad():
             bare(state.best_generator).eval()(torch.zeros(VALIDATION_SLICES, *shape, device=META))
     return tally.most, flops * parts // made
 
 
 def _cast_between(network: nn.Module) -> None:
-    """Computes in bfloat16 between float32 images, as autocast does, which knows no meta device."""
+    """Makes a network compute in bfloat16 between float32 images; autocast does not support the meta device."""
     network.bfloat16()
     network.register_forward_pre_hook(lambda _, images: tuple(image.bfloat16() for image in images))
     network.register_forward_hook(lambda _, images, outputs: mapped(outputs, Tensor.float))
 
 
-def _of_ways(state: State) -> tuple[list[nn.Module], list[nn.Module]]:
-    """All generators, all discriminators."""
-    return [direction.generator for direction in state.directions], [
-        direction.discriminator for direction in state.directions if direction.discriminator
-    ]
+def _trained(state: State) -> list[nn.Module]:
+    return [*state.generators, *state.discriminators]
 
 
 def _networks(state: State) -> Iterator[nn.Module]:
-    generators, judges = _of_ways(state)
-    yield from (*generators, *judges, *(one for one in (state.average, state.extractor) if one is not None))
+    yield from (*_trained(state), *(one for one in (state.average, state.extractor) if one is not None))
 
 
 def _trainable(networks: list[nn.Module]) -> list[nn.Parameter]:
@@ -195,5 +190,5 @@ def _count(networks: list[nn.Module]) -> int:
 
 
 def _bytes(networks: list[nn.Module]) -> int:
-    """Of their state dicts, in float32."""
+    """Returns the bytes of the networks' state dicts in float32."""
     return 4 * sum(tensor.numel() for network in networks for tensor in network.state_dict().values())

@@ -1,4 +1,4 @@
-"""bfloat16 between float32: a network's arithmetic is made cheaper, what it takes and gives is not."""
+"""Computes networks in bfloat16, with inputs and outputs in float32."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ NO_BFLOAT16 = "this GPU has no bfloat16: the networks compute in float32"
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether it is computed there at all; a processor without instructions for it is slower, and right."""
+    """Tells whether the device computes bfloat16 at all; a CPU without bfloat16 instructions is slower, but correct."""
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def in_precision(network: nn.Module, precision: str, device: torch.device) -> nn.Module:
-    """The network itself, its arithmetic in bfloat16 where that is asked for; what it returns is float32 always.
+    """Returns the same network, which computes in `precision` and always returns float32.
 
-    The losses, and Gram matrices above all, need float32. A device without bfloat16 computes in float32.
+    The losses need float32, above all Gram matrices. A device without bfloat16 computes in float32.
     """
     if precision == "bfloat16" and has_bfloat16(device):
 
@@ -28,12 +28,12 @@ def in_precision(network: nn.Module, precision: str, device: torch.device) -> nn
             with torch.autocast(device.type, torch.bfloat16):
                 return mapped(type(self).forward(self, *images, **settings), Tensor.float)
 
-        network.forward = MethodType(autocast_forward, network)  # bound, so that a copy computes with its own weights
+        network.forward = MethodType(autocast_forward, network)  # bound: a copy computes with its own weights
     return network
 
 
 def mapped(outputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """What a network gives, a tensor or a tuple of such, with every tensor changed."""
+    """Applies `change` to every tensor of a network's output, a tensor or a tuple of tensors."""
     if isinstance(outputs, Tensor):
         return change(outputs)
     parts = [mapped(part, change) for part in outputs]

@@ -1,6 +1,6 @@
-"""Patch matching, the classical row beside the networks: each pixel is copied from the nearest training patches.
+"""Translates by patch matching, the classical baseline: each pixel is copied from the nearest training patches.
 
-As CT was made from MR before networks did it (Hofmann et al., 2008; Andreasen et al., 2015).
+CT was made from MR in this way before networks (Hofmann et al., 2008; Andreasen et al., 2015).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from medgan.training.validation import Perceptual, evaluate
 
 NUM_COMPONENTS = 16
 SLACK = 2.0
-"""The k-th neighbor found is at most (1 + SLACK) times as far as the true one: as good, and ten times as fast."""
+"""Allows the k-th neighbor to be (1 + SLACK) times as far as the true one: as good, and ten times as fast."""
 
 
 class PatchMatching(nn.Module):
-    """The mean target of the nearest training patches, pixel by pixel; nothing in it is learned by steps.
+    """Predicts each pixel as the mean target of the nearest training patches; it has no weights to train.
 
     Args:
         patches: distinct source patches (N, patch**2), in [-1, 1].
-        values: target at the middle of each, (N,), in [-1, 1].
-        neighbors: how many patches vote on a pixel.
+        values: target at the middle of each patch, (N,), in [-1, 1].
+        neighbors: number of patches that are averaged for a pixel.
     """
 
     def __init__(self, patches: np.ndarray, values: np.ndarray, *, neighbors: int) -> None:
@@ -40,7 +40,7 @@ class PatchMatching(nn.Module):
         self.tree = cKDTree(centered @ self.components)
 
     def forward(self, source: Tensor) -> Tensor:
-        """(B, 1, H, W) -> (B, 1, H, W), both in [-1, 1]; on the CPU, whatever the device is."""
+        """Maps (B, 1, H, W) to (B, 1, H, W), both in [-1, 1]; always computes on the CPU."""
         outputs = [self._translate(image) for image in source[:, 0].cpu().numpy()]
         return torch.from_numpy(np.stack(outputs)[:, None]).to(source)
 
@@ -53,19 +53,19 @@ class PatchMatching(nn.Module):
 def knn_image_predictor(
     train: Slices, *, patch: int = 7, neighbors: int = 5, max_patches: int = 200_000, seed: int
 ) -> PatchMatching:
-    """Patch matching with training slices, each of which gives the same number of patches at random places.
+    """Builds patch matching from training slices; each slice gives the same number of patches at random places.
 
-    Equal patches, such as those of plain air, become one with the mean of their targets: a tree cannot divide them.
+    Equal patches, such as those of air, become one with the mean of their targets: a tree cannot divide them.
 
     Args:
         train: pairs of source and target.
         patch: side of a patch in pixels, odd.
-        neighbors: how many patches vote on a pixel.
-        max_patches: of all slices together, before equal ones become one.
-        seed: of the places.
+        neighbors: number of patches that are averaged for a pixel.
+        max_patches: largest number of patches of all slices together, before equal ones become one.
+        seed: seed of the random places.
 
     Raises:
-        InputError: an even side, no neighbor, or fewer patches than slices.
+        InputError: the side is even, there is no neighbor, or there are fewer patches than slices.
     """
     if patch < 1 or patch % 2 == 0:
         raise InputError("E-MATCHING-01", patch=patch)
@@ -86,13 +86,13 @@ def knn_image_predictor(
 
 
 def patches_of(image: np.ndarray, patch: int) -> np.ndarray:
-    """The patch around every pixel, row by row, the border repeated outside: (H, W) -> (H * W, patch**2)."""
+    """Returns the patch around every pixel, row by row, with repeated borders: (H, W) -> (H * W, patch**2)."""
     padded = np.pad(image, patch // 2, mode="edge")
     return np.lib.stride_tricks.sliding_window_view(padded, (patch, patch)).reshape(image.size, patch**2)
 
 
 def measure_knn_on_test(dataset: PreparedDataset, *, seed: int = 0, perceptual: Perceptual | None = None) -> Patients:
-    """Test patient -> metric -> value, of patch matching with the training patients; `perceptual` is on the CPU."""
+    """Returns test patient -> metric -> value for patch matching; `perceptual` must compute on the CPU."""
     matching = knn_image_predictor(dataset.slices("train"), seed=seed)
     runtime = SingleProcess(torch.device("cpu"))
     return patient_means(evaluate(matching, dataset.slices("test"), runtime, perceptual=perceptual))

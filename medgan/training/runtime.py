@@ -1,4 +1,4 @@
-"""Where a training runs: one process here, Ray Train's workers in `medgan.distributed.ray_runtime`."""
+"""Defines where a training runs: one process here, Ray Train's workers in `medgan.distributed.ray_runtime`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 class Runtime(Protocol):
-    """What the engine asks of the processes it runs in."""
+    """Describes what a training needs from the processes that run it."""
 
     @property
     def rank(self) -> int: ...
@@ -23,21 +23,21 @@ class Runtime(Protocol):
     def device(self) -> torch.device: ...
 
     def prepare(self, module: nn.Module) -> nn.Module:
-        """The module on this rank's device, its gradients averaged over the ranks."""
+        """Moves the module to this rank's device and returns it; its gradients are averaged over the ranks."""
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The mean over the ranks, the same on every rank, NaN included."""
+        """Returns the mean over the ranks, the same on every rank, NaN included."""
 
     def agree(self, module: nn.Module) -> None:
-        """Averages what batch normalization has seen over the ranks: each normalizes its own share of a batch."""
+        """Averages the statistics of batch normalization over the ranks; each saw its own share of a batch."""
 
     def gather(self, rows: Sequence[Any]) -> list[Any]:
-        """The rows of every rank, on every rank, in rank order."""
+        """Returns the rows of all ranks, on every rank, in rank order."""
 
 
 @dataclass(frozen=True)
 class SingleProcess:
-    """One process, one device."""
+    """Runs a training in one process on one device."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     rank: int = 0
@@ -50,7 +50,7 @@ class SingleProcess:
         return dict(values)
 
     def agree(self, module: nn.Module) -> None:
-        """One process agrees with itself."""
+        """Does nothing, because one process agrees with itself."""
 
     def gather(self, rows: Sequence[Any]) -> list[Any]:
         return list(rows)

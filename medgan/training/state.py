@@ -1,4 +1,4 @@
-"""What a training changes: networks, optimizers, and how far it has come."""
+"""Defines what a training changes: networks, optimizers and the history of finished epochs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medgan.training.image_pool import Pool
 
 @dataclass
 class Direction:
-    """One way of translation: who translates, and who judges the result, if anyone does."""
+    """Holds the networks of one direction of translation; a method without adversarial terms has no discriminator."""
 
     generator: nn.Module
     discriminator: nn.Module | None
@@ -23,15 +23,15 @@ class Direction:
 
 @dataclass
 class State:
-    """The networks as the runtime prepared them, their optimizers, and one row of metrics for each finished epoch.
+    """Holds the networks as the runtime prepared them, their optimizers, and the history.
 
     Attributes:
-        ways: source to target, and, for methods with a cycle, target to source.
-        generator_optimizer: of all generators.
-        discriminator_optimizer: of all discriminators; none where there are none.
-        extractor: frozen, and not part of what is saved.
-        average: a generator whose weights are the moving average of the first one's; none where none is kept.
-        history: as saved.
+        directions: source to target and, for cycle methods, target to source.
+        generator_optimizer: optimizer of all generators.
+        discriminator_optimizer: optimizer of all discriminators; None without discriminators.
+        extractor: frozen feature extractor; it is not saved.
+        average: generator whose weights are the moving average of the first generator's; None without averaging.
+        history: one row of metrics for each finished epoch.
     """
 
     directions: list[Direction]
@@ -43,32 +43,42 @@ class State:
 
     @property
     def epoch(self) -> int:
-        """Finished epochs."""
+        """Returns the number of finished epochs."""
         return len(self.history)
 
     @property
     def generator(self) -> nn.Module:
-        """Source to target, as it is trained."""
+        """Returns the generator from source to target that is trained."""
         return self.directions[0].generator
 
     @property
+    def generators(self) -> list[nn.Module]:
+        """Returns the generator of each direction."""
+        return [direction.generator for direction in self.directions]
+
+    @property
+    def discriminators(self) -> list[nn.Module]:
+        """Returns the discriminator of each direction, or an empty list."""
+        return [direction.discriminator for direction in self.directions if direction.discriminator is not None]
+
+    @property
     def best_generator(self) -> nn.Module:
-        """Source to target, as it is evaluated and kept: averaged where an average is kept."""
+        """Returns the generator from source to target that is evaluated and kept: the average, if there is one."""
         return self.average if self.average is not None else bare(self.generator)
 
 
 def bare(module: nn.Module) -> nn.Module:
-    """The network itself, without the wrapper that averages gradients."""
+    """Returns the network without the wrapper that averages gradients over the ranks."""
     return module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
 
 
 def tensors(state: State) -> dict[str, Tensor]:
-    """Everything of a state that is a tensor, under flat names: networks and optimizers."""
+    """Returns all tensors of the networks and optimizers under flat names."""
     return dict(_named_tensors(state))
 
 
 def load_tensors(state: State, saved: dict[str, Tensor]) -> None:
-    """The inverse of `tensors`; the optimizers keep the learning rates they were built with."""
+    """Loads what `tensors` returned; the optimizers keep the learning rates they were built with."""
     for name, network in _networks(state).items():
         network.load_state_dict(_below(saved, f"{name}."))
     for name, optimizer in _optimizers(state).items():

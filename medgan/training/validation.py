@@ -1,4 +1,4 @@
-"""A validation pass: every slice once, over all ranks, in physical units."""
+"""Validates a generator: every slice once, over all ranks, in physical units."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from medgan.metrics.validation_metrics import SliceMetrics, slice_metrics
 from medgan.training.runtime import Runtime
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
-"""(output, target), each (B, 1, H, W) in [-1, 1] -> LPIPS (B,)."""
+"""Maps (output, target), each (B, 1, H, W) in [-1, 1], to LPIPS (B,)."""
 SAME = 1e-6
-"""Outputs that differ by less anywhere, in [-1, 1], are one image."""
+"""Limits the difference, in [-1, 1], below which outputs count as the same image."""
 SATURATED = 0.999
-"""Values beyond it, in [-1, 1], are at an end of the range, where tanh passes no gradient back."""
+"""Limits the values, in [-1, 1], that are not saturated; beyond it, tanh passes no gradient back."""
 
 
 @torch.no_grad()
@@ -31,10 +31,10 @@ def evaluate(
     perceptual: Perceptual | None = None,
     batch_size: int = 16,
 ) -> list[SliceMetrics]:
-    """The metrics of every slice, the same list on every rank; with LPIPS where `perceptual` computes it.
+    """Returns the metrics of every slice, the same list on every rank; with LPIPS where `perceptual` computes it.
 
     Raises:
-        Diverged: an output is not finite, or all are the same whatever the source, or black and white alone.
+        Diverged: an output is not finite, or all outputs are the same, or all are only black and white.
     """
     mine = range(runtime.rank, len(slices), runtime.size)
     rows: list[SliceMetrics] = []
@@ -51,20 +51,20 @@ def evaluate(
         saturated = min(saturated, float((output.abs() > SATURATED).float().mean() > SATURATED))
         rows += rows_of(slices, indices, output, target, mask, perceptual)
     generator.train(was_training)
-    told = runtime.mean({"finite": finite, "constant": constant, "saturated": saturated})
-    if told["finite"] < 1:
-        raise Diverged("E-TRAIN-03")
-    if told["constant"] == 1 and len(slices) > runtime.size:
-        raise Diverged("E-TRAIN-04")
-    if told["saturated"] == 1 and len(slices) > runtime.size:
-        raise Diverged("E-TRAIN-05")
+    shares = runtime.mean({"finite": finite, "constant": constant, "saturated": saturated})
+    if shares["finite"] < 1:
+        raise Diverged("E-TRAIN-03", num_slices=len(slices))
+    if shares["constant"] == 1 and len(slices) > runtime.size:
+        raise Diverged("E-TRAIN-04", num_slices=len(slices))
+    if shares["saturated"] == 1 and len(slices) > runtime.size:
+        raise Diverged("E-TRAIN-05", num_slices=len(slices))
     return runtime.gather(rows)
 
 
 def evaluate_image(
     image: Tensor, slices: Slices, *, perceptual: Perceptual | None = None, batch_size: int = 64
 ) -> list[SliceMetrics]:
-    """The metrics of one constant image, (H, W) in [-1, 1], taken for the output of every slice."""
+    """Returns the metrics of one constant image, (H, W) in [-1, 1], as the output of every slice."""
     rows = []
     for start in range(0, len(slices), batch_size):
         indices = range(start, min(start + batch_size, len(slices)))
@@ -81,7 +81,7 @@ def rows_of(
     mask: Tensor,
     perceptual: Perceptual | None = None,
 ) -> list[SliceMetrics]:
-    """The metrics of a batch as rows, one a slice."""
+    """Returns the metrics of a batch, one row for each slice."""
     values = slice_metrics(output, target, mask, image=slices.task.target, perceptual=perceptual)
     columns = {name: column.tolist() for name, column in values.items()}
     return [
@@ -96,7 +96,7 @@ def rows_of(
 def fixed_pictures(
     generator: nn.Module, slices: Slices, device: torch.device, *, count: int = 4
 ) -> dict[str, np.ndarray]:
-    """Source, output and target of `count` slices spread over the set, always the same ones.
+    """Returns source, output and target of `count` slices spread evenly over the set, always the same slices.
 
     Returns:
         source (count, H, W) in [-1, 1]; output and target (count, H, W) in the target's unit; titles (count,).

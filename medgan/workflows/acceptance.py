@@ -1,4 +1,4 @@
-"""What a job checks and gets ready before any engine starts; what cannot be done is refused here."""
+"""Checks a request and prepares its data before any engine starts; what cannot be done is refused here."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from medgan.cli.preparation import prepared
 from medgan.config import Config, at_least_one, flatten, with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import FILE_NAME
 from medgan.data.phantoms.phantom_patients import write_phantoms
-from medgan.data.prepare import prepare_dataset as prepare
+from medgan.data.prepare.prepare_dataset import PrepareRequest, prepare
 from medgan.data.remote import fetched
 from medgan.distributed.cluster import is_given, machine, resources_for
 from medgan.errors import InputError
@@ -36,14 +33,15 @@ from medgan.search.study import PRESET, Identity, Study, open_study, queued
 from medgan.tasks import Image, Task
 from medgan.training.build_networks import deepest_block, refuse_misfit
 from medgan.training.build_training import updates_of, with_lpips
+from medgan.workflows.events import Note, Notify, advancing, ignore
 
 YOUNGER = ("train.accumulate", "train.speed")
-"""Settings that came after the first trainings, whose names stay what they were where these are as ever."""
+"""These settings are younger than the first trainings: at their defaults they do not change a training's name."""
 
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What the command line asks for; None is the house's default (see `medgan tune --help`)."""
+    """Describes a search; None means the default (see `medgan tune --help`)."""
 
     task: Task
     place: Place
@@ -60,7 +58,7 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A request that was checked and its data prepared; nothing is stored and no engine runs yet."""
+    """Holds a request that was checked, with its data prepared; nothing is stored and no engine runs yet."""
 
     request: SearchRequest
     space_name: str
@@ -72,16 +70,16 @@ class Accepted:
 
     @property
     def identity(self) -> Identity:
-        """What the study is about."""
+        """Returns what the study is about."""
         return Identity(self.request.task.name, self.dataset.digest, self.space.digest(self.request.overrides))
 
     @property
     def name(self) -> str:
-        """Of the study."""
+        """Returns the name of the study."""
         return self.request.study or self.identity.default_name()
 
     def open_study(self) -> Study:
-        """The study that is asked for, made if there is none; where its search begins waits in it.
+        """Returns the study, created if there is none, with the first trials of the search in its queue.
 
         Raises:
             InputError: more of a grid waits in it than is asked for now, and would be trained in its place.
@@ -104,16 +102,9 @@ class Accepted:
         return study
 
 
-def accept(request: SearchRequest, console: Console) -> Accepted:
-    """Everything that can be refused, refused: in the order of what it costs to find out."""
-    named = request.space or (request.task.name if request.data else request.task.quick_space)
-    if isinstance(named, str):
-        space_name, space = named, read_space(named, request.overrides)
-    else:
-        space_name, space = str(named.sampler), named.with_overrides(request.overrides)
-    for setting in space.search:
-        if setting in request.overrides:
-            raise InputError("E-REQUEST-02", setting=setting, space_name=space_name)
+def accept(request: SearchRequest, notify: Notify = ignore) -> Accepted:
+    """Refuses everything that can be refused, the cheapest checks first; prepares the data."""
+    space_name, space = _space_of(request)
     target = _target(space, request.trials)
     budget = limited(space.budget, gpu_hours=request.max_gpu_hours, hours=request.max_hours)
     _refuse_unfit_name(request.study)
@@ -130,15 +121,28 @@ def accept(request: SearchRequest, console: Console) -> Accepted:
         for corner in corners:
             refuse_what_cannot_train(corner, resources.workers)
     refuse_unfit_weights(base, deepest)
-    dataset = dataset_for(request.data, request.task, size=base.data.size, place=request.place, console=console)
+    dataset = dataset_for(request.data, request.task, size=base.data.size, place=request.place, notify=notify)
     for corner in corners:
         refuse_too_few_slices(corner, len(dataset.slices("train")))
     base = with_weights(base, deepest, request.place)
     return Accepted(request, space_name, space, base, target, budget, dataset)
 
 
+def _space_of(request: SearchRequest) -> tuple[str, Space]:
+    """Returns the search space and its name; refuses settings that the space moves."""
+    named = request.space or (request.task.name if request.data else request.task.quick_space)
+    if isinstance(named, str):
+        name, space = named, read_space(named, request.overrides)
+    else:
+        name, space = str(named.sampler), named.with_overrides(request.overrides)
+    for setting in space.search:
+        if setting in request.overrides:
+            raise InputError("E-REQUEST-02", setting=setting, space_name=name)
+    return name, space
+
+
 def _target(space: Space, trials: int | None) -> int:
-    """Finished trials wanted: what is asked for, else the space's number; of a grid that has none, all its points."""
+    """Returns how many finished trials are wanted: as requested, else as the space says, else all of a grid."""
     most = len(space.grid()) if space.sampler == "grid" else None
     if trials is not None and most is not None and trials > most:
         raise InputError("E-REQUEST-04", most=most, trials=trials)
@@ -166,10 +170,10 @@ def nothing_left_behind(output: Path) -> Iterator[None]:
         raise
 
 
-def dataset_for(data: str | None, task: Task, *, size: int, place: Place, console: Console) -> PreparedDataset:
-    """The data set in a folder or at a URL, or made of the images there; of phantoms where nothing is given."""
+def dataset_for(data: str | None, task: Task, *, size: int, place: Place, notify: Notify = ignore) -> PreparedDataset:
+    """Returns the data set in a folder or at a URL, or prepares the images there; without `data`, phantoms."""
     if data is None:
-        console.print("No --data: making phantom patients.")
+        notify(Note("No --data: making phantom patients."))
         source = write_phantoms(place.output / "phantoms" / task.name, task=task.name)
     elif is_remote(data):
         source = fetched(data, place.datasets / "remote")
@@ -181,11 +185,12 @@ def dataset_for(data: str | None, task: Task, *, size: int, place: Place, consol
         if there != wanted:
             raise InputError("E-REQUEST-06", source=source, wanted=wanted, there=there)
         return dataset
-    return PreparedDataset.open(prepared(prepare.PrepareRequest(source, task, size, place.datasets), console))
+    request = PrepareRequest(source, task, size, place.datasets)
+    return PreparedDataset.open(prepare(request, advancing(notify, "patients prepared")))
 
 
 def with_weights(config: Config, deepest: int, place: Place) -> Config:
-    """The configuration with its extractor's weights at hand, in a file every worker can read.
+    """Returns the configuration with its extractor's weights in a file that every worker can read.
 
     Args:
         config: what is asked for.
@@ -207,7 +212,7 @@ def with_weights(config: Config, deepest: int, place: Place) -> Config:
 
 
 def refuse_unfit_weights(config: Config, deepest: int) -> None:
-    """Refuses a weights file that lacks what is needed, before anything is prepared; a download waits until then."""
+    """Refuses a weights file that lacks what is needed, before any data is prepared; a download comes later."""
     weights = config.extractor.weights
     if deepest and weights not in ("random", "download"):
         load_extractor(config.extractor.network, str(Path(weights).expanduser()), deepest)
@@ -241,12 +246,12 @@ def refuse_too_few_slices(config: Config, num_slices: int) -> None:
 
 
 def goes_on(config: Config) -> bool:
-    """Whether a longer training begins as a shorter one: nothing in it depends on the share that is done."""
+    """Returns whether a longer training begins as a shorter one: nothing in it depends on the share that is done."""
     return config.optim.schedule == "constant" and config.loss.cycle_share is None
 
 
 def digest_of(config: Config) -> str:
-    """Of all that decides the result; not of the length, where a longer training goes on from a shorter one."""
+    """Returns a digest of all that decides the result; the length counts only where it changes the epochs before."""
     length = ("train.epochs", "train.minutes") if goes_on(config) else ()
     usual = flatten(Config())
     content = {
@@ -260,5 +265,5 @@ def digest_of(config: Config) -> str:
 
 
 def features_of(config: Config) -> str:
-    """Which feature extractor the losses use, for a person."""
+    """Returns, for a person, which feature extractor the losses use."""
     return f"{config.extractor.network}, {config.extractor.weights} weights" if deepest_block(config) else "none"

@@ -1,14 +1,16 @@
-"""After a search: the best trial tested on held-out patients, registered, and named by the aliases it earned."""
+"""Tests the best trial of a search on held-out patients, registers it, and sets its aliases."""
 
 from __future__ import annotations
 
+import json
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 
 import medgan.inference
-from medgan.cli.summary import Outcome
 from medgan.config import Config
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import described
@@ -34,9 +36,56 @@ from medgan.tracking.mlflow_runs import MlflowStudy
 from medgan.tracking.store import NOTE_TAG, STATE_TAG
 from medgan.training.checkpoint import BEST
 
+OUTCOME = "outcome"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Describes how a study ended; it is kept with the study, so that the same command prints the same again.
+
+    Attributes:
+        root: the best trial.
+        metric: the first goal.
+        value: of it, in the trial's best epoch.
+        params: its moving settings.
+        test: metric -> mean over the test patients.
+        floor: the same without a network.
+        floor_name: what was taken for the output there.
+        source: the source's modality.
+        num_patients: test patients.
+        model: name of the registered model.
+        version: of the model.
+        aliases: that name this version.
+        verdict: why it is champion, or not.
+    """
+
+    root: int
+    metric: str
+    value: float
+    params: dict[str, Any]
+    test: dict[str, float]
+    floor: dict[str, float]
+    floor_name: str
+    source: str
+    num_patients: int
+    model: str
+    version: str
+    aliases: list[str]
+    verdict: str
+
+    def keep(self, study: Study) -> None:
+        """Writes it into the study database."""
+        study.set_user_attr(OUTCOME, json.dumps(asdict(self)))
+
+    @classmethod
+    def of(cls, study: Study) -> Outcome | None:
+        """Returns the outcome that is kept with the study, or None."""
+        kept = study.user_attrs.get(OUTCOME)
+        return cls(**json.loads(kept)) if kept else None
+
 
 def conclude(job: SearchJob, study: Study, tracking: MlflowStudy, dataset: PreparedDataset, place: Place) -> Outcome:
-    """Tests the best trial, registers it, lets the aliases name it, and keeps the outcome with the study."""
+    """Tests the best trial, registers it, sets its aliases, and keeps the outcome with the study."""
     best = best_trial(study)
     if best is None:
         raise JobError("E-SEARCH-02", study_name=study.study_name, why_none=_why_none(study))
@@ -82,11 +131,15 @@ def conclude(job: SearchJob, study: Study, tracking: MlflowStudy, dataset: Prepa
 def _why_none(study: Study) -> str:
     done = finished(study)
     if not done:
-        return "the budget ended before any trial did; --max-gpu-hours or --max-hours has to be larger"
+        return "the budget ended before the first trial finished. Increase --max-gpu-hours or --max-hours."
     broken = sorted({name for trial in done for name, excess in trial.constraints.items() if excess > 0})
-    reasons = sorted({trial.user_attrs["reason"] for trial in done if "reason" in trial.user_attrs})
-    stopped = [] if broken or reasons else ["all were stopped early; with several objectives one has to be complete"]
-    return "; ".join([*(f"no trial keeps {name}" for name in broken), *reasons, *stopped])
+    reasons = sorted({trial.user_attrs["reason"].rstrip(".") for trial in done if "reason" in trial.user_attrs})
+    stopped = (
+        []
+        if broken or reasons
+        else ["all were stopped early, and with several objectives at least one must be complete"]
+    )
+    return "; ".join([*(f"no trial meets {name}" for name in broken), *reasons, *stopped])
 
 
 def register_generator(
@@ -99,7 +152,7 @@ def register_generator(
     uri: str,
     test: Patients,
 ) -> str:
-    """Registers a trained and tested generator with all that is needed to use and to judge it; the version's number.
+    """Registers a trained and tested generator with all that is needed to use and to judge it; returns its version.
 
     It has met the test patients: the ledger counts it among the candidates tried on them.
     """
@@ -151,11 +204,11 @@ def describe_study(tracking: MlflowStudy, outcome: Outcome, goal: Goal) -> None:
 
 
 def label_of(dataset: PreparedDataset) -> str:
-    """The task, and that it is phantoms where it is: names of experiments and models never mix the two."""
+    """Returns the task, with a suffix for phantoms: names of experiments and models never mix the two."""
     return dataset.task.name + (PHANTOM if dataset.manifest.phantom else "")
 
 
 def tags_of(dataset: PreparedDataset) -> dict[str, str]:
-    """What every run and version says of its data and its code."""
+    """Returns the tags of every run and version: its data and its code."""
     facts = {"task": dataset.task.name, "data_digest": dataset.digest, **code_version()}
     return {f"medgan.{key}": value for key, value in facts.items()}

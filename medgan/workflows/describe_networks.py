@@ -1,4 +1,4 @@
-"""Reads a configuration as its networks and its objective: `medgan inspect` prints what this finds."""
+"""Describes the networks of a configuration: layers, parameters, FLOPs, receptive field."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from medgan.config import Config, uses_discriminator, with_values
-from medgan.training.build_networks import build_discriminator, build_generator, without_effect
-from medgan.training.build_objective import build_objective
-from medgan.training.build_training import updates_of
+from medgan.training.build_networks import build_discriminator, build_generator
 from medgan.workflows.acceptance import features_of
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -22,7 +18,7 @@ CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution: its name in the state dict, what it is, what it gives, and how many numbers it learns."""
+    """Describes a convolution: name in the state dict, kind, shape of its output, number of parameters."""
 
     name: str
     kind: str
@@ -32,7 +28,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Reading:
-    """A network, read.
+    """Describes a network.
 
     Attributes:
         layers: its convolutions in the order they run.
@@ -48,7 +44,7 @@ class Reading:
 
 
 def read_generator(config: Config) -> Reading:
-    """The generator, on shapes alone."""
+    """Returns the generator's description, computed on shapes alone."""
     with torch.device("meta"):
         network = build_generator(config)
         images = (torch.zeros(1, 1, config.data.size, config.data.size),)
@@ -56,7 +52,7 @@ def read_generator(config: Config) -> Reading:
 
 
 def read_discriminator(config: Config) -> Reading | None:
-    """The discriminator, on shapes alone; none where no term looks at one."""
+    """Returns the discriminator's description, computed on shapes alone; None where no loss term uses one."""
     if not uses_discriminator(config):
         return None
     with torch.device("meta"):
@@ -92,7 +88,7 @@ def _kind(module: nn.Module) -> str:
 
 
 def _thin(config: Config) -> Config:
-    """The same connections with two channels and no norm, which would spread a field over the whole image."""
+    """Returns the same connections with two channels and no norm, which would widen a field to the whole image."""
     thin = {f"{section}.{name}": value for section in ("generator", "discriminator") for name, value in THIN.items()}
     return with_values(config, {**thin, "discriminator.spectral_norm": False, "generator.dropout": 0.0})
 
@@ -101,7 +97,7 @@ THIN = {"base_channels": 2, "norm": "none"}
 
 
 def _field(network: nn.Module, size: int, *, num_images: int) -> int | None:
-    """By gradient: the extent of what the output's middle depends on, every weight a positive mean."""
+    """Returns the receptive field, found by gradient: the extent of what the middle of the output depends on."""
     for name, parameter in network.named_parameters():
         fan_in = parameter[0].numel() if parameter.dim() > 1 else parameter.numel()
         nn.init.constant_(parameter, 0 if name.endswith("bias") else 1 / fan_in)
@@ -116,77 +112,8 @@ def _field(network: nn.Module, size: int, *, num_images: int) -> int | None:
     return extent if extent < size and columns.min() > 0 and columns.max() < size - 1 else None
 
 
-def show_networks(console: Console, config: Config) -> None:
-    """Prints both networks, layer by layer, and the objective, term by term."""
-    size = config.data.size
-    _show(console, f"generator: {config.generator.network}", read_generator(config), size)
-    judge = read_discriminator(config)
-    if judge is None:
-        console.print("discriminator: none, no weighted term looks at one\n")
-    else:
-        _show(console, f"discriminator: {config.discriminator.network}, sees {config.discriminator.sees}", judge, size)
-    if config.loss.lambda_cycle:
-        console.print("Both twice: there and back.\n")
-    _show_objective(console, config)
-    unused = ", ".join(without_effect(config))
-    if unused:
-        console.print(f"\nWithout effect on these networks: {unused}", soft_wrap=True)
-
-
-def _show(console: Console, title: str, reading: Reading, size: int) -> None:
-    field = "the whole image" if reading.field is None else f"{reading.field} x {reading.field} pixels"
-    console.print(f"[bold]{title}[/bold]")
-    console.print(
-        f"{reading.parameters:,} parameters, {reading.flops / 1e9:.3g} GFLOP a slice of {size} x {size}, "
-        f"receptive field: {field}"
-    )
-    table = Table("layer", "convolution", "gives (C, H, W)", "parameters", box=None, pad_edge=False)
-    for name, kind, shape, numbers in _folded(reading.layers):
-        table.add_row(name, kind, shape, numbers)
-    console.print(table)
-    console.print()
-
-
-def _folded(layers: list[Layer]) -> list[tuple[str, str, str, str]]:
-    """Rows of a table; blocks that repeat the first one of a chain are one row each."""
-    rows = []
-    first: dict[str, tuple[str, tuple[int, ...], int]] = {}
-    repeated: dict[str, int] = {}
-    for layer in layers:
-        parts = layer.name.split(".", 2)
-        chained = parts[0] == "blocks" and len(parts) == 3
-        if chained and parts[1] != "0" and first.get(parts[2]) == (layer.kind, layer.shape, layer.parameters):
-            repeated[parts[1]] = repeated.get(parts[1], 0) + layer.parameters
-            continue
-        if chained:
-            first.setdefault(parts[2], (layer.kind, layer.shape, layer.parameters))
-        rows.append((layer.name, layer.kind, " x ".join(map(str, layer.shape)), f"{layer.parameters:,}"))
-    rows += [(f"blocks.{block}", "as blocks.0", "", f"{numbers:,}") for block, numbers in repeated.items()]
-    return rows
-
-
-def _show_objective(console: Console, config: Config) -> None:
-    console.print("[bold]objective[/bold]")
-    table = Table("of", "term", "weight", "looks at", box=None, pad_edge=False)
-    objective = build_objective(config)
-    for network, terms in (("generator", objective.generator), ("discriminator", objective.discriminator)):
-        for name, (weight, _) in terms.items():
-            if weight:
-                table.add_row(network, name, f"{weight:g}", looks_at(config, name))
-    console.print(table)
-    updates, optim = updates_of(config), config.optim
-    turns = [f"{updates.generator} of the generator (Adam {optim.generator_lr:g})"]
-    if updates.discriminator:
-        turns.append(f"{updates.discriminator} of the discriminator (Adam {optim.discriminator_lr:g})")
-    rest = f"beta1 {optim.beta1:g}, learning rate {optim.schedule}"
-    console.print(f"\nupdates a step: {', '.join(turns)}; {rest}", soft_wrap=True)
-    if config.loss.cycle_share:
-        first, last = config.loss.cycle_share
-        console.print(f"cycle share r from {first:g} to {last:g}: (1 - r) x other terms + r x cycle")
-
-
 def looks_at(config: Config, term: str) -> str:
-    """What a term compares, in a few words."""
+    """Returns in a few words what a loss term compares."""
     loss = config.loss
     blocks = {"style": loss.style_blocks, "content": loss.content_blocks}
     if term in blocks:

@@ -1,4 +1,4 @@
-"""In-domain features: an encoder taught on the user's own target images; `medgan features` calls it."""
+"""Trains a feature extractor on the user's own target images."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from safetensors.torch import load_file
 
-from medgan.cli.summary import Lines, show_facts
 from medgan.config import Config, GeneratorConfig, LossConfig, OptimConfig, TrainConfig, with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import described
@@ -32,11 +30,13 @@ from medgan.workflows.acceptance import (
     refuse_too_few_slices,
     refuse_what_cannot_train,
 )
+from medgan.workflows.events import Announcement, Notify, ignore
+from medgan.workflows.training_runner import epoch_done
 
 
 @dataclass(frozen=True)
 class FeaturesRequest:
-    """What the command line asks for (see `medgan features --help`)."""
+    """Describes a training of features (see `medgan features --help`)."""
 
     task: Task
     place: Place
@@ -47,7 +47,7 @@ class FeaturesRequest:
 
 
 def restoration() -> Config:
-    """An autoencoder that gives back clean what it sees with noise and holes, by L1."""
+    """Returns the configuration of an autoencoder that restores images with noise and holes, by L1."""
     return Config(
         generator=GeneratorConfig(network="autoencoder", base_channels=32),
         loss=LossConfig(lambda_adversarial=0.0, lambda_l1=1.0),
@@ -56,7 +56,7 @@ def restoration() -> Config:
     )
 
 
-def learn_features(request: FeaturesRequest, console: Console) -> Path:
+def learn_features(request: FeaturesRequest, notify: Notify = ignore) -> Path:
     """Trains the encoder on the training patients' targets and writes it; the same request goes on where it stopped.
 
     Returns:
@@ -74,7 +74,7 @@ def learn_features(request: FeaturesRequest, console: Console) -> Path:
         if request.out is not None and request.out.is_dir():
             raise InputError("E-FEATURES-02", out=request.out)
         refuse_what_cannot_train(config, 1)
-        dataset = dataset_for(request.data, request.task, size=config.data.size, place=place, console=console)
+        dataset = dataset_for(request.data, request.task, size=config.data.size, place=place, notify=notify)
         refuse_too_few_slices(config, len(dataset.slices("train")))
     name = f"features-{dataset.digest[:6]}-{digest_of(config)[:8]}"
     out = request.out or place.output / "weights" / f"{request.task.name}-{name}.safetensors"
@@ -84,25 +84,21 @@ def learn_features(request: FeaturesRequest, console: Console) -> Path:
             "data": described(dataset.manifest),
             "to": str(out),
         }
-        show_facts(console, facts)
+        notify(Announcement(facts))
         folder = place.checkpoints(name)
-        _train(config, dataset, folder, console)
+        _train(config, dataset, folder, notify)
         _write(config, folder, out)
-    blocks = "--set 'loss.style_blocks=[1,2]' --set 'loss.content_blocks=[1,2,3,4]'"
-    console.print("\nUse them in any training or search:")
-    console.print(f"  --set extractor.network=in_domain --set extractor.weights={out} {blocks}", soft_wrap=True)
     return out
 
 
-def _train(config: Config, dataset: PreparedDataset, folder: Path, console: Console) -> None:
+def _train(config: Config, dataset: PreparedDataset, folder: Path, notify: Notify) -> None:
     training = build_training(config, dataset, SingleProcess(), folder=folder, given="target")
     history, length = training.state.history, training.length
     try:
-        with Lines(console, epochs=config.train.epochs) as lines:
-            while length.progress(history) < 1:
-                train_epoch(training)
-                save_epoch(training, folder)
-                lines.epoch(history, length.progress(history))
+        while length.progress(history) < 1:
+            train_epoch(training)
+            save_epoch(training, folder)
+            notify(epoch_done(history, config.train.epochs, length.progress(history)))
     except Diverged as error:
         raise JobError("E-FEATURES-03", error=error) from None
 

@@ -1,13 +1,10 @@
-"""What a search will do, before it starts: what fits, what it needs, how long it takes; printed by job and `plan`."""
+"""Says what a search will do before it starts: what fits, what it needs, how long it takes."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from rich.console import Console
-
-from medgan.cli.summary import show_facts
-from medgan.cli.terminal import quiet_engines
 from medgan.data.manifest import described
 from medgan.distributed.cluster import Capacity, cluster, is_given, machine, resources_for
 from medgan.distributed.probe import probe
@@ -15,7 +12,7 @@ from medgan.distributed.worker_group import Resources
 from medgan.search.budget import Meter
 from medgan.search.launch import Launch, Outlook, lines, outlook
 from medgan.search.machine_memory import available_bytes
-from medgan.search.study import Study, find_study, finished, refuse_other
+from medgan.search.study import find_study, finished, refuse_other
 from medgan.training.build_networks import deepest_block
 from medgan.workflows.acceptance import (
     Accepted,
@@ -25,6 +22,7 @@ from medgan.workflows.acceptance import (
     nothing_left_behind,
     refuse_what_cannot_train,
 )
+from medgan.workflows.events import Announcement, EnginesStart, Note, Notify, ignore
 
 PROBE_S = 600.0
 STOPPING = {"asha": "ASHA", "median": "median rule", "none": "no early stopping"}
@@ -32,7 +30,7 @@ STOPPING = {"asha": "ASHA", "median": "median rule", "none": "no early stopping"
 
 @dataclass(frozen=True)
 class Fit:
-    """How a request fits a machine or a cluster."""
+    """Says how a request fits a machine or a cluster."""
 
     capacity: Capacity
     resources: Resources
@@ -40,7 +38,7 @@ class Fit:
 
 
 def fitted(accepted: Accepted, capacity: Capacity) -> Fit:
-    """How many groups of which size; refuses what can never be scheduled, and batches that cannot be shared."""
+    """Returns how many groups of which size fit; refuses what can never be scheduled or shared."""
     request = accepted.request
     resources, concurrent = resources_for(capacity, workers=request.workers, concurrent=request.concurrent)
     if is_given():  # what this machine would do was checked before
@@ -50,7 +48,7 @@ def fitted(accepted: Accepted, capacity: Capacity) -> Fit:
 
 
 def foresee(accepted: Accepted, fit: Fit, *, done: int, meter: Meter | None) -> Outlook | None:
-    """What the trials that are missing need, measured without an engine; none where none is missing.
+    """Returns what the missing trials need, measured without an engine; None where no trial is missing.
 
     Args:
         accepted: the request.
@@ -74,8 +72,8 @@ def foresee(accepted: Accepted, fit: Fit, *, done: int, meter: Meter | None) -> 
     return outlook(accepted.space, accepted.base, launch)
 
 
-def show_plan(console: Console, accepted: Accepted, foreseen: Outlook | None, *, done: int) -> None:
-    """The plan on the terminal, a line a fact."""
+def report_plan(notify: Notify, accepted: Accepted, foreseen: Outlook | None, *, done: int) -> None:
+    """Reports the plan and the notes of the data set."""
     space, manifest = accepted.space, accepted.dataset.manifest
     train = accepted.base.train
     length = f"{train.minutes:g} min" if train.minutes else f"up to {train.epochs} epochs"
@@ -92,12 +90,12 @@ def show_plan(console: Console, accepted: Accepted, foreseen: Outlook | None, *,
         "output": f"{accepted.request.place.output} (log: logs/{accepted.name}.log)",
     }
     for note in manifest.notes:
-        console.print(note, markup=False, soft_wrap=True)
-    show_facts(console, facts)
+        notify(Note(note))
+    notify(Announcement(facts))
 
 
 def try_out(accepted: Accepted, foreseen: Outlook, fit: Fit) -> list[str]:
-    """One real step of the largest trial, and a look at storage, data and tracking from every node of the cluster.
+    """Runs one real step of the largest trial, and checks storage, data and tracking from every node of the cluster.
 
     Raises:
         InputError: something cannot be reached or does not fit.
@@ -107,30 +105,28 @@ def try_out(accepted: Accepted, foreseen: Outlook, fit: Fit) -> list[str]:
     return probe(foreseen.largest.config, accepted.dataset.state, place.output, stores, fit.resources, limit_s=PROBE_S)
 
 
-def plan(request: SearchRequest, console: Console, *, with_probe: bool) -> None:
-    """What `medgan plan` does: everything a job does before its first trial, and no trial; only data are prepared.
+def plan(request: SearchRequest, notify: Notify = ignore, *, with_probe: bool = False) -> Outlook | None:
+    """Does everything that a search does before its first trial, and starts no trial; only data are prepared.
+
+    Returns:
+        What the missing trials need; None: no trial is missing.
 
     Raises:
         InputError: the request cannot be carried out.
     """
-    with nothing_left_behind(request.place.output):
-        accepted = accept(request, console)
+    with nothing_left_behind(request.place.output), ExitStack() as stack:
+        accepted = accept(request, notify)
         study = find_study(request.place.study_uri, accepted.name)
         if study is not None:
             refuse_other(study, accepted.identity)
         done = len(finished(study)) if study is not None else 0
-        if is_given() or with_probe:
-            with quiet_engines(request.place.log_file("plan")) as console, cluster() as capacity:
-                fit = fitted(accepted, capacity)
-                foreseen = _shown(console, accepted, fit, study, done)
-                for note in try_out(accepted, foreseen, fit) if with_probe and foreseen else ():
-                    console.print(note, markup=False, soft_wrap=True)
-        else:
-            _shown(console, accepted, fitted(accepted, machine()), study, done)
-
-
-def _shown(console: Console, accepted: Accepted, fit: Fit, study: Study | None, done: int) -> Outlook | None:
-    meter = Meter(study, accepted.budget, fit.resources) if study is not None else None
-    foreseen = foresee(accepted, fit, done=done, meter=meter)
-    show_plan(console, accepted, foreseen, done=done)
-    return foreseen
+        on_ray = is_given() or with_probe
+        if on_ray:
+            notify(EnginesStart(request.place.log_file("plan")))
+        fit = fitted(accepted, stack.enter_context(cluster()) if on_ray else machine())
+        meter = Meter(study, accepted.budget, fit.resources) if study is not None else None
+        foreseen = foresee(accepted, fit, done=done, meter=meter)
+        report_plan(notify, accepted, foreseen, done=done)
+        for note in try_out(accepted, foreseen, fit) if with_probe and foreseen else ():
+            notify(Note(note))
+        return foreseen

@@ -1,20 +1,19 @@
-"""A candidate against the champion, top to bottom: measure both on the same held-out patients, judge, keep, promote."""
+"""Compares a candidate with the champion on the same held-out patients, and promotes it if the rules say so."""
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-from rich.console import Console
 
 from medgan.config import Config, validated
 from medgan.data.dataset import PreparedDataset
 from medgan.errors import InputError
 from medgan.inference.saved_model import read_manifest
 from medgan.metrics.validation_metrics import measured
-from medgan.paths import Place, redacted
+from medgan.paths import Place
 from medgan.registry import test_set_ledger as ledger
 from medgan.registry.aliases import CHAMPION, roll_back, take_over
 from medgan.registry.evaluation import (
@@ -26,33 +25,18 @@ from medgan.registry.evaluation import (
     test_set_of,
 )
 from medgan.registry.gates import Evidence, Verdict, beats_floor, judge
-from medgan.registry.promotion_record import PromotionRecord, folder_of, keep, kept, show
+from medgan.registry.promotion_record import PromotionRecord, folder_of, keep, kept
 from medgan.registry.promotion_rules import Rules, read_rules
 from medgan.registry.versions import fetched, holder, reached
-from medgan.report.promotion_report import FILE_NAME
+from medgan.report.promotion_report import Comparison, write_comparison
 from medgan.training.held_out import floor_on_test
 from medgan.training.runtime import SingleProcess
-
-
-@dataclass(frozen=True)
-class PromoteRequest:
-    """What the command line asks for.
-
-    Attributes:
-        model: the candidate, `models:/<name>@<alias>` or `models:/<name>/<version>`.
-        data: prepared data set, or images; whose test patients.
-        rules: YAML file; none: the default rules.
-    """
-
-    model: str
-    data: str
-    rules: Path | None
-    place: Place
+from medgan.workflows.events import Note, Notify, advancing, ignore
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """Candidate and champion as fetched, and the patients to compare them on."""
+    """Holds candidate and champion as fetched, and the patients to compare them on."""
 
     name: str
     version: str
@@ -63,66 +47,95 @@ class _Pair:
 
     @property
     def key(self) -> tuple[str, str | None, str]:
-        """What a verdict is about: the weights of both, and the test patients."""
+        """Returns what a verdict is about: the weights of both, and the test patients."""
         theirs = read_manifest(self.champion_folder).weights_sha256 if self.champion_folder else None
         return read_manifest(self.folder).weights_sha256, theirs, test_set_of(self.dataset)
 
 
-def promote(request: PromoteRequest, console: Console) -> bool:
+@dataclass(frozen=True)
+class Promotion:
+    """Says whether a candidate is champion now, and on what evidence.
+
+    Attributes:
+        name: of the registered model.
+        version: of the candidate.
+        record: the verdict with its evidence; None: the candidate was champion already.
+        artifacts: folder of the evidence among the artifacts of the candidate's run.
+    """
+
+    name: str
+    version: str
+    record: PromotionRecord | None = None
+    artifacts: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Returns whether the candidate is champion now."""
+        return self.record is None or self.record.verdict.passed
+
+
+def promote(model: str, data: str, rules: Path | None, place: Place, notify: Notify = ignore) -> Promotion:
     """Promotes the candidate if the rules say so; the evidence stays with it either way.
 
     A verdict that passed is used again for the same weights, patients and rules, as after a rollback.
 
-    Returns:
-        Whether the candidate is champion now.
+    Args:
+        model: the candidate, `models:/<name>@<alias>` or `models:/<name>/<version>`.
+        data: prepared data set, or images; its test patients are measured.
+        rules: YAML file; None: the default rules.
+        place: where the model is registered, and where images are prepared.
+        notify: takes the events, a `PromotionRecord` among them.
 
     Raises:
         InputError: no such model, damaged, of other images, or it has seen a test patient; rules that do not fit.
         JobError: the store is away, or another version became champion meanwhile.
     """
-    with reached(request.place.tracking_uri):
-        return _promote(request, read_rules(request.rules), console)
+    with reached(place.tracking_uri):
+        return _promote(model, data, read_rules(rules), place, notify)
 
 
-def _promote(request: PromoteRequest, rules: Rules, console: Console) -> bool:
-    place, uri = request.place, request.place.tracking_uri
+def _promote(model: str, data: str, rules: Rules, place: Place, notify: Notify) -> Promotion:
+    uri = place.tracking_uri
     with ExitStack() as stack:
-        folder, name, version = stack.enter_context(fetched(request.model, uri=uri))
+        folder, name, version = stack.enter_context(fetched(model, uri=uri))
         champion = holder(name, CHAMPION, uri=uri)
         if champion == version:
-            console.print(f"{name} version {version} is champion already.")
-            return True
-        dataset = dataset_for_model(request.data, read_manifest(folder), place=place, console=console)
+            return Promotion(name, version)
+        dataset = dataset_for_model(
+            data, read_manifest(folder), place=place, progress=advancing(notify, "patients prepared")
+        )
         theirs = stack.enter_context(fetched(f"models:/{name}/{champion}", uri=uri))[0] if champion else None
         pair = _Pair(name, version, folder, champion, theirs, dataset)
         where = folder_of(pair.key, rules)
-        judgement = kept(name, version, champion, where, uri=uri)
-        if judgement:
-            console.print(f"The evidence of {judgement.when} is used again: the same weights, patients and rules.")
+        record = kept(name, version, champion, where, uri=uri)
+        if record:
+            notify(Note(f"The evidence of {record.when} is used again: the same weights, patients and rules."))
         else:
-            judgement = _judged(pair, rules, uri, console)
-        keep(judgement, where, uri=uri)
-    show(console, judgement)
-    if judgement.verdict.passed:
+            record = _judged(pair, rules, uri, notify)
+        with tempfile.TemporaryDirectory() as page:
+            write_comparison(_comparison(record), Path(page))
+            keep(record, where, page=Path(page), uri=uri)
+    notify(record)
+    if record.verdict.passed:
         take_over(name, version, judged_against=champion, uri=uri)
-    _show_end(console, judgement, where, place)
-    return judgement.verdict.passed
+    return Promotion(name, version, record, where)
 
 
-def rollback(name: str, place: Place, console: Console) -> None:
+def rollback(name: str, place: Place) -> tuple[str, str]:
     """Makes the version that the champion took over from the champion again.
+
+    Returns:
+        The version that was champion, and the one that is now.
 
     Raises:
         InputError: there is none.
         JobError: the store is away.
     """
     with reached(place.tracking_uri):
-        before, now = roll_back(name, uri=place.tracking_uri)
-    console.print(f"{name}: version {now} is champion again; version {before} was. Whoever follows the alias changes.")
-    console.print(f"medgan promote --model models:/{name}/{before} brings it back, by the evidence it has.")
+        return roll_back(name, uri=place.tracking_uri)
 
 
-def _judged(pair: _Pair, rules: Rules, uri: str, console: Console) -> PromotionRecord:
+def _judged(pair: _Pair, rules: Rules, uri: str, notify: Notify) -> PromotionRecord:
     for one in filter(None, (pair.folder, pair.champion_folder)):  # before anything is counted as tried
         refuse_unfit(read_manifest(one), pair.dataset)
         refuse_seen(read_manifest(one), pair.dataset)
@@ -130,13 +143,13 @@ def _judged(pair: _Pair, rules: Rules, uri: str, console: Console) -> PromotionR
     weights, _, test_set = pair.key
     tried = ledger.enter(pair.name, test_set=test_set, weights=weights, version=pair.version, uri=uri)
     ruler = validated(read_manifest(pair.champion_folder or pair.folder).config)
-    candidate = _measured(pair.folder, pair, pair.version, ruler=ruler, console=console)
+    candidate = _measured(pair.folder, pair, pair.version, ruler=ruler, notify=notify)
     if pair.champion is None or pair.champion_folder is None:
         verdict = _above_floor(judge(_evidence(candidate), None, rules, tried=tried), candidate, pair.dataset)
         return PromotionRecord(
             when=_now(), candidate=candidate, champion=None, rules=rules, tried=tried, verdict=verdict
         )
-    champion = _measured(pair.champion_folder, pair, pair.champion, ruler=ruler, console=console)
+    champion = _measured(pair.champion_folder, pair, pair.champion, ruler=ruler, notify=notify)
     verdict = judge(_evidence(candidate), _evidence(champion), rules, tried=tried)
     return PromotionRecord(
         when=_now(), candidate=candidate, champion=champion, rules=rules, tried=tried, verdict=verdict
@@ -144,7 +157,7 @@ def _judged(pair: _Pair, rules: Rules, uri: str, console: Console) -> PromotionR
 
 
 def _above_floor(verdict: Verdict, candidate: Evaluation, dataset: PreparedDataset) -> Verdict:
-    """What is asked of a first champion besides: to be better than without a network."""
+    """Adds what a first champion must show besides: to be better than without a network."""
     if not verdict.passed:
         return verdict
     floor = floor_on_test(Config(), dataset, SingleProcess())
@@ -158,9 +171,9 @@ def _refuse_unmeasured(rules: Rules, dataset: PreparedDataset) -> None:
         raise InputError("E-PROMOTE-01", known=", ".join(known), unknown=unknown[0])
 
 
-def _measured(folder: Path, pair: _Pair, version: str, *, ruler: Config, console: Console) -> Evaluation:
+def _measured(folder: Path, pair: _Pair, version: str, *, ruler: Config, notify: Notify) -> Evaluation:
     count = len(pair.dataset.slices("test"))
-    console.print(f"measuring {pair.name} version {version} on {count} slices of the test patients ...")
+    notify(Note(f"measuring {pair.name} version {version} on {count} slices of the test patients ..."))
     return measure_model(folder, pair.dataset, name=pair.name, version=version, ruler=ruler)
 
 
@@ -172,17 +185,22 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _show_end(console: Console, judgement: PromotionRecord, where: str, place: Place) -> None:
-    candidate, champion = judgement.candidate, judgement.champion
-    if judgement.verdict.passed:
-        before = f"; version {champion.version} is previous" if champion else ""
-        console.print(f"\nPromoted: {candidate.name} version {candidate.version} is champion{before}.")
-    else:
-        stays = f"version {champion.version} stays champion" if champion else "there is no champion"
-        console.print(f"\nNot promoted: {stays}.")
-    console.print(
-        f"Evidence: {where}/{FILE_NAME}, an artifact of the run of version {candidate.version} in "
-        f"{redacted(place.tracking_uri)}",
-        soft_wrap=True,
+def _comparison(record: PromotionRecord) -> Comparison:
+    candidate, champion, verdict = record.candidate, record.champion, record.verdict
+    against = f"against version {champion.version}" if champion else "as first champion"
+    facts = {
+        "Verdict": "passed" if verdict.passed else "refused",
+        "When": record.when,
+        "Patients": f"{len(candidate.patients)}, {sum(candidate.slices.values())} slices; {candidate.task}",
+        "Test set": candidate.test_set,
+        "Candidates tried": f"{record.tried} on these patients, this one included",
+        "A slice": f"{candidate.latency_ms:.4g} ms, {candidate.memory_gb:.3g} GB on {candidate.device}",
+    }
+    return Comparison(
+        title=f"{candidate.name} version {candidate.version} {against}",
+        facts=facts,
+        reasons=verdict.reasons,
+        primary=record.rules.primary,
+        candidate=candidate.patients,
+        champion=champion.patients if champion else None,
     )
-    console.print("For research only; not for diagnosis.")

@@ -1,4 +1,4 @@
-"""A recorded run trained again from scratch, and its curve held against the recorded one."""
+"""Trains a recorded run again from scratch and compares its curve with the recorded one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
-from medgan.cli.summary import show_facts
-from medgan.cli.terminal import quiet_engines
 from medgan.config import Config, validated
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import STATES, described, sealed
@@ -25,15 +21,16 @@ from medgan.tracking.store import RunRecord, read_run
 from medgan.training.build_networks import deepest_block
 from medgan.training.build_training import with_lpips
 from medgan.workflows.acceptance import goes_on, refuse_what_cannot_train, with_weights
-from medgan.workflows.train import Trainee, trainee
+from medgan.workflows.events import Announcement, EnginesStart, Note, Notify, ignore
+from medgan.workflows.training_runner import Trainee, trainee
 
 EQUAL = 1e-6
-"""Relative difference up to which two values are called equal."""
+"""Two values are called equal up to this relative difference."""
 
 
 @dataclass(frozen=True)
 class ReproduceRequest:
-    """What the command line asks for (see `medgan reproduce --help`); None: as recorded."""
+    """Describes a reproduction (see `medgan reproduce --help`); None: as recorded."""
 
     run_id: str
     place: Place
@@ -45,7 +42,7 @@ class ReproduceRequest:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run says of itself.
+    """Holds what a run records about itself.
 
     Attributes:
         config: its settings.
@@ -61,11 +58,28 @@ class Recorded:
 
     @property
     def epochs(self) -> int:
-        """How many were trained, early stopping counted in."""
+        """Returns how many epochs were trained, early stopping counted in."""
         return max(self.curve)
 
 
-def reproduce(request: ReproduceRequest) -> None:
+@dataclass(frozen=True)
+class Reproduced:
+    """Says how the curve of a run that was trained again compares with the recorded one.
+
+    Attributes:
+        run_id: MLflow run.
+        metric: that was compared.
+        verdict: for a person.
+        gap: largest relative difference.
+    """
+
+    run_id: str
+    metric: str
+    verdict: str
+    gap: float
+
+
+def reproduce(request: ReproduceRequest, notify: Notify = ignore) -> Reproduced:
     """Trains a run again, from scratch and in a folder that is removed, and compares epoch by epoch.
 
     Raises:
@@ -79,27 +93,25 @@ def reproduce(request: ReproduceRequest) -> None:
     refuse_what_cannot_train(recorded.config, workers)
     config = with_weights(with_lpips(recorded.config), deepest_block(recorded.config), place)
     place.output.mkdir(parents=True, exist_ok=True)
-    with (
-        quiet_engines(place.log_file(f"reproduce-{request.run_id[:8]}")) as terminal,
-        tempfile.TemporaryDirectory(prefix="reproduce-", dir=place.output, ignore_cleanup_errors=True) as folder,
-    ):
+    notify(EnginesStart(place.log_file(f"reproduce-{request.run_id[:8]}")))
+    with tempfile.TemporaryDirectory(prefix="reproduce-", dir=place.output, ignore_cleanup_errors=True) as folder:
         start, threads = Start(config, str(dataset.state), folder), recorded.facts.get("run", {}).get("threads")
-        with trainee(start, workers=workers, threads=threads, output=place.output, terminal=terminal) as (
+        with trainee(start, workers=workers, threads=threads, output=place.output, notify=notify) as (
             training,
             resources,
         ):
-            _show_what_differs(terminal, recorded, dataset, resources, run_id=request.run_id)
-            curve = list(_curve(training, recorded, terminal))
+            _report_differences(notify, recorded, dataset, resources, run_id=request.run_id)
+            curve = list(_curve(training, recorded, notify))
         said, gap = verdict(recorded.curve, curve)
         if not gap <= request.rtol:
             raise JobError(
                 "E-REPRODUCE-01", run_id=request.run_id, metric=recorded.metric, said=said, rtol=request.rtol
             )
-        terminal.print(f"run {request.run_id} is reproduced: {recorded.metric} {said}", soft_wrap=True)
+        return Reproduced(request.run_id, recorded.metric, said, gap)
 
 
 def _recorded(run: RunRecord, request: ReproduceRequest) -> Recorded:
-    """What is to be compared with, refused where the run does not hold it."""
+    """Returns what to compare with; a run that lacks it is refused."""
     name = f"run {request.run_id}"
     if CONFIG_FILE not in run.files:
         raise InputError("E-REPRODUCE-02", name=name, config_file=CONFIG_FILE)
@@ -119,7 +131,7 @@ def _recorded(run: RunRecord, request: ReproduceRequest) -> Recorded:
 
 
 def recorded_dataset(tags: Mapping[str, str], place: Place, data: Path | None) -> PreparedDataset:
-    """The data set that a run was trained on, unchanged to the byte.
+    """Returns the data set that a run was trained on, unchanged to the byte.
 
     Args:
         tags: of the run.
@@ -134,19 +146,23 @@ def recorded_dataset(tags: Mapping[str, str], place: Place, data: Path | None) -
     states = [folder / STATES / f"{digest}.json" for folder in folders]
     found = next((state for state in states if state.is_file()), None)
     if found is None:
-        where = data or f"below {place.datasets}; --data names its folder where it lies elsewhere"
+        where = f"in {data}" if data else f"below {place.datasets} (use --data to name its folder)"
         raise InputError("E-REPRODUCE-06", digest=digest, where=where)
     dataset = PreparedDataset.open(found)
     if sealed(dataset.manifest).digest != digest:
         raise InputError("E-REPRODUCE-07", found=found, digest=digest)
+    _refuse_changed_arrays(dataset, digest)
+    if dataset.manifest.split_digest != split:
+        raise InputError("E-REPRODUCE-09", found=found, split=split, split_digest=dataset.manifest.split_digest)
+    return dataset
+
+
+def _refuse_changed_arrays(dataset: PreparedDataset, digest: str) -> None:
     for patient in dataset.manifest.patients:
         for name, sha256 in patient.sha256.items():
             path = dataset.folder / patient.folder / name
             if not path.is_file() or _digest_of(path) != sha256:
                 raise InputError("E-REPRODUCE-08", path=path, digest=digest, sha256=sha256)
-    if dataset.manifest.split_digest != split:
-        raise InputError("E-REPRODUCE-09", found=found, split=split, split_digest=dataset.manifest.split_digest)
-    return dataset
 
 
 def _digest_of(path: Path) -> str:
@@ -154,19 +170,17 @@ def _digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _show_what_differs(
-    terminal: Console, recorded: Recorded, dataset: PreparedDataset, resources: Resources, *, run_id: str
+def _report_differences(
+    notify: Notify, recorded: Recorded, dataset: PreparedDataset, resources: Resources, *, run_id: str
 ) -> None:
     config, device = recorded.config, "GPU" if resources.use_gpu else "CPU"
     threads = "" if resources.use_gpu else f", threads each: {resources.cpus}"
-    show_facts(
-        terminal,
-        {
-            "run": f"{run_id}, {recorded.epochs} epochs of {config.train.epochs} at most",
-            "data": described(dataset.manifest),
-            "workers": f"{resources.workers} on {device}{threads}",
-        },
-    )
+    facts = {
+        "run": f"{run_id}, {recorded.epochs} epochs of {config.train.epochs} at most",
+        "data": described(dataset.manifest),
+        "workers": f"{resources.workers} on {device}{threads}",
+    }
+    notify(Announcement(facts))
     now = run_facts(
         job_facts(data_digest=dataset.digest, split_digest=dataset.manifest.split_digest),
         workers=resources.workers,
@@ -180,28 +194,28 @@ def _show_what_differs(
     if config.train.speed == "measured":
         lines.append("train.speed: how a step is computed fastest is measured anew, and may round otherwise")
     for line in lines or ["code, versions, hardware and workers are those of then"]:
-        terminal.print(line, markup=False, soft_wrap=True)
+        notify(Note(line))
 
 
-def _curve(training: Trainee, recorded: Recorded, terminal: Console) -> Iterator[float]:
-    """The metric's value of each epoch, told as it comes."""
+def _curve(training: Trainee, recorded: Recorded, notify: Notify) -> Iterator[float]:
+    """Yields the metric's value of each epoch, and reports it."""
     for epoch in range(1, recorded.epochs + 1):
         while len(training.history) < epoch:
             try:
                 training.advance()
             except (Diverged, TrialFailed) as error:
                 raise JobError("E-REPRODUCE-10", epoch=epoch, error=error) from None
-            for event in training.events_so_far():
-                terminal.print(event, markup=False, soft_wrap=True)
+            for text in training.events_so_far():
+                notify(Note(text))
         value, before = training.history[epoch - 1][recorded.metric], recorded.curve.get(epoch)
         then = "not recorded" if before is None else f"{before:.10g} then"
         change = "" if before is None or value == before else f" ({value - before:+.2g})"
-        terminal.print(f"epoch {epoch}/{recorded.epochs}: {recorded.metric} {then}, {value:.10g} now{change}")
+        notify(Note(f"epoch {epoch}/{recorded.epochs}: {recorded.metric} {then}, {value:.10g} now{change}"))
         yield value
 
 
 def verdict(then: Mapping[int, float], now: Sequence[float]) -> tuple[str, float]:
-    """How a curve compares with the recorded one, for a person; and the largest relative difference.
+    """Returns how a curve compares with the recorded one, for a person; and the largest relative difference.
 
     Args:
         then: epoch, from 1 -> value.
@@ -220,7 +234,7 @@ def verdict(then: Mapping[int, float], now: Sequence[float]) -> tuple[str, float
 
 
 def _gap(then: float, now: float) -> float:
-    """Relative difference; 0 between values that are both NaN, infinite where one is."""
+    """Returns the relative difference; 0 between two NaN, infinite where only one is NaN."""
     if then == now or (math.isnan(then) and math.isnan(now)):
         return 0.0
     gap = abs(then - now) / max(abs(then), abs(now))

@@ -1,4 +1,4 @@
-"""A service, top to bottom: check, start Ray, serve, follow the alias, stop."""
+"""Serves a registered model over HTTP: checks, starts Ray, serves, follows the alias, stops."""
 
 from __future__ import annotations
 
@@ -12,26 +12,23 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from ray import serve as ray_serve
 from ray.serve.api import RunTarget, run_many
-from rich.console import Console
 
-from medgan.cli.terminal import quiet_engines
 from medgan.data.dicom.attributes import ModelFacts
 from medgan.distributed.cluster import Capacity, cluster, is_given
 from medgan.errors import InputError, JobError
 from medgan.inference.saved_model import CARD, load_translator, read_manifest
-from medgan.logs import LOG
 from medgan.paths import Place
 from medgan.registry.versions import fetched, reached, resolve
 from medgan.server.alias_watcher import Served
 from medgan.server.auth import token_digest
 from medgan.server.deployment import Service, application
 from medgan.server.upload import Limits
+from medgan.workflows.events import EnginesStart, Note, Notify, ignore
 
 STARTING_S = 300.0
 LOOK_S = 2.0
@@ -45,71 +42,67 @@ SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class ServeRequest:
-    """What is served, where, and to whom.
-
-    Attributes:
-        model: `models:/NAME@ALIAS`, which is followed, or `models:/NAME/VERSION`.
-        place: of the registry, and of token, log and temporary files.
-        host: the address to listen at.
-        port: there.
-        token_file: holds the bearer token; None: in the output folder, made if need be.
-        limits: of a request.
-    """
-
-    model: str
-    place: Place
-    host: str = "127.0.0.1"
-    port: int = 8000
-    token_file: Path | None = None
-    limits: Limits = field(default_factory=Limits)
-
-
-def serve(request: ServeRequest, console: Console) -> None:
+def serve(
+    model: str,
+    place: Place,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token_file: Path | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    notify: Notify = ignore,
+) -> None:
     """Serves a model until it is stopped by a signal.
+
+    Args:
+        model: `models:/NAME@ALIAS`, which is followed, or `models:/NAME/VERSION`.
+        place: where the registry is, and where token, log and temporary files go.
+        host: address to listen at.
+        port: port of that address.
+        token_file: file with the bearer token; None: in the output folder, made if need be.
+        limits: of a request.
+        notify: takes the events.
 
     Raises:
         InputError: no such model, or one that cannot be loaded; no such address; a token file others may read.
         JobError: Ray or the service did not come up, or it ended by itself.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
-    place = request.place
     if is_given():
-        raise InputError("E-SERVE-01")
+        raise InputError("E-SERVE-01", address=os.environ["RAY_ADDRESS"])
     with reached(place.tracking_uri):
-        name, number = resolve(request.model, place.tracking_uri)
+        name, number = resolve(model, place.tracking_uri)
         load_served(number, "cpu", name=name, uri=place.tracking_uri)  # refused before anything starts
-    _refuse_taken(request.host, request.port)
-    token_file = request.token_file or place.output / "serve.token"
+    _refuse_taken(host, port)
+    token_file = token_file or place.output / "serve.token"
     service = Service(
-        named=partial(version_now, request.model, place.tracking_uri),
+        named=partial(version_now, model, place.tracking_uri),
         load=partial(load_served, name=name, uri=place.tracking_uri),
-        limits=request.limits,
+        limits=limits,
         digest=token_digest(token_file),
-        scratch=place.output / "serving" / f"{socket.gethostname()}-{request.port}",
-        log_file=place.log_file(f"serve-{request.port}"),
+        scratch=place.output / "serving" / f"{socket.gethostname()}-{port}",
+        log_file=place.log_file(f"serve-{port}"),
     )
-    console.print(f"token: in {token_file}", markup=False, soft_wrap=True)
+    notify(Note(f"token: in {token_file}"))
+    notify(EnginesStart(service.log_file))
     with ExitStack() as stack:
-        terminal = stack.enter_context(quiet_engines(service.log_file))
         stack.callback(shutil.rmtree, service.scratch, ignore_errors=True)
         try:
-            terminal.print("starting Ray ...")
+            notify(Note("starting Ray ..."))
             capacity, stop = stack.enter_context(cluster()), stack.enter_context(_stopped_by_signal())
-            _run(request, service, capacity=capacity, terminal=terminal, stop=stop)
+            _run(service, capacity, host=host, port=port, notify=notify, stop=stop)
         except KeyboardInterrupt:  # before there was anything to stop
             pass
-        terminal.print("\nstopping ...")
+        notify(Note("\nstopping ..."))
 
 
 def version_now(model: str, uri: str) -> str:
-    """The number of the version that a model URI names now."""
+    """Returns the number of the version that a model URI names now."""
     return resolve(model, uri)[1]
 
 
 def load_served(number: str, device: str, *, name: str, uri: str) -> Served:
-    """A registered version, ready to translate on a device.
+    """Returns a registered version, ready to translate on a device.
 
     Raises:
         InputError: there is no such version, or it is damaged.
@@ -126,7 +119,7 @@ def load_served(number: str, device: str, *, name: str, uri: str) -> Served:
 
 @contextmanager
 def _stopped_by_signal() -> Iterator[threading.Event]:
-    """Set by Ctrl-C and by SIGTERM: an exception in the midst of Ray's own code could end the process there."""
+    """Yields an event that Ctrl-C and SIGTERM set: an exception inside Ray's code could end the process."""
     stop = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
@@ -146,22 +139,20 @@ def _refuse_taken(host: str, port: int) -> None:
         raise InputError("E-SERVE-02", host=host, port=port, error=error) from None
 
 
-def _run(
-    request: ServeRequest, service: Service, *, capacity: Capacity, terminal: Console, stop: threading.Event
-) -> None:
+def _run(service: Service, capacity: Capacity, *, host: str, port: int, notify: Notify, stop: threading.Event) -> None:
     """Starts the replicas and watches the service as those who use it see it."""
-    options = {"host": request.host, "port": request.port, "request_timeout_s": 2 * request.limits.request_s}
+    options = {"host": host, "port": port, "request_timeout_s": 2 * service.limits.request_s}
     try:
         ray_serve.start(proxy_location="HeadOnly", http_options=options)
         run_many([RunTarget(application(service, capacity), name=NAME)], wait_for_applications_running=False)
         if _comes_up(stop):
-            _watch(request, terminal, stop=stop)
+            _watch(f"http://{_bracketed(ANYWHERE.get(host, host))}:{port}", notify, stop=stop)
     finally:
         ray_serve.shutdown()  # waits 30 s at most; Ray must not end before it does
 
 
 def _comes_up(stop: threading.Event) -> bool:
-    """Waits until the replicas have the model; false if it is stopped before."""
+    """Waits until the replicas have the model; returns False if it is stopped before."""
     end = time.monotonic() + STARTING_S
     while (state := ray_serve.status().applications[NAME]).status != "RUNNING":
         if state.status == "DEPLOY_FAILED" or time.monotonic() > end:
@@ -171,9 +162,8 @@ def _comes_up(stop: threading.Event) -> bool:
     return True
 
 
-def _watch(request: ServeRequest, terminal: Console, *, stop: threading.Event) -> None:
-    """Tells of each change of version or health until it is stopped."""
-    address = f"http://{_bracketed(ANYWHERE.get(request.host, request.host))}:{request.port}"
+def _watch(address: str, notify: Notify, *, stop: threading.Event) -> None:
+    """Reports each change of version or health until it is stopped."""
     told, answered = "", time.monotonic()
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while not stop.is_set():
@@ -186,8 +176,7 @@ def _watch(request: ServeRequest, terminal: Console, *, stop: threading.Event) -
             if time.monotonic() - answered > STARTING_S:
                 raise JobError("E-SERVE-04", address=address, starting_s=STARTING_S) from None
         if said != told:
-            terminal.print(f"{time.strftime('%H:%M:%S')} {said}", markup=False, soft_wrap=True)
-            LOG.info("%s", said)
+            notify(Note(f"{time.strftime('%H:%M:%S')} {said}"))
             told = said
         stop.wait(LOOK_S)
 

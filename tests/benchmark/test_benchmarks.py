@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusal import refusal
 
 from medgan.benchmark import bench_data as data
 from medgan.benchmark import bench_inference as inference
@@ -178,11 +179,11 @@ def test_scaling_is_a_figure_of_the_cpu():
 
 @pytest.mark.timeout(120)
 def test_a_process_that_does_not_answer_is_waited_for_so_long_and_one_that_ended_is_told():
-    silent = pytest.raises(JobError, match="expected a step within 0 s; process 0 gave no answer")
+    silent = pytest.raises(JobError, check=refusal("E-BENCH-01", rank="0"))
     with scaling.processes(SMALL, size=1, threads=1) as lines, silent:
         scaling.step(lines, limit_s=0.0)
     end = time.monotonic() + 30
-    with pytest.raises(JobError, match="a process ended before it had taken its step"):
+    with pytest.raises(JobError, check=refusal("E-BENCH-02")):
         while time.monotonic() < end:
             scaling.step(lines, limit_s=10.0)
 

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from refusal import refusal
 
 from medgan.cli.main import main, run_job
 from medgan.data.phantoms.phantom_patients import write_phantoms
@@ -154,7 +155,7 @@ def test_too_few_patients_are_refused(refused, phantoms, tmp_path):
 def test_a_second_driver_of_a_study_is_refused(tmp_path):
     with (
         only_driver(tmp_path / "s.lock", "s"),
-        pytest.raises(InputError, match="study s: already run by process .* on .*, since"),
+        pytest.raises(InputError, check=refusal("E-LOCK-02", study="s")),
         only_driver(tmp_path / "s.lock", "s"),
     ):
         pass

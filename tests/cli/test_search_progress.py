@@ -5,12 +5,14 @@ import io
 import pytest
 from rich.console import Console
 
-from medgan.cli.search_progress import Progress
+from medgan.cli.search_progress import SearchProgress
+from medgan.cli.terminal import Terminal
 from medgan.config import Config, TrainConfig
 from medgan.distributed.worker_group import Resources
 from medgan.search.launch import Forecast
 from medgan.search.objectives import Goal
 from medgan.search.trial import Assignment
+from medgan.workflows.missing_trials import SearchStart
 
 SSIM = Goal("val/ssim", "max")
 
@@ -32,7 +34,9 @@ def screen():
 
 @pytest.fixture
 def progress(screen):
-    return Progress(screen, goal=SSIM, target=3, finished=1, forecast=Forecast(None, epochs=4.0, grace=2), concurrent=1)
+    watcher = SearchProgress(Terminal(console=screen))
+    watcher.begin(SearchStart(SSIM, target=3, finished=1, forecast=Forecast(None, epochs=4.0, grace=2), concurrent=1))
+    return watcher
 
 
 def test_without_a_screen_every_event_is_a_line(progress, screen):

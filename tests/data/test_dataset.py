@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from refusal import refusal
 
 from medgan.data.dataset import Batches, PreparedDataset, Unpaired, mean_target
 from medgan.data.intensity import from_network
@@ -86,22 +87,22 @@ def test_the_mean_target_is_the_mean_of_the_clipped_targets(prepared):
 
 
 def test_a_folder_without_manifest_is_refused(tmp_path):
-    with pytest.raises(InputError, match="expected a prepared data set; there is no dataset.json"):
+    with pytest.raises(InputError, check=refusal("E-DATASET-04", path_name="dataset.json")):
         PreparedDataset.open(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "damaged"),
-        ("[]", "damaged"),
-        ('{"schema_version": 2}', "damaged"),
-        ('{"schema_version": 99}', "expected schema version 2, got 99"),
+        ("{", refusal("E-DATASET-06")),
+        ("[]", refusal("E-DATASET-06")),
+        ('{"schema_version": 2}', refusal("E-DATASET-06")),
+        ('{"schema_version": 99}', refusal("E-DATASET-05", schema_version="2", version="99")),
     ],
 )
 def test_a_foreign_manifest_is_refused(tmp_path, content, message):
     (tmp_path / "dataset.json").write_text(content)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, check=message):
         PreparedDataset.open(tmp_path)
 
 
@@ -113,7 +114,7 @@ def test_a_data_set_can_be_moved(prepared, tmp_path):
 
 
 def test_a_role_that_no_patient_has_is_refused(prepared):
-    with pytest.raises(InputError, match="expected training patients; it has 3 train, 1 validation, 2 test"):
+    with pytest.raises(InputError, check=refusal("E-DATASET-01", role="training")):
         prepared.slices("training")
 
 
@@ -153,10 +154,10 @@ def test_a_data_loader_takes_the_batches(prepared):
 
 @pytest.mark.parametrize(
     ("batch_size", "size", "message"),
-    [(3, 2, "train.batch_size: expected a multiple of the 2 workers, got 3"),
-     (0, 1, "train.batch_size: expected a multiple of the 1 workers, got 0"),
-     (12, 1, "train.batch_size: expected at most the 10 training slices, got 12")],
+    [(3, 2, refusal("E-DATASET-02", size="2", batch_size="3")),
+     (0, 1, refusal("E-DATASET-02", size="1", batch_size="0")),
+     (12, 1, refusal("E-DATASET-03", num_slices="10", batch_size="12"))],
 )  # fmt: skip
 def test_a_batch_size_that_cannot_be_is_refused(batch_size, size, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, check=message):
         Batches(10, batch_size, seed=0, size=size)

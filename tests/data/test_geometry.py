@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusal import refusal
 
 from medgan.data.dicom.geometry import Plane, stack_affine
 from medgan.errors import InputError
@@ -32,33 +33,33 @@ def test_a_turned_stack_keeps_its_spacing_and_right_angles(yaw, pitch, step):
 @pytest.mark.parametrize(
     ("places", "message"),
     [
-        ([0], "CT: expected at least 2 slices, got 1"),
-        ([0, 3, 3, 6], "CT: 2 slices lie at one place; expected one .*phases, echoes or time points"),
-        ([0, 0, 0, 3, 3, 3], "CT: 3 slices lie at one place"),
-        ([0, 0], "CT: 2 slices lie at one place"),
-        ([0, 3, 9, 12], "varies from 3.00 to 6.00 mm; expected one spacing within 1%; a slice seems to be missing"),
-        ([0, 3, 12, 15, 18], "varies from 3.00 to 9.00 mm; .*; 2 slices seem to be missing"),
-        ([0, 2.9, 7.0], "varies from 2.90 to 4.10 mm; expected one spacing within 1%$"),
-        ([0, 3, 6.05, 9], "varies from 2.95 to 3.05 mm"),
+        ([0], refusal("E-GEOMETRY-01", modality="CT", num_planes="1")),
+        ([0, 3, 3, 6], refusal("E-GEOMETRY-03", modality="CT", most="2")),
+        ([0, 0, 0, 3, 3, 3], refusal("E-GEOMETRY-03", modality="CT", most="3")),
+        ([0, 0], refusal("E-GEOMETRY-03", modality="CT", most="2")),
+        ([0, 3, 9, 12], refusal("E-GEOMETRY-04", lowest="3.0", highest="6.0")),
+        ([0, 3, 12, 15, 18], refusal("E-GEOMETRY-04", lowest="3.0", highest="9.0")),
+        ([0, 2.9, 7.0], refusal("E-GEOMETRY-04", lowest="2.9", highest="4.1")),
+        ([0, 3, 6.05, 9], refusal("E-GEOMETRY-04", lowest="2.95", highest="3.05")),
     ],
 )  # fmt: skip
 def test_no_regular_stack_is_refused(places, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, check=message):
         stack_affine(planes(places), "CT")
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"size": (4, 6)}, "MR: slices of 5 x 6 and of 4 x 6 pixels .*; expected one size"),
-        ({"pixel_spacing": (2.0, 1.6)}, "MR: pixel spacings .* mm; expected one spacing"),
-        ({"orientation": (0, 1.0, 0, -1.0, 0, 0)}, "MR: slice orientations .*; expected one orientation"),
-        ({"position": (-9.0, 5.0, 6.0)}, "MR: neighboring slices are shifted in-plane by 1.00 mm; .*no gantry tilt"),
+        ({"size": (4, 6)}, refusal("E-GEOMETRY-05", modality="MR", first_size="5", first_size_2="6", plane_size="4")),
+        ({"pixel_spacing": (2.0, 1.6)}, refusal("E-GEOMETRY-06", modality="MR")),
+        ({"orientation": (0, 1.0, 0, -1.0, 0, 0)}, refusal("E-GEOMETRY-07", modality="MR")),
+        ({"position": (-9.0, 5.0, 6.0)}, refusal("E-GEOMETRY-02", modality="MR", shift_mm="1.0")),
     ],
 )
 def test_a_slice_unlike_the_others_is_refused(more, message):
     stack = planes([0, 3, 6, 9])
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, check=message):
         stack_affine((*stack[:2], stack[2]._replace(**more), stack[3]), "MR")
 
 
@@ -66,5 +67,5 @@ def test_a_tilted_gantry_is_refused():
     stack = tuple(
         plane._replace(position=(0.0, 1.0 * number, 3.0 * number)) for number, plane in enumerate(planes(range(4)))
     )
-    with pytest.raises(InputError, match="shifted in-plane by 1.00 mm"):
+    with pytest.raises(InputError, check=refusal("E-GEOMETRY-02", shift_mm="1.0")):
         stack_affine(stack, "CT")

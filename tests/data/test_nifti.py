@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
+from refusal import refusal
 
 from medgan.data.nifti import ONE_FOLDER
 from medgan.data.prepare.pairing import pair
@@ -104,7 +105,7 @@ def test_masks_and_labels_are_passed_over(tmp_path, part):
 
 def test_a_folder_of_masks_holds_no_image(tmp_path):
     write(tmp_path / "a_ct_mask.nii")
-    with pytest.raises(InputError, match="expected DICOM image slices; found none among 1 files"):
+    with pytest.raises(InputError, check=refusal("E-READ-02", num_files="1")):
         survey(tmp_path)
 
 
@@ -137,7 +138,7 @@ def test_nothing_is_written_to_the_terminal(tmp_path, capfd):
 
 def test_an_image_has_no_dicom_headers(tmp_path):
     (series,) = find_series(write(tmp_path / "a_ct.nii").parent)
-    with pytest.raises(InputError, match="CT: expected a DICOM series; a NIfTI image has no DICOM headers"):
+    with pytest.raises(InputError, check=refusal("E-READ-04", modality="CT")):
         representative_headers(series)
 
 
@@ -159,14 +160,14 @@ def test_an_image_that_cannot_be_used_is_a_problem(tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (CT + 5000, "CT: expected HU"),
-        (0 * CT, "CT: every pixel is 0.0"),
-        (CT[:1], "CT: expected at least 2 slices, got 1"),
+        (CT + 5000, refusal("E-PLAUSIBLE-03")),
+        (0 * CT, refusal("E-PLAUSIBLE-02", modality="CT", low="0.0")),
+        (CT[:1], refusal("E-GEOMETRY-01", modality="CT", num_planes="1")),
     ],
 )
 def test_values_are_checked(tmp_path, array, message):
     (series,) = find_series(write(tmp_path / "a_ct.nii", array.astype(np.float32)).parent)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, check=message):
         read_volume(series)
 
 
@@ -182,7 +183,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, name):
 def test_an_image_that_changed_since_it_was_found_is_refused(tmp_path):
     (series,) = find_series(write(tmp_path / "a_ct.nii").parent)
     write(tmp_path / "a_ct.nii", CT[:3])
-    with pytest.raises(InputError, match="CT: the NIfTI image changed while it was read"):
+    with pytest.raises(InputError, check=refusal("E-NIFTI-03", modality="CT")):
         read_volume(series)
 
 

@@ -14,6 +14,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from refusal import refusal
 
 from medgan.data.reader import find_series, read_volume
 from medgan.errors import InputError
@@ -69,7 +70,7 @@ def test_a_private_syntax_is_not_repeated(make_series, tmp_path, syntax):
     (series,) = find_series(make_series(tmp_path))
     content = series.files[0].read_bytes()
     series.files[0].write_bytes(content.replace(b"1.2.840.10008.1.2.1", syntax))
-    with pytest.raises(InputError, match="slice 0 has the transfer syntax a private one and fails with") as caught:
+    with pytest.raises(InputError, check=refusal("E-HEADER-01")) as caught:
         read_volume(series)
     assert syntax.decode() not in str(caught.value)
 
@@ -81,5 +82,5 @@ def test_a_syntax_whose_pixels_are_something_else_is_named(make_series, tmp_path
     header["PixelData"].is_undefined_length = True
     header.file_meta.TransferSyntaxUID = JPEG2000
     header.save_as(series.files[0])
-    with pytest.raises(InputError, match="slice 0 has the transfer syntax JPEG 2000 Image Compression and fails with"):
+    with pytest.raises(InputError, check=refusal("E-HEADER-01")):
         read_volume(series)

@@ -1,6 +1,7 @@
 """A folder to be searched for identifiers, and what is found in it."""
 
 import pytest
+from image_fixtures import make_series, phantoms, prepared, real  # noqa: F401
 
 from medgan.deid.find_identifiers import find_identifiers
 

@@ -6,7 +6,7 @@ from ray.util.placement_group import placement_group, placement_group_table
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from medgan.distributed.cluster import SETTINGS, _start
-from medgan.distributed.placement_cleanup import Orphans
+from medgan.distributed.placement_cleanup import OrphanedPlacementGroups
 
 
 class Clock:
@@ -50,7 +50,7 @@ def state_of(group):
 @pytest.mark.timeout(200)
 def test_only_what_has_long_been_without_an_actor_is_removed(cluster):
     clock = Clock()
-    orphans = Orphans(patience_s=20, clock=clock)
+    orphans = OrphanedPlacementGroups(patience_s=20, clock=clock)
     dead, alive, tunes = (Controller.remote() for _ in range(3))
     left = ray.get(dead.make.remote({"CPU": 1}, 0))
     used = ray.get(alive.make.remote({"CPU": 1}, 1))

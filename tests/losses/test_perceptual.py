@@ -1,5 +1,6 @@
 import pytest
 import torch
+from refusal import refusal
 
 from medgan.losses.perceptual import perceptual_loss
 
@@ -30,8 +31,8 @@ def test_every_level_counts_not_the_last_alone():
 @pytest.mark.parametrize("weights", [[], [1.0], [1.0, 1.0, 1.0]])
 def test_another_number_of_weights_than_of_levels_is_refused(weights):
     level = torch.zeros(1, 1, 2, 2)
-    message = f"loss.perceptual_weights: expected 2, one for the pixels and one for .* layer; got {len(weights)}"
-    with pytest.raises(ValueError, match=message):
+    message = refusal("E-LOSS-02", num_output="2")
+    with pytest.raises(ValueError, check=message):
         perceptual_loss([level, level], [level, level], weights)
 
 

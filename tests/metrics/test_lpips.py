@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusal import refusal
 from torch.nn import functional
 
 from medgan.errors import InputError
@@ -148,7 +149,7 @@ def test_it_gives_the_values_torchmetrics_prints_in_its_manual():
 
 def test_another_networks_heads_are_refused():
     options = untrained("squeezenet") | {"heads": untrained("alexnet")["heads"]}
-    with pytest.raises(ValueError, match=r"blocks have \[64, 128, 256,.* channels; the heads are for \[64, 192, 384,"):
+    with pytest.raises(ValueError, check=refusal("E-LPIPS-01")):
         lpips(images(), images(), **options)
 
 
@@ -180,9 +181,7 @@ def test_heads_are_read_block_by_block(network, tmp_path):
     ids=["alexnet", "the heads of VGG-16", "numbers", "a list"],
 )
 def test_a_file_of_something_else_is_refused_with_what_it_holds(tmp_path, value, holds):
-    with pytest.raises(
-        InputError, match=rf"odd.pth is neither alex.pth nor squeeze.pth of LPIPS 0.1.*it holds {holds}"
-    ):
+    with pytest.raises(InputError, check=refusal("E-LPIPS-04")):
         read_heads(saved(tmp_path / "odd.pth", value))
 
 
@@ -190,16 +189,16 @@ def test_a_file_of_something_else_is_refused_with_what_it_holds(tmp_path, value,
 def test_negative_and_undefined_weights_are_refused(tmp_path, wrong):
     state = heads_of(WIDTHS["alexnet"])
     state["lin2.model.1.weight"][0, 3] = wrong
-    with pytest.raises(InputError, match="heads.pth is damaged: lin2.model.1.weight has negative or undefined weights"):
+    with pytest.raises(InputError, check=refusal("E-LPIPS-05", name="lin2.model.1.weight")):
         read_heads(saved(tmp_path / "heads.pth", state))
 
 
 def test_a_missing_file_is_refused_with_where_the_weights_come_from():
-    with pytest.raises(InputError, match="no file /nowhere/alex.pth; .*lpips/weights/v0.1 of .*PerceptualSimilarity"):
+    with pytest.raises(InputError, check=refusal("E-LPIPS-02", path="/nowhere/alex.pth")):
         read_heads(Path("/nowhere/alex.pth"))
 
 
 def test_a_file_that_is_no_weights_file_is_refused(tmp_path):
     (tmp_path / "bad.pth").write_text("no weights")
-    with pytest.raises(InputError, match="LPIPS weights: .*bad.pth is no PyTorch weights file: "):
+    with pytest.raises(InputError, check=refusal("E-LPIPS-03")):
         read_heads(tmp_path / "bad.pth")

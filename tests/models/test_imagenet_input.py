@@ -1,5 +1,6 @@
 import pytest
 import torch
+from refusal import refusal
 from torch import nn
 
 from medgan.models.imagenet_input import ImageNetInput, features_at
@@ -22,7 +23,9 @@ def test_there_is_nothing_to_load():
 
 
 def test_a_small_image_is_refused_with_both_sizes():
-    with pytest.raises(ValueError, match="alexnet: expected sides of at least 31 pixels .*; got 64 x 30"):
+    with pytest.raises(
+        ValueError, check=refusal("E-EXTRACTOR-06", network="alexnet", least="31", rows="64", columns="30")
+    ):
         ImageNetInput("alexnet", 31)(torch.zeros(1, 1, 64, 30))
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from refusal import refusal
 from torch import nn
 
 from medgan.models.layers import ResidualBlock, doubled_widths, down, initialize, normalization, up
@@ -25,7 +26,7 @@ def test_batch_norm_is_torchs_and_none_changes_nothing():
 
 
 def test_an_unknown_norm_is_refused():
-    with pytest.raises(ValueError, match="norm: expected instance, batch or none; got 'layer'"):
+    with pytest.raises(ValueError, check=refusal("E-NETWORK-10", kind="layer")):
         normalization("layer", 3)
 
 

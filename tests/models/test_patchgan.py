@@ -1,5 +1,6 @@
 import pytest
 import torch
+from refusal import refusal
 from torch import nn
 from torch.nn import functional
 
@@ -127,11 +128,11 @@ def test_features_carry_gradient_to_the_image():
 
 
 def test_an_unknown_patch_is_refused():
-    with pytest.raises(ValueError, match="patch: expected one of 1, 16, 34, 70, 142, 286; got 10"):
+    with pytest.raises(ValueError, check=refusal("E-NETWORK-15", patch="10")):
         PatchDiscriminator(patch=10)
 
 
 def test_a_patch_larger_than_the_image_is_refused():
     network = PatchDiscriminator(patch=70, base_channels=2)
-    with pytest.raises(ValueError, match="expected an image of at least 70 x 70; got 96 x 64"):
+    with pytest.raises(ValueError, check=refusal("E-NETWORK-12", least="70", rows="96", columns="64")):
         network(torch.zeros(1, 1, 96, 64), torch.zeros(1, 1, 96, 64))

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from refusal import refusal
 from torch import nn
 from torch.nn import functional
 
@@ -77,5 +78,5 @@ def test_dropout_stands_in_every_residual_block_and_only_in_training():
 
 
 def test_an_image_whose_residual_map_is_one_row_is_refused():
-    with pytest.raises(ValueError, match="generator: expected sides of at least 8; got 4 x 16"):
+    with pytest.raises(ValueError, check=refusal("E-NETWORK-14", least="8", rows="4", columns="16")):
         ResNet(base_channels=2, num_blocks=1)(torch.zeros(1, 1, 4, 16))

@@ -2,6 +2,7 @@
 
 import pytest
 from mlflow import MlflowClient
+from refusal import refusal
 
 from medgan.errors import InputError
 from medgan.registry.evidence import attach, read_back
@@ -33,7 +34,7 @@ def test_what_is_attached_is_read_back_and_told_by_the_versions_tags(store, tmp_
 
 def test_a_version_without_a_run_is_refused(store, tmp_path):
     uri, _ = store
-    with pytest.raises(InputError, match="medgan-pet2ct version 2: expected a version that a run made"):
+    with pytest.raises(InputError, check=refusal("E-EVIDENCE-02", name="medgan-pet2ct", number="2")):
         read_back(NAME, "2", "promotion/abc/promotion.json", uri=uri)
-    with pytest.raises(InputError, match="version 2: expected a version that a run made"):
+    with pytest.raises(InputError, check=refusal("E-EVIDENCE-02", number="2")):
         attach(NAME, "2", files=tmp_path, folder="promotion/abc", tags={}, uri=uri)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusal import refusal
 from scipy.stats import permutation_test
 
 from medgan.errors import InputError
@@ -216,35 +217,35 @@ def test_a_latency_that_is_no_number_does_not_pass():
 def test_other_patients_are_refused_not_left_out():
     candidate, champion = pair(GAINS)
     others = dataclasses.replace(champion, patients={**champion.patients, "a": {"ssim": 0.5}, "b": {"ssim": 0.5}})
-    with pytest.raises(
-        InputError, match=r"same test patients; none only of the candidate, 2 \(a, b\) only of the champ"
-    ):
+    with pytest.raises(InputError, check=refusal("E-GATE-04", listed="none", listed_2="2 (a, b)")):
         judge(candidate, others, Rules(**SUPERIOR), tried=1)
 
 
 @pytest.mark.parametrize("rule", [{"primary": "vif"}, {"floors": {"vif": 0.1}}, {"worst_patient": {"vif": 0.1}}])
 def test_a_metric_that_was_not_measured_is_refused(rule):
-    message = "candidate, patient p0: the rules ask for vif, which was not measured; measured: ssim"
-    with pytest.raises(InputError, match=message):
+    message = refusal("E-GATE-02", whose="candidate", patient="p0", metric="vif", values="ssim")
+    with pytest.raises(InputError, check=message):
         judge(*pair(GAINS), Rules(**{**SUPERIOR, **rule}), tried=1)
 
 
 def test_a_metric_that_one_patient_lacks_is_refused():
     candidate, champion = pair(GAINS)
     del champion.patients["p3"]["ssim"]
-    with pytest.raises(InputError, match="champion, patient p3: the rules ask for ssim.*measured: nothing"):
+    with pytest.raises(
+        InputError, check=refusal("E-GATE-02", whose="champion", patient="p3", metric="ssim", values="nothing")
+    ):
         judge(candidate, champion, Rules(**SUPERIOR), tried=1)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_is_refused(value):
     candidate, champion = pair((*GAINS[:5], value))
-    with pytest.raises(InputError, match=f"candidate, patient p5: expected a finite ssim; got {value}"):
+    with pytest.raises(InputError, check=refusal("E-GATE-03", whose="candidate", patient="p5", metric="ssim")):
         judge(candidate, champion, Rules(**SUPERIOR), tried=1)
 
 
 def test_no_patient_at_all_is_refused():
-    with pytest.raises(InputError, match="candidate: expected at least one test patient; got none"):
+    with pytest.raises(InputError, check=refusal("E-GATE-01", whose="candidate")):
         judge(evidence(), None, Rules(), tried=1)
 
 

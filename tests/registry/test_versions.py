@@ -6,6 +6,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from refusal import refusal
 
 import medgan.inference
 from medgan.config import Config, with_values
@@ -81,21 +82,21 @@ def test_the_registered_pyfunc_predicts_what_the_network_does(store):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("medgan-pet2ct@champion", "expected models:/NAME@ALIAS or models:/NAME/VERSION; got 'medgan-pet2ct@champion'"),
-        ("models:/nothing", "expected models:/NAME@ALIAS"),
-        ("models:/other@champion", "no such model .*registered: medgan-pet2ct-phantom"),
-        (f"models:/{NAME}/7", "no such model"),
-        (f"models:/{NAME}@nobody", "no such model"),
+        ("medgan-pet2ct@champion", refusal("E-REGISTRY-04", model="medgan-pet2ct@champion")),
+        ("models:/nothing", refusal("E-REGISTRY-04")),
+        ("models:/other@champion", refusal("E-REGISTRY-06", known="medgan-pet2ct-phantom")),
+        (f"models:/{NAME}/7", refusal("E-REGISTRY-06")),
+        (f"models:/{NAME}@nobody", refusal("E-REGISTRY-06")),
     ],
 )
 def test_a_model_that_is_not_there_is_refused(store, model, message):
-    with pytest.raises(InputError, match=message), fetched(model, uri=store[0]):
+    with pytest.raises(InputError, check=message), fetched(model, uri=store[0]):
         pass
 
 
 def test_a_store_that_is_not_there_is_refused_and_not_made(tmp_path):
     with (
-        pytest.raises(InputError, match="there is no MLflow store"),
+        pytest.raises(InputError, check=refusal("E-REGISTRY-05")),
         fetched("models:/a@champion", uri=f"sqlite:///{tmp_path / 'mlflow.db'}"),
     ):
         pass
@@ -141,7 +142,7 @@ def test_another_programs_model_is_refused(store, tmp_path):
             pip_requirements=[],
         )
     with (
-        pytest.raises(InputError, match="models:/other/1: expected a model that medgan registered; it holds no"),
+        pytest.raises(InputError, check=refusal("E-REGISTRY-03", model="models:/other/1")),
         fetched("models:/other/1", uri=uri),
     ):
         pass
@@ -152,5 +153,5 @@ def test_a_store_that_is_away_is_told_in_one_line():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and nobody listens
         away = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(JobError, match=f"{away}: .*nothing is half done, the same command again"), reached(away):
+        with pytest.raises(JobError, check=refusal("E-REGISTRY-07", uri="http://127.0.0.1:55457")), reached(away):
             resolve("models:/medgan-pet2ct@champion", away)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from refusal import refusal
 
 from medgan.errors import InputError
 from medgan.report.comparison_statistics import (
@@ -118,12 +119,12 @@ def test_nothing_is_tested_where_the_reference_failed_or_is_not_in_the_table():
 
 
 def test_a_table_of_a_method_that_is_not_there_is_refused():
-    with pytest.raises(InputError, match=r"Table II: expected methods of medgan; got 'pan'"):
+    with pytest.raises(InputError, check=refusal("E-REPORT-01", table="Table II", methods="medgan", name="pan")):
         Results("PET -> CT", {}, {"Table II": ("pan",)}, {"medgan": MethodResults("medgan", (run(0, 0.5),))})
 
 
 def test_runs_on_different_patients_are_refused():
     with pytest.raises(
-        InputError, match=r"cgan, seed 3: expected the same 2 test patients in all runs; got 1, of which 1 are the same"
+        InputError, check=refusal("E-REPORT-02", method_name="cgan", seed="3", num_first="2", num_patients="1")
     ):
         compared(MethodResults("medgan", (run(0, 0.5, 0.6),)), MethodResults("cgan", (run(3, 0.5),)))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from refusal import refusal
 
 from medgan.errors import InputError
 from medgan.report.image_grid import Panel, draw_panels, draw_translation
@@ -83,15 +84,15 @@ def test_a_source_is_drawn_in_its_own_unit(tmp_path):
 
 
 def test_a_method_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"method: expected one of cgan, medgan; got 'pan'"):
+    with pytest.raises(InputError, check=refusal("E-REPORT-03", panels="cgan, medgan", method="pan")):
         draw_translation([panel()], "pan", tmp_path / "a.png", title="", source=CT.source, target=CT.target)
 
 
 def test_slices_of_other_methods_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"slice 31: expected outputs of cgan, medgan; got medgan"):
+    with pytest.raises(InputError, check=refusal("E-REPORT-05", methods="cgan, medgan", outputs="medgan")):
         panels_picture(tmp_path, [panel(), panel(("medgan",))], errors=False)
 
 
 def test_no_slice_is_refused(tmp_path):
-    with pytest.raises(InputError, match="picture: expected at least one slice; got none"):
+    with pytest.raises(InputError, check=refusal("E-REPORT-04")):
         panels_picture(tmp_path, [], errors=True)

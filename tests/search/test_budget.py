@@ -1,6 +1,7 @@
 """What a study took, over every attempt and every start, and when that is enough."""
 
 import pytest
+from refusal import refusal
 
 from medgan.distributed.worker_group import Resources
 from medgan.errors import InputError
@@ -75,5 +76,5 @@ def test_what_the_command_says_comes_before_what_the_space_says():
 
 @pytest.mark.parametrize(("option", "name"), [("--max-gpu-hours", "gpu_hours"), ("--max-hours", "hours")])
 def test_a_budget_of_nothing_is_refused(option, name):
-    with pytest.raises(InputError, match=f"{option}: expected more than 0 hours; got 0"):
+    with pytest.raises(InputError, check=refusal("E-BUDGET-01")):
         limited(Budget(), **{"gpu_hours": None, "hours": None, name: 0.0})

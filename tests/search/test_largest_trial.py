@@ -1,6 +1,7 @@
 """The trial of a space that needs the most memory, and the refusal of one that does not fit."""
 
 import pytest
+from refusal import refusal
 
 from medgan.config import with_values
 from medgan.errors import InputError
@@ -79,8 +80,11 @@ def test_what_does_not_fit_is_refused_with_its_settings_and_a_way_out(device, fa
     available = int(factor * trial.estimate.bytes_per_worker / CERTAINLY) - factor
     with pytest.raises(
         InputError,
-        match=r"^memory: expected at most \S+ GB a worker; the largest trial needs about \S+ GB "
-        r"\(generator.num_blocks=3\); take a smaller train.batch_size, data.size, generator.num_blocks, "
-        r"or train.precision=bfloat16$",
+        check=refusal(
+            "E-MEMORY-01",
+            trial="generator.num_blocks=3",
+            smaller="train.batch_size, data.size, generator.num_blocks",
+            precision=", or train.precision=bfloat16",
+        ),
     ):
         refuse_what_has_no_memory(trial, available, workers=2, device=device)

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from refusal import refusal
 
 from medgan.distributed.cluster import Capacity
 from medgan.distributed.worker_group import Resources
@@ -109,7 +110,7 @@ def test_a_finished_study_expects_nothing():
 
 def test_a_space_whose_largest_trial_has_no_memory_is_refused():
     launch = Launch(Capacity(2, 0), Resources(2), 1, num_slices=100, trials=8, memory_bytes=1 << 29)
-    with pytest.raises(InputError, match=r"^memory: expected at most 0.268 GB a worker; .*generator.num_blocks=3"):
+    with pytest.raises(InputError, check=refusal("E-MEMORY-01", gigabytes="0.268 GB")):
         outlook(QUICK, QUICK.base({}), launch)
 
 

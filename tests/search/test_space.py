@@ -4,6 +4,7 @@ import optuna
 import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from refusal import refusal
 
 from medgan.config import Config, flatten
 from medgan.errors import InputError
@@ -129,12 +130,12 @@ def test_every_setting_of_networks_losses_and_optimizers_can_move(setting, write
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
-        ("always", "when: expected SETTING OPERATOR VALUE, such as loss.lambda_style > 0; got 'always'"),
-        ("optim.beta1 > 0.1", "optim.generator_lr: when: expected a setting that moves above it, or is fixed"),
-        ("loss.lambda_stile > 0", "optim.generator_lr: when: expected a setting that moves above it, or is fixed"),
-        ("discriminator.patch > 34", "'discriminator.patch > 34' holds for none of \\[16, 34\\]"),
-        ("generator.network > 3", "'generator.network > 3' compares 'casnet' with another kind of value"),
-        ("train.seed == 7", "'train.seed == 7' holds for none of \\[0\\]"),
+        ("always", refusal("E-SPACE-01", text="always")),
+        ("optim.beta1 > 0.1", refusal("E-SPACE-09", setting="optim.generator_lr")),
+        ("loss.lambda_stile > 0", refusal("E-SPACE-09", setting="optim.generator_lr")),
+        ("discriminator.patch > 34", refusal("E-SPACE-11", when="discriminator.patch > 34", values="[16, 34]")),
+        ("generator.network > 3", refusal("E-SPACE-10", when="generator.network > 3", values="casnet")),
+        ("train.seed == 7", refusal("E-SPACE-11", when="train.seed == 7", values="[0]")),
     ],
 )
 def test_a_condition_that_cannot_be_is_refused(condition, message, write):
@@ -142,7 +143,7 @@ def test_a_condition_that_cannot_be_is_refused(condition, message, write):
         SMALL + f"  discriminator.patch: {{choice: [16, 34]}}\n  optim.generator_lr: {{log: [1.0e-4, 1.0e-2], "
         f"when: '{condition}'}}\n  optim.beta1: {{float: [0.0, 0.9]}}\n"
     )
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, check=message):
         read_space(write(text), {})
 
 
@@ -157,7 +158,9 @@ def test_a_condition_that_can_be_is_read(condition, write):
 
 def test_the_ends_of_a_conditional_range_are_tried_where_it_moves(write):
     text = CONDITIONAL.replace("[1, 2]]", "[1, 6]]")
-    with pytest.raises(InputError, match="loss.style_blocks: vgg19 has 5 blocks; got 6"):
+    with pytest.raises(
+        InputError, check=refusal("E-CONFIG-05", kind="style", network="vgg19", extractor_blocks="5", deepest="6")
+    ):
         read_space(write(text), {})
 
 
@@ -176,27 +179,27 @@ def test_the_digest_changes_with_what_is_searched_but_not_with_the_number_of_tri
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("search: [", "not readable as YAML"),
-        ("search: {}", "search: .*at least 1"),
-        ("search: {generator.num_blocks: {int: [3, 1]}}", "low end must be below"),
-        ("search: {generator.num_blocks: {int: [1, 3], log: [1, 3]}}", "exactly one of"),
-        ("search: {optim.generator_lr: {log: [0, 1]}}", "above 0"),
-        ("search: {generator.blocks: {int: [1, 3]}}", "unknown setting 'generator.blocks'; did you mean"),
-        ("search: {generator.num_blocks: {int: [1, 30]}}", "generator.num_blocks: .*got 30"),
-        ("search: {discriminator.patch: {choice: [16, 17]}}", "discriminator.patch: .*got 17"),
-        ("preset: other\nsearch: {generator.num_blocks: {int: [1, 3]}}", "preset: expected one of medgan"),
-        ("search: {data.size: {choice: [32, 64]}}", "data.size is one for all trials of a study"),
-        ("search: {train.epochs: {int: [4, 12]}}", "train.epochs is one for all trials"),
-        ("turns: 3\nsearch: {generator.num_blocks: {int: [1, 3]}}", "turns"),
+        ("search: [", refusal("E-SPACE-15")),
+        ("search: {}", refusal("E-SPACE-14")),
+        ("search: {generator.num_blocks: {int: [3, 1]}}", refusal("E-SPACE-03")),
+        ("search: {generator.num_blocks: {int: [1, 3], log: [1, 3]}}", refusal("E-SPACE-02")),
+        ("search: {optim.generator_lr: {log: [0, 1]}}", refusal("E-SPACE-04")),
+        ("search: {generator.blocks: {int: [1, 3]}}", refusal("E-CONFIG-17")),
+        ("search: {generator.num_blocks: {int: [1, 30]}}", refusal("E-CONFIG-18", given="30")),
+        ("search: {discriminator.patch: {choice: [16, 17]}}", refusal("E-CONFIG-18", given="17")),
+        ("preset: other\nsearch: {generator.num_blocks: {int: [1, 3]}}", refusal("E-SPACE-12")),
+        ("search: {data.size: {choice: [32, 64]}}", refusal("E-SPACE-13", setting="data.size")),
+        ("search: {train.epochs: {int: [4, 12]}}", refusal("E-SPACE-13", setting="train.epochs")),
+        ("turns: 3\nsearch: {generator.num_blocks: {int: [1, 3]}}", refusal("E-SPACE-14")),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(write, text, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, check=message):
         read_space(write(text), {})
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="--space: expected a file or one of .*quick_same; got 'fast'"):
+    with pytest.raises(InputError, check=refusal("E-SPACE-17", name="fast")):
         read_space("fast", {})
 
 
@@ -221,26 +224,32 @@ def test_budget_and_what_is_kept_may_change_as_a_study_goes_on_but_not_what_is_w
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SMALL + "metric: loss/generator/l1\n", "line 4: metric|loss/generator/l1 is a training loss"),
-        (SMALL + "mode: min\n", "val/ssim is better when it is larger; got mode min"),
-        (SMALL + "metric: cost/parameters\n", "the first objective stops trials early and has to be a val/ one"),
-        (SMALL + "mode: max\nobjectives: {val/ssim: max, cost/parameters: min}\n", "or objectives; got both"),
-        (SMALL + "objectives: {val/ssim: max}\n", "line 4: objectives: .*at least 2"),
-        (SMALL + "constraints:\n  - val/ssim > 3\n", "line 4: constraints: expected METRIC <= NUMBER"),
-        (SMALL + "sampler: cmaes\n", "line 4: sampler: .*'tpe', 'gp', 'nsga2', 'random' or 'grid'"),
-        (SMALL + "scheduler:\n  kind: asha\n  grace: 3\n", "line 6: scheduler.grace: Extra"),
-        (SMALL + "budget: {hours: 0}\n", "line 4: budget.hours: .*greater than 0"),
-        (SMALL + "  generator.num_blocks: {int: [1, 2]}\n", "line 4: generator.num_blocks stands on line 3 already"),
-        ("set:\n  data.size: 64\n  train.epoch: 3\nsearch: {generator.num_blocks: {int: [1, 3]}}", "line 3: unknown"),
+        (SMALL + "metric: loss/generator/l1\n", refusal("E-GOAL-04", metric="loss/generator/l1")),
+        (SMALL + "mode: min\n", refusal("E-GOAL-03", metric="val/ssim", better="larger", mode="min")),
+        (SMALL + "metric: cost/parameters\n", refusal("E-SPACE-07")),
+        (SMALL + "mode: max\nobjectives: {val/ssim: max, cost/parameters: min}\n", refusal("E-SPACE-06")),
+        (SMALL + "objectives: {val/ssim: max}\n", refusal("E-SPACE-14")),
+        (SMALL + "constraints:\n  - val/ssim > 3\n", refusal("E-GOAL-01")),
+        (SMALL + "sampler: cmaes\n", refusal("E-SPACE-14")),
+        (SMALL + "scheduler:\n  kind: asha\n  grace: 3\n", refusal("E-SPACE-14")),
+        (SMALL + "budget: {hours: 0}\n", refusal("E-SPACE-14")),
+        (
+            SMALL + "  generator.num_blocks: {int: [1, 2]}\n",
+            refusal("E-SPACE-16", place="generator.num_blocks", lines="3"),
+        ),
+        (
+            "set:\n  data.size: 64\n  train.epoch: 3\nsearch: {generator.num_blocks: {int: [1, 3]}}",
+            refusal("E-CONFIG-17"),
+        ),
         (
             "search:\n  generator.num_blocks: {int: [1, 2]}\n  optim.beta1: {float: [0, 2]}\n",
-            "line 3: setting optim.beta1",
+            refusal("E-CONFIG-18"),
         ),
-        ("- 3\n", "space.yaml: Input should be"),
+        ("- 3\n", refusal("E-SPACE-14")),
     ],
 )
 def test_a_refusal_names_the_line(write, text, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, check=message):
         read_space(write(text), {})
 
 

@@ -1,5 +1,5 @@
-"""The attributes of a derived DICOM image, module by module, as plain {keyword: value}: floats become Decimal Strings,
-lists of dictionaries become sequences. Section numbers are those of PS3.3."""
+"""Builds the attributes of a derived DICOM image, module by module, as plain {keyword: value}.
+The writer turns floats into Decimal Strings, lists of dictionaries into sequences. Section numbers are from PS3.3."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medgan.tasks import Task
 
 Attributes = dict[str, object]
 
-# Codes of PS3.16: CID 7203 (how derived, one step after the other; extensible), 7202 (what for), 7005 (by what).
+# Codes of PS3.16: CID 7203 (steps of a derivation; extensible), 7202 (purpose of a source), 7005 (of equipment).
 RESAMPLED = ("113085", "Spatial resampling")
 BY_NETWORK = ("123110", "Artificial Intelligence")
 PROCESSED = ("121322", "Source image for image processing operation")
@@ -26,12 +26,12 @@ PROCESSOR = ("109102", "Processing Equipment")
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Which model made the images.
+    """Identifies the model that made the images.
 
     Attributes:
-        name: as registered.
-        version: as registered, or empty before that.
-        digest: sha256 of the weights.
+        name: name in the registry.
+        version: version in the registry, or empty if not registered.
+        digest: SHA-256 of the weights.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ModelFacts:
 
 
 def series(task: Task, *, series_uid: str, number: int, now: datetime) -> Attributes:
-    """General Series (C.7.3.1) and what all images of the series share: made now, by a machine, of nothing real."""
+    """Returns General Series (C.7.3.1), the marks of a synthetic image, and the date and time of its making."""
     date, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S.%f")
     return {
         "Modality": task.target.modality,
@@ -69,7 +69,7 @@ def series(task: Task, *, series_uid: str, number: int, now: datetime) -> Attrib
 
 
 def equipment(task: Task, model: ModelFacts) -> Attributes:
-    """General Equipment (C.7.5.1) and Contributing Equipment (C.12.1)."""
+    """Returns General Equipment (C.7.5.1) and Contributing Equipment (C.12.1)."""
     made_by: Attributes = {
         "Manufacturer": "medgan",
         "ManufacturerModelName": model.name,
@@ -84,7 +84,7 @@ def equipment(task: Task, model: ModelFacts) -> Attributes:
 
 
 def pixel_format(pixels: np.ndarray, *, slope: float, intercept: float) -> Attributes:
-    """Image Pixel (C.7.6.3) of 16-bit pixels (slices, rows, columns), and their rescaling."""
+    """Returns Image Pixel (C.7.6.3) of 16-bit pixels (slices, rows, columns), and their rescaling."""
     return {
         "SamplesPerPixel": 1,
         "PhotometricInterpretation": "MONOCHROME2",
@@ -100,7 +100,7 @@ def pixel_format(pixels: np.ndarray, *, slope: float, intercept: float) -> Attri
 
 
 def plane(volume: Volume, index: int) -> Attributes:
-    """Image Plane (C.7.6.2) of one slice; the orientation's first triple is where the column index grows."""
+    """Returns Image Plane (C.7.6.2) of one slice; the orientation's first triple points to higher column indices."""
     column_mm, row_mm, slice_mm = volume.spacing_mm
     position = slice_position(volume, index)
     return {
@@ -117,10 +117,10 @@ def plane(volume: Volume, index: int) -> Attributes:
 def derivation(
     task: Task, model: ModelFacts, *, sop_class: str, sop_instance: str, frame: int | None = None
 ) -> Attributes:
-    """How the slice came about (General Image, C.7.6.1), from the one source slice with these UIDs.
+    """Returns how the slice was made from one source slice with these UIDs (General Image, C.7.6.1).
 
     Args:
-        frame: its number in a multi-frame image, from 1 (Image SOP Instance Reference Macro, 10.3).
+        frame: number of the source slice in a multi-frame image, from 1 (Image SOP Instance Reference Macro, 10.3).
     """
     return {
         "DerivationDescription": f"Synthetic {task.target.modality} computed from {task.source.modality} "
@@ -138,12 +138,12 @@ def derivation(
 
 
 def slice_position(volume: Volume, index: int) -> np.ndarray:
-    """(3,): center of the slice's first pixel in mm, LPS."""
+    """Returns the center of the slice's first pixel in mm, LPS, (3,)."""
     return (volume.affine @ (0, 0, index, 1))[:3]
 
 
 def slice_normal(volume: Volume) -> np.ndarray:
-    """(3,): unit vector perpendicular to the slices, by the right-hand rule from columns to rows."""
+    """Returns the unit vector perpendicular to the slices, (3,), by the right-hand rule from columns to rows."""
     return np.cross(volume.directions[:, 0], volume.directions[:, 1])
 
 

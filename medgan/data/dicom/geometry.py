@@ -1,4 +1,4 @@
-"""The place of a stack of DICOM slices in the patient (PS3.3 C.7.6.2.1.1)."""
+"""Computes where a stack of DICOM slices lies in the patient (PS3.3 C.7.6.2.1.1)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 from medgan.errors import InputError
 
-SPACING_TOLERANCE = 0.01  # of the slice spacing
+SPACING_TOLERANCE = 0.01  # share of the slice spacing
 SAME_PLACE_MM = 1e-3
-ANGLE_TOLERANCE = 1e-3  # of a direction's component
+ANGLE_TOLERANCE = 1e-3  # difference in a direction's component
 
 
 class Plane(NamedTuple):
-    """Where one slice lies.
+    """Describes where one slice lies.
 
     Attributes:
         position: (x, y, z) of the first pixel's center in mm (Image Position (Patient)).
@@ -30,13 +30,13 @@ class Plane(NamedTuple):
 
     @property
     def normal(self) -> np.ndarray:
-        """(3,): unit vector perpendicular to the slice."""
+        """Returns the unit vector perpendicular to the slice, (3,)."""
         vector = np.cross(self.orientation[:3], self.orientation[3:])
         return vector / np.linalg.norm(vector)
 
     @property
     def corners(self) -> np.ndarray:
-        """(4, 3): centers of the four corner pixels in mm."""
+        """Returns the centers of the four corner pixels in mm, (4, 3)."""
         along_columns = np.multiply(self.orientation[:3], self.pixel_spacing[1] * (self.size[1] - 1))
         along_rows = np.multiply(self.orientation[3:], self.pixel_spacing[0] * (self.size[0] - 1))
         origin = np.asarray(self.position)
@@ -44,13 +44,13 @@ class Plane(NamedTuple):
 
 
 def stack_affine(planes: tuple[Plane, ...], modality: str) -> np.ndarray:
-    """The affine of slices sorted along their normal.
+    """Returns the affine of slices that are sorted along their normal.
 
     Returns:
         float64 (4, 4): voxel index (column, row, slice, 1) to mm, LPS.
 
     Raises:
-        InputError: the slices differ in size, pixel spacing or orientation, two lie at one place, their spacing
+        InputError: the slices differ in size, pixel spacing or orientation, two are at the same place, their spacing
             varies by more than 1 %, or they are not stacked along their normal (a tilted gantry).
     """
     if len(planes) < 2:
@@ -73,7 +73,7 @@ def stack_affine(planes: tuple[Plane, ...], modality: str) -> np.ndarray:
 
 
 def _step(places: np.ndarray, modality: str) -> float:
-    """The one distance in mm between neighbors, of slices at these places along their normal, in rising order."""
+    """Returns the one distance in mm between slices, from their places along their normal, in rising order."""
     gaps = np.diff(places)
     apart = np.concatenate([[0], np.cumsum(gaps > SAME_PLACE_MM)])
     most = int(np.bincount(apart).max())

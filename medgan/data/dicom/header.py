@@ -1,4 +1,4 @@
-"""What one DICOM file says about its slices, read without its pixels."""
+"""Reads what one DICOM file says about its slices, without its pixels."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ TAGS = {keyword: Tag(keyword) for keyword in KEYWORDS}
 WANTED: list[BaseTag | int] = sorted(TAGS.values())
 LAST = int(WANTED[-1])
 NUMBERS = {"SamplesPerPixel", "Rows", "Columns"}  # the others are text in the file
-ESCAPE = b"\x1b"  # of a character set of its own (PS3.5 6.1.2.5)
+ESCAPE = b"\x1b"  # begins text in another character set (PS3.5 6.1.2.5)
 DAMAGE = (
     InvalidDicomError, BytesLengthException, EOFError, ValueError, TypeError, LookupError, AttributeError,
     OverflowError, RuntimeError, OSError, struct.error, zlib.error,
 )  # fmt: skip
-"""What pydicom raises where a file's bytes are not what they should be."""
+"""These are the errors that pydicom raises where a file is damaged."""
 CLASSIC = {"CT Image Storage", "MR Image Storage", "Positron Emission Tomography Image Storage"}
 ENHANCED = {
     "Enhanced CT Image Storage",
@@ -70,7 +70,7 @@ _HARMLESS = re.compile(r"(?!.*\d{5})[A-Za-z0-9_. -]{1,16}")
 
 @contextmanager
 def damage_is(message: str) -> Iterator[None]:
-    """Raises an InputError that says so where pydicom finds damage, read lazily or not."""
+    """Raises an InputError with this message where pydicom finds damage, also in values that it reads late."""
     try:
         with tolerant():
             yield
@@ -82,7 +82,7 @@ def damage_is(message: str) -> Iterator[None]:
 
 @contextmanager
 def tolerant() -> Iterator[None]:
-    """Read what real exports hold: numbers longer than DS allows, unpadded UIDs, odd character sets."""
+    """Lets pydicom read what real exports hold: numbers longer than DS allows, unpadded UIDs, odd character sets."""
     _TOLERANCE.begin()
     try:
         yield
@@ -91,7 +91,7 @@ def tolerant() -> Iterator[None]:
 
 
 class _Tolerance:
-    """pydicom's settings are the whole process's: the first of the readers changes them, the last restores them."""
+    """Counts readers, because pydicom's settings are global: the first changes them, the last restores them."""
 
     def __init__(self) -> None:
         self._lock, self._num_readers, self._changed = threading.Lock(), 0, ExitStack()
@@ -115,19 +115,19 @@ _TOLERANCE = _Tolerance()
 
 
 def redacted(value: object) -> str:
-    """A value of a header as a message may say it: a short code or number, never what could name somebody."""
+    """Returns a header's value in a form for messages: a short code or number, nothing that can name a person."""
     return str(value) if _HARMLESS.fullmatch(str(value)) else "another text"
 
 
 class Slice(NamedTuple):
-    """One slice, as its header describes it.
+    """Describes one slice, from its header.
 
     Attributes:
-        path: of its file.
-        frame: its number in the file, from 0.
+        path: path of the slice's file.
+        frame: number of the slice in the file, from 0.
         patient_id, study_uid, series_uid, modality, frame_of_reference: what slices of one series share.
-        sop_uid: of its file, as DICOM names it.
-        plane: None where `faults` says what is wrong with it.
+        sop_uid: SOP Instance UID of the file.
+        plane: place of the slice; None if the header gives no valid one.
         faults: such as "no Image Position (Patient)"; empty for a slice that can be used.
         attenuation_corrected: see `Series`.
         phantom, synthetic: see `Series`.
@@ -149,12 +149,12 @@ class Slice(NamedTuple):
 
     @property
     def group(self) -> tuple[str, ...]:
-        """What slices of one series share."""
+        """Returns what slices of one series share."""
         return self.patient_id, self.study_uid, self.series_uid, self.modality, self.frame_of_reference
 
 
 def read_slices(path: Path) -> list[Slice] | str:
-    """The slices in a file; or the reason why it is passed over, which names nobody.
+    """Returns the slices in a file; or the reason why it is passed over, which names nobody.
 
     Raises:
         OSError: the file cannot be read.
@@ -184,17 +184,17 @@ def read_slices(path: Path) -> list[Slice] | str:
 
 
 def _after_last(tag: BaseTag, representation: str | None, length: int) -> bool:
-    """Whether an element comes after all of `KEYWORDS`: there reading stops."""
+    """Returns whether an element comes after all of `KEYWORDS`, where reading stops."""
     return int(tag) > LAST
 
 
 def _text_of(header: pydicom.Dataset) -> dict[str, str]:
-    """The text of `KEYWORDS`, several values with a backslash in between."""
+    """Returns the text of `KEYWORDS`, several values with a backslash in between."""
     return {keyword: _text(header, keyword, tag) for keyword, tag in TAGS.items()}
 
 
 def _text(header: pydicom.Dataset, keyword: str, tag: BaseTag) -> str:
-    """Plain text as the file has it: converting it to pydicom's types and back takes as long as reading it."""
+    """Returns the file's plain text: a conversion to pydicom's types and back takes as long as reading it."""
     stored = header.get_item(tag)
     value = stored.value if isinstance(stored, RawDataElement) else None
     if isinstance(value, bytes) and keyword not in NUMBERS and value.isascii() and ESCAPE not in value:
@@ -211,7 +211,7 @@ def _frames(path: Path, file: BinaryIO, values: Mapping[str, str]) -> list[Slice
         headers = frame_headers(pydicom.dcmread(file, stop_before_pixels=True))
         return [_slice(path, number, _text_of(header)) for number, header in enumerate(headers)]
     except InputError as error:
-        return [_slice(path, 0, values)._replace(plane=None, faults=(str(error),))]
+        return [_slice(path, 0, values)._replace(plane=None, faults=(str(error).rstrip("."),))]
     except DAMAGE:
         return [_slice(path, 0, values)._replace(plane=None, faults=("functional groups that cannot be read",))]
 
@@ -253,7 +253,7 @@ def _slice(path: Path, frame: int, values: Mapping[str, str]) -> Slice:
 
 
 def _plane(values: Mapping[str, str]) -> tuple[Plane | None, list[str]]:
-    """The plane; or None and the keywords of what is no valid part of one."""
+    """Returns the plane; or None and the keywords of its invalid parts."""
     position = _floats(values.get("ImagePositionPatient", ""))
     orientation = _floats(values.get("ImageOrientationPatient", ""))
     spacing = _floats(values.get("PixelSpacing", ""))
@@ -272,7 +272,7 @@ def _plane(values: Mapping[str, str]) -> tuple[Plane | None, list[str]]:
 
 @lru_cache(maxsize=4096)
 def _floats(text: str) -> tuple[float, ...]:
-    """The numbers of a Decimal String, none where one of them is no number."""
+    """Returns the numbers of a Decimal String, or none if one of them is no number."""
     try:
         return tuple(float(part) for part in text.split("\\"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Multi-frame images as if every frame were a file of its own (PS3.3 C.7.6.16, Multi-frame Functional Groups)."""
+"""Converts a multi-frame header to a classic header for each frame (PS3.3 C.7.6.16, Functional Groups)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MACROS = (
     "UnassignedSharedConvertedAttributesSequence",
     "UnassignedPerFrameConvertedAttributesSequence",
 )
-"""Whose attributes become the frame's own; the last two hold what a legacy conversion found no other place for."""
+"""Their attributes become the frame's own; the last two hold what a legacy conversion found no other place for."""
 CORRECTIONS = {
     "DecayCorrected": "DECY",
     "AttenuationCorrected": "ATTN",
@@ -27,24 +27,24 @@ CORRECTIONS = {
     "RandomsCorrected": "RAN",
 }
 UNITS = {"Bq/ml": "BQML", "{SUVbw}g/ml": "GML", "g/ml{SUVbw}": "GML", "126401": "GML", "{counts}": "CNTS"}
-"""Measurement Units Code (UCUM or DCM) to Units (0054,1001)."""
+"""This maps the Measurement Units Code (UCUM or DCM) to Units (0054,1001)."""
 
 
 def frame_headers(dataset: Dataset) -> list[Dataset]:
-    """The header that each frame would have in a classic, single-frame file.
+    """Returns the header that each frame would have in a classic, single-frame file.
 
-    Shared and per-frame attributes lie on the top level. Of PET, whose units and corrections an enhanced file
-    says in other words, `Units`, `CorrectedImage` and `DecayCorrection` are said in the classic ones (C.8.22,
-    C.7.6.16.2.11). `ReferencedFrameNumber` is the frame's own, by which an image made of it refers to it.
+    Shared and per-frame attributes are on the top level. An enhanced PET file gives units and corrections in other
+    attributes; they are converted to `Units`, `CorrectedImage` and `DecayCorrection` (C.8.22, C.7.6.16.2.11).
+    `ReferencedFrameNumber` is the frame's own number, which an image derived from it refers to.
 
     Args:
         dataset: an enhanced or legacy converted enhanced CT, MR or PET image; its pixels are not needed.
 
     Returns:
-        One a frame, in the order of the frames; without pixels.
+        One header a frame, in the order of the frames, without pixels.
 
     Raises:
-        InputError: frames and functional groups are not as many as the header says.
+        InputError: the number of functional groups is not the number of frames.
     """
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     num_frames = int(dataset.get("NumberOfFrames") or 0)
@@ -72,11 +72,12 @@ def _frame_header(common: Dataset, shared: Dataset, own: Dataset, number: int) -
     if stamp:
         _put(header, AcquisitionDate=stamp[:8], AcquisitionTime=stamp[8:].split("+")[0].split("-")[0])
     if header.get("Modality") == "PT":
-        _say_in_classic_words(header, [own, shared])
+        _add_units(header, [own, shared])
+        _add_corrections(header)
     return header
 
 
-def _say_in_classic_words(header: Dataset, groups: Sequence[Dataset]) -> None:
+def _add_units(header: Dataset, groups: Sequence[Dataset]) -> None:
     mapping = next((item for group in groups for item in group.get("RealWorldValueMappingSequence") or []), None)
     units = _units(mapping)
     if mapping is not None and units:
@@ -84,20 +85,23 @@ def _say_in_classic_words(header: Dataset, groups: Sequence[Dataset]) -> None:
         if "RealWorldValueSlope" in mapping:
             intercept = float(mapping.get("RealWorldValueIntercept") or 0.0)
             _put(header, RescaleSlope=float(mapping.RealWorldValueSlope), RescaleIntercept=intercept)
-    said = {name: str(header.get(keyword) or "") for keyword, name in CORRECTIONS.items()}
-    if not header.get("CorrectedImage") and any(said.values()):
-        _put(header, CorrectedImage=[name for name, answer in said.items() if answer == "YES"] or ["NONE"])
-    if not header.get("DecayCorrection") and said["DECY"]:
-        _put(header, DecayCorrection="START" if said["DECY"] == "YES" else "NONE")
+
+
+def _add_corrections(header: Dataset) -> None:
+    answers = {name: str(header.get(keyword) or "") for keyword, name in CORRECTIONS.items()}
+    if not header.get("CorrectedImage") and any(answers.values()):
+        _put(header, CorrectedImage=[name for name, answer in answers.items() if answer == "YES"] or ["NONE"])
+    if not header.get("DecayCorrection") and answers["DECY"]:
+        _put(header, DecayCorrection="START" if answers["DECY"] == "YES" else "NONE")
 
 
 def _put(header: Dataset, **values: object) -> None:
-    """Sets attributes of this frame alone: assigning would change the element, which frames share."""
+    """Sets attributes of this frame alone; an assignment would change the element that all frames share."""
     for keyword, value in values.items():
         header.add_new(keyword, dictionary_VR(keyword), value)
 
 
 def _units(mapping: Dataset | None) -> str:
-    """Units (0054,1001) of a Real World Value Mapping, or nothing where they are none of those."""
+    """Returns Units (0054,1001) of a Real World Value Mapping, or nothing if they are unknown."""
     codes = (mapping.get("MeasurementUnitsCodeSequence") or []) if mapping is not None else []
     return UNITS.get(str(codes[0].get("CodeValue") or ""), "") if codes else ""

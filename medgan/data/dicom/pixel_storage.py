@@ -1,4 +1,4 @@
-"""How each target modality is stored in DICOM: one row a modality; the rest of a derived series is the same for all."""
+"""Defines how DICOM stores each target modality, one row each; the rest of a derived series is the same for all."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from medgan.tasks import ARBITRARY_UNIT
 
 @dataclass(frozen=True)
 class Storage:
-    """What is particular to the derived images of one modality.
+    """Holds what is particular to the derived images of one modality.
 
     Attributes:
         sop_class: SOP Class UID (PS3.4 B.5).
         image_type: Image Type (0008,0008).
         unit: the unit that the stored values have after rescaling.
         stored_type: numpy type of the pixels, `uint16` or `int16`.
-        scaling: the values to (slope, intercept): value = slope * stored + intercept.
+        scaling: function from the values to (slope, intercept): value = slope * stored + intercept.
         attributes: further attributes of the modality's own modules, by keyword.
-        copied: attributes that an image derived of one of the same modality takes over from it, where it has them.
+        copied: attributes that an image takes over from a source of the same modality if the source has them.
         never: attributes of a source of another modality that this one must not have.
-        number_of_slices, slice_index: keywords of the modality's own count of slices, and of each one's place, from 1.
+        number_of_slices, slice_index: keywords of the number of slices, and of the position of each slice, from 1.
     """
 
     sop_class: str
@@ -40,23 +40,23 @@ class Storage:
 
 
 def _ct_scaling(_values: np.ndarray) -> tuple[float, float]:
-    """1/16 HU a step over the customary 12-bit range: whole HU are exact, no error is above 1/32 HU."""
+    """Returns a slope of 1/16 HU over the usual 12-bit range: whole HU are exact, no error is above 1/32 HU."""
     return 1 / 16, -1024.0
 
 
 def _pet_scaling(values: np.ndarray) -> tuple[float, float]:
-    """All steps of a signed number up to the largest value; PET's intercept is always 0 (C.8.9.4.1.1)."""
+    """Returns the slope of 32,767 steps up to the largest absolute value; PET's intercept is always 0 (C.8.9.4.1.1)."""
     return max(float(np.abs(values).max()), 1e-6) / 32767, 0.0
 
 
 def _mr_scaling(values: np.ndarray) -> tuple[float, float]:
-    """All 65,536 steps between the smallest and the largest value."""
+    """Returns the slope and intercept that spread all 65,536 stored numbers from the smallest to the largest value."""
     low, high = float(values.min()), float(values.max())
     return (high - low) / 65535 or 1.0, low
 
 
 STORAGE = {
-    # CT Image IOD, PS3.3 A.3; CT Image Module, C.8.2.1. Type 2 attributes of a scanner are empty: there was none.
+    # CT Image IOD, PS3.3 A.3; CT Image Module, C.8.2.1. Type 2 attributes of a scanner are empty.
     "CT": Storage(
         sop_class="1.2.840.10008.5.1.4.1.1.2",
         image_type=("DERIVED", "SECONDARY", "AXIAL"),
@@ -92,7 +92,7 @@ STORAGE = {
     # PET Image IOD, A.21; PET Series, Isotope and Image Modules, C.8.9.
     "PT": Storage(
         sop_class="1.2.840.10008.5.1.4.1.1.128",
-        image_type=("DERIVED", "PRIMARY"),  # PET knows no other second value (C.8.9.4.1.4)
+        image_type=("DERIVED", "PRIMARY"),  # PET allows no other second value (C.8.9.4.1.4)
         unit="SUV",
         stored_type="int16",
         scaling=_pet_scaling,
@@ -132,18 +132,14 @@ STORAGE = {
 
 
 def storage_for(modality: str) -> Storage:
-    """The row of that modality.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Returns the row of a modality; raises InputError if there is none."""
     if modality not in STORAGE:
         raise InputError("E-WRITE-01", storage=", ".join(sorted(STORAGE)), modality=modality)
     return STORAGE[modality]
 
 
 def stored_values(values: np.ndarray, storage: Storage) -> tuple[np.ndarray, float, float]:
-    """The pixels to store, with the slope and intercept that turn them back into values.
+    """Returns the pixels to store, with the slope and intercept that turn them back into values.
 
     Args:
         values: any shape, in `storage.unit`.

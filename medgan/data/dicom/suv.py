@@ -1,4 +1,4 @@
-"""PET pixel values to SUV body weight, from what the DICOM header says (PS3.3 C.8.9.1, QIBA FDG-PET profile)."""
+"""Computes the factor from PET pixel values to SUV body weight (PS3.3 C.8.9.1, QIBA FDG-PET profile)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OFFSET = re.compile(r"[+-]\d{4}")
 
 
 def suv_factor(headers: Sequence[Any]) -> float:
-    """What a PET series' rescaled values are multiplied by to become SUV body weight, in g/ml.
+    """Returns the factor that turns a PET series' rescaled values into SUV body weight, in g/ml.
 
     Args:
         headers: DICOM headers of all slices of one series.
@@ -58,11 +58,12 @@ def _suv_per_count(headers: Sequence[Any]) -> float:
     activity = _philips(headers[0], PHILIPS_ACTIVITY)
     if activity:
         return activity * _suv_per_activity(headers)
-    raise InputError("E-SUV-03")
+    suv, activity_factor = (_private(headers[0], *PHILIPS, one) or "none" for one in (PHILIPS_SUV, PHILIPS_ACTIVITY))
+    raise InputError("E-SUV-03", suv=redacted(suv), activity=redacted(activity_factor))
 
 
 def _philips(header: Any, offset: int) -> float:
-    """A private factor; 0 where there is none."""
+    """Returns one of Philips' private factors, or 0 if there is none."""
     try:
         value = float(_private(header, *PHILIPS, offset))
     except ValueError:
@@ -71,7 +72,7 @@ def _philips(header: Any, offset: int) -> float:
 
 
 def _private(header: Any, group: int, creator: str, offset: int) -> str:
-    """A private attribute as text; empty where there is none."""
+    """Returns a private attribute as text, empty if there is none."""
     try:
         value = header.private_block(group, creator)[offset].value
     except KeyError:
@@ -94,7 +95,7 @@ def _radiopharmaceutical(header: Any) -> Any:
 
 
 def _remaining(headers: Sequence[Any], nuclide: Any) -> float:
-    """The fraction of the injected activity left at the moment the pixel values are decay corrected to."""
+    """Returns the fraction of the injected activity that is left at the time of the decay correction."""
     correction = str(headers[0].get("DecayCorrection", "") or "none")
     if correction == "ADMIN":
         return 1.0
@@ -108,10 +109,10 @@ def _remaining(headers: Sequence[Any], nuclide: Any) -> float:
 
 
 def _scan_start(headers: Sequence[Any]) -> datetime:
-    """What the values are decay corrected to.
+    """Returns the time to which the values are decay corrected.
 
-    Enhanced images say it. Of classic ones it is the series' time; but where the series was made after it was
-    acquired, GE's private scan time, or else the earliest acquisition (QIBA, SUV vendor-neutral pseudo-code).
+    Enhanced images state it. For classic images it is the series' time; but if the series was made after the
+    acquisition, GE's private scan time, or else the earliest acquisition (QIBA, SUV vendor-neutral pseudo-code).
     """
     header = headers[0]
     if header.get("DecayCorrectionDateTime") or header.get("DecayCorrected"):
@@ -134,7 +135,7 @@ def _injection(header: Any, nuclide: Any, scan: datetime) -> datetime:
 
 
 def _stamp(header: Any, text: str, name: str) -> datetime:
-    """A DT, in the time zone of the header's dates and times where both zones are known."""
+    """Returns the time of a DT, in the time zone of the header's dates and times if both zones are known."""
     found = _STAMP.fullmatch(text.strip(" \0"))
     date, clock, zone = found.groups() if found else ("", "", None)
     moment = _parse(date, clock, name)

@@ -33,9 +33,9 @@ from medgan.tasks import Task
 
 SERIES_NUMBER_OFFSET = 1000
 
-# Patient Module, PS3.3 C.7.1.1, and General Study Module, C.7.2.1: what the derived series is filed under, ...
+# Patient Module, PS3.3 C.7.1.1, and General Study Module, C.7.2.1: these file the series and must be valid,
 FILED_UNDER = ("PatientName", "PatientID", "StudyInstanceUID")
-# ... what is always there, if only empty (Type 2), ...
+# these are always written, if only empty (Type 2),
 PRESENT = (
     "PatientBirthDate",
     "PatientSex",
@@ -45,7 +45,7 @@ PRESENT = (
     "AccessionNumber",
     "ReferringPhysicianName",
 )
-# ... and what is there if the source has it.
+# and these are written if the source has them.
 OPTIONAL = (
     "SpecificCharacterSet",
     "IssuerOfPatientID",
@@ -64,7 +64,7 @@ LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompr
 def write_derived(
     volume: Volume, headers: Sequence[Dataset], folder: Path, *, task: Task, model: ModelFacts
 ) -> list[Path]:
-    """Writes one file a slice, all or none: the folder appears, by renaming, once its last file is on the disk.
+    """Writes one file a slice, all or none: the folder gets its name once its last file is on the disk.
 
     Patient, study and frame of reference are the source's; series and instances are new.
 
@@ -73,16 +73,16 @@ def write_derived(
         headers: the source's slices without pixels, one for each slice of the volume, in its order.
         folder: where the series goes; must not exist, or be empty.
         task: names source and target modality.
-        model: what made the volume.
+        model: model that made the volume.
 
     Returns:
         The files, in slice order.
 
     Raises:
-        InputError: the folder is taken, the headers do not belong to the volume, or the values cannot be stored.
+        InputError: the folder is not empty, the headers do not fit the volume, or the values cannot be stored.
 
     Warns:
-        UserWarning: an attribute of the source breaks its own format and is left empty; its value is not told.
+        UserWarning: an attribute of the source is invalid and is left empty; the warning does not hold its value.
 
     DICOM: PS3.3 A.3 (CT Image IOD), C.7.6.1 (General Image), C.7.6.2 (Image Plane), C.12.1 (SOP Common).
     """
@@ -126,11 +126,7 @@ def write_derived(
 
 
 def refuse_taken(folder: Path) -> None:
-    """Refuses a folder that has something in it, or is a file.
-
-    Raises:
-        InputError: it does, or is.
-    """
+    """Raises InputError if a folder is not empty or is a file."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError("E-WRITE-04", folder=folder)
 
@@ -144,7 +140,7 @@ def _check_belongs(volume: Volume, headers: Sequence[Dataset], storage: Storage)
     for index, header in enumerate(headers):
         frame = header.get("FrameOfReferenceUID")
         if not frame or frame != volume.frame_of_reference:
-            got = "another one" if frame and volume.frame_of_reference else "none of one of them"
+            got = "a different one" if frame and volume.frame_of_reference else "no frame of reference in one of them"
             raise InputError("E-WRITE-07", index=index, got=got)
         source = np.asarray(header.ImagePositionPatient, dtype=float)
         off_mm = abs(modules.slice_normal(volume) @ (source - modules.slice_position(volume, index)))
@@ -153,7 +149,7 @@ def _check_belongs(volume: Volume, headers: Sequence[Dataset], storage: Storage)
 
 
 def _copied(header: Dataset) -> dict[str, object]:
-    """What the derived series takes over from its source."""
+    """Returns what the derived series takes over from its source."""
     values: dict[str, object] = dict.fromkeys(FILED_UNDER + PRESENT + COORDINATES)
     for keyword in FILED_UNDER + PRESENT + OPTIONAL + COORDINATES:
         if keyword not in header:
@@ -171,7 +167,7 @@ def _copied(header: Dataset) -> dict[str, object]:
 
 
 def _of_same_modality(header: Dataset, task: Task, storage: Storage) -> dict[str, object]:
-    """What an image takes over from a source of its own modality."""
+    """Returns what an image takes over from a source of its own modality."""
     if task.source.modality != task.target.modality:
         return {}
     there = [keyword for keyword in storage.copied if keyword in header]
@@ -179,7 +175,7 @@ def _of_same_modality(header: Dataset, task: Task, storage: Storage) -> dict[str
 
 
 def _lossy(headers: Sequence[Dataset]) -> dict[str, object]:
-    """How a source slice was compressed with loss, or nothing."""
+    """Returns how a source slice was compressed with loss, or nothing."""
     for header in headers:
         if header.get("LossyImageCompression") == "01":
             return {keyword: header[keyword].value for keyword in LOSSY if keyword in header}
@@ -187,7 +183,7 @@ def _lossy(headers: Sequence[Dataset]) -> dict[str, object]:
 
 
 def _fault(header: Dataset, keyword: str) -> str:
-    """How the value breaks its value representation (PS3.5 6.2), without the value; or nothing."""
+    """Returns how a value violates its value representation (PS3.5 6.2), without the value itself; or nothing."""
     element = header[keyword]
     values = element.value if isinstance(element.value, MultiValue) else [element.value]
     try:
@@ -201,7 +197,7 @@ def _fault(header: Dataset, keyword: str) -> str:
 
 @contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside it that takes its name at the end, or vanishes when something goes wrong."""
+    """Yields a hidden folder beside `folder` that is renamed to it at the end, or removed after an error."""
     folder = folder.resolve()
     partial = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.partial")
     partial.mkdir(parents=True)
@@ -224,7 +220,7 @@ def _write(path: Path, attributes: Mapping[str, object]) -> None:
 
 
 def _dataset(attributes: Mapping[str, object]) -> Dataset:
-    """Validated whatever pydicom's settings are: they are the whole process's, and others may be reading."""
+    """Returns a validated dataset; pydicom's global settings do not count, because other threads may change them."""
     dataset = Dataset()
     for keyword, value in attributes.items():
         tag = Tag(keyword)
@@ -237,7 +233,7 @@ def _dataset(attributes: Mapping[str, object]) -> Dataset:
 
 
 def _element(value: object) -> object:
-    """A dictionary as a sequence's item, a float as the closest Decimal String of at most 16 characters."""
+    """Turns a dictionary into a sequence's item, a float into the closest Decimal String of at most 16 characters."""
     if isinstance(value, Mapping):
         return _dataset(value)
     return format_number_as_ds(value + 0.0) if type(value) is float else value  # + 0.0: no negative zero

@@ -1,4 +1,4 @@
-"""Made-up anatomy: the tissue at every voxel of a head, thorax, pelvis or thigh, drawn from smooth random shapes."""
+"""Draws made-up anatomy from smooth random shapes: the tissue at every voxel of a head, thorax, pelvis or thigh."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Tissue(NamedTuple):
-    """What a tissue looks like: CT number in HU, FDG uptake in SUV and T1-weighted MR signal in arbitrary units."""
+    """Describes a tissue: CT number in HU, FDG uptake in SUV and T1-weighted MR signal in arbitrary units."""
 
     hu: float
     suv: float
@@ -42,12 +42,12 @@ NAMES = list(TISSUES)
 
 @dataclass
 class Canvas:
-    """Labels on a grid of points, painted shape over shape.
+    """Holds labels on a grid of points, painted shape over shape.
 
     Attributes:
         x, y, z: (slices, rows, columns): mm to the patient's left, back and head from the middle, bent smoothly.
         labels: (slices, rows, columns): index into `NAMES`.
-        random: what varies from patient to patient.
+        random: generator of what varies from patient to patient.
     """
 
     x: np.ndarray
@@ -60,20 +60,20 @@ class Canvas:
         self._measure()
 
     def _measure(self) -> None:
-        """The lowest and highest x of each column and y of each row, so that shapes look only where they can lie."""
+        """Stores the range of x, y and z in each column, row and slice, so that shapes search a small box only."""
         self._columns_mm = self.x.min((0, 1)), self.x.max((0, 1))
         self._rows_mm = self.y.min((0, 2)), self.y.max((0, 2))
         self._slices_mm = self.z.min((1, 2)), self.z.max((1, 2))
 
     def taper(self, factor: np.ndarray) -> None:
-        """Scale what is painted from now on by a factor in-plane, one a voxel."""
+        """Scales in-plane what is painted from now on, by one factor a voxel."""
         self.x, self.y = self.x / factor, self.y / factor
         self._measure()
 
     def ellipse(
         self, center: tuple[float, ...], radii: tuple[float, ...], *, degrees: float = 0.0, power: float = 2.0
     ) -> np.ndarray:
-        """Voxels inside an elliptic cylinder (two radii) or ellipsoid (three), in mm; a power above 2 is boxier."""
+        """Returns a mask of an elliptic cylinder (two radii) or ellipsoid (three), in mm; a power above 2 is boxier."""
         angle = np.deg2rad(degrees)
         box = self._box(center, radii, angle)
         x, y = self.x[box] - np.float32(center[0]), self.y[box] - np.float32(center[1])
@@ -87,7 +87,7 @@ class Canvas:
         return inside
 
     def _box(self, center: tuple[float, ...], radii: tuple[float, ...], angle: float) -> tuple[slice, slice, slice]:
-        """Slices, rows and columns that hold the turned rectangle around an ellipse."""
+        """Returns the slices, rows and columns that hold the turned rectangle around an ellipse."""
         cosine, sine = abs(np.cos(angle)), abs(np.sin(angle))
         columns = _span(self._columns_mm, center[0], radii[0] * cosine + radii[1] * sine)
         rows = _span(self._rows_mm, center[1], radii[0] * sine + radii[1] * cosine)
@@ -95,7 +95,7 @@ class Canvas:
         return slices, rows, columns
 
     def paint(self, tissue: str, where: np.ndarray) -> None:
-        """Put a tissue where the mask is set."""
+        """Paints a tissue where the mask is set."""
         self.labels[where] = NAMES.index(tissue)
 
     def bone(
@@ -107,30 +107,30 @@ class Canvas:
         degrees: float = 0.0,
         inside: str = "marrow",
     ) -> None:
-        """A cortex of some thickness around marrow."""
+        """Paints a cortex of some thickness around marrow."""
         self.paint("cortex", self.ellipse(center, radii, degrees=degrees))
         core = tuple(max(radius - wall_mm, 1.0) for radius in radii)
         self.paint(inside, self.ellipse(center, core, degrees=degrees))
 
     def trunk(self, width: float, depth: float, fat_mm: float) -> None:
-        """Skin, fat and muscle of a rounded cross-section with half axes in mm."""
+        """Paints skin, fat and muscle of a rounded cross-section with half axes in mm."""
         for tissue, less in (("skin", 0.0), ("fat", 3.0), ("muscle", 3.0 + fat_mm)):
             self.paint(tissue, self.ellipse((0, 0), (width - less, depth - less), power=2.4))
 
     def around(self, value: float, spread: float = 0.1) -> float:
-        """A value that varies by a share from patient to patient."""
+        """Returns a value that varies by a share from patient to patient."""
         return value * self.random.uniform(1 - spread, 1 + spread)
 
 
 def _span(extent_mm: tuple[np.ndarray, np.ndarray], center: float, half: float) -> slice:
-    """Where an axis comes within `half` mm, and one for rounding, of the center."""
+    """Returns where an axis is within `half` mm of the center, plus 1 mm for rounding."""
     lowest, highest = extent_mm
     (near,) = np.nonzero((highest > center - half - 1) & (lowest < center + half + 1))
     return slice(near[0], near[-1] + 1) if len(near) else slice(0)
 
 
 def draw(kind: str, points: tuple[np.ndarray, np.ndarray, np.ndarray], random: np.random.Generator) -> np.ndarray:
-    """Labels (index into `NAMES`) of one made-up patient at the given x, y, z in mm, each (slices, rows, columns)."""
+    """Returns labels (index into `NAMES`) of one made-up patient at x, y, z in mm, each (slices, rows, columns)."""
     x, y, z = (axis.astype(np.float32) for axis in points)
     phases = random.uniform(0, 2 * np.pi, 4).astype(np.float32)
     scale, shift = random.uniform(0.93, 1.07), random.uniform(-8, 8, 2).astype(np.float32)
@@ -232,7 +232,7 @@ def _vertebra(canvas: Canvas, y: float) -> None:
 
 
 def _lesions(canvas: Canvas, *, radius_mm: float, box: tuple[float, float, float]) -> None:
-    """One to three hot masses somewhere inside the box."""
+    """Paints one to three hot masses somewhere inside the box."""
     for _ in range(canvas.random.integers(1, 4)):
         center = canvas.random.uniform(-np.array(box), box)
         radii = canvas.random.uniform(0.6, 1.2, 3) * radius_mm

@@ -1,4 +1,4 @@
-"""Phantom volumes as DICOM series, the same bytes for the same phantom."""
+"""Writes phantom volumes as DICOM series, with the same bytes for the same phantom."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ MODALITIES = {"HU": "CT", "SUV": "PT", "a.u.": "MR"}
 
 
 def write_phantom(folder: Path, number: int, volumes: Sequence[Volume], *, place: Sequence[str]) -> None:
-    """Write one phantom's series, each to a folder named after its modality.
+    """Writes one phantom's series, each to a folder named after its modality.
 
     Args:
-        folder: of the patient.
-        number: of the patient, in names and identifiers.
+        folder: folder of the patient.
+        number: number of the patient, in names and identifiers.
         volumes: a CT in HU, a PET in SUV, an MR image in arbitrary units, or several of these.
-        place: what tells these volumes from all others: unique identifiers are made of it.
+        place: texts that identify these volumes; unique identifiers are made from them.
     """
     weight_kg = 60 + 3 * (number % 10)
     for volume in volumes:
@@ -86,10 +86,10 @@ def _set_plane(header: Dataset, volume: Volume, index: int) -> None:
 
 
 def _set_pixels(header: Dataset, image: np.ndarray) -> None:
-    """CT as unsigned numbers from -1024 HU on, PET signed with a slope for every slice, MR as it is."""
+    """Stores CT as unsigned numbers from -1024 HU on, PET signed with a slope for every slice, MR as it is."""
     intercept = -1024.0 if header.Modality == "CT" else 0.0
     slope = _ds(max(float(image.max()), 1.0) / 32767 if header.Modality == "PT" else 1.0)
-    if header.Modality != "MR":  # whose image module knows no rescaling
+    if header.Modality != "MR":  # the MR Image Module has no rescaling
         header.RescaleSlope, header.RescaleIntercept = slope, _ds(intercept)
     stored = np.rint((image - intercept) / float(slope)).clip(0, 32767).astype("<u2")
     header.Rows, header.Columns = image.shape
@@ -101,7 +101,7 @@ def _set_pixels(header: Dataset, image: np.ndarray) -> None:
 
 
 def _patient(number: int, weight_kg: float) -> dict[str, Any]:
-    """Patient, study and equipment modules."""
+    """Returns the patient, study and equipment modules."""
     return {
         "PatientName": f"Phantom^{number:04d}", "PatientID": f"PHANTOM-{number:04d}", "PatientBirthDate": "",
         "PatientSex": "O", "PatientWeight": weight_kg, "PatientIdentityRemoved": "YES",
@@ -123,7 +123,7 @@ def _ct_attributes() -> dict[str, Any]:
 
 
 def _mr_attributes() -> dict[str, Any]:
-    """A T1-weighted spin echo; phase is encoded along the columns, front to back."""
+    """Returns the attributes of a T1-weighted spin echo; phase is encoded along the columns, front to back."""
     return {
         "SOPClassUID": MRImageStorage, "Modality": "MR", "ImageType": ["ORIGINAL", "PRIMARY", "M", "SE"],
         "SeriesNumber": 1, "SeriesDescription": "medgan phantom MR", "AcquisitionNumber": 1, "ScanningSequence": "SE",

@@ -1,4 +1,4 @@
-"""Made-up patients, to try everything without a real one: CT and PET, MR, or PET alone."""
+"""Writes made-up patients, to try everything without a real one: CT and PET, MR, or PET alone."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FIELD_MM, STEP_MM = 352.0, 4.0
 PET_STEP_MM = 4.25
 PET_BLUR_MM = 3.0  # standard deviation of the scanner's point spread: 7 mm at half maximum
 COMPLETE = "phantoms.json"
-VOXELS_WORTH_A_PROCESS = 16_000_000  # making them takes much longer than starting a process does
+VOXELS_WORTH_A_PROCESS = 16_000_000  # making them takes much longer than the start of a process
 
 
 class Scanner(NamedTuple):
-    """How a PET comes out.
+    """Describes the images of a PET scanner.
 
     Attributes:
         pixel_mm: distance of pixels.
@@ -48,12 +48,12 @@ FULL_DOSE = Scanner(pixel_mm=4.0, size=88, noise=0.04, texture=0.12)
 
 
 class Anatomy(NamedTuple):
-    """Tissues of one patient on the grid of the CT or MR.
+    """Holds the tissues of one patient on the grid of the CT or MR.
 
     Attributes:
         labels: (slices, rows, columns), index into `NAMES`.
         affine: as in `Volume`.
-        random: for what the scanners add.
+        random: generator of what the scanners add.
     """
 
     labels: np.ndarray
@@ -61,7 +61,7 @@ class Anatomy(NamedTuple):
     random: np.random.Generator
 
     def painted(self, quantity: str) -> np.ndarray:
-        """float32, (slices, rows, columns): a field of `Tissue` at every voxel."""
+        """Returns a field of `Tissue` at every voxel, float32 (slices, rows, columns)."""
         return np.array([getattr(TISSUES[name], quantity) for name in NAMES], np.float32)[self.labels]
 
 
@@ -75,19 +75,19 @@ def write_phantoms(
     seed: int = 0,
     processes: int | None = None,
 ) -> Path:
-    """Write made-up patients: heads, thoraxes, pelves and thighs in turn, the same ones for every task.
+    """Writes made-up patients: heads, thoraxes, pelves and thighs in turn, the same ones for every task.
 
-    The same arguments give the same bytes. Where the folder holds these phantoms already, nothing is done.
+    The same arguments give the same bytes. If the folder holds these phantoms already, nothing is done.
 
     Args:
-        folder: where to; made in one go, so that it is never seen half written.
-        task: what they are for: "pet2ct" makes a CT and a PET series a patient, "mr_motion" a T1-weighted MR series,
+        folder: output folder; it gets its name once it is complete.
+        task: task of the data: "pet2ct" makes a CT and a PET series a patient, "mr_motion" a T1-weighted MR series,
             "pet_denoise" a PET series of full dose.
-        patients: how many.
-        slices: of the CT or MR, 4 mm apart; a PET has its own, 4.25 mm apart.
+        patients: number of patients.
+        slices: number of slices of the CT or MR, 4 mm apart; a PET has its own, 4.25 mm apart.
         matrix: pixels of the CT or MR along a side of 352 mm; a PET has its own, but is computed from these.
-        seed: of all that is random.
-        processes: how many patients are made at once; by default one a CPU core where there is enough to do.
+        seed: seed of all random numbers.
+        processes: number of patients made at once; by default one a CPU core if there is enough to do.
 
     Returns:
         `folder`.
@@ -123,7 +123,7 @@ def write_phantoms(
 
 
 def phantom_volumes(number: int, *, slices: int, matrix: int, seed: int) -> tuple[Volume, Volume]:
-    """The CT (HU) and PET (SUV) of one phantom, before rounding to DICOM pixels."""
+    """Returns the CT (HU) and PET (SUV) of one phantom, before rounding to DICOM pixels."""
     anatomy = _anatomy(number, slices=slices, matrix=matrix, seed=seed)
     hu, random = anatomy.painted("hu"), anatomy.random
     texture = ndimage.gaussian_filter(60 * random.standard_normal(hu.shape, np.float32), (1, 2, 2))
@@ -132,7 +132,7 @@ def phantom_volumes(number: int, *, slices: int, matrix: int, seed: int) -> tupl
 
 
 def mr_phantom(number: int, *, slices: int, matrix: int, seed: int) -> Volume:
-    """The T1-weighted MR image of one phantom: texture, a smooth bias of the coil, and Rician noise."""
+    """Returns the T1-weighted MR image of one phantom, with texture, a smooth bias of the coil, and Rician noise."""
     anatomy = _anatomy(number, slices=slices, matrix=matrix, seed=seed)
     signal, random = anatomy.painted("mr"), anatomy.random
     signal *= 1 + _smooth_noise(anatomy, 4.0, 0.06)
@@ -142,12 +142,12 @@ def mr_phantom(number: int, *, slices: int, matrix: int, seed: int) -> Volume:
 
 
 def pet_phantom(number: int, *, slices: int, matrix: int, seed: int) -> Volume:
-    """The PET (SUV) of one phantom at full dose: finer and less noisy than beside a CT, with texture in tissues."""
+    """Returns the PET (SUV) of one phantom at full dose: finer and less noisy than for "pet2ct", with texture."""
     return _pet(_anatomy(number, slices=slices, matrix=matrix, seed=seed), FULL_DOSE)
 
 
 def _record(folder: Path) -> Mapping[str, Any] | None:
-    """What made the phantoms in a folder; records without a task are from before there were several."""
+    """Returns the arguments that made the phantoms in a folder; records without a task are old ones of "pet2ct"."""
     try:
         return {"task": "pet2ct"} | json.loads((folder / COMPLETE).read_text())
     except (FileNotFoundError, ValueError):
@@ -173,7 +173,7 @@ def _anatomy(number: int, *, slices: int, matrix: int, seed: int) -> Anatomy:
 
 
 def _pet(anatomy: Anatomy, scanner: Scanner) -> Volume:
-    """What a scanner sees of the uptake: on its own grid, blurred and noisy."""
+    """Returns the uptake as a scanner sees it: on its own grid, blurred and noisy."""
     suv, random = anatomy.painted("suv"), anatomy.random
     if scanner.texture:
         suv *= 1 + _smooth_noise(anatomy, 5.0, scanner.texture)
@@ -191,7 +191,7 @@ def _pet(anatomy: Anatomy, scanner: Scanner) -> Volume:
 
 
 def _smooth_noise(anatomy: Anatomy, width_mm: float, deviation: float) -> np.ndarray:
-    """float32, (slices, rows, columns): a spline through random values some mm apart, of some standard deviation."""
+    """Returns a spline through random values of some `deviation`, `width_mm` apart, float32 (slices, rows, columns)."""
     shape = np.array(anatomy.labels.shape)
     knots = np.ceil(shape * np.diag(anatomy.affine)[2::-1] / width_mm).astype(int) + 1
     return ndimage.zoom(deviation * anatomy.random.standard_normal(knots, np.float32), shape / knots, order=3)
@@ -204,7 +204,7 @@ def _centered_affine(pixel_mm: float, step_mm: float, shape: tuple[int, int, int
 
 
 def _points(affine: np.ndarray, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x, y, z in mm of every voxel of an axial grid, each of the given shape."""
+    """Returns x, y, z in mm of every voxel of an axial grid, each of the given shape."""
     axes = [affine[axis, 3] + affine[axis, axis] * np.arange(count) for axis, count in enumerate(shape[::-1])]
     z, y, x = np.meshgrid(*axes[::-1], indexing="ij")
     return x, y, z

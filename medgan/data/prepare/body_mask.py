@@ -1,4 +1,4 @@
-"""The patient's body in an image."""
+"""Finds the patient's body in an image."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from medgan.tasks import ARBITRARY_UNIT, Image
 
 IN_PLANE = np.zeros((3, 3, 3), bool)
 IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
-"""Neighbors of a voxel within its slice."""
+"""Marks the neighbors of a voxel within its slice."""
 
 
 def body_threshold(image: Image, window: tuple[float, float]) -> float:
-    """What is brighter is body, in the image's unit; `window` is the volume's own."""
+    """Returns the value above which a voxel is body, in the image's unit; `window` is the window of the volume."""
     if image.unit != ARBITRARY_UNIT:
         return image.body_above
     low, high = window
@@ -21,18 +21,18 @@ def body_threshold(image: Image, window: tuple[float, float]) -> float:
 
 
 def body_mask(values: np.ndarray, above: float) -> np.ndarray:
-    """Voxels of the body: brighter than `above`, holes filled slice by slice, the largest connected part.
+    """Returns the body: voxels brighter than `above`, holes filled slice by slice, then the largest connected part.
 
     Args:
         values: (slices, rows, columns).
-        above: in the unit of the values; -300 for a CT in HU.
+        above: threshold in the unit of the values; -300 for a CT in HU.
 
     Returns:
-        bool, (slices, rows, columns); nothing is set where no voxel is brighter.
+        bool, (slices, rows, columns); all False where no voxel is brighter.
     """
     bright = values > above
     body = np.zeros_like(bright)
-    for box in ndimage.find_objects(bright.view(np.uint8)):  # one at most; there is no body outside of it
+    for box in ndimage.find_objects(bright.view(np.uint8)):  # at most one box, around all bright voxels
         body[box] = _largest(_without_holes(bright[box]))
     return body
 
@@ -42,15 +42,15 @@ def _largest(mask: np.ndarray) -> np.ndarray:
     if num_parts <= 1:
         return mask
     sizes = np.bincount(parts.ravel())
-    sizes[0] = 0  # the outside
+    sizes[0] = 0  # the background
     return parts == sizes.argmax()
 
 
 def _without_holes(mask: np.ndarray) -> np.ndarray:
-    """What the border of its slice cannot be reached from is filled; many times as fast as filling slice by slice."""
+    """Fills regions that do not reach the border of their slice; many times as fast as a loop over the slices."""
     regions, num_regions = ndimage.label(~mask, structure=IN_PLANE)
     outside = np.zeros(num_regions + 1, bool)
     for edge in (regions[:, 0], regions[:, -1], regions[:, :, 0], regions[:, :, -1]):
         outside[edge] = True
-    outside[0] = False  # the mask itself
+    outside[0] = False  # label 0 is the mask itself
     return ~outside[regions]

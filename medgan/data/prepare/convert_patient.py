@@ -1,4 +1,4 @@
-"""One patient: a pair of series in, resampled arrays and a body mask on disk out."""
+"""Converts one patient: reads a pair of series and writes resampled arrays and a body mask."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from medgan.data.volume import Volume
 from medgan.errors import InputError
 from medgan.tasks import Image
 
-ENOUGH_SHARE = 0.01  # of a slice's pixels inside the source's field of view
-COMPARED_SIZE = 64  # pixels of a slice that source and target are compared on
+ENOUGH_SHARE = 0.01  # least share of body pixels among those inside the source's field of view, in a slice
+COMPARED_SIZE = 64  # source and target are compared on slices reduced to about this many rows
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A patient to convert.
+    """Describes a patient to convert.
 
     Attributes:
-        patient: hash.
-        pair: the series.
-        folder: to write; it appears when it is complete.
+        patient: hash of the patient.
+        pair: source and target series.
+        folder: folder to write; it appears when it is complete.
     """
 
     patient: str
@@ -48,19 +48,19 @@ class Conversion:
 
 
 def convert(job: Conversion, *, plan: Plan) -> dict[str, Any] | str:
-    """Write `source.npy`, `target.npy`, `mask.npy`, `picture.svg` and `patient.json`, what they are, of one patient.
+    """Writes `source.npy`, `target.npy`, `mask.npy`, `picture.svg` and `patient.json`, their record, for one patient.
 
     Returns:
-        What `patient.json` holds; or the reason why the patient cannot be used, which names no patient (a string and
-        not an exception, because it crosses from a worker process).
+        The content of `patient.json`; or the reason why the patient cannot be used, which names no patient (a string
+        and not an exception, because a worker process returns it).
     """
     try:
         record, arrays, picture = _converted(job, plan)
     except InputError as error:
         return str(error)
     part = job.folder.with_name(f".{job.folder.name}.part")
-    for left in (part, job.folder):  # of a killed run, or damaged
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in (part, job.folder):  # from a killed run, or damaged
+        shutil.rmtree(leftover, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         digests = {f"{name}.npy": _write(part / f"{name}.npy", array) for name, array in arrays.items()}
@@ -75,7 +75,7 @@ def convert(job: Conversion, *, plan: Plan) -> dict[str, Any] | str:
 
 
 def _converted(job: Conversion, plan: Plan) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
-    """The record of a patient but for its digests, the arrays, and a picture of them."""
+    """Returns the record of a patient without its digests, the arrays, and a picture of them."""
     task = plan.windowed()
     target_volume = read_volume(job.pair.target)
     source_volume, notes, drawn = _source(job, plan, target_volume)
@@ -119,7 +119,7 @@ def _converted(job: Conversion, plan: Plan) -> tuple[dict[str, Any], dict[str, n
 
 
 def _source(job: Conversion, plan: Plan, target: Volume) -> tuple[Volume, list[str], dict[str, list]]:
-    """The source on its own grid, simulated or registered where the plan says so; notes, and what was drawn."""
+    """Returns the source on its own grid, simulated or registered as the plan says, with notes and drawn values."""
     if job.pair.source is None:
         assert plan.simulation is not None, "a source that is not given is simulated"
         source, drawn = simulated(target, plan.simulation, patient=job.patient)
@@ -135,27 +135,27 @@ def _source(job: Conversion, plan: Plan, target: Volume) -> tuple[Volume, list[s
 
 
 def _cropped(target: Volume, plan: Plan) -> str:
-    """Says so where the grid is too small for the target, of a patient who came after the plan was made."""
+    """Returns a note where the grid is too small for a target that was added after the plan was made, else ""."""
     extent_mm = max(np.multiply(target.array.shape[1:], target.spacing_mm[1::-1]))
     room_mm = plan.size * plan.spacing_mm
     return f"cropped: {extent_mm:.0f} mm wide, the grid holds {room_mm:.0f} mm" if extent_mm > room_mm * 1.01 else ""
 
 
 def _agreement(source: Volume, target: Volume, mask: np.ndarray, source_above: float) -> Agreement:
-    """How well source and target lie over each other, told by every so many pixels."""
+    """Returns how well source and target overlap, measured on a regular subset of the pixels."""
     step = max(1, mask.shape[1] // COMPARED_SIZE)
-    seen, wanted = (
+    small_source, small_target = (
         replace(one, array=one.array[:, ::step, ::step], affine=one.affine * [step, step, 1, 1])
         for one in (source, target)
     )
-    return agreement(seen, wanted, body_mask(seen.array, source_above), mask[:, ::step, ::step])
+    return agreement(small_source, small_target, body_mask(small_source.array, source_above), mask[:, ::step, ::step])
 
 
 def _with_enough(source: np.ndarray, image: Image, window: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Which slices show enough of the source, bool (slices,), and the source without NaN, which marks the outside."""
+    """Returns which slices show enough of the source, bool (slices,), and the source with background instead of NaN."""
     inside = ~np.isnan(source)
     above = body_threshold(image, window)
-    active = np.array([np.count_nonzero(one > above) for one in source])  # NaN compares false
+    active = np.array([np.count_nonzero(one > above) for one in source])  # NaN (outside) compares false
     keep = (active > 0) & (active >= ENOUGH_SHARE * np.array([np.count_nonzero(one) for one in inside]))
     if not keep.any():
         raise InputError("E-CONVERT-02", num_keep=len(keep), modality=image.modality)
@@ -163,18 +163,18 @@ def _with_enough(source: np.ndarray, image: Image, window: tuple[float, float]) 
 
 
 def _as_int16(array: np.ndarray) -> tuple[IntensityScale, np.ndarray]:
-    """Spread the values over all of int16 but its lowest number, so that the scale is symmetric."""
+    """Spreads the values over all of int16 except its lowest number, so that the scale is symmetric."""
     low, high = float(array.min()), float(array.max())
     slope = (high - low) / 65534 or 1.0
     intercept = (high + low) / 2
     stored = np.empty(array.shape, np.int16)
-    for number, one in enumerate(array):  # a slice in float64 stays in the processor's cache, a volume does not
+    for number, one in enumerate(array):  # a slice in float64 fits into the processor's cache, a volume does not
         stored[number] = np.rint((one.astype(np.float64) - intercept) / slope)
     return IntensityScale(slope=slope, intercept=intercept), stored
 
 
 def _write(path: Path, array: np.ndarray) -> str:
-    """As `np.save` does, without its copies; returns the digest."""
+    """Writes an array as `np.save` does, without its copies, and returns the SHA-256 digest of the file."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
     parts = header.getvalue(), array.data.cast("B")

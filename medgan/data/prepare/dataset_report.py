@@ -1,4 +1,4 @@
-"""`report.html`: a prepared data set for the eye, in one file without scripts that loads nothing."""
+"""Writes `report.html`, which displays a prepared data set in one file without scripts that loads no other file."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ nevertheless health data. {persons}</p>
 
 
 def write_report(manifest: Manifest, folder: Path) -> Path:
-    """Write `report.html` about a prepared data set; the same data give the same bytes.
+    """Writes `report.html` about a prepared data set; the same data give the same bytes.
 
     Args:
-        manifest: what the data set holds.
-        folder: where its patients lie, and where the report goes.
+        manifest: content of the data set.
+        folder: folder of the data set; the report is written there.
 
     Returns:
-        The report's path.
+        The path of the report.
 
     Raises:
         InputError: a patient's picture is missing.
@@ -125,9 +125,9 @@ def _patient_table(manifest: Manifest) -> str:
 
 
 def _explanation(manifest: Manifest) -> str:
-    shown = {"CT": f"CT is shown from {_range(CT_WINDOW_HU)} HU", "PT": "PET is shown inverted, dark where uptake is"}
+    texts = {"CT": f"CT is shown from {_range(CT_WINDOW_HU)} HU", "PT": "PET is shown inverted, dark where uptake is"}
     modalities = dict.fromkeys((manifest.task.source.modality, manifest.task.target.modality))
-    sentences = [shown.get(modality, f"{modality} is shown in its own window") for modality in modalities]
+    sentences = [texts.get(modality, f"{modality} is shown in its own window") for modality in modalities]
     return escape(". ".join(sentences) + ". Dashed lines are the window that networks see.")
 
 
@@ -151,14 +151,14 @@ def _range(window: tuple[float, float]) -> str:
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[object]], *, link: bool = False) -> str:
-    """An HTML table; without names, the first cell of a row is its heading; `link` leads from it to its picture."""
+    """Returns an HTML table; without names, a row's first cell is its heading; `link` links this cell to a picture."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     lines = [f"<thead><tr>{head}</tr></thead>"] if names else []
     for row in rows:
         first, *others = (escape(str(cell)).replace("\n", "<br>") for cell in row)
-        shown = f'<a href="#{first}">{first}</a>' if link else first
+        label = f'<a href="#{first}">{first}</a>' if link else first
         opening = "<td>" if names else '<th scope="row">'
         closing = opening[:3].replace("<", "</") + ">"
-        lines.append(f"<tr>{opening}{shown}{closing}{''.join(f'<td>{cell}</td>' for cell in others)}</tr>")
+        lines.append(f"<tr>{opening}{label}{closing}{''.join(f'<td>{cell}</td>' for cell in others)}</tr>")
     opening = '<table class="linked">' if link else "<table>"
     return opening + "\n" + "\n".join(lines) + "\n</table>"

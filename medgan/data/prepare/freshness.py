@@ -1,4 +1,4 @@
-"""Whether what was prepared is of the very files and plan that are there now; everything is keyed, so no path leaks."""
+"""Checks whether a data set was made of the present files and plan; all digests are keyed, so that no path leaks."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from medgan.errors import InputError
 
 RECORD = "patient.json"
 RULES = 2
-"""Of choosing a patient's images, to be raised with them: the same files and plan may then give another data set."""
+"""Raise it when the rules that choose images change: the same files and plan may then give another data set."""
 SPLITTING = {"validation_share", "test_share", "most_broken"}
-"""Fields of the plan that change no patient's arrays."""
+"""These fields of the plan change no patient's arrays."""
 
 
 def files_state(source: Path, key: bytes) -> str:
-    """Of every file below a folder: its relative path, size and time of change."""
+    """Returns a digest of the relative path, size and time of change of every file below a folder."""
     return _state(key, sorted(files_below(source, Counter())), source)
 
 
 def inputs_of(files: str, plan: Plan, key: bytes) -> str:
-    """Of all that decides a data set's content: the files' state, the plan, and the rules."""
+    """Returns a digest of all that decides a data set's content: the files' state, the plan, and the rules."""
     text = f"{SCHEMA_VERSION} {RULES} {plan.model_dump_json()} {files}"
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
 def state_of(one: Pair, plan: Plan, key: bytes, root: Path) -> str:
-    """8 hex digits of a patient's files and of what the plan makes of them; they name his arrays."""
+    """Returns 8 hex digits of a patient's files and of the plan for them; they are part of the folder's name."""
     paths = [path for series in (one.source, one.target) if series for path in series.files]
     text = f"{SCHEMA_VERSION} {plan.model_dump_json(exclude=SPLITTING)} {_state(key, paths, root)}"
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:8]
 
 
 def up_to_date(folder: Path, inputs: str) -> bool:
-    """Whether the newest state was made of these inputs, and its files are there."""
+    """Returns whether the data set was made of these inputs, and all its files exist."""
     try:
         manifest = read_manifest(folder)
     except InputError:
@@ -53,7 +53,7 @@ def up_to_date(folder: Path, inputs: str) -> bool:
 
 
 def record_of(folder: Path) -> dict[str, Any] | None:
-    """What `patient.json` says, where every array is what it says it is; else None."""
+    """Returns the content of `patient.json`, or None where it or an array is missing or damaged."""
     try:
         record = json.loads((folder / RECORD).read_text())
         digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in record["sha256"]}
@@ -68,7 +68,7 @@ def _state(key: bytes, paths: Iterable[Path], root: Path) -> str:
         try:
             status = path.stat()
         except OSError:
-            continue  # gone in this moment
+            continue  # deleted in the meantime
         place = str(path.relative_to(root)).encode("utf-8", "surrogateescape")
         digest.update(b"\0%b\0%d\0%d" % (place, status.st_size, status.st_mtime_ns))
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""A PET of less activity or time, simulated by thinning its counts in the sinogram."""
+"""Simulates a PET of less activity or time by thinning its counts in the sinogram."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ from medgan.data.volume import Volume
 from medgan.errors import InputError
 
 NUM_ANGLES = 180
-FILTER = "hann"  # as soft as clinical reconstructions; a bare ramp shows noise that no scanner's image has
+FILTER = "hann"  # as soft as clinical reconstructions; a bare ramp filter gives noise that no scanner's image has
 
 
 def simulate_low_dose(
     volume: Volume, *, total_counts: float, dose_fraction: float, random: np.random.Generator
 ) -> Volume:
-    """The PET at a fraction of its dose: the same image with more noise.
+    """Returns the PET at a fraction of its dose: the same image with more noise.
 
-    Each slice is projected and scaled to N counts, of which a share is kept: Binomial(N, f) / f. What this changes,
-    and only that, is reconstructed by filtered back-projection and added to the slice, so that the image itself is not
-    blurred by being projected. The noise has the variance (1/f - 1) N in every bin of the sinogram, and its texture.
+    Each slice is projected and scaled to N counts, of which a share is kept: Binomial(N, f) / f. Only the change is
+    reconstructed by filtered back-projection and added to the slice, so that the projection does not blur the image.
+    The noise has the variance (1/f - 1) N in every bin of the sinogram, and the texture of a back-projection.
 
-    The model is 2D parallel-beam geometry without attenuation, scatter, randoms, detector response or time of flight:
-    noise is thus weaker inside large bodies, and streaks less, than on a scanner. Negative values are set to 0, which
-    adds to the mean where there is little activity. Those of
-    the full dose, which some reconstructions give, count as 0 where it is projected.
+    The model is 2D parallel-beam geometry without attenuation, scatter, randoms, detector response or time of flight.
+    Inside large bodies, its noise is therefore weaker, and has fewer streaks, than on a scanner. Negative values are
+    set to 0: the mean rises where there is little activity. Negative input values are projected as 0.
 
     Args:
-        volume: full dose, in SUV.
+        volume: PET at full dose, in SUV.
         total_counts: coincidences of the full dose in the mean slice. SUV images hold no counts, so this is a setting;
             a clinical FDG scan has about a million.
         dose_fraction: in (0, 1].
-        random: draws the counts; the same state gives the same image.
+        random: generator that draws the counts; the same state gives the same image.
 
     Returns:
-        float32 on the same grid, at least 0; the very volume where `dose_fraction` is 1.
+        float32 on the same grid, at least 0; `volume` itself where `dose_fraction` is 1.
 
     Raises:
         InputError: a setting is outside its range, or the volume holds no value above 0.
@@ -65,7 +64,7 @@ def _check(volume: Volume, total_counts: float, dose_fraction: float) -> None:
 
 
 def _reconstructed(sinogram: np.ndarray, angles: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Filtered back-projection onto (rows, columns), which `radon` had padded to a square about their middle pixel."""
+    """Returns the filtered back-projection, (rows, columns); `radon` had padded to a square about the middle pixel."""
     size = max(shape)
     square = iradon(sinogram, angles, output_size=size, filter_name=FILTER, circle=False)
     top, left = (size // 2 - count // 2 for count in shape)

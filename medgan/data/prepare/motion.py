@@ -1,4 +1,4 @@
-"""Patient motion during an MR scan, simulated in k-space (Shaw et al. 2019, MIDL) by TorchIO."""
+"""Simulates patient motion during an MR scan in k-space (Shaw et al. 2019, MIDL) with TorchIO."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PHASE_LAST = [0, 2, 1]  # columns, slices, rows: TorchIO replaces k-space along 
 
 @dataclass(frozen=True)
 class Motion:
-    """Movements of a patient during a scan, in plain numbers that JSON keeps exactly.
+    """Holds the movements of a patient during a scan, in plain numbers that JSON stores exactly.
 
     Attributes:
         degrees: (movements, 3): rotation about the patient's x, y and z axis through the middle of the volume.
         translation_mm: (movements, 3): shift along these axes.
-        times: (movements,): when each begins, as a share of the scan; ascending.
+        times: (movements,): start of each movement, as a share of the scan; ascending.
     """
 
     degrees: list[list[float]]
@@ -33,12 +33,12 @@ class Motion:
 
 
 def draw_motion(random: np.random.Generator, *, severity: float) -> Motion:
-    """Two sudden movements, at about a third and two thirds of the scan.
+    """Draws two sudden movements, at about a third and two thirds of the scan.
 
     Args:
-        random: what is drawn from; equally often whatever the severity.
-        severity: 1 draws rotations within 10 degrees and shifts within 10 mm, TorchIO's defaults; other values scale
-            both, and 0 is no motion.
+        random: generator; the number of draws is the same for every severity.
+        severity: 1 gives rotations within 10 degrees and shifts within 10 mm, TorchIO's defaults; other values scale
+            both, and 0 gives no motion.
 
     Raises:
         InputError: severity is negative or not finite.
@@ -53,19 +53,19 @@ def draw_motion(random: np.random.Generator, *, severity: float) -> Motion:
 
 
 def apply_motion(volume: Volume, motion: Motion) -> Volume:
-    """The volume as scanned while the patient moved: ghosts along the rows' axis, the phase-encoding direction.
+    """Returns the volume as scanned during motion: ghosts along the rows' axis, the phase-encoding direction.
 
     Each movement changes the pose from which the rest of k-space is read; the middle of k-space keeps the unmoved pose,
-    so that the result lies where the original does. Once the other lines are moved by more than the details they hold,
-    from a severity of about 0.3 on, the error changes but hardly grows. What comes in from beyond the field of view is
-    taken as its outermost voxel.
+    so that the result lies where the original does. From a severity of about 0.3 on, the other lines move by more than
+    the details they hold, and the error changes but hardly grows. Voxels that enter from outside the field of view have
+    the value of its outermost voxel.
 
     Args:
         volume: magnitudes, at least 0.
-        motion: what `draw_motion` drew.
+        motion: movements from `draw_motion`.
 
     Returns:
-        float32 on the same grid, at least 0 as magnitudes are; the very volume where there is no motion.
+        float32 on the same grid, at least 0 as magnitudes are; `volume` itself where there is no motion.
     """
     if not (np.any(motion.degrees) or np.any(motion.translation_mm)):
         return volume
@@ -86,7 +86,7 @@ def apply_motion(volume: Volume, motion: Motion) -> Volume:
 
 
 def _padding(volume: Volume, motion: Motion) -> list[int]:
-    """Voxels along (slices, rows, columns) that cover the farthest any voxel moves."""
+    """Returns the number of voxels along (slices, rows, columns) that cover the largest movement of a voxel."""
     spacing_mm = np.array(volume.spacing_mm)[::-1]
     radius_mm = float(np.linalg.norm(spacing_mm * volume.array.shape)) / 2
     turns = np.linalg.norm(np.deg2rad(motion.degrees), axis=1)
@@ -95,7 +95,7 @@ def _padding(volume: Volume, motion: Motion) -> list[int]:
 
 
 def _affine(volume: Volume, padded_shape: tuple[int, ...]) -> np.ndarray:
-    """RAS of (columns, slices, rows), with the world's origin in the middle: TorchIO 1.2 rotates about that origin."""
+    """Returns the RAS affine of (columns, slices, rows), whose origin is the middle: TorchIO 1.2 rotates about it."""
     affine = np.eye(4)
     affine[:3, :3] = volume.affine[:3, PHASE_LAST]
     slices, rows, columns = padded_shape

@@ -1,4 +1,4 @@
-"""The picture of a patient's pair: a slice of source and target, one over the other, and the values of all slices."""
+"""Draws a patient's pair: a slice of source and target, one over the other, and histograms of all slices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medgan.tasks import Image
 
 PICTURE = "picture.svg"
 CT_WINDOW_HU = (-300.0, 400.0)
-OVERLAY_OPACITY = 0.75  # of the source where it ends its window
+OVERLAY_OPACITY = 0.75  # of the source at the upper end of its window
 PANEL_PX, GAP_PX, TITLE_PX = 220, 6, 18
 HISTOGRAM_LEFT, HISTOGRAM_PX = 3 * (PANEL_PX + GAP_PX) + 40, (270, 72)
 WIDTH_PX, HEIGHT_PX = HISTOGRAM_LEFT + HISTOGRAM_PX[0] + 30, TITLE_PX + PANEL_PX + 2
@@ -24,13 +24,13 @@ NUM_BINS = 135
 
 
 class PairSide(NamedTuple):
-    """One image of a pair.
+    """Describes one image of a pair.
 
     Attributes:
-        image: what it is.
+        image: modality, unit and window.
         stored: int16 (slices, H, W).
-        scale: of the stored numbers.
-        window: what networks see.
+        scale: scale of the stored numbers.
+        window: range of values that networks see.
     """
 
     image: Image
@@ -40,16 +40,16 @@ class PairSide(NamedTuple):
 
     @property
     def middle(self) -> np.ndarray:
-        """The middle slice, (H, W), in the image's unit."""
+        """Returns the middle slice, (H, W), in the image's unit."""
         return self.scale.physical(self.stored[len(self.stored) // 2])
 
 
 def draw_pair(source: PairSide, target: PairSide) -> str:
-    """An SVG: middle slices of source and target, one over the other, and both histograms."""
-    shown = [_grey(source), _grey(target), _over(source, target)]
+    """Returns an SVG: middle slices of source and target, one over the other, and both histograms."""
+    images = [_grey(source), _grey(target), _over(source, target)]
     titles = [f"source ({source.image.modality})", f"target ({target.image.modality})", "source over target"]
     parts = []
-    for number, (colors, title) in enumerate(zip(shown, titles, strict=True)):
+    for number, (colors, title) in enumerate(zip(images, titles, strict=True)):
         left = number * (PANEL_PX + GAP_PX)
         place = f'x="{left}" y="{TITLE_PX}" width="{PANEL_PX}" height="{PANEL_PX}"'
         parts.append(f'<text x="{left + PANEL_PX / 2}" y="13" text-anchor="middle">{title}</text>')
@@ -64,7 +64,7 @@ def draw_pair(source: PairSide, target: PairSide) -> str:
 
 
 def _grey(side: PairSide) -> np.ndarray:
-    """uint8 (H, W, 3), rows down the page, as a reader of that modality expects it: a PET's uptake is dark."""
+    """Returns uint8 (H, W, 3), rows down the page, as a reader of that modality expects it: PET uptake is dark."""
     low, high = CT_WINDOW_HU if side.image.modality == "CT" else side.window
     shares = np.clip((side.middle - low) / (high - low), 0.0, 1.0)
     shares = 1 - shares if side.image.modality == "PT" else shares
@@ -72,7 +72,7 @@ def _grey(side: PairSide) -> np.ndarray:
 
 
 def _over(source: PairSide, target: PairSide) -> np.ndarray:
-    """The target with the source over it, from red to yellow, the more opaque the stronger."""
+    """Returns the target with the source over it, from red to yellow; stronger values are more opaque."""
     low, high = source.window
     strength = np.clip((source.middle - low) / (high - low), 0.0, 1.0)[..., None]
     opacity = OVERLAY_OPACITY * np.sqrt(strength)
@@ -81,7 +81,7 @@ def _over(source: PairSide, target: PairSide) -> np.ndarray:
 
 
 def _jpeg(colors: np.ndarray) -> str:
-    """Base64; every pixel of a small slice stays a square."""
+    """Returns a JPEG in Base64; every pixel of a small slice stays a square."""
     times = max(1, PANEL_PX // len(colors))
     buffer = io.BytesIO()
     enlarged = colors.repeat(times, axis=0).repeat(times, axis=1)
@@ -90,7 +90,7 @@ def _jpeg(colors: np.ndarray) -> str:
 
 
 def _histogram(name: str, side: PairSide, *, top: float) -> Iterator[str]:
-    """How many voxels of every second row and column have which value, on a logarithmic axis up to the fullest bin."""
+    """Yields the SVG of a histogram of every second row and column; its logarithmic axis ends at the fullest bin."""
     counts = np.bincount(side.stored[:, ::2, ::2].view(np.uint16).ravel(), minlength=65536)
     values = side.scale.physical(np.arange(65536, dtype=np.uint16).view(np.int16))
     present = np.flatnonzero(counts)

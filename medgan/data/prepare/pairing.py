@@ -1,8 +1,7 @@
-"""Choose, for every patient, the source and the target series that show the same body in the same place."""
+"""Chooses, for every patient, the source and the target series that show the same body in the same place."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +14,10 @@ from medgan.tasks import Task
 
 @dataclass(frozen=True)
 class Pair:
-    """A patient's source and target; `note` says how they were chosen where there was a choice.
+    """Holds a patient's source and target; `note` says how they were chosen where there was a choice.
 
     Attributes:
-        source: None where it is to be simulated from the target.
+        source: source series; None where the source is simulated from the target.
     """
 
     source: Series | None
@@ -29,49 +28,34 @@ class Pair:
 def pair(
     series: Sequence[Series], task: Task, *, root: Path, source_match: str = "", target_match: str = ""
 ) -> tuple[list[Pair], list[Problem]]:
-    """One pair a patient: same study, same frame of reference, overlapping along the target's normal.
+    """Returns one pair a patient: same study, same frame of reference, overlapping along the target's normal.
 
-    Of several, PET corrected for attenuation goes first, then the largest overlap, then the most slices. Where the
-    task simulates its sources and no text tells given ones, a patient's longest target series stands alone.
+    Of several pairs, PET corrected for attenuation goes first, then the largest overlap, then the most slices. Where
+    the task simulates its sources and `source_match` is empty, a patient's longest target series stands alone.
 
     Args:
-        series: what was found.
-        task: what is translated into what.
-        root: the folder it was found in.
-        source_match: text in the path below `root` of a source's files; empty: the modality tells it.
-        target_match: the same of a target's.
+        series: series of all patients.
+        task: translation task.
+        root: folder that contains the files of all series.
+        source_match: text in the path below `root` of a source's files; empty: the modality decides.
+        target_match: text in the path below `root` of a target's files; empty: the modality decides.
 
     Returns:
-        The pairs, and the patients without one; both in the order of patient ids.
+        The pairs, and the patients without one; both in the order of patient IDs.
 
     Raises:
-        InputError: one of the two sides is missing altogether.
+        InputError: no series can be a source, or none can be a target.
     """
-    if source_match and target_match:  # of NIfTI images, paths then tell what a session tells otherwise
+    if source_match and target_match:  # the paths then decide which NIfTI images are pairs, not the sessions
         series = [replace(one, study_uid=NIFTI) if one.frame_of_reference == NIFTI else one for one in series]
-    simulated = task.simulation != "none" and not source_match
-    wanted = {} if simulated else {"source": (task.source.modality, source_match)}
-    wanted["target"] = (task.target.modality, target_match)
-    sides = {side: [one for one in series if _fits(one, root, *what)] for side, what in wanted.items()}
-    names = {
-        side: f"{modality}{f' ({match!r} in its path)' if match else ''}" for side, (modality, match) in wanted.items()
-    }
-    expected = " and ".join(names.values())
-    if not all(sides.values()):
-        found = " and ".join(f"{len(sides[side])} {names[side]}" for side in reversed(names))
-        raise InputError("E-PAIR-01", expected=expected, found=found)
-    modalities: dict[str, set[str]] = defaultdict(set)
-    for one in series:
-        modalities[one.patient_id].add(one.modality)
-    missing = {
-        patient: f"expected {expected}; got only {', '.join(sorted(has))}" for patient, has in modalities.items()
-    }
-    results = [_of_patient(patient, sides, task, missing=missing[patient]) for patient in sorted(modalities)]
+    sides, expected = _sides(series, task, root, source_match=source_match, target_match=target_match)
+    patients = sorted({one.patient_id for one in series})
+    results = [_of_patient(patient, series, sides, task, expected) for patient in patients]
     return [one for one in results if isinstance(one, Pair)], [one for one in results if isinstance(one, Problem)]
 
 
 def overlap_mm(source: Series, target: Series) -> float:
-    """Length along the target's normal that both series cover; negative where a gap lies between them."""
+    """Returns the length along the target's normal that both series cover; negative where a gap lies between them."""
     normal = target.planes[0].normal
     (source_low, source_high), (target_low, target_high) = source.extent_mm(normal), target.extent_mm(normal)
     return min(source_high, target_high) - max(source_low, target_low)
@@ -81,21 +65,46 @@ def _fits(series: Series, root: Path, modality: str, match: str) -> bool:
     return series.modality == modality and match in str(series.files[0].relative_to(root))
 
 
-def _of_patient(patient_id: str, sides: Mapping[str, Sequence[Series]], task: Task, *, missing: str) -> Pair | Problem:
+def _sides(
+    series: Sequence[Series], task: Task, root: Path, *, source_match: str, target_match: str
+) -> tuple[dict[str, list[Series]], str]:
+    """Returns the series of each side, without the source where it is simulated, and what every patient should have."""
+    criteria = {"source": (task.source.modality, source_match), "target": (task.target.modality, target_match)}
+    if task.simulation != "none" and not source_match:
+        del criteria["source"]
+    sides = {side: [one for one in series if _fits(one, root, *criterion)] for side, criterion in criteria.items()}
+    names = {side: f"{kind} ({match!r} in its path)" if match else kind for side, (kind, match) in criteria.items()}
+    expected = " and ".join(names.values())
+    if not all(sides.values()):
+        found = " and ".join(f"{len(sides[side])} {names[side]}" for side in reversed(names))
+        raise InputError("E-PAIR-01", expected=expected, found=found)
+    return sides, expected
+
+
+def _of_patient(
+    patient_id: str, series: Sequence[Series], sides: Mapping[str, Sequence[Series]], task: Task, expected: str
+) -> Pair | Problem:
     if not patient_id:
         return Problem(patient_id, "expected a Patient ID; it is empty, so nobody can tell patients apart")
-    all_of = {side: [one for one in ones if one.patient_id == patient_id] for side, ones in sides.items()}
-    # a series of several phases or echoes is no stack; it is only taken, and refused by name, where there is no other
-    mine = {side: [one for one in ones if one.regular] or ones for side, ones in all_of.items()}
-    if not all(mine.values()):
-        return Problem(patient_id, missing)
-    if "source" in mine:
-        return _best_pair(patient_id, mine["source"], mine["target"], task)
-    targets = mine["target"]
+    candidates = {side: _candidates(patient_id, ones) for side, ones in sides.items()}
+    if not all(candidates.values()):
+        modalities = sorted({one.modality for one in series if one.patient_id == patient_id})
+        return Problem(patient_id, f"expected {expected}; got only {', '.join(modalities)}")
+    if "source" in candidates:
+        return _best_pair(patient_id, candidates["source"], candidates["target"], task)
+    return _target_alone(candidates["target"], task)
+
+
+def _candidates(patient_id: str, series: Sequence[Series]) -> list[Series]:
+    """Returns a patient's regular stacks; only where there is none, series of several phases or echoes."""
+    mine = [one for one in series if one.patient_id == patient_id]
+    return [one for one in mine if one.regular] or mine
+
+
+def _target_alone(targets: list[Series], task: Task) -> Pair:
     best = max(targets, key=lambda one: (one.attenuation_corrected, len(one.files), one.series_uid))
     several = f"took the longest of {len(targets)} {task.target.modality} series; target_match=TEXT takes others"
-    note = several if len(targets) > 1 else ""
-    return Pair(None, best, note)
+    return Pair(None, best, several if len(targets) > 1 else "")
 
 
 def _best_pair(patient_id: str, sources: list[Series], targets: list[Series], task: Task) -> Pair | Problem:
@@ -112,11 +121,8 @@ def _best_pair(patient_id: str, sources: list[Series], targets: list[Series], ta
 
 
 def _in_one_place(source: Series, target: Series) -> bool:
-    return (
-        source != target
-        and source.study_uid == target.study_uid
-        and source.frame_of_reference == target.frame_of_reference != ""
-    )
+    one_study = source != target and source.study_uid == target.study_uid
+    return one_study and source.frame_of_reference == target.frame_of_reference != ""
 
 
 def _preference(one: tuple[Series, Series]) -> tuple[bool, float, int, str, str]:

@@ -1,4 +1,4 @@
-"""What a folder of images holds for a task: pairs by patient hash, and who cannot be used, and why."""
+"""Finds the patients in a folder of images: pairs by patient hash, and reasons why others cannot be used."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SYNTHETIC = "synthetic image"
 
 @dataclass(frozen=True)
 class Found:
-    """What a folder holds for a task.
+    """Holds the images that a folder contains for a task.
 
     Attributes:
         pairs: patient hash -> source and target.
-        set_aside: patient hash -> why there is no pair; the broken are among them.
-        broken: who has images, but such that cannot be used.
-        passed_over: files that are no images: reason -> how many.
-        phantom: whether these are phantoms.
+        set_aside: patient hash -> reason why there is no pair; includes the broken patients.
+        broken: hashes of patients whose images cannot be used.
+        passed_over: reason -> number of files that were not read as images of patients.
+        phantom: whether the patients are phantoms.
     """
 
     pairs: dict[str, Pair]
@@ -37,10 +37,10 @@ class Found:
 
 
 def find(source: Path, task: Task, key: bytes, *, source_match: str, target_match: str, processes: int = 1) -> Found:
-    """Surveys a folder and pairs what it holds.
+    """Reads the headers in a folder and pairs the series of each patient.
 
     Raises:
-        InputError: there is no image, one side is missing altogether, or patients and phantoms lie together.
+        InputError: there is no image, no source or no target, or patients and phantoms are in one folder.
     """
     surveyed = survey(source, processes=processes)
     num_synthetic = len({path for one in surveyed.synthetic for path in one.files})
@@ -48,7 +48,7 @@ def find(source: Path, task: Task, key: bytes, *, source_match: str, target_matc
     try:
         pairs, problems = pair(surveyed.acquired, task, root=source, **match)
     except InputError as error:
-        besides = f"; {num_synthetic} files passed over: {SYNTHETIC}" if num_synthetic else ""
+        besides = f" {num_synthetic} files were passed over: {SYNTHETIC}." if num_synthetic else ""
         raise error.within("E-PATIENT-01", source=source, besides=besides) from None
     faults = _by_patient(surveyed.problems, key)
     usable: dict[str, Pair] = {}
@@ -59,7 +59,7 @@ def find(source: Path, task: Task, key: bytes, *, source_match: str, target_matc
         except InputError as error:
             faults[patient] = str(error)
         else:
-            usable[patient] = _noting(one, faults.get(patient))
+            usable[patient] = _with_note(one, faults.get(patient))
     broken = {patient: reason for patient, reason in faults.items() if patient not in usable}
     return Found(
         pairs=dict(sorted(usable.items())),
@@ -77,8 +77,8 @@ def _by_patient(problems: list[Problem], key: bytes) -> dict[str, str]:
     return {patient: "; ".join(dict.fromkeys(several)) for patient, several in reasons.items()}
 
 
-def _noting(one: Pair, fault: str | None) -> Pair:
-    """A pair of a patient who has broken series beside it says so."""
+def _with_note(one: Pair, fault: str | None) -> Pair:
+    """Returns the pair with a note about other series of the patient that are broken."""
     if fault is None:
         return one
     return replace(one, note="; ".join(filter(None, (one.note, f"not used: {fault}"))))
@@ -87,5 +87,6 @@ def _noting(one: Pair, fault: str | None) -> Pair:
 def _phantom(pairs: Mapping[str, Pair]) -> bool:
     kinds = {series.phantom for one in pairs.values() for series in (one.source, one.target) if series}
     if len(kinds) > 1:
-        raise InputError("E-PATIENT-02")
+        num_phantoms = sum(any(side and side.phantom for side in (one.source, one.target)) for one in pairs.values())
+        raise InputError("E-PATIENT-02", num_patients=len(pairs) - num_phantoms, num_phantoms=num_phantoms)
     return kinds == {True}

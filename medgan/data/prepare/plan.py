@@ -1,4 +1,4 @@
-"""`fingerprint.json`, facts about the images found, and `plan.json`, what is made of them, open to edits."""
+"""Defines `fingerprint.json`, facts about the images, and `plan.json`, settings that a person may edit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, Validati
 
 from medgan.data.atomic_write import write_atomically
 from medgan.data.prepare.pairing import Pair
+from medgan.data.series import Series
 from medgan.errors import InputError
 from medgan.tasks import ARBITRARY_UNIT, Task, task_named
 
@@ -21,16 +22,16 @@ FINGERPRINT, PLAN = "fingerprint.json", "plan.json"
 
 
 class MotionPlan(BaseModel, frozen=True, extra="forbid"):
-    """How strong the simulated motion is; see `medgan.data.prepare.motion`."""
+    """Holds the strength of the simulated motion; see `medgan.data.prepare.motion`."""
 
     severity: NonNegativeFloat = Field(1.0, description="1: up to 10 degrees and 10 mm")
     seed: int = 0
 
 
 class LowDosePlan(BaseModel, frozen=True, extra="forbid"):
-    """How low the simulated dose is; see `medgan.data.prepare.low_dose`."""
+    """Holds the dose of the simulated PET; see `medgan.data.prepare.low_dose`."""
 
-    total_counts: PositiveFloat = Field(1e6, description="of a mean slice at full dose")
+    total_counts: PositiveFloat = Field(1e6, description="counts of a mean slice at full dose")
     dose_fraction: float = Field(0.1, gt=0, le=1)
     seed: int = 0
 
@@ -43,24 +44,24 @@ SIMULATIONS: dict[str, MotionPlan | LowDosePlan | None] = {
 
 
 class Plan(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """What decides the content of a data set, besides the images."""
+    """Holds the settings that, besides the images, decide the content of a data set."""
 
     task: str
     size: int = Field(ge=16, le=1024, description="rows and columns of a slice")
-    spacing_mm: PositiveFloat = Field(description="distance of pixels")
-    source_window: tuple[float, float] | None = Field(description="what becomes -1 and 1; null: each volume's own")
-    target_window: tuple[float, float] | None = Field(description="the same")
-    simulation: MotionPlan | LowDosePlan | None = Field(description="of sources from targets; null: sources are given")
-    source_match: str = Field("", description="text in the path of every source's files; empty: told by modality")
-    target_match: str = Field("", description="the same")
-    registration: Literal["none", "rigid"] = Field("none", description="of the source to the target, before all else")
-    least_overlap: float = Field(0.0, ge=0, le=1, description="Dice of the bodies under which a patient is set aside")
-    validation_share: float = Field(1 / 6, ge=0, lt=1, description="of the patients")
-    test_share: float = Field(1 / 3, ge=0, lt=1, description="of the patients")
-    most_broken: float = Field(0.5, ge=0, le=1, description="share of broken patients above which nothing is made")
+    spacing_mm: PositiveFloat = Field(description="distance between pixels")
+    source_window: tuple[float, float] | None = Field(description="values for -1 and 1; null: each volume's own")
+    target_window: tuple[float, float] | None = Field(description="likewise, of the target")
+    simulation: MotionPlan | LowDosePlan | None = Field(description="settings; null: sources are given")
+    source_match: str = Field("", description="text in the paths of source files; empty: modality decides")
+    target_match: str = Field("", description="likewise, of target files")
+    registration: Literal["none", "rigid"] = Field("none", description="of the source to the target, before resampling")
+    least_overlap: float = Field(0.0, ge=0, le=1, description="Dice of the bodies below which a patient is set aside")
+    validation_share: float = Field(1 / 6, ge=0, lt=1, description="share of validation patients")
+    test_share: float = Field(1 / 3, ge=0, lt=1, description="share of test patients")
+    most_broken: float = Field(0.5, ge=0, le=1, description="share of broken patients above which prepare fails")
 
     def windowed(self) -> Task:
-        """The task, with the plan's windows."""
+        """Returns the task with the plan's windows."""
         task = task_named(self.task)
         return replace(
             task,
@@ -70,31 +71,23 @@ class Plan(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
 
 def facts(pairs: Mapping[str, Pair]) -> dict[str, Any]:
-    """What the headers say: patients, and for each side the smallest, middle and largest of its measures."""
+    """Returns the number of patients and, for each side, the smallest, median and largest of its headers' measures."""
     sources = [one.source for one in pairs.values() if one.source]
-    found: dict[str, Any] = {"patients": len(pairs)}
-    for side, ones in (("source", sources), ("target", [one.target for one in pairs.values()])):
-        measures: dict[str, list[float]] = {
-            "pixel_spacing_mm": [step for one in ones for step in one.planes[0].pixel_spacing],
-            "slice_spacing_mm": [float(np.linalg.norm(one.affine[:3, 2])) for one in ones],
-            "rows_and_columns": [length for one in ones for length in one.planes[0].size],
-            "slices": [len(one.planes) for one in ones],
-        }
-        found[side] = {name: _spread(values) for name, values in measures.items()} if ones else "simulated"
-    return found
+    targets = [one.target for one in pairs.values()]
+    return {"patients": len(pairs), "source": _measures(sources), "target": _measures(targets)}
 
 
 def first_plan(pairs: Mapping[str, Pair], task: Task, *, size: int, settings: Mapping[str, Any]) -> Plan:
-    """The plan for these images; pixels as fine as the targets are, but with room for the largest.
+    """Returns a new plan for these images; pixels are as fine as the targets', but the largest target fits.
 
     Args:
-        pairs: what was found.
-        task: what is translated into what.
-        size: rows and columns.
-        settings: other fields of the plan, by name; those of the simulation as `simulation.severity`.
+        pairs: source and target of each patient.
+        task: translation task.
+        size: rows and columns of a slice.
+        settings: other fields of the plan by name; fields of the simulation like `simulation.severity`.
 
     Raises:
-        InputError: a field is unknown, or refuses its value.
+        InputError: a field is unknown, or its value is not valid.
     """
     simulation = SIMULATIONS[task.simulation] if any(one.source is None for one in pairs.values()) else None
     tree: dict[str, Any] = {
@@ -119,10 +112,10 @@ def first_plan(pairs: Mapping[str, Pair], task: Task, *, size: int, settings: Ma
 
 
 def read_plan(folder: Path) -> Plan | None:
-    """The plan in a folder, perhaps edited by a person; None where there is none.
+    """Returns the plan in a folder, which a person may have edited, or None where the folder has no plan.
 
     Raises:
-        InputError: it is no JSON, or a field refuses its value.
+        InputError: the file is no JSON, or the value of a field is not valid.
     """
     path = folder / PLAN
     if not path.exists():
@@ -137,17 +130,15 @@ def read_plan(folder: Path) -> Plan | None:
 
 
 def validated_plan(tree: Any, where: str) -> Plan:
-    """A plan from plain values; raises InputError that names the field."""
+    """Returns a plan made of plain values; raises InputError that names the field where a value is not valid."""
     try:
         plan = Plan.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
+        loc = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            known = ", ".join(Plan.model_fields)
-            raise InputError("E-PLAN-05", where=where, loc=".".join(map(str, first["loc"])), known=known) from None
-        raise InputError(
-            "E-PLAN-06", where=where, loc=".".join(map(str, first["loc"])), msg=first["msg"], given=first["input"]
-        ) from None
+            raise InputError("E-PLAN-05", where=where, loc=loc, known=", ".join(Plan.model_fields)) from None
+        raise InputError("E-PLAN-06", where=where, loc=loc, msg=first["msg"], given=first["input"]) from None
     task = task_named(plan.task)
     for name, image in (("source_window", task.source), ("target_window", task.target)):
         window = getattr(plan, name)
@@ -156,35 +147,42 @@ def validated_plan(tree: Any, where: str) -> Plan:
         if window is not None and not window[0] < window[1]:
             raise InputError("E-PLAN-08", where=where, name=name, window=window)
     if plan.validation_share + plan.test_share >= 1:
-        raise InputError("E-PLAN-09", where=where)
+        raise InputError("E-PLAN-09", where=where, validation_share=plan.validation_share, test_share=plan.test_share)
     return plan
 
 
 def fits(plan: Plan, pairs: Mapping[str, Pair], task: Task, where: str) -> None:
-    """Refuses a plan that says other things of the sources than the images do.
-
-    Raises:
-        InputError: simulated sources without settings for them, or settings where sources are given.
-    """
+    """Raises InputError where simulated sources have no settings in the plan, or given sources have settings."""
     wanted = SIMULATIONS[task.simulation] if any(one.source is None for one in pairs.values()) else None
     if type(plan.simulation) is not type(wanted):
-        named = "null, for sources are given" if wanted is None else f"settings of {task.simulation}"
+        named = "null, because source images are given" if wanted is None else f"settings of {task.simulation}"
         raise InputError("E-PLAN-10", where=where, named=named, simulation=plan.simulation)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """A file a person can read and edit."""
+    """Writes a JSON file that a person can read and edit."""
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _spacing_with_room(pairs: Mapping[str, Pair], size: int) -> float:
-    """The median pixel spacing of the targets, or what the largest needs to fit, rounded up to 0.01 mm."""
+    """Returns the median pixel spacing of the targets, or what the largest needs to fit, rounded up to 0.01 mm."""
     planes = [one.target.planes[0] for one in pairs.values()]
     native = float(np.median([plane.pixel_spacing for plane in planes]))
     largest = max(
         length * step for plane in planes for length, step in zip(plane.size, plane.pixel_spacing, strict=True)
     )
     return math.ceil(round(max(native, largest / size) * 100, 6)) / 100
+
+
+def _measures(series: Sequence[Series]) -> dict[str, list[float]] | str:
+    if not series:
+        return "simulated"
+    return {
+        "pixel_spacing_mm": _spread([step for one in series for step in one.planes[0].pixel_spacing]),
+        "slice_spacing_mm": _spread([float(np.linalg.norm(one.affine[:3, 2])) for one in series]),
+        "rows_and_columns": _spread([length for one in series for length in one.planes[0].size]),
+        "slices": _spread([len(one.planes) for one in series]),
+    }
 
 
 def _spread(values: Sequence[float]) -> list[float]:

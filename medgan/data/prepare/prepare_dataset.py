@@ -1,4 +1,4 @@
-"""Images in, prepared data set out: find, pair, plan, convert, split, describe."""
+"""Prepares a data set from images: finds, pairs, plans, converts, splits, describes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from medgan.locks import held
 from medgan.tasks import Task
 
 PREPARING_S = 6 * 3600.0
-SLICES_WORTH_A_PROCESS = 500  # reading them takes as long as starting a process does
+SLICES_WORTH_A_PROCESS = 500  # reading this many takes as long as starting a process
 BYTES_A_PIXEL = 5  # source, target, mask
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -38,16 +38,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class PrepareRequest:
-    """What is asked for.
+    """Describes the data set to prepare.
 
     Attributes:
         source: folder of DICOM or NIfTI files in any layout.
-        task: what is translated into what.
+        task: translation task.
         size: rows and columns of a slice.
-        settings: fields of the plan by name, where they are to be other than by default.
+        settings: fields of the plan by name, for values other than the defaults.
         out: the data set's folder; None: one below `datasets` for each source folder, task and size.
-        datasets: where the key and the patients' roles are kept.
-        processes: how many patients are read at once; None: one a CPU core.
+        datasets: folder that holds the key and the patients' roles.
+        processes: number of patients read at once; None: one for each CPU core.
     """
 
     source: Path
@@ -60,21 +60,21 @@ class PrepareRequest:
 
 
 def prepare(request: PrepareRequest, progress: Progress | None = None) -> Path:
-    """The folder of the prepared data set; made on the first call, brought up to date on the next.
+    """Prepares the data set in the first call, updates it in later calls, and returns its folder.
 
-    A patient is converted once for each state of his files and of the plan; his arrays never change after that.
-    `dataset.json` is written last, so that a data set is never seen half made.
+    A patient is converted once for each state of the files and of the plan; the arrays never change after that.
+    `dataset.json` is written last, so that no reader sees an incomplete data set.
 
     Args:
-        request: what is asked for.
+        request: data set to prepare.
         progress: called with (patients done, patients to do).
 
     Raises:
-        InputError: no folder, no images, one modality only, too many broken patients, or a plan that cannot be.
-        JobError: the disk is full, or a process was killed; what was finished is kept.
+        InputError: no folder, no images, one modality only, too many broken patients, or a plan that is not valid.
+        JobError: the disk is full, or a process was killed; finished patients are kept.
     """
-    with _alone(request) as (folder, key):
-        files = files_state(request.source, key)  # first: what arrives from now on is found by the next call
+    with _locked(request) as (folder, key):
+        files = files_state(request.source, key)  # first: the next call finds files that arrive from now on
         plan = read_plan(folder)
         if plan is not None:
             _refuse_other_plan(request, folder, plan)
@@ -84,7 +84,7 @@ def prepare(request: PrepareRequest, progress: Progress | None = None) -> Path:
 
 
 def prepared_before(request: PrepareRequest) -> Path | None:
-    """The folder that `prepare` would bring up to date; none where it would make one."""
+    """Returns the folder that `prepare` would update, or None where `prepare` would make a new data set."""
     if request.out is None and not has_key(request.datasets):
         return None
     folder = request.out or request.datasets / _default_name(request, load_key(request.datasets))
@@ -92,15 +92,15 @@ def prepared_before(request: PrepareRequest) -> Path | None:
 
 
 def plan_only(request: PrepareRequest) -> Path:
-    """Writes facts and plan and stops, so that a person can edit the plan; returns the plan's file."""
-    with _alone(request) as (folder, key):
+    """Writes facts and plan and stops, so that a person can edit the plan; returns the path of the plan."""
+    with _locked(request) as (folder, key):
         _planned(request, folder, key)
     return folder / PLAN
 
 
 @contextmanager
-def _alone(request: PrepareRequest) -> Iterator[tuple[Path, bytes]]:
-    """The data set's folder and the key, while no other process prepares: roles are drawn once, work is done once."""
+def _locked(request: PrepareRequest) -> Iterator[tuple[Path, bytes]]:
+    """Yields the data set's folder and the key, under a lock: no two processes draw roles or convert at a time."""
     if not request.source.is_dir():
         there = "it is a file" if request.source.exists() else "there is no such folder"
         raise InputError("E-PREPARE-02", source=request.source, there=there)
@@ -117,7 +117,7 @@ def _alone(request: PrepareRequest) -> Iterator[tuple[Path, bytes]]:
         raise
     except OSError as error:
         if error.errno in DISK_FULL:
-            reason = f"{error.strerror}; what was finished is kept, the same command goes on"
+            reason = f"{error.strerror}. Finished patients are kept; run the same command again to continue."
             raise JobError("E-PREPARE-03", place=place, reason=reason) from None
         if error.errno in NO_FOLDER:
             raise InputError("E-PREPARE-04", place=place, strerror=error.strerror) from None
@@ -132,18 +132,14 @@ def _prepare(request: PrepareRequest, folder: Path, key: bytes, files: str, prog
         patient: f"patients/{patient}-{state_of(one, plan, key, request.source)}"
         for patient, one in found.pairs.items()
     }
-    records = {patient: record_of(folder / place) for patient, place in folders.items()}
-    jobs = [
-        Conversion(patient, found.pairs[patient], folder / folders[patient])
-        for patient in records
-        if not records[patient]
-    ]
+    records = {patient: record for patient, place in folders.items() if (record := record_of(folder / place))}
+    jobs = [Conversion(one, found.pairs[one], folder / folders[one]) for one in folders if one not in records]
     _refuse_little_room(folder, plan, jobs)
     converted, reasons = _convert_all(jobs, plan, _processes(request), progress)
     set_aside, broken = found.set_aside | reasons, found.broken | reasons.keys()
-    usable = [patient for patient in folders if patient not in reasons]
-    _refuse_broken(request.source, plan.most_broken, usable, set_aside, broken)
     records |= converted
+    usable = sorted(records)
+    _refuse_broken(request.source, plan.most_broken, usable, set_aside, broken)
     known = load_roles(request.datasets)
     mine = known.get(plan.task, {})
     roles = assign_roles(usable, mine, validation_share=plan.validation_share, test_share=plan.test_share)
@@ -158,7 +154,7 @@ def _prepare(request: PrepareRequest, folder: Path, key: bytes, files: str, prog
             phantom=found.phantom,
             simulation=plan.simulation.model_dump() if plan.simulation else {},
             patients=[
-                Patient(hash=patient, role=roles[patient], folder=folders[patient], **(records[patient] or {}))
+                Patient(hash=patient, role=roles[patient], folder=folders[patient], **records[patient])
                 for patient in usable
             ],
             set_aside=[f"patient {patient} set aside: {reason}" for patient, reason in sorted(set_aside.items())],
@@ -172,13 +168,13 @@ def _prepare(request: PrepareRequest, folder: Path, key: bytes, files: str, prog
 
 
 def _default_name(request: PrepareRequest, key: bytes) -> str:
-    """Task, size, and 8 hex digits of where the source lies and of what else is asked for, so that none meet."""
+    """Returns task, size, and 8 hex digits of the source's path and the settings, so that names do not collide."""
     text = json.dumps([str(request.source.resolve()), dict(request.settings)], sort_keys=True)
     return f"{request.task.name}-{request.size}px-{hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:8]}"
 
 
 def _planned(request: PrepareRequest, folder: Path, key: bytes) -> tuple[Plan, Found]:
-    """The plan in the folder, or the first one, and what is found by it; facts are written anew."""
+    """Returns the plan in the folder, or a new one, and the images found with it; writes the facts anew."""
     plan = read_plan(folder)
     matches = {
         name: str(getattr(plan, name) if plan else request.settings.get(name, ""))
@@ -198,9 +194,9 @@ def _planned(request: PrepareRequest, folder: Path, key: bytes) -> tuple[Plan, F
 
 
 def _refuse_other_plan(request: PrepareRequest, folder: Path, plan: Plan) -> None:
-    asked = {"task": request.task.name, "size": request.size, **request.settings}
+    requested = {"task": request.task.name, "size": request.size, **request.settings}
     tree = plan.model_dump(mode="json")
-    for path, value in asked.items():
+    for path, value in requested.items():
         section, _, name = path.partition(".")
         there = tree.get(section)
         there = there.get(name) if name and isinstance(there, dict) else there
@@ -222,11 +218,11 @@ def _processes(request: PrepareRequest) -> int:
 def _convert_all(
     jobs: list[Conversion], plan: Plan, processes: int, progress: Progress
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Converts patients: the records of those who can be used, the reasons of those who cannot."""
+    """Converts patients; returns the records of those who can be used, and the reasons why others cannot."""
     num_slices = sum(len(series.files) for job in jobs for series in (job.pair.source, job.pair.target) if series)
     worth = max(1, num_slices // SLICES_WORTH_A_PROCESS)
     records, reasons = {}, {}
-    largest_first = sorted(jobs, key=lambda job: -len(job.pair.target.planes))  # so that processes end together
+    largest_first = sorted(jobs, key=lambda job: -len(job.pair.target.planes))  # processes end together
     results = each(partial(convert, plan=plan), largest_first, processes=min(processes, worth))
     for done, (job, result) in enumerate(results, start=1):
         if isinstance(result, str):

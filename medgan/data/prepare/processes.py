@@ -1,4 +1,4 @@
-"""Map a function over worker processes, which end with the one that began and leave Ctrl-C to it."""
+"""Maps a function over worker processes, which end with the process that started them and leave Ctrl-C to it."""
 
 from __future__ import annotations
 
@@ -27,45 +27,45 @@ def each(
     processes: int,
     caller: Literal["waits", "helps"] = "waits",
 ) -> Iterator[tuple[Item, Result]]:
-    """Every item with what the function makes of it, as they are done.
+    """Yields every item with the function's result, in the order in which they finish.
 
     Args:
-        function: picklable where there is more than one process.
-        items: picklable.
-        processes: 1: in this process.
-        caller: "helps": this process, too, works on items that no worker has taken, such as while workers start.
+        function: function of one item; picklable where there is more than one process.
+        items: items to work on; picklable.
+        processes: number of worker processes; 1: the function runs in this process.
+        caller: "helps": this process also works on items that no worker has taken, for example while workers start.
 
     Raises:
         JobError: a process was killed.
     """
     items = list(items)
     if processes == 1:
-        yield from ((item, _undisturbed(function, item)) for item in items)
+        yield from ((item, _without_garbage_collection(function, item)) for item in items)
         return
     context = get_context("forkserver")
-    pool = ProcessPoolExecutor(processes, context, initializer=_follow, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(processes, context, initializer=_follow_first_process, initargs=(os.getpid(),))
     try:
-        tasks = {pool.submit(_undisturbed, function, item): item for item in items}
+        tasks = {pool.submit(_without_garbage_collection, function, item): item for item in items}
         for task in reversed(list(tasks)) if caller == "helps" else ():
             if not task.cancel():
                 break
             item = tasks.pop(task)
-            yield item, _undisturbed(function, item)
+            yield item, _without_garbage_collection(function, item)
         for task in as_completed(tasks):
             yield tasks[task], task.result()
     except BrokenProcessPool:
-        raise JobError("E-PREPARE-08") from None
+        raise JobError("E-PREPARE-08", processes=processes) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def get_ready(module: str) -> None:
-    """Starts, in the background, the server whose forks are the workers, with that module imported once for all.
+    """Starts, in the background, the server that forks the workers and imports that module once for all of them.
 
-    It inherits that Ctrl-C is blocked: while it imports, too, the first process answers.
+    The server inherits that Ctrl-C is blocked: only the first process answers Ctrl-C, even during that import.
     """
     get_context("forkserver").set_forkserver_preload([module])
-    resource_tracker.ensure_running()  # which the server needs, and which lets Ctrl-C through as it starts
+    resource_tracker.ensure_running()  # first: the server needs it, and its start unblocks Ctrl-C
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -73,8 +73,8 @@ def get_ready(module: str) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _undisturbed(function: Callable[[Item], Result], item: Item) -> Result:
-    """Garbage is collected between two items, not within: what a series' headers are made of lives as long as it."""
+def _without_garbage_collection(function: Callable[[Item], Result], item: Item) -> Result:
+    """Calls the function with garbage collection off: the objects of a series' headers live as long as the item."""
     gc.disable()
     try:
         return function(item)
@@ -82,15 +82,15 @@ def _undisturbed(function: Callable[[Item], Result], item: Item) -> Result:
         gc.enable()
 
 
-def _follow(first: int) -> None:
-    """A worker ignores Ctrl-C, which the first process answers, and ends when that is gone."""
+def _follow_first_process(first: int) -> None:
+    """Makes a worker ignore Ctrl-C, which the first process answers, and end when the first process has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while True:
             time.sleep(LOOK_EVERY_S)
             try:
-                os.kill(first, 0)  # asks whether it is there
+                os.kill(first, 0)  # signal 0 only checks that the process exists
             except ProcessLookupError:
                 os._exit(1)
 

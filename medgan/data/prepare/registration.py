@@ -1,4 +1,4 @@
-"""How well two images of a patient lie over each other, and a rigid correction where they do not."""
+"""Measures how well two images of a patient agree, and corrects the position of one of them rigidly."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from medgan.tasks import CT, MR, PET
 NUM_BINS = 50
 NUM_SAMPLES = 20_000
 NUM_ITERATIONS = 200  # at each level
-SMOOTHING_MM = (4.0, 2.0)  # Gaussian of each level; coarse ones reach far, fine ones are precise
+SMOOTHING_MM = (4.0, 2.0)  # Gaussian of each level; wide ones reach far, narrow ones are precise
 FIRST_STEP_MM, LAST_STEP_MM, RELAXATION = 1.0, 0.001, 0.7
-MARGIN_VOXELS = (6, 6, 1)  # columns, rows, slices around the body: far air says nothing and lets images slide
+MARGIN_VOXELS = (6, 6, 1)  # columns, rows, slices around the body: distant air has no information and lets images slide
 IMAGES = {image.unit: image for image in (CT, PET, MR)}
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well two images lie over each other.
+    """Describes how well two images agree.
 
     Attributes:
-        mask_overlap: Dice's coefficient of the two bodies, 0 to 1.
-        mutual_information: normalized, 1 (independent) to 2 (one tells the other), inside either body.
+        mask_overlap: Dice coefficient of the two bodies, 0 to 1.
+        mutual_information: normalized, 1 (independent) to 2 (one determines the other), inside either body.
     """
 
     mask_overlap: float
@@ -37,13 +37,13 @@ class Agreement:
 
 
 def agreement(source: Volume, target: Volume, source_mask: np.ndarray, target_mask: np.ndarray) -> Agreement:
-    """The overlap of two bodies and their normalized mutual information, (H(a) + H(b)) / H(a, b) (Studholme 1999).
+    """Returns the overlap of two bodies and their normalized mutual information, see `normalized_mutual_information`.
 
     Args:
-        source: on the target's grid.
-        target: of any other modality.
+        source: image on the target's grid.
+        target: image of any modality.
         source_mask: bool, (slices, rows, columns): the body in `source`.
-        target_mask: the same of `target`.
+        target_mask: bool, (slices, rows, columns): the body in `target`.
 
     Raises:
         InputError: the grids differ, or a mask is empty.
@@ -65,9 +65,9 @@ def agreement(source: Volume, target: Volume, source_mask: np.ndarray, target_ma
 
 
 def normalized_mutual_information(first: np.ndarray, second: np.ndarray) -> float:
-    """(H(a) + H(b)) / H(a, b) of two lists of values, each in `NUM_BINS` equal bins; 1 where both are constant.
+    """Returns (H(a) + H(b)) / H(a, b) of two lists of values, each in `NUM_BINS` equal bins; 1 where both are constant.
 
-    As scikit-image's, whose module takes half a second to import.
+    The formula is Studholme's (1999), as in scikit-image, whose module takes half a second to import.
     """
     joint = np.bincount(_bins(first) * NUM_BINS + _bins(second), minlength=NUM_BINS**2).reshape(NUM_BINS, NUM_BINS)
     both = _entropy(joint.ravel())
@@ -85,21 +85,21 @@ def _entropy(counts: np.ndarray) -> float:
 
 
 def register_rigid(moving: Volume, fixed: Volume, *, seed: int = 0) -> tuple[Volume, Agreement]:
-    """Turn and shift one image onto another of the same patient, without interpolating it.
+    """Turns and shifts one image onto another of the same patient, without interpolating it.
 
-    Mattes mutual information (Mattes et al. 2003) from coarse to fine. Images in two frames of reference start with the
-    middles of their bodies on each other, those in one as they are. One modality is found to a fraction of a
-    millimeter; PET on CT in-plane to about 1. Along a body that hardly changes over a short stack of slices, a thigh
-    say, little tells where the PET lies, and it may slide by 10.
+    The metric is Mattes mutual information (Mattes et al. 2003), from coarse to fine. Images in two frames of reference
+    start with the centers of their bodies on each other, images in one frame as they are. The error is a fraction of a
+    millimeter within one modality, and about 1 mm in-plane for PET on CT. Where the body hardly changes over a short
+    stack of slices, as in a thigh, the PET may slide along the body by 10 mm.
 
     Args:
-        moving: whose affine is corrected; any modality.
-        fixed: what it is brought onto.
-        seed: of the voxels that are compared.
+        moving: image whose affine is corrected; any modality.
+        fixed: image that `moving` is registered to.
+        seed: seed for the choice of the voxels that are compared.
 
     Returns:
-        `moving` in `fixed`'s frame of reference, the same voxels at a corrected place; and how well it then agrees with
-        `fixed`, compared on its grid where both fields of view reach.
+        `moving` in `fixed`'s frame of reference, the same voxels at a corrected position; and how well it then agrees
+        with `fixed`, compared on the grid of `fixed` where both fields of view overlap.
 
     Raises:
         InputError: an image shows no body, or the images do not overlap.
@@ -107,10 +107,10 @@ def register_rigid(moving: Volume, fixed: Volume, *, seed: int = 0) -> tuple[Vol
     found = _matrix(_optimized(moving, fixed, _start(moving, fixed), seed))
     affine = np.linalg.inv(found) @ moving.affine
     corrected = replace(moving, affine=affine, frame_of_reference=fixed.frame_of_reference)
-    seen = resample(corrected, grid_of(fixed), np.nan)
-    inside = np.isfinite(seen.array)
-    seen = seen.with_array(np.where(inside, seen.array, np.float32(IMAGES[seen.unit].background)))
-    return corrected, agreement(seen, fixed, _body(seen) & inside, _body(fixed) & inside)
+    moved = resample(corrected, grid_of(fixed), np.nan)
+    inside = np.isfinite(moved.array)
+    moved = moved.with_array(np.where(inside, moved.array, np.float32(IMAGES[moved.unit].background)))
+    return corrected, agreement(moved, fixed, _body(moved) & inside, _body(fixed) & inside)
 
 
 def _body(volume: Volume) -> np.ndarray:
@@ -119,12 +119,12 @@ def _body(volume: Volume) -> np.ndarray:
 
 
 def _windowed(volume: Volume) -> np.ndarray:
-    """Values clipped to their modality's window, so that a few extreme voxels do not stretch a histogram."""
+    """Returns values clipped to their modality's window, so that a few extreme voxels do not stretch a histogram."""
     return volume.array.clip(*window_of(volume.array, IMAGES[volume.unit]))
 
 
 def _start(moving: Volume, fixed: Volume) -> sitk.Euler3DTransform:
-    """From fixed to moving coordinates, turning about the middle of the fixed body."""
+    """Returns the first transform from fixed to moving coordinates; it turns about the center of the fixed body."""
     middle, moving_middle = _middle(fixed), _middle(moving)
     transform = sitk.Euler3DTransform()
     transform.SetCenter(middle.tolist())
@@ -134,7 +134,7 @@ def _start(moving: Volume, fixed: Volume) -> sitk.Euler3DTransform:
 
 
 def _middle(volume: Volume) -> np.ndarray:
-    """(3,): the center of the body in mm."""
+    """Returns the center of the body in mm, (3,)."""
     voxels = np.argwhere(_body(volume))
     if not len(voxels):
         raise InputError("E-REGISTER-03", unit=volume.unit)
@@ -146,7 +146,7 @@ def _optimized(moving: Volume, fixed: Volume, start: sitk.Euler3DTransform, seed
     method.SetMetricAsMattesMutualInformation(NUM_BINS)
     method.SetMetricFixedMask(_region(fixed))
     method.SetMetricSamplingStrategy(method.RANDOM)
-    method.SetMetricSamplingPercentage(min(1.0, NUM_SAMPLES / fixed.array.size), seed + 1)  # 0 is the clock
+    method.SetMetricSamplingPercentage(min(1.0, NUM_SAMPLES / fixed.array.size), seed + 1)  # seed 0 means the clock
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(FIRST_STEP_MM, LAST_STEP_MM, NUM_ITERATIONS, RELAXATION)
     method.SetOptimizerScalesFromPhysicalShift()
@@ -154,22 +154,22 @@ def _optimized(moving: Volume, fixed: Volume, start: sitk.Euler3DTransform, seed
     method.SetShrinkFactorsPerLevel([1] * len(SMOOTHING_MM))
     method.SetInitialTransform(start)
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # sums in one order: the same seed, the same transform
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # one order of sums: the same seed gives the same transform
     try:
         return method.Execute(_image(fixed, _windowed(fixed)), _image(moving, _windowed(moving)))
     except RuntimeError as error:
-        raise InputError("E-REGISTER-04") from error
+        raise InputError("E-REGISTER-04", moving_shape=moving.array.shape, fixed_shape=fixed.array.shape) from error
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
 
 def _region(volume: Volume) -> sitk.Image:
-    """The body and a margin, where images are compared."""
+    """Returns the body and a margin, the region in which images are compared."""
     return sitk.BinaryDilate(_image(volume, _body(volume).astype(np.uint8)), MARGIN_VOXELS)
 
 
 def _image(volume: Volume, array: np.ndarray) -> sitk.Image:
-    """The array in the volume's place."""
+    """Returns the array as an image at the volume's position."""
     image = sitk.GetImageFromArray(array)
     image.SetOrigin(volume.affine[:3, 3].tolist())
     image.SetSpacing(volume.spacing_mm)
@@ -178,7 +178,7 @@ def _image(volume: Volume, array: np.ndarray) -> sitk.Image:
 
 
 def _matrix(transform: sitk.Transform) -> np.ndarray:
-    """(4, 4) of a rigid transform."""
+    """Returns the (4, 4) matrix of a rigid transform."""
     corners = np.array([transform.TransformPoint(point) for point in np.vstack([np.zeros(3), np.eye(3)]).tolist()])
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = (corners[1:] - corners[0]).T, corners[0]

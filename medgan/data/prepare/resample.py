@@ -1,4 +1,4 @@
-"""Bring volumes onto one in-plane grid by physical position: nothing is stretched, slices stay where they are."""
+"""Brings volumes onto one in-plane grid by physical position: nothing is stretched, slices stay where they are."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from medgan.errors import InputError
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the voxels of a resampled volume lie.
+    """Describes where the voxels of a resampled volume lie.
 
     Attributes:
         affine: float64 (4, 4), as in `Volume`.
         shape: (slices, rows, columns).
-        frame_of_reference: Frame of Reference UID; "" where there is none.
+        frame_of_reference: Frame of Reference UID; "" where it is unknown.
     """
 
     affine: np.ndarray
@@ -28,13 +28,13 @@ class Grid:
 
 
 def grid_of(volume: Volume) -> Grid:
-    """The grid a volume lies on."""
+    """Returns the grid of a volume."""
     slices, rows, columns = volume.array.shape
     return Grid(volume.affine, (slices, rows, columns), volume.frame_of_reference)
 
 
 def in_plane_grid(volume: Volume, *, spacing_mm: float, size: int) -> Grid:
-    """The volume's slices with `size` x `size` pixels of `spacing_mm`, centered on its in-plane center."""
+    """Returns the grid of the volume's slices with `size` x `size` pixels of `spacing_mm` about its in-plane center."""
     slices, rows, columns = volume.array.shape
     affine = volume.affine.copy()
     affine[:3, :2] = volume.directions[:, :2] * spacing_mm
@@ -45,18 +45,18 @@ def in_plane_grid(volume: Volume, *, spacing_mm: float, size: int) -> Grid:
 
 
 def resample(volume: Volume, grid: Grid, background: float) -> Volume:
-    """The volume's values at the grid's voxel centers, linearly interpolated.
+    """Returns the volume's values at the grid's voxel centers, linearly interpolated.
 
     Where the grid is coarser in-plane, a Gaussian of scikit-image's width, (factor - 1) / 2 pixels, is applied
     in-plane first, so that fine structure does not alias.
 
     Args:
-        volume: what is resampled.
-        grid: where to.
-        background: the value outside the volume's field of view, in its unit; NaN marks that outside.
+        volume: volume to resample.
+        grid: grid of the result.
+        background: value outside the volume's field of view, in its unit; may be NaN.
 
     Returns:
-        float32 on the grid; the very same voxels where the grid is the volume's own.
+        float32 on the grid; `volume` itself where the grid is the volume's own.
 
     Raises:
         InputError: volume and grid belong to different frames of reference.
@@ -78,7 +78,7 @@ def resample(volume: Volume, grid: Grid, background: float) -> Volume:
 
 
 def _smoothed(volume: Volume, grid: Grid) -> np.ndarray:
-    """In-plane anti-aliasing, nothing where the grid is as fine as the volume."""
+    """Smooths in-plane against aliasing; changes nothing where the grid is as fine as the volume."""
     steps_mm = np.linalg.norm(grid.affine[:3, :2], axis=0)
     column_factor, row_factor = steps_mm / volume.spacing_mm[:2]
     sigmas = [0.0, max(0.0, (row_factor - 1) / 2), max(0.0, (column_factor - 1) / 2)]

@@ -1,4 +1,4 @@
-"""Sources made of targets, as a plan says."""
+"""Simulates sources from targets, as a plan says."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from medgan.data.volume import Volume
 
 
 def simulated(target: Volume, settings: MotionPlan | LowDosePlan, *, patient: str) -> tuple[Volume, dict[str, list]]:
-    """A source for this target, the same whenever it is made, and what was drawn for it beside noise.
+    """Returns a source for this target, the same in every call, and the values drawn for it, without the noise.
 
     Args:
-        target: what the network shall give back.
-        settings: kind and strength.
-        patient: hash; with the settings' seed it decides what is drawn.
+        target: image that the network is to produce.
+        settings: kind and strength of the simulation.
+        patient: hash of the patient; with the settings' seed it decides all draws.
     """
     digest = hashlib.sha256(f"{settings.seed} {patient}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest[:8], "big"))
-    # scikit-image's transforms take a second to import and TorchIO three, which no other conversion should wait for
+    # imported late: scikit-image's transforms take a second and TorchIO three, and only these simulations need them
     if isinstance(settings, LowDosePlan):
         from medgan.data.prepare.low_dose import simulate_low_dose
 

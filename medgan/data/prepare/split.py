@@ -1,4 +1,4 @@
-"""Patients by keyed hash, and the role each keeps for ever: train, validation or test."""
+"""Hashes patient IDs with a key, and assigns each patient a permanent role: train, validation or test."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ LEAST_TO_SPLIT = len(ROLES)
 
 
 def patient_hash(patient_id: str, key: bytes) -> str:
-    """First 12 hex digits of HMAC-SHA256: without the key nobody can try out patient ids."""
+    """Returns the first 12 hex digits of HMAC-SHA256: without the key, nobody can try out patient IDs."""
     return hmac.new(key, patient_id.encode(errors="surrogateescape"), hashlib.sha256).hexdigest()[:12]
 
 
 def key_id(key: bytes) -> str:
-    """12 hex digits that tell one key from another, and nothing else: hashes of two keys cannot be compared."""
+    """Returns 12 hex digits that only tell one key from another: hashes made with two keys cannot be compared."""
     return hashlib.sha256(b"medgan key" + key).hexdigest()[:12]
 
 
 def load_key(datasets: Path) -> bytes:
-    """The key of an output folder, drawn on the first call and kept in `.key` (mode 600).
+    """Returns the key of an output folder, drawn in the first call and stored in `.key` (mode 600).
 
-    Call it while nobody else may create the key: `prepare` holds the folder's lock.
+    Only one process may draw the key: hold the folder's lock, as `prepare` does, unless the key exists.
     """
     path = datasets / ".key"
     if not has_key(datasets):
@@ -39,12 +39,12 @@ def load_key(datasets: Path) -> bytes:
 
 
 def has_key(datasets: Path) -> bool:
-    """Whether the key of an output folder was drawn."""
+    """Returns whether an output folder has a key."""
     return (datasets / ".key").exists()
 
 
 def load_roles(datasets: Path) -> dict[str, dict[str, str]]:
-    """Roles drawn so far in an output folder: task to patient hash to role."""
+    """Returns the roles drawn so far in an output folder: task -> patient hash -> role."""
     path = datasets / "roles.json"
     try:
         return json.loads(path.read_text()) if path.exists() else {}
@@ -53,31 +53,31 @@ def load_roles(datasets: Path) -> dict[str, dict[str, str]]:
 
 
 def store_roles(datasets: Path, roles: dict[str, dict[str, str]]) -> None:
-    """Keep the roles in `roles.json`."""
+    """Writes the roles to `roles.json`."""
     write_atomically(datasets / "roles.json", json.dumps(roles, indent=1, sort_keys=True).encode())
 
 
 def assign_roles(
     hashes: Iterable[str], known: dict[str, str], *, validation_share: float = 1 / 6, test_share: float = 1 / 3
 ) -> dict[str, str]:
-    """A role for every patient: some validation, some test, at least one of each, the rest train.
+    """Returns a role for every patient: at least one validation, at least one test, and the rest train.
 
     One or two patients cannot be split: they all become test patients, on whom a model can be evaluated.
 
     Known roles never change. New patients come in the order of their hashes, which the key makes random, and each
-    takes the role that lacks most.
+    takes the role that lacks most patients.
 
     Args:
         hashes: the patients of one data set.
-        known: roles drawn before, of these and perhaps other patients.
-        validation_share: of the patients.
-        test_share: of the patients.
+        known: roles drawn before, for these and perhaps other patients.
+        validation_share: share of validation patients.
+        test_share: share of test patients.
 
     Returns:
         The role of each of `hashes`.
 
     Raises:
-        InputError: the roles drawn before leave a role empty.
+        InputError: the roles drawn before leave a role without patients.
     """
     patients = sorted(set(hashes))
     num = len(patients)

@@ -10,20 +10,23 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
+from medgan.cli.registry_view import show_evaluation
+from medgan.cli.terminal import Terminal
 from medgan.data.dataset import PreparedDataset
 from medgan.inference.saved_model import read_manifest
 from medgan.metrics.validation_metrics import overall_means
 from medgan.registry import evaluation
 from medgan.registry.evaluation import Evaluation, dataset_for_model, measure_model, refuse_seen, refuse_unfit
-from medgan.workflows.evaluate import EvaluateRequest, evaluate_model
+from medgan.workflows.evaluate import evaluate_model
 
 
 @pytest.fixture(scope="module")
 def evaluated(registered, dicom, place, model_name):
     """The evaluation of the registered model on the DICOM it was trained on, and what the terminal said."""
     said = io.StringIO()
-    request = EvaluateRequest(f"models:/{model_name}/1", str(dicom), place)
-    return evaluate_model(request, Console(file=said, width=120)), said.getvalue()
+    terminal = Terminal({Evaluation: show_evaluation}, Console(file=said, width=120))
+    found = evaluate_model(f"models:/{model_name}/1", str(dicom), place, terminal)
+    return found.evaluation, said.getvalue()
 
 
 @pytest.fixture
@@ -111,7 +114,7 @@ def test_the_test_set_is_known_by_its_patients_and_arrays_alone(dataset):
 
 def test_images_on_another_grid_are_prepared_on_the_models(dicom, registered, dataset, place):
     other = read_manifest(registered).model_copy(update={"spacing_mm": 12.5, "source_window": (0.0, 5.0)})
-    made = dataset_for_model(str(dicom), other, place=place, console=Console(quiet=True))
+    made = dataset_for_model(str(dicom), other, place=place)
     assert made.manifest.spacing_mm == 12.5 and made.folder != dataset.folder
     refuse_unfit(other, made)
     refuse_seen(other, made)

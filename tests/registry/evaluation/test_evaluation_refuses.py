@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
+from refusal import refusal
 from safetensors.torch import load_file, save_file
 
 from medgan.data.dataset import PreparedDataset
@@ -18,14 +18,14 @@ from medgan.inference.saved_model import WEIGHTS, read_manifest
 from medgan.paths import find_place
 from medgan.registry.evaluation import dataset_for_model, measure_model, refuse_seen, refuse_unfit
 from medgan.tasks import TASKS
-from medgan.workflows.evaluate import EvaluateRequest, evaluate_model
+from medgan.workflows.evaluate import evaluate_model
 
 
 @pytest.mark.parametrize("role", ["training_patients", "validation_patients"])
 def test_a_test_patient_the_model_has_seen_is_refused(model, dataset, role, model_name):
     seen = dataset.manifest.hashes("test")[0]
     folder = model(**{role: [*getattr(read_manifest(model()), role), seen]})
-    with pytest.raises(InputError, match=f"expected test patients it has not seen; 1 of the 2 .* validated on: {seen}"):
+    with pytest.raises(InputError, check=refusal("E-EVALUATE-08", num_seen="1", num_tested="2", seen="87ae2f09b839")):
         measure_model(folder, dataset, name=model_name, version="1")
 
 
@@ -44,7 +44,7 @@ def test_seen_patients_are_known_in_every_data_set_of_the_output_folder(
     )
     roles = [one.model_copy(update={"role": "test"}) for one in few.manifest.patients]
     lost = PreparedDataset(few.folder, few.manifest.model_copy(update={"patients": roles}))
-    with pytest.raises(InputError, match="expected test patients it has not seen"):
+    with pytest.raises(InputError, check=refusal("E-EVALUATE-08")):
         refuse_seen(read_manifest(registered), lost)
 
 
@@ -68,31 +68,29 @@ def test_patients_of_another_output_folder_cannot_be_compared_and_are_refused(
     registered, dicom, dataset, tmp_path, size
 ):
     other = PreparedDataset.open(prepare(PrepareRequest(dicom, TASKS["pet2ct"], size, tmp_path / "datasets")))
-    with pytest.raises(InputError, match="hashed with the key .* nobody can tell whether it has seen them; prepare"):
+    with pytest.raises(InputError, check=refusal("E-EVALUATE-10")):
         refuse_seen(read_manifest(registered), other)
 
 
 def test_images_are_not_even_prepared_in_another_output_folder(registered, dicom, tmp_path):
-    with pytest.raises(InputError, match="hashed with the key .* with a new key, so nobody can tell"):
-        dataset_for_model(
-            str(dicom), read_manifest(registered), place=find_place(tmp_path / "new", "sqlite://"), console=Console()
-        )
+    with pytest.raises(InputError, check=refusal("E-EVALUATE-10", key="a new key")):
+        dataset_for_model(str(dicom), read_manifest(registered), place=find_place(tmp_path / "new", "sqlite://"))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_model_of_patients_is_not_measured_on_phantoms(model, dataset):
-    with pytest.raises(InputError, match="expected images of patients, as the model was trained on; they are of phan"):
+    with pytest.raises(InputError, check=refusal("E-EVALUATE-03", wanted="patients")):
         measure_model(model(name="medgan-pet2ct"), dataset, name="medgan-pet2ct", version="1")
 
 
 def test_a_model_that_names_no_patients_is_refused(model, dataset, model_name):
-    with pytest.raises(InputError, match="does not say on which patients it was trained; register it again"):
+    with pytest.raises(InputError, check=refusal("E-EVALUATE-09")):
         measure_model(model(key_id=""), dataset, name=model_name, version="1")
 
 
 def test_a_data_set_that_names_no_key_is_refused(registered, dataset):
     unknown = PreparedDataset(dataset.folder, dataset.manifest.model_copy(update={"key_id": ""}))
-    with pytest.raises(InputError, match="does not say with which key its patients were hashed; prepare it again"):
+    with pytest.raises(InputError, check=refusal("E-EVALUATE-07")):
         refuse_seen(read_manifest(registered), unknown)
 
 
@@ -107,33 +105,33 @@ def test_a_data_set_of_before_keys_were_named_is_brought_up_to_date_by_preparing
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"task": "pet_denoise"}, "expected images for pet_denoise; they are for pet2ct"),
+        ({"task": "pet_denoise"}, refusal("E-EVALUATE-04", task="pet_denoise", task_name="pet2ct")),
         (
             {"spacing_mm": 1.25},
-            r"expected pixels of 1.25 mm, .* they are of .* mm \(medgan prepare --set spacing_mm=1.25",
+            refusal("E-EVALUATE-05", spacing_mm="1.25"),
         ),
         (
             {"source_window": [0, 20]},
-            r"expected the source_window \(0.0, 20.0\) of the model; the data set's is \(0.0, 10",
+            refusal("E-EVALUATE-06", side="source", window="(0.0, 20.0)"),
         ),
-        ({"target_window": [0, 20]}, "expected the target_window"),
+        ({"target_window": [0, 20]}, refusal("E-EVALUATE-06", side="target")),
     ],
 )
 def test_a_model_for_other_images_is_refused(model, dataset, fields, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, check=message):
         refuse_unfit(read_manifest(model(**fields)), dataset)
 
 
 def test_a_size_that_the_network_cannot_halve_is_refused(registered, dataset, model_name):
     odd = PreparedDataset(dataset.folder, dataset.manifest.model_copy(update={"size": 33}))
-    with pytest.raises(InputError, match="expected slices of a multiple of 32 px; those of the data are 33"):
+    with pytest.raises(InputError, check=refusal("E-EVALUATE-01", divisor="32", size="33")):
         measure_model(registered, odd, name=model_name, version="1")
 
 
 def test_damaged_weights_are_refused(model, dataset, model_name):
     folder = model()
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-1])
-    with pytest.raises(InputError, match=f"{WEIGHTS}: expected sha256 .* the file is damaged"):
+    with pytest.raises(InputError, check=refusal("E-MODEL-05")):
         measure_model(folder, dataset, name=model_name, version="1")
 
 
@@ -142,13 +140,13 @@ def test_a_model_whose_output_is_no_image_fails_with_the_reason(model, dataset, 
     tensors = {name: torch.zeros_like(tensor) for name, tensor in load_file(folder / WEIGHTS).items()}
     save_file(tensors, folder / WEIGHTS)
     model(weights_sha256=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest())
-    with pytest.raises(
-        JobError, match=f"{model_name} version 1: the generator's output is the same whatever the source"
-    ):
+    with pytest.raises(JobError, check=refusal("E-EVALUATE-02", name="medgan-pet2ct-phantom", version="1")):
         measure_model(folder, dataset, name=model_name, version="1")
 
 
 def test_a_model_that_is_not_registered_is_refused(place, dataset, model_name):
-    request = EvaluateRequest(f"models:/{model_name}@nobody", str(dataset.folder), place)
-    with pytest.raises(InputError, match=f"--model models:/{model_name}@nobody: no such model"):
-        evaluate_model(request, Console(quiet=True))
+    with pytest.raises(
+        InputError,
+        check=refusal("E-REGISTRY-06", model="models:/medgan-pet2ct-phantom@nobody", known="medgan-pet2ct-phantom"),
+    ):
+        evaluate_model(f"models:/{model_name}@nobody", str(dataset.folder), place)

@@ -5,6 +5,7 @@ import sys
 
 import optuna
 import pytest
+from refusal import refusal
 from sqlalchemy import create_engine
 
 from medgan.errors import InputError
@@ -56,27 +57,27 @@ def test_while_a_driver_runs_it_what_is_going_on_is_no_disagreement_and_repair_i
         num_found, lines = said_by(examine, there)
         assert (num_found, len(lines)) == (0, 1)
         assert "study s is being run by process" in lines[0]
-        with pytest.raises(InputError, match="study s: already run by process"):
+        with pytest.raises(InputError, check=refusal("E-LEASE-02", study="s")):
             repair(there.stores, print)
     assert state_of(there.study.trials[4]) == "running"
 
 
 def test_a_study_that_is_not_there_is_refused_and_those_that_are_named(there):
-    with pytest.raises(InputError, match="study t: expected one of s"):
+    with pytest.raises(InputError, check=refusal("E-STUDY-02", name="t", names="s")):
         open_stores("t", there.place)
 
 
 def test_stores_that_are_not_there_are_refused_and_not_made(there, tmp_path):
     nowhere = find_place(tmp_path / "nowhere", tracking_uri=there.place.tracking_uri)
-    with pytest.raises(InputError, match="--study-uri sqlite:.*there is no such database"):
+    with pytest.raises(InputError, check=refusal("E-STUDY-01")):
         open_stores("s", nowhere)
     untracked = find_place(there.place.output, tracking_uri=f"sqlite:///{tmp_path / 'other.db'}")
-    with pytest.raises(InputError, match="--tracking-uri sqlite:.*there is no such store"):
+    with pytest.raises(InputError, check=refusal("E-MLFLOW-07")):
         open_stores("s", untracked)
     assert [path.name for path in tmp_path.iterdir()] == ["output"]
 
 
 def test_a_study_of_somebody_else_in_the_same_database_is_refused(there):
     optuna.create_study(storage=there.study._storage, study_name="foreign")
-    with pytest.raises(InputError, match="study foreign: expected a study of medgan; it has no attribute 'key'"):
+    with pytest.raises(InputError, check=refusal("E-REPAIR-01", name="foreign", key="key")):
         open_stores("foreign", there.place)

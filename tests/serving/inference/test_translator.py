@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from refusal import refusal
 from torch import nn
 
 from medgan.config import Config, with_values
@@ -56,7 +57,7 @@ def test_padding_is_background_on_both_sides_and_fills_the_trainings_grid(
 
 def test_slices_smaller_than_a_network_could_take_are_translated(translator_of: Build) -> None:
     network = build_generator(with_values(Config(), {"generator.network": "resnet", "generator.base_channels": 4}))
-    with pytest.raises(ValueError, match="expected sides of at least"):
+    with pytest.raises(ValueError, check=refusal("E-NETWORK-14")):
         network(torch.zeros(1, 1, 4, 4))
     assert translate_slices(translator_of(network), np.full((1, 1, 3), 5.0)).shape == (1, 1, 3)
 
@@ -109,12 +110,14 @@ def test_progress_counts_slices(translator_of: Build, volume: Volume) -> None:
 
 
 def test_a_volume_of_another_unit_is_refused(translator_of: Build, volume: Volume) -> None:
-    with pytest.raises(InputError, match="pet2ct: expected a PT volume in SUV; got one in HU"):
+    with pytest.raises(
+        InputError, check=refusal("E-TRANSLATE-07", task_name="pet2ct", modality="PT", unit="SUV", unit_2="HU")
+    ):
         translate_volume(translator_of(), volume.with_array(volume.array, "HU"))
 
 
 def test_slices_of_another_shape_or_not_finite_are_refused(translator_of: Build) -> None:
-    with pytest.raises(InputError, match=r"expected shape \(B, rows, columns\); got \(8, 8\)"):
+    with pytest.raises(InputError, check=refusal("E-TRANSLATE-08", values_shape="(8, 8)")):
         translate_slices(translator_of(), np.zeros((8, 8)))
-    with pytest.raises(InputError, match="expected finite values; 2 of 16 are not"):
+    with pytest.raises(InputError, check=refusal("E-TRANSLATE-09", bad="2", values_size="16")):
         translate_slices(translator_of(), np.where(np.arange(16).reshape(1, 4, 4) < 2, np.inf, 0))

@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from refusal import refusal
 
 import medgan.inference
 from medgan.errors import InputError
@@ -13,7 +13,7 @@ from medgan.paths import find_place
 from medgan.registry.versions import point, register
 from medgan.server.deployment import _own_folder
 from medgan.tracking.mlflow_runs import MlflowStudy
-from medgan.workflows.serve import ServeRequest, serve
+from medgan.workflows.serve import serve
 
 NAME = "medgan-pet2ct"
 
@@ -45,37 +45,36 @@ def champion(place, model_folder):
 
 
 def refused(place, message, **changes):
-    request = ServeRequest(**{"model": f"models:/{NAME}@champion", "place": place, **changes})
-    with pytest.raises(InputError, match=message):
-        serve(request, Console())
+    with pytest.raises(InputError, check=message):
+        serve(**{"model": f"models:/{NAME}@champion", "place": place, **changes})
     assert not (place.output / "serve.token").exists() and not (place.output / "serving").exists()
 
 
 def test_a_registry_that_is_not_there_is_refused_and_not_made(place):
-    refused(place, "there is no MLflow store")
+    refused(place, refusal("E-REGISTRY-05"))
     assert not place.output.exists()
 
 
 @pytest.mark.parametrize("model", ["models:/medgan-pet2ct@challenger", "models:/medgan-ct2pet@champion"])
 def test_an_unknown_model_or_alias_is_refused(place, champion, model):
-    refused(place, f"--model {model}: no such model in .*; registered: {NAME}", model=model)
+    refused(place, refusal("E-REGISTRY-06", known="medgan-pet2ct"), model=model)
 
 
 def test_damaged_weights_are_refused(place, champion):
     champion.write_bytes(champion.read_bytes()[:-1] + b"\0")
-    refused(place, "expected sha256 .*; the file is damaged")
+    refused(place, refusal("E-MODEL-05"))
 
 
 def test_an_address_that_is_taken_or_another_machine_s_is_refused(place, champion):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused(place, f"--host 127.0.0.1 --port {port}: expected a free address of this machine: .*in use", port=port)
-    refused(place, "--host 192.0.2.77 --port 8000: expected a free address of this machine", host="192.0.2.77")
+        refused(place, refusal("E-SERVE-02", host="127.0.0.1", port=port), port=port)
+    refused(place, refusal("E-SERVE-02", host="192.0.2.77", port="8000"), host="192.0.2.77")
 
 
 def test_the_ray_of_others_is_left_alone(place, champion, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    refused(place, "RAY_ADDRESS is set: medgan serve starts a Ray of its own on this machine; unset it")
+    refused(place, refusal("E-SERVE-01"))
 
 
 def test_images_that_a_killed_service_left_go_when_another_one_starts_and_those_of_a_living_one_stay(tmp_path):
