@@ -9,6 +9,8 @@ python jobs/benchmark.py --out FILE.json                in full, and written dow
 import argparse
 import os
 import sys
+import tempfile
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from medgan.errors import InputError, JobError
 
 QUICK = ("step", "inference", "data", "validation", "handover", "scaling")
 PARTS = (*QUICK, "memory", "quality")
+ON_RAY = ("handover", "memory")
+"""Parts whose engines print: into a log, as in a command."""
 
 
 def main() -> None:
@@ -44,7 +48,13 @@ def measured(part: str, *, quick: bool, device: Any, **given: Any) -> list[Any]:
     from medgan.benchmark.measurements import Measurement
 
     try:
-        return list(import_module(f"medgan.benchmark.bench_{part}").measure(quick=quick, device=device, **given))
+        with ExitStack() as stack:
+            if part in ON_RAY:
+                from medgan.cli.terminal import quiet_engines
+
+                scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="medgan-benchmark-"))
+                stack.enter_context(quiet_engines(Path(scratch) / "log.txt"))
+            return list(import_module(f"medgan.benchmark.bench_{part}").measure(quick=quick, device=device, **given))
     except ModuleNotFoundError as error:
         return [Measurement(part, part, "whole package needed", str(device), note=f"{error.name} is not installed")]
 

@@ -16,7 +16,6 @@ from medgan.benchmark.bench_data import quick_config
 from medgan.benchmark.measurements import Measurement, Spread, spread_of
 from medgan.benchmark.phantom_dataset import prepared_phantoms
 from medgan.benchmark.timing import described
-from medgan.cli.terminal import quiet_engines
 from medgan.config import with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.distributed.cluster import cluster, resources_for
@@ -32,11 +31,10 @@ def measure(*, quick: bool, device: torch.device) -> list[Measurement]:
     """Measures the seconds from a trial's last epoch to the first step of the next, with another network size."""
     with tempfile.TemporaryDirectory(prefix="medgan-benchmark-") as scratch:
         folder = Path(scratch)
-        with quiet_engines(folder / "log.txt"):
-            dataset = prepared_phantoms(folder, size=quick_config().data.size, slices=8)
-            with cluster() as capacity:
-                resources, _ = resources_for(capacity, workers=None, concurrent=1)
-                resident, anew = handovers(resources, dataset, folder, starts=2 if quick else 4)
+        dataset = prepared_phantoms(folder, size=quick_config().data.size, slices=8)
+        with cluster() as capacity:
+            resources, _ = resources_for(capacity, workers=None, concurrent=1)
+            resident, anew = handovers(resources, dataset, folder, starts=2 if quick else 4)
     row = partial(
         Measurement,
         part="handover",

@@ -17,7 +17,6 @@ from medgan.benchmark.bench_handover import EPOCH_LIMIT_S
 from medgan.benchmark.measurements import Measurement, spread_of
 from medgan.benchmark.phantom_dataset import prepared_phantoms
 from medgan.benchmark.timing import described
-from medgan.cli.terminal import quiet_engines
 from medgan.config import with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.distributed.cluster import cluster, resources_for
@@ -35,11 +34,10 @@ def measure(*, quick: bool, device: torch.device) -> list[Measurement]:
     """Measures memory after the 20th trial and after the last: the 200th, or the 38th when quick."""
     with tempfile.TemporaryDirectory(prefix="medgan-benchmark-") as scratch:
         folder = Path(scratch)
-        with quiet_engines(folder / "log.txt"):
-            dataset = prepared_phantoms(folder, size=quick_config().data.size, patients=3, slices=8)
-            with cluster() as capacity:
-                resources, _ = resources_for(capacity, workers=None, concurrent=1)
-                memory = memory_of(resources, dataset, folder, trials=QUICK_TRIALS if quick else TRIALS)
+        dataset = prepared_phantoms(folder, size=quick_config().data.size, patients=3, slices=8)
+        with cluster() as capacity:
+            resources, _ = resources_for(capacity, workers=None, concurrent=1)
+            memory = memory_of(resources, dataset, folder, trials=QUICK_TRIALS if quick else TRIALS)
     where = described(device) if resources.use_gpu else f"cpu, {resources.cpus} thread each"
     return rows_of(memory, settings=f"{resources.workers} workers, 1 to 3 blocks, base 8 to 24, in turn", device=where)
 

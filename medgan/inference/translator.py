@@ -74,11 +74,7 @@ def translate_slices(
 
 
 def translate_volume(
-    translator: Translator,
-    volume: Volume,
-    *,
-    batch_size: int = 16,
-    progress: Callable[[int, int], None] | None = None,
+    translator: Translator, volume: Volume, *, batch_size: int = 16, progress: Callable[[int, int], None] | None = None
 ) -> Volume:
     """Translates a volume slice by slice, at the network's in-plane spacing.
 

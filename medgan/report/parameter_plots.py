@@ -32,6 +32,7 @@ from medgan.search.objectives import Goal
 ABSENT = -0.16
 """Gives the height at which lines pass the axis of a setting that did not move in their trial."""
 COLUMNS = 4
+STAR: dict[str, Any] = {"marker": "*", "s": 190, "facecolors": "#f0e442", "edgecolors": "black", "zorder": 5}
 LOG_MARGIN = 1.15
 """Gives the room beside the ends of a logarithmic axis, as a factor."""
 
@@ -66,8 +67,7 @@ def _setting_panel(axis: Axes, name: str, overview: Overview, heights: Mapping[i
     scatter(axis, places, [heights[one.first_attempt] for one in having], [one.kind for one in having])
     for place, one in zip(places, having, strict=True):
         if one is overview.best:
-            style = {"marker": "*", "s": 190, "facecolors": "#f0e442", "edgecolors": "black", "zorder": 5}
-            axis.scatter(place, heights[one.first_attempt], label=f"trial {one.first_attempt}, best", **style)
+            axis.scatter(place, heights[one.first_attempt], label=f"trial {one.first_attempt}, best", **STAR)
 
 
 def _places(axis: Axes, moves: BaseDistribution, values: Sequence[Any]) -> list[float]:

@@ -91,9 +91,8 @@ def draw_importances(overview: Overview) -> Drawing:
     names = sorted(short, key=lambda name: found[0].get(name, 0.0))
     figure = new_figure(10.5, 1.2 + (0.26 * len(found) + 0.16) * len(names))
     axis, height = figure.subplots(), 0.8 / len(found)
-    for place, (goal, color, shares) in enumerate(
-        zip(overview.goals, itertools.cycle((BLUE, ORANGE, GREEN, PURPLE)), found, strict=False)
-    ):
+    colors = itertools.cycle((BLUE, ORANGE, GREEN, PURPLE))
+    for place, (goal, color, shares) in enumerate(zip(overview.goals, colors, found, strict=False)):
         rows = np.arange(len(names)) - height * (place - (len(found) - 1) / 2)
         widths = [shares.get(name, 0.0) for name in names]
         bars = axis.barh(rows, widths, height=0.92 * height, color=color, label=goal.metric)

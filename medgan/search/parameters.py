@@ -64,12 +64,12 @@ class Move(BaseModel, frozen=True, extra="forbid"):
         """Raises InputError unless there is exactly one range, its ends are in order, and the condition can be read."""
         if self.when is not None:
             Condition.read(self.when)
-        kinds = [(kind, value) for kind, value in self if value is not None and kind != "when"]
-        if len(kinds) != 1:
-            raise InputError("E-SPACE-02", kinds=", ".join(NAMES[kind] for kind, _ in kinds) or "none")
-        kind, value = kinds[0]
+        ranges = {name: getattr(self, field) for field, name in NAMES.items() if getattr(self, field) is not None}
+        if len(ranges) != 1:
+            raise InputError("E-SPACE-02", kinds=", ".join(ranges) or "none")
+        ((kind, value),) = ranges.items()
         if kind != "choice" and value[0] >= value[1]:
-            raise InputError("E-SPACE-03", kind=NAMES[kind], value=list(value))
+            raise InputError("E-SPACE-03", kind=kind, value=list(value))
         if kind == "log" and value[0] <= 0:
             raise InputError("E-SPACE-04", value=value[0])
         return self

@@ -8,7 +8,7 @@ import torch
 
 from medgan.benchmark.plain_method import QUICK, UPDATES, build_objective, build_state, random_batches
 from medgan.benchmark.reference import Reference
-from medgan.training.step import look, train_step, update_discriminator, update_generator
+from medgan.training.step import generator_inputs, train_step, update_discriminator, update_generator
 
 CPU = torch.device("cpu")
 SMALL = replace(QUICK, size=32, base_channels=4, batch_size=2)
@@ -71,7 +71,7 @@ def test_the_gradients_of_the_discriminator_are_the_same(both):
     state, reference = both
     source, target = next(random_batches(SMALL, CPU))
     objective = build_objective(SMALL)
-    views = look(state, objective, source, target)
+    views = generator_inputs(state, objective, source, target)
     update_discriminator(state, objective, [views], UPDATES)
     reference.discriminator_loss(source, target, views[0].output.detach()).backward()
     close(gradients(state.directions[0].discriminator), gradients(reference.discriminator))

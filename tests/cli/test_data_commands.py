@@ -34,7 +34,7 @@ def dicom(tmp_path_factory):
     return write_phantoms(tmp_path_factory.mktemp("phantoms") / "dicom", patients=4, slices=6, matrix=48)
 
 
-def test_prepare_says_what_it_made_and_makes_it_once(dicom, tmp_path):
+def test_prepare_prints_data_set_and_does_not_prepare_twice(dicom, tmp_path):
     arguments = ("prepare", dicom, "--size", 16, "--out", tmp_path / "set")
     code, said = medgan(*arguments, home=tmp_path)
     assert code == 0, said
@@ -45,7 +45,7 @@ def test_prepare_says_what_it_made_and_makes_it_once(dicom, tmp_path):
     assert time.perf_counter() - began < 5
 
 
-def test_a_plan_is_written_edited_and_carried_out(dicom, tmp_path):
+def test_prepare_writes_plan_and_follows_edited_plan(dicom, tmp_path):
     arguments = ("prepare", dicom, "--size", 16, "--out", tmp_path / "set")
     code, said = medgan(*arguments, "--plan-only", home=tmp_path)
     assert (code, "edit it" in said) == (0, True)
@@ -58,7 +58,7 @@ def test_a_plan_is_written_edited_and_carried_out(dicom, tmp_path):
     assert (code, "plan.json: spacing_mm: Input should be greater than 0; got -1" in said) == (2, True)
 
 
-def test_simulated_tasks_are_prepared_with_their_settings(tmp_path):
+def test_prepare_simulates_with_given_settings(tmp_path):
     dicom = write_phantoms(tmp_path / "dicom", task="pet_denoise", patients=3, slices=4)
     arguments = ("prepare", dicom, "--task", "pet_denoise", "--size", 32, "--out", tmp_path / "set")
     code, said = medgan(*arguments, "--set", "simulation.dose_fraction=0.25", home=tmp_path)
@@ -69,7 +69,7 @@ def test_simulated_tasks_are_prepared_with_their_settings(tmp_path):
     assert (code, "plan.json: says simulation.dose_fraction 0.25, asked for is 2" in said) == (2, True)
 
 
-def test_doctor_finds_nothing_in_a_prepared_set_and_everything_in_dicom(dicom, tmp_path):
+def test_doctor_finds_identifiers_in_dicom_and_none_in_prepared_set(dicom, tmp_path):
     medgan("prepare", dicom, "--size", 16, "--out", tmp_path / "set", home=tmp_path)
     code, said = medgan("doctor", "--phi", tmp_path / "set", "--against", dicom, home=tmp_path)
     assert (code, "known identifiers looked for: 0 findings" in said) == (0, True), said
@@ -83,7 +83,7 @@ def test_doctor_finds_nothing_in_a_prepared_set_and_everything_in_dicom(dicom, t
     assert (code, "expected a folder to search" in said) == (2, True)
 
 
-def test_doctor_names_each_of_a_few_files(dicom, tmp_path):
+def test_doctor_names_each_file_where_few_hold_identifiers(dicom, tmp_path):
     (tmp_path / "few").mkdir()
     for path in sorted(dicom.rglob("*.dcm"))[:3]:
         shutil.copy(path, tmp_path / "few")
@@ -122,7 +122,7 @@ def doctor(monkeypatch, capsys, tmp_path):
     return typed
 
 
-def test_doctor_compares_a_study_and_mends_it(study, doctor):
+def test_doctor_repairs_disagreements_of_study(study, doctor):
     lines = (
         "trial 0: attempt 0 runs in the study but no driver does, should wait to be repeated",
         "trial 0: MLflow says running (RUNNING), should be interrupted (KILLED)",
@@ -137,7 +137,7 @@ def test_doctor_compares_a_study_and_mends_it(study, doctor):
         assert (code, "study tried: already run by process" in said) == (2, True)
 
 
-def test_doctor_counts_what_cannot_be_mended_and_finds_the_stores_it_is_told(study, doctor, tmp_path):
+def test_doctor_counts_disagreements_left_in_given_stores(study, doctor, tmp_path):
     (tmp_path / "other").mkdir()
     empty = f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}"
     MlflowStudy(empty, "medgan/pet2ct", artifacts=tmp_path, study="other", key="other")
@@ -159,18 +159,18 @@ def test_doctor_counts_what_cannot_be_mended_and_finds_the_stores_it_is_told(stu
         (("--phi", ".", "--repair"), "--repair: goes with STUDY or --model NAME; got --phi FOLDER"),
     ],
 )
-def test_doctor_refuses(doctor, arguments, message):
+def test_doctor_refuses_mixed_options(doctor, arguments, message):
     code, said = doctor(*arguments)
     assert (code, message in said, len(said.splitlines())) == (2, True, 1), said
 
 
-def test_doctor_makes_no_database(doctor, tmp_path):
+def test_doctor_refuses_missing_database_and_makes_none(doctor, tmp_path):
     code, said = doctor("tried")
     assert (code, "there is no such database" in said) == (2, True), said
     assert list(tmp_path.iterdir()) == []
 
 
-def test_phantoms_of_every_task_are_written(tmp_path):
+def test_phantoms_writes_modality_of_task(tmp_path):
     for task, modality in (("mr_motion", "MR"), ("pet_denoise", "PT")):
         arguments = ("--task", task, "--patients", 1, "--slices", 2, "--matrix", 32)
         code, said = medgan("phantoms", tmp_path / task, *arguments, home=tmp_path)

@@ -76,7 +76,7 @@ def job():
         (["--set", "metrics.select=loss/generator/l1"], "loss/generator/l1: expected a metric that is measured here"),
     ],
 )
-def test_the_job_refuses(refused, arguments, message):
+def test_tune_job_refuses_wrong_option_or_setting(refused, arguments, message):
     assert re.search(message, refused(job, *arguments))
 
 
@@ -112,7 +112,7 @@ COMMANDS_OF_ONE = [
         (["--tracking-uri", "nosuch://x"], "--tracking-uri nosuch://x: cannot open"),
     ],
 )
-def test_a_training_refuses(refused, phantoms, arguments, message):
+def test_train_refuses_wrong_option_or_setting(refused, phantoms, arguments, message):
     data = [] if "--data" in arguments else ["--data", phantoms]
     preset = [] if "--preset" in arguments else ["--preset", "unet_l1"]
     settings = ["--set", "train.batch_size=2", *arguments]
@@ -128,31 +128,31 @@ def test_a_training_refuses(refused, phantoms, arguments, message):
         (["--set", "generator.network=resnet"], "generator.network: features are taught by autoencoder; got resnet"),
     ],
 )
-def test_learning_features_refuses(refused, phantoms, arguments, message):
+def test_features_refuses_wrong_option_or_setting(refused, phantoms, arguments, message):
     data = [] if "--data" in arguments else ["--data", phantoms]
     assert re.search(message, refused(main, "features", *data, "--set", "train.batch_size=2", *arguments))
 
 
-def test_a_folder_without_dicom_is_refused(refused, tmp_path):
+def test_tune_job_refuses_folder_without_dicom(refused, tmp_path):
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "notes.txt").write_text("no image")
     assert "expected DICOM" in refused(job, "--data", tmp_path / "text")
 
 
-def test_one_modality_alone_is_refused(refused, phantoms, tmp_path):
+def test_tune_job_refuses_patients_with_one_modality(refused, phantoms, tmp_path):
     copy = shutil.copytree(phantoms, tmp_path / "only-ct")
     for folder in copy.glob("*/PT"):
         shutil.rmtree(folder)
     assert "found 3 CT and 0 PT" in refused(job, "--data", copy)
 
 
-def test_too_few_patients_are_refused(refused, phantoms, tmp_path):
+def test_tune_job_refuses_fewer_than_three_patients(refused, phantoms, tmp_path):
     copy = shutil.copytree(phantoms, tmp_path / "two")
     shutil.rmtree(copy / "PHANTOM-0003")
     assert "0 train, 0 validation, 2 test (it takes 3 to split)" in refused(job, "--data", copy)
 
 
-def test_a_second_driver_of_a_study_is_refused(tmp_path):
+def test_only_driver_refuses_second_driver_of_study(tmp_path):
     with (
         only_driver(tmp_path / "s.lock", "s"),
         pytest.raises(InputError, check=refusal("E-LOCK-02", study="s")),
@@ -161,13 +161,13 @@ def test_a_second_driver_of_a_study_is_refused(tmp_path):
         pass
 
 
-def test_a_password_is_never_shown():
+def test_redacted_hides_password():
     assert redacted("postgresql://alice:secret@host/db") == "postgresql://alice:***@host/db"
     assert redacted("sqlite:////home/a/mlflow.db") == "sqlite:////home/a/mlflow.db"
 
 
 @pytest.mark.parametrize("model", ["models:/medgan-pet2ct@champion", "champion"])
-def test_translate_refuses_a_model_that_is_not_there(refused, tmp_path, model):
+def test_translate_refuses_missing_model(refused, tmp_path, model):
     message = refused(main, "translate", tmp_path, tmp_path / "out", "--model", model)
     assert "--model" in message and model in message
     assert not (tmp_path / "out").exists()
@@ -187,7 +187,7 @@ def test_help_is_instant_and_names_every_command():
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "promote", "rollback", "translate", "serve", "doctor"])
-def test_help_tells_what_is_taken_where_nothing_is_given(command, monkeypatch, capsys):
+def test_help_of_command_shows_default_places(command, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(sys, "argv", ["medgan", command, "--help"])
     with pytest.raises(SystemExit):

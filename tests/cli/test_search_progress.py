@@ -39,7 +39,7 @@ def progress(screen):
     return watcher
 
 
-def test_without_a_screen_every_event_is_a_line(progress, screen):
+def test_search_progress_without_screen_prints_line_for_each_event(progress, screen):
     progress.started(assignment(1))
     progress.epoch(assignment(1), result(1, 0.5))
     progress.ended(assignment(1), result(1, 0.5, "pruned"))
@@ -49,7 +49,7 @@ def test_without_a_screen_every_event_is_a_line(progress, screen):
     assert second == "trial 1: stopped early"
 
 
-def test_a_replayed_epoch_is_shown_once_but_its_events_are(progress, screen):
+def test_search_progress_shows_events_of_replayed_epoch_but_not_epoch(progress, screen):
     progress.started(assignment(1))
     progress.epoch(assignment(1), result(1, 0.5))
     progress.epoch(assignment(1), result(1, 0.5, events=["goes on after epoch 1, from its checkpoint"]))
@@ -59,20 +59,20 @@ def test_a_replayed_epoch_is_shown_once_but_its_events_are(progress, screen):
     ]
 
 
-def test_a_failed_trial_says_why_and_counts_as_done(progress, screen):
+def test_failed_trial_is_shown_with_reason_and_counts_as_finished(progress, screen):
     progress.started(assignment(1))
     progress.ended(assignment(1), result(0, 0.0, "diverged", reason="loss is nan"))
     assert "trial 1: diverged (loss is nan)" in screen.file.getvalue()
     assert progress.finished == 2
 
 
-def test_an_interrupted_trial_does_not_count_as_done(progress):
+def test_interrupted_trial_does_not_count_as_finished(progress):
     progress.started(assignment(1))
     progress.ended(assignment(1), {"state": "infrastructure"})
     assert progress.finished == 1
 
 
-def test_the_table_shows_trial_state_epoch_best_and_time_left(progress, screen):
+def test_table_shows_state_epoch_best_value_and_time_left(progress, screen):
     progress.started(assignment(1))
     progress.epoch(assignment(1), result(2, 0.5))
     screen.print(progress._table())
@@ -81,7 +81,7 @@ def test_the_table_shows_trial_state_epoch_best_and_time_left(progress, screen):
         assert text in table
 
 
-def test_hand_overs_are_collected(progress):
+def test_search_progress_collects_handover_times(progress):
     progress.started(assignment(1))
     progress.epoch(assignment(1), result(1, 0.5, metrics={"time/handover_s": 0.25}))
     assert progress.handovers == [0.25]

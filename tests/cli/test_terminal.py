@@ -20,7 +20,7 @@ def shown(*events, **console):
     return screen.file.getvalue()
 
 
-def test_terminal_without_a_screen_says_how_long_the_rest_takes():
+def test_terminal_without_screen_prints_time_left():
     lines = shown(
         Advance("slices", 10, 30),
         Note("series 1 of 2: 10 slices written"),
@@ -33,11 +33,11 @@ def test_terminal_without_a_screen_says_how_long_the_rest_takes():
     ]
 
 
-def test_terminal_prints_text_as_it_is():
+def test_terminal_prints_note_without_markup():
     assert shown(Note("[bold]no markup[/bold] of a path [1]")) == "[bold]no markup[/bold] of a path [1]\n"
 
 
-def test_terminal_prints_a_line_for_each_fact():
+def test_terminal_prints_line_for_each_fact():
     assert shown(Announcement({"data": "6 patients", "output": "/x [1]"})).splitlines() == [
         "data      6 patients",
         "output    /x [1]",
@@ -46,12 +46,12 @@ def test_terminal_prints_a_line_for_each_fact():
 
 
 @pytest.mark.parametrize(("left_s", "end"), [(100.0, "about 2 min left"), (0.0, "done")])
-def test_terminal_prints_an_epoch_with_the_time_left(left_s, end):
+def test_terminal_prints_epoch_with_time_left(left_s, end):
     line = shown(EpochDone(2, 6, 0.5, "MAE 100 HU", 1.5, 0.625, left_s))
     assert line == f"epoch 2/6: val/ssim 0.500, MAE 100 HU, 1.5 s; best 0.625, {end}\n"
 
 
-def test_terminal_with_a_screen_shows_bars_and_gives_the_screen_back():
+def test_terminal_with_screen_shows_bars_and_restores_cursor():
     seen = shown(
         Advance("patients prepared", 1, 2),
         EpochDone(1, 2, 0.5, "", 1.0, 0.5, 1.0),
@@ -61,12 +61,12 @@ def test_terminal_with_a_screen_shows_bars_and_gives_the_screen_back():
     assert "a line" in seen and seen.count("\x1b[?25h") == seen.count("\x1b[?25l")  # the cursor is back
 
 
-def test_terminal_refuses_an_event_it_does_not_know():
+def test_terminal_refuses_unknown_event():
     with pytest.raises(KeyError):
         shown(object())
 
 
-def test_engines_print_into_the_log_file_and_the_person_reads_on(tmp_path):
+def test_terminal_sends_engine_output_to_log_file_and_notes_to_screen(tmp_path):
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"

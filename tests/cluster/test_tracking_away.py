@@ -41,8 +41,8 @@ SHORT = SPACE.replace("epochs: 20", f"epochs: {SHORT_EPOCHS}").replace("trials: 
 """Enough where nothing is to be told during the outage itself."""
 IMPATIENT = """
 import runpy, sys
-import medgan.workflows.tune
-medgan.workflows.tune.SETTLE_S = 8
+import medgan.workflows.missing_trials
+medgan.workflows.missing_trials.RECONCILE_S = 8
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -64,7 +64,7 @@ def crash_before(monkeypatch):
     monkeypatch.undo()
 
 
-def test_a_promoted_version_is_champion_and_the_one_before_is_previous(model):
+def test_take_over_makes_champion_and_points_previous_to_old_champion(model):
     name, uri = model
     take_over(name, "2", judged_against="1", uri=uri)
     take_over(name, "3", judged_against="2", uri=uri)
@@ -72,7 +72,7 @@ def test_a_promoted_version_is_champion_and_the_one_before_is_previous(model):
     assert disagreement(name, uri=uri) is None
 
 
-def test_a_rollback_takes_one_step_back_and_the_next_another(model):
+def test_roll_back_goes_back_one_champion_each_time(model):
     name, uri = model
     take_over(name, "2", judged_against="1", uri=uri)
     take_over(name, "3", judged_against="2", uri=uri)
@@ -84,7 +84,7 @@ def test_a_rollback_takes_one_step_back_and_the_next_another(model):
         roll_back(name, uri=uri)
 
 
-def test_a_rolled_back_version_is_promoted_again(model):
+def test_take_over_promotes_rolled_back_version_again(model):
     name, uri = model
     take_over(name, "2", judged_against="1", uri=uri)
     roll_back(name, uri=uri)
@@ -93,7 +93,7 @@ def test_a_rolled_back_version_is_promoted_again(model):
 
 
 @pytest.mark.parametrize("write", [1, 2, 3])
-def test_a_crash_in_a_promotion_leaves_the_champion_and_the_same_again_finishes_it(model, crash_before, write):
+def test_crash_in_take_over_leaves_champion_and_repeat_finishes(model, crash_before, write):
     name, uri = model
     take_over(name, "2", judged_against="1", uri=uri)
     crash_before(write)
@@ -107,7 +107,7 @@ def test_a_crash_in_a_promotion_leaves_the_champion_and_the_same_again_finishes_
 
 
 @pytest.mark.parametrize("write", [1, 2, 3])
-def test_a_crash_in_a_rollback_leaves_a_champion_and_the_doctor_finishes_it(model, crash_before, write):
+def test_crash_in_roll_back_leaves_champion_and_mend_finishes(model, crash_before, write):
     name, uri = model
     take_over(name, "2", judged_against="1", uri=uri)
     take_over(name, "3", judged_against="2", uri=uri)
@@ -120,7 +120,7 @@ def test_a_crash_in_a_rollback_leaves_a_champion_and_the_doctor_finishes_it(mode
     assert disagreement(name, uri=uri) is None
 
 
-def test_a_rollback_after_an_interrupted_one_does_not_take_two_steps(model, crash_before):
+def test_roll_back_after_interrupted_one_does_not_go_two_steps(model, crash_before):
     name, uri = model
     take_over(name, "2", judged_against="1", uri=uri)
     take_over(name, "3", judged_against="2", uri=uri)
@@ -132,14 +132,14 @@ def test_a_rollback_after_an_interrupted_one_does_not_take_two_steps(model, cras
     assert (champion(model), previous(model)) == ("2", "1")
 
 
-def test_a_champion_that_changed_since_it_was_judged_against_is_left_alone(model):
+def test_take_over_refuses_when_champion_changed_since_comparison(model):
     name, uri = model
     with pytest.raises(JobError, check=refusal("E-ALIAS-01", number="2", judged_against="3", champion="1")):
         take_over(name, "2", judged_against="3", uri=uri)
     assert (champion(model), previous(model)) == ("1", None)
 
 
-def test_the_first_champion_takes_over_from_nobody(registry):
+def test_first_champion_has_no_previous(registry):
     uri, folder = registry
     client = MlflowClient(tracking_uri=uri)
     client.create_registered_model("first")
@@ -151,7 +151,7 @@ def test_the_first_champion_takes_over_from_nobody(registry):
     assert holder("first", "previous", uri=uri) is None
 
 
-def test_a_version_that_was_deleted_is_passed_over(model):
+def test_roll_back_skips_deleted_version(model):
     name, uri = model
     take_over(name, "2", judged_against="1", uri=uri)
     take_over(name, "3", judged_against="2", uri=uri)
@@ -161,7 +161,7 @@ def test_a_version_that_was_deleted_is_passed_over(model):
     assert roll_back(name, uri=uri) == ("3", "1")
 
 
-def test_an_earlier_champion_that_is_promoted_again_is_rolled_back_step_by_step(model):
+def test_roll_back_of_repeated_champion_goes_step_by_step(model):
     name, uri = model
     for number, before in (("2", "1"), ("3", "2"), ("2", "3")):
         take_over(name, number, judged_against=before, uri=uri)
@@ -171,7 +171,7 @@ def test_an_earlier_champion_that_is_promoted_again_is_rolled_back_step_by_step(
         roll_back(name, uri=uri)
 
 
-def test_a_champion_named_by_hand_took_over_from_the_one_before(model):
+def test_mend_adds_champion_that_was_set_by_hand(model):
     name, uri = model
     take_over(name, "2", judged_against="1", uri=uri)
     point(name, "champion", "3", uri=uri)
@@ -180,7 +180,7 @@ def test_a_champion_named_by_hand_took_over_from_the_one_before(model):
     assert roll_back(name, uri=uri) == ("3", "2")
 
 
-def test_a_model_is_found_among_many(registry):
+def test_roll_back_finds_model_among_many(registry):
     uri, folder = registry
     client = MlflowClient(tracking_uri=uri)
     for number in range(101):
@@ -191,7 +191,7 @@ def test_a_model_is_found_among_many(registry):
         roll_back("z", uri=uri)
 
 
-def test_a_model_or_a_store_that_is_not_there_is_refused_and_not_made(registry, tmp_path):
+def test_aliases_refuse_missing_model_or_store_and_make_none(registry, tmp_path):
     with pytest.raises(InputError, check=refusal("E-ALIAS-06", name="absent")):
         roll_back("absent", uri=registry[0])
     with pytest.raises(InputError, check=refusal("E-ALIAS-05", name="absent")):

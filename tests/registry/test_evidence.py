@@ -23,7 +23,7 @@ def store(tmp_path_factory):
     return uri, client
 
 
-def test_what_is_attached_is_read_back_and_told_by_the_versions_tags(store, tmp_path):
+def test_attach_stores_files_with_run_and_tags_with_version(store, tmp_path):
     uri, client = store
     (tmp_path / "promotion.json").write_text("{}")
     attach(NAME, "1", files=tmp_path, folder="promotion/abc", tags={"medgan.gate": "passed"}, uri=uri)
@@ -32,7 +32,7 @@ def test_what_is_attached_is_read_back_and_told_by_the_versions_tags(store, tmp_
     assert read_back(NAME, "1", "promotion/other/promotion.json", uri=uri) is None
 
 
-def test_a_version_without_a_run_is_refused(store, tmp_path):
+def test_evidence_of_version_without_run_is_refused(store, tmp_path):
     uri, _ = store
     with pytest.raises(InputError, check=refusal("E-EVIDENCE-02", name="medgan-pet2ct", number="2")):
         read_back(NAME, "2", "promotion/abc/promotion.json", uri=uri)

@@ -67,7 +67,7 @@ def within(share, expected, *, repetitions=REPETITIONS):
 
 
 @pytest.mark.parametrize(("patients", "passing"), [(6, 3), (9, 25)])
-def test_of_all_patterns_of_signs_at_most_one_in_twenty_passes(patients, passing):
+def test_judge_passes_at_most_one_in_twenty_sign_patterns(patients, passing):
     """No sampling: whatever the sizes of the differences are, a candidate that is no better has them with any signs."""
     sizes = np.random.default_rng(patients).exponential(0.02, patients)
     signs = itertools.product((-1.0, 1.0), repeat=patients)
@@ -77,7 +77,7 @@ def test_of_all_patterns_of_signs_at_most_one_in_twenty_passes(patients, passing
 
 @pytest.mark.parametrize("draw", [normal, skewed, heavy, uneven])
 @pytest.mark.parametrize(("patients", "size"), [(6, 3 / 64), (9, 25 / 512), (20, 0.05)])
-def test_a_candidate_that_is_no_better_passes_at_most_one_time_in_twenty(patients, size, draw):
+def test_judge_passes_equal_candidate_at_most_once_in_twenty(patients, size, draw):
     random = np.random.default_rng([patients, 1])
     pairs = draw(random, (REPETITIONS, 2, patients))
     share = sum(passes(candidate, champion) for candidate, champion in pairs) / REPETITIONS
@@ -85,14 +85,14 @@ def test_a_candidate_that_is_no_better_passes_at_most_one_time_in_twenty(patient
 
 
 @pytest.mark.parametrize(("patients", "effect"), POWER)
-def test_a_better_candidate_passes_as_often_as_the_table_says(patients, effect):
+def test_judge_passes_better_candidate_as_often_as_tabulated(patients, effect):
     random = np.random.default_rng([patients, 2])
     differences = 0.01 * (effect + random.normal(size=(REPETITIONS, patients)))
     share = sum(passes(0.8 + gains, np.full(patients, 0.8)) for gains in differences) / REPETITIONS
     assert within(share, POWER[patients, effect]), f"{share:.4f} pass"
 
 
-def test_a_candidate_within_the_margin_passes_at_most_one_time_in_twenty():
+def test_judge_passes_candidate_at_margin_at_most_once_in_twenty():
     random = np.random.default_rng(3)
     rules = SUPERIOR.model_copy(update={"margin": 0.01})
     gains = 0.01 + random.normal(0.0, 0.02, (REPETITIONS, 9))
@@ -100,7 +100,7 @@ def test_a_candidate_within_the_margin_passes_at_most_one_time_in_twenty():
     assert within(share, 25 / 512)
 
 
-def test_one_that_loses_the_whole_margin_passes_non_inferiority_at_most_one_time_in_twenty():
+def test_non_inferiority_passes_loss_of_margin_at_most_once_in_twenty():
     random = np.random.default_rng(4)
     rules = Rules(primary="psnr", non_inferior={"ssim": 0.01}, worst_patient={})
     losses = -0.01 + random.normal(0.0, 0.02, (REPETITIONS, 9))
@@ -117,7 +117,7 @@ def test_one_that_loses_the_whole_margin_passes_non_inferiority_at_most_one_time
     [(BLOCKING, 0.05 * (1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5)), (SUPERIOR, None)],
     ids=["block", "report"],
 )
-def test_of_five_candidates_in_turn_one_that_is_no_better_passes_as_often_as_the_ledger_allows(rules, bound):
+def test_ledger_bounds_false_passes_of_five_candidates_in_turn(rules, bound):
     random = np.random.default_rng(5)
     repetitions = 600
     trails = normal(random, (repetitions, 5, 2, 20))

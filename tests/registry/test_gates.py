@@ -41,18 +41,18 @@ def reason(verdict, beginning):
 
 
 @pytest.mark.parametrize(("ours", "passed"), [((0.7, 0.5), True), ((0.5, 0.5), False), ((0.4, 0.5), False)])
-def test_the_mean_over_patients_must_be_above_the_mean_images(ours, passed):
+def test_beats_floor_needs_mean_above_mean_image(ours, passed):
     verdict = beats_floor(patients(*ours), patients(0.4, 0.6), name="mean image")
     assert verdict.passed is passed
     assert ("not above" in verdict.reasons[0]) is not passed
 
 
-def test_other_patients_cannot_be_compared_with_the_floor():
+def test_beats_floor_needs_same_patients():
     with pytest.raises(AssertionError, match="same patients"):
         beats_floor(patients(0.5), patients(0.5, 0.5), name="mean image")
 
 
-def test_a_gain_with_each_of_six_patients_is_shown():
+def test_judge_passes_gain_of_all_six_patients():
     verdict = judge(*pair(GAINS), Rules(**SUPERIOR), tried=1)
     assert verdict.passed
     assert (verdict.p, verdict.adjusted_p) == (1 / 64, 1 / 64)
@@ -63,32 +63,32 @@ def test_a_gain_with_each_of_six_patients_is_shown():
     )
 
 
-def test_the_same_gains_the_other_way_round_are_not():
+def test_judge_refuses_loss_of_all_six_patients():
     candidate, champion = pair(GAINS)
     verdict = judge(champion, candidate, Rules(**SUPERIOR), tried=1)
     assert not verdict.passed and verdict.p == 1.0
     assert "worse by 0.01867" in reason(verdict, "ssim")
 
 
-def test_a_model_is_not_better_than_itself():
+def test_model_is_not_better_than_itself():
     candidate, _ = pair(GAINS)
     assert judge(candidate, candidate, Rules(**SUPERIOR), tried=1).p == 1.0
 
 
-def test_two_of_six_patients_that_lose_a_little_are_too_many():
+def test_judge_refuses_where_two_of_six_patients_lose():
     verdict = judge(*pair((0.03, 0.02, 0.03, 0.02, -0.01, -0.01)), Rules(**SUPERIOR), tried=1)
     # By hand, in hundredths: 12 - 2 x (what is turned) >= 8 leaves none, 1, 1, 1 + 1, 2 and 2 of 3 2 3 2 1 1.
     assert verdict.p == 6 / 64 and not verdict.passed
 
 
-def test_the_order_of_the_patients_does_not_matter():
+def test_verdict_does_not_depend_on_order_of_patients():
     candidate, champion = pair((0.03, 0.02, 0.03, 0.02, -0.01, -0.01))
     turned = dataclasses.replace(candidate, patients=dict(reversed(candidate.patients.items())))
     assert judge(turned, champion, Rules(**SUPERIOR), tried=1) == judge(candidate, champion, Rules(**SUPERIOR), tried=1)
 
 
 @pytest.mark.parametrize(("margin", "passed"), [(0.0, True), (0.009, True), (0.01, False), (0.02, False)])
-def test_the_margin_must_be_exceeded(margin, passed):
+def test_judge_passes_only_gain_above_margin(margin, passed):
     assert judge(*pair([0.01] * 6), Rules(**SUPERIOR, margin=margin), tried=1).passed is passed
 
 
@@ -104,20 +104,20 @@ def test_the_margin_must_be_exceeded(margin, passed):
         ("bias_hu", -10.0, 5.0, False),
     ],
 )
-def test_each_metric_has_its_better_direction(metric, ours, theirs, passed):
+def test_judge_compares_metric_in_better_direction(metric, ours, theirs, passed):
     candidate, champion = (evidence(*[value] * 6, metric=metric) for value in (ours, theirs))
     assert judge(candidate, champion, Rules(**SUPERIOR, primary=metric), tried=1).passed is passed
 
 
 @pytest.mark.parametrize(("tried", "adjusted"), [(1, 1 / 64), (3, 3 / 64), (4, 4 / 64), (100, 1.0)])
-def test_the_ledger_adjusts_and_blocks_only_where_the_rules_say_so(tried, adjusted):
+def test_ledger_adjusts_p_and_blocks_only_if_rules_say_block(tried, adjusted):
     told = judge(*pair(GAINS), Rules(**SUPERIOR), tried=tried)
     blocked = judge(*pair(GAINS), Rules(**SUPERIOR, ledger="block"), tried=tried)
     assert told.p == blocked.p == 1 / 64 and told.adjusted_p == blocked.adjusted_p == adjusted
     assert told.passed and blocked.passed is (adjusted <= 0.05)
 
 
-def test_too_few_patients_for_any_p_are_told():
+def test_reason_names_number_of_patients_too_small_for_alpha():
     few = judge(*pair(GAINS[:4]), Rules(**SUPERIOR, min_patients=2), tried=1)
     assert not few.passed and few.p == 1 / 16
     assert "at most 0.05 allowed, which 4 patients cannot show: does not hold" in reason(few, "ssim")
@@ -125,14 +125,14 @@ def test_too_few_patients_for_any_p_are_told():
     assert "adjusted at most 0.05 allowed, which 6 patients cannot show: does not hold" in reason(many, "ssim")
 
 
-def test_fewer_patients_than_the_rules_want_are_not_enough():
+def test_judge_refuses_fewer_patients_than_rules_need():
     verdict = judge(*pair(GAINS[:5]), Rules(**SUPERIOR), tried=1)
     assert verdict.p == 1 / 32 and not verdict.passed
     assert "5 test patients, at least 6 needed: does not hold" in verdict.reasons
 
 
 @pytest.mark.parametrize(("lost", "passed"), [(0.0, True), (0.49, True), (0.5, False), (0.6, False)])
-def test_another_metric_must_be_shown_to_lose_less_than_its_margin(lost, passed):
+def test_non_inferiority_passes_only_loss_below_margin(lost, passed):
     candidate, champion = pair(GAINS)
     for number in range(6):
         candidate.patients[f"p{number}"]["psnr"] = 30 - lost
@@ -142,7 +142,7 @@ def test_another_metric_must_be_shown_to_lose_less_than_its_margin(lost, passed)
     assert f"less than 0.5 may be lost: p {'0.01562' if passed else '1'}, at most 0.05" in reason(verdict, "psnr")
 
 
-def test_a_mean_within_its_margin_is_not_enough_where_patients_differ_much():
+def test_non_inferiority_fails_for_mean_within_margin_with_large_spread():
     rules = Rules(non_inferior={"ssim": 0.01}, worst_patient={})
     verdict = judge(*pair((0.05, -0.06, 0.04, -0.05, 0.06, -0.06)), rules, tried=1)
     assert "worse by 0.003333, less than 0.01 may be lost: p 0.3906, at most 0.05 allowed: does not hold" in str(
@@ -151,7 +151,7 @@ def test_a_mean_within_its_margin_is_not_enough_where_patients_differ_much():
 
 
 @pytest.mark.parametrize(("loss", "passed"), [(0.05, True), (0.0501, False)])
-def test_no_patient_may_lose_more_than_the_rules_allow(loss, passed):
+def test_worst_patient_may_not_lose_more_than_rules_allow(loss, passed):
     rules = Rules(non_inferior={}, worst_patient={"ssim": 0.05})
     verdict = judge(*pair((*[0.1] * 8, -loss)), rules, tried=1)
     assert verdict.passed is passed
@@ -160,7 +160,7 @@ def test_no_patient_may_lose_more_than_the_rules_allow(loss, passed):
     assert told == f"ssim of one patient worse by {loss:.4g} at most (patient p8), 0.05 allowed: {holds}"
 
 
-def test_where_every_patient_gains_the_worst_loses_nothing():
+def test_worst_patient_loses_nothing_where_all_patients_gain():
     verdict = judge(*pair(GAINS), Rules(non_inferior={}, worst_patient={"ssim": 0.0}), tried=1)
     assert "ssim of one patient worse by 0 at most, 0 allowed: holds" in verdict.reasons
 
@@ -175,7 +175,7 @@ def test_where_every_patient_gains_the_worst_loses_nothing():
         ("bias_hu", (-20, 20), 10, "bias_hu 20, at most 10 allowed: does not hold", False),
     ],
 )
-def test_without_a_champion_the_floors_decide(metric, values, bound, text, passed):
+def test_judge_without_champion_decides_by_floors(metric, values, bound, text, passed):
     rules = Rules(**SUPERIOR, primary=metric, floors={metric: bound}, min_patients=2)
     verdict = judge(evidence(*values, metric=metric), None, rules, tried=1)
     assert verdict.passed is passed
@@ -187,7 +187,7 @@ def test_without_a_champion_the_floors_decide(metric, values, bound, text, passe
     )
 
 
-def test_the_floors_are_asked_with_a_champion_too():
+def test_judge_with_champion_applies_floors_too():
     verdict = judge(*pair(GAINS), Rules(**SUPERIOR, floors={"ssim": 0.9}), tried=1)
     assert not verdict.passed and "ssim 0.8187, at least 0.9 needed: does not hold" in verdict.reasons
 
@@ -200,7 +200,7 @@ def test_the_floors_are_asked_with_a_champion_too():
         ({"extractor": "pretrained"}, {"pretrained": False}, "feature extractor of random weights, a pretrained"),
     ],
 )
-def test_a_limit_is_held_where_the_rules_have_it(rule, facts, text):
+def test_judge_applies_limits_that_rules_name(rule, facts, text):
     slow = evidence(*[0.8] * 6, **facts)
     assert judge(slow, None, Rules(**SUPERIOR), tried=1).passed
     verdict = judge(slow, None, Rules(**SUPERIOR, **rule), tried=1)
@@ -208,13 +208,13 @@ def test_a_limit_is_held_where_the_rules_have_it(rule, facts, text):
     assert judge(evidence(*[0.8] * 6), None, Rules(**SUPERIOR, **rule), tried=1).passed
 
 
-def test_a_latency_that_is_no_number_does_not_pass():
+def test_judge_refuses_nan_latency():
     assert not judge(
         evidence(*[0.8] * 6, latency_ms=math.nan), None, Rules(**SUPERIOR, max_latency_ms=9), tried=1
     ).passed
 
 
-def test_other_patients_are_refused_not_left_out():
+def test_judge_refuses_different_patients_of_candidate_and_champion():
     candidate, champion = pair(GAINS)
     others = dataclasses.replace(champion, patients={**champion.patients, "a": {"ssim": 0.5}, "b": {"ssim": 0.5}})
     with pytest.raises(InputError, check=refusal("E-GATE-04", listed="none", listed_2="2 (a, b)")):
@@ -222,13 +222,13 @@ def test_other_patients_are_refused_not_left_out():
 
 
 @pytest.mark.parametrize("rule", [{"primary": "vif"}, {"floors": {"vif": 0.1}}, {"worst_patient": {"vif": 0.1}}])
-def test_a_metric_that_was_not_measured_is_refused(rule):
+def test_judge_refuses_metric_that_was_not_measured(rule):
     message = refusal("E-GATE-02", whose="candidate", patient="p0", metric="vif", values="ssim")
     with pytest.raises(InputError, check=message):
         judge(*pair(GAINS), Rules(**{**SUPERIOR, **rule}), tried=1)
 
 
-def test_a_metric_that_one_patient_lacks_is_refused():
+def test_judge_refuses_metric_missing_for_one_patient():
     candidate, champion = pair(GAINS)
     del champion.patients["p3"]["ssim"]
     with pytest.raises(
@@ -238,19 +238,19 @@ def test_a_metric_that_one_patient_lacks_is_refused():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_not_finite_is_refused(value):
+def test_judge_refuses_value_that_is_not_finite(value):
     candidate, champion = pair((*GAINS[:5], value))
     with pytest.raises(InputError, check=refusal("E-GATE-03", whose="candidate", patient="p5", metric="ssim")):
         judge(candidate, champion, Rules(**SUPERIOR), tried=1)
 
 
-def test_no_patient_at_all_is_refused():
+def test_judge_refuses_evidence_without_patients():
     with pytest.raises(InputError, check=refusal("E-GATE-01", whose="candidate")):
         judge(evidence(), None, Rules(), tried=1)
 
 
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=11))
-def test_the_test_is_scipys_exact_one(differences):
+def test_sign_flip_agrees_with_exact_test_of_scipy(differences):
     given_ = np.round(differences, 3)
     theirs = permutation_test(
         (given_,), np.sum, permutation_type="samples", vectorized=True, n_resamples=np.inf, alternative="greater"
@@ -258,7 +258,7 @@ def test_the_test_is_scipys_exact_one(differences):
     assert sign_flip(given_) == pytest.approx(theirs.pvalue, abs=1e-12)
 
 
-def test_beyond_the_exact_patterns_are_drawn_and_agree():
+def test_sign_flip_of_many_patients_draws_patterns_close_to_exact_p():
     random = np.random.default_rng(3)
     gains = random.normal(0.25, 1.0, EXACT)
     exact = sign_flip(gains)
@@ -270,7 +270,7 @@ def test_beyond_the_exact_patterns_are_drawn_and_agree():
 
 
 @given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=12), st.integers(1, 100))
-def test_a_larger_gain_never_makes_p_larger(differences, more):
+def test_sign_flip_p_never_grows_with_gain(differences, more):
     before = np.array(differences, dtype=float)
     after = before.copy()
     after[0] += more

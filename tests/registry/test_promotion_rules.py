@@ -36,12 +36,12 @@ def write(tmp_path):
     return written
 
 
-def test_without_a_file_the_rules_are_the_default_ones():
+def test_read_rules_without_file_returns_defaults():
     assert read_rules(None) == Rules()
     assert Rules().metrics == {"ssim", "psnr"}, "which every task measures, with any extractor and at any size"
 
 
-def test_every_rule_can_stand_in_a_file(write):
+def test_read_rules_reads_every_rule(write):
     rules = read_rules(write(FULL))
     assert set(rules.model_dump()) == rules.model_fields_set, "the file above names them all"
     assert rules == Rules(
@@ -60,16 +60,16 @@ def test_every_rule_can_stand_in_a_file(write):
     assert rules.metrics == {"mae_hu_body", "ssim", "lpips", "bias_hu"}
 
 
-def test_what_a_file_leaves_out_is_the_default(write):
+def test_read_rules_takes_defaults_for_missing_rules(write):
     assert read_rules(write("min_patients: 3\n")) == Rules(min_patients=3)
 
 
-def test_rules_come_back_from_json_as_they_were(write):
+def test_rules_round_trip_through_json(write):
     rules = read_rules(write(FULL))
     assert Rules.model_validate_json(rules.model_dump_json()) == rules
 
 
-def test_rules_do_not_change():
+def test_rules_are_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         Rules().alpha = 0.1
 
@@ -105,12 +105,12 @@ def test_rules_do_not_change():
         (b"alpha: \xff\n", refusal("E-RULES-03")),
     ],
 )
-def test_a_refusal_names_the_line_what_was_expected_and_what_came(write, text, message):
+def test_read_rules_refuses_wrong_rule_with_line_and_value(write, text, message):
     with pytest.raises(InputError, check=message):
         read_rules(write(text))
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
+def test_read_rules_refuses_missing_file_and_folder(tmp_path):
     with pytest.raises(InputError, check=refusal("E-RULES-03")):
         read_rules(tmp_path / "none.yaml")
     with pytest.raises(InputError, check=refusal("E-RULES-03")):

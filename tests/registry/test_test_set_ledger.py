@@ -37,20 +37,20 @@ def name(uri, request):
     return MlflowClient(tracking_uri=uri).create_registered_model(f"medgan-{request.node.name}").name
 
 
-def test_each_candidate_counts_once_whatever_its_version(uri, name):
+def test_enter_counts_candidate_once_whatever_version(uri, name):
     entered = [("c" * 64, "1"), ("d" * 64, "2"), ("c" * 64, "1"), ("c" * 64, "3")]
     counts = [enter(name, test_set=PATIENTS, weights=one, version=version, uri=uri) for one, version in entered]
     assert counts == [1, 2, 2, 2] and tried(name, test_set=PATIENTS, uri=uri) == 2
 
 
-def test_each_test_set_has_its_own_count(uri, name):
+def test_enter_counts_each_test_set_separately(uri, name):
     assert enter(name, test_set=PATIENTS, weights="c" * 64, version="1", uri=uri) == 1
     assert enter(name, test_set=OTHERS, weights="c" * 64, version="1", uri=uri) == 1
     assert enter(name, test_set=OTHERS, weights="d" * 64, version="2", uri=uri) == 2
     assert tried(name, test_set=PATIENTS, uri=uri) == 1
 
 
-def test_a_person_reads_the_version_first_tried_among_the_models_tags(uri, name):
+def test_enter_tags_model_with_version_first_tried(uri, name):
     client = MlflowClient(tracking_uri=uri)
     client.set_registered_model_tag(name, "owner", "somebody")
     for version in ("1", "3"):
@@ -60,21 +60,21 @@ def test_a_person_reads_the_version_first_tried_among_the_models_tags(uri, name)
 
 
 @pytest.mark.timeout(120)
-def test_processes_that_enter_at_the_same_time_lose_nothing(uri, name):
+def test_enter_from_two_processes_loses_no_candidate(uri, name):
     command = [sys.executable, "-c", ENTER_THREE, uri, name, PATIENTS]
     both = [subprocess.Popen([*command, mine], stderr=subprocess.PIPE, text=True) for mine in "ef"]
     assert [(one.communicate(timeout=100)[1], one.returncode)[1] for one in both] == [0, 0]
     assert tried(name, test_set=PATIENTS, uri=uri) == 6
 
 
-def test_a_model_that_is_not_registered_is_told(uri):
+def test_enter_refuses_unregistered_model(uri):
     with pytest.raises(JobError, check=refusal("E-REGISTRY-01", name="medgan-none")):
         enter("medgan-none", test_set=PATIENTS, weights="c" * 64, version="1", uri=uri)
     with pytest.raises(JobError, check=refusal("E-REGISTRY-01", name="medgan-none")):
         enter("medgan-none", test_set=PATIENTS, weights="c" * 64, version="1", uri=uri)
 
 
-def test_a_server_that_is_away_is_told_within_seconds(monkeypatch):
+def test_enter_fails_within_seconds_where_server_is_away(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with pytest.raises(JobError, check=refusal("E-REGISTRY-01", uri="http://127.0.0.1:9")):
         enter("medgan-away", test_set=PATIENTS, weights="c" * 64, version="1", uri="http://127.0.0.1:9")

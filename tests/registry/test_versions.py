@@ -50,20 +50,20 @@ def store(tmp_path_factory):
     return uri, run.run_id, folder / "model"
 
 
-def test_a_run_is_registered_once_and_found_by_its_run(store):
+def test_version_of_run_finds_registered_run_only(store):
     uri, run_id, _ = store
     assert version_of_run(NAME, run_id, uri=uri) == "1"
     assert version_of_run(NAME, "0" * 32, uri=uri) is None
 
 
-def test_an_alias_names_a_version(store):
+def test_point_sets_alias_that_holder_returns(store):
     uri, _, _ = store
     assert holder(NAME, "champion", uri=uri) is None
     point(NAME, "champion", "1", uri=uri)
     assert holder(NAME, "champion", uri=uri) == "1"
 
 
-def test_what_is_fetched_is_what_was_saved(store):
+def test_fetched_yields_temporary_copy_of_saved_model(store):
     uri, _, folder = store
     with fetched(f"models:/{NAME}/1", uri=uri) as (copy, name, version):
         assert (name, version) == (NAME, "1")
@@ -71,7 +71,7 @@ def test_what_is_fetched_is_what_was_saved(store):
     assert not copy.exists()
 
 
-def test_the_registered_pyfunc_predicts_what_the_network_does(store):
+def test_registered_pyfunc_predicts_same_as_network(store):
     uri, _, folder = store
     mlflow.set_tracking_uri(uri)
     slices = np.random.default_rng(0).uniform(0, 12, (3, 30, 40)).astype(np.float32)
@@ -89,12 +89,12 @@ def test_the_registered_pyfunc_predicts_what_the_network_does(store):
         (f"models:/{NAME}@nobody", refusal("E-REGISTRY-06")),
     ],
 )
-def test_a_model_that_is_not_there_is_refused(store, model, message):
+def test_fetched_refuses_missing_or_malformed_model(store, model, message):
     with pytest.raises(InputError, check=message), fetched(model, uri=store[0]):
         pass
 
 
-def test_a_store_that_is_not_there_is_refused_and_not_made(tmp_path):
+def test_fetched_refuses_missing_store_and_makes_none(tmp_path):
     with (
         pytest.raises(InputError, check=refusal("E-REGISTRY-05")),
         fetched("models:/a@champion", uri=f"sqlite:///{tmp_path / 'mlflow.db'}"),
@@ -103,7 +103,7 @@ def test_a_store_that_is_not_there_is_refused_and_not_made(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_version_has_a_signature_an_example_and_pinned_requirements(store):
+def test_registered_version_has_signature_example_and_pinned_requirements(store):
     uri, _, _ = store
     mlflow.set_tracking_uri(uri)
     information = mlflow.models.get_model_info(f"models:/{NAME}/1")
@@ -122,7 +122,7 @@ def test_the_version_has_a_signature_an_example_and_pinned_requirements(store):
     assert all("==" in line for line in lines), "every requirement is pinned"
 
 
-def test_another_programs_model_is_refused(store, tmp_path):
+def test_fetched_refuses_model_of_other_program(store, tmp_path):
     uri, run_id, _ = store
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("no model of ours")
@@ -149,7 +149,7 @@ def test_another_programs_model_is_refused(store, tmp_path):
 
 
 @pytest.mark.timeout(90)
-def test_a_store_that_is_away_is_told_in_one_line():
+def test_reached_reports_store_that_is_away_in_one_line():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and nobody listens
         away = f"http://127.0.0.1:{taken.getsockname()[1]}"

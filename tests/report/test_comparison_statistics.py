@@ -27,37 +27,37 @@ def compared(*methods, reference="medgan"):
     return Results("PET -> CT", {}, {"Table I": names}, {method.name: method for method in methods}, reference)
 
 
-def test_a_score_is_the_mean_over_patients_of_the_mean_over_seeds_with_both_spreads():
+def test_score_is_mean_over_seeds_and_patients_with_both_spreads():
     found = score(MethodResults("medgan", (run(0, 0.5, 0.7), run(1, 0.7, 0.9))), "ssim")
     assert found.mean == pytest.approx(0.7)
     assert found.over_seeds == pytest.approx(np.std([0.6, 0.8], ddof=1)), "of the seeds' means over patients"
     assert found.over_patients == pytest.approx(np.std([0.6, 0.8], ddof=1)), "of the patients' means over seeds"
 
 
-def test_the_two_spreads_are_not_taken_for_each_other():
+def test_score_does_not_mix_spread_over_seeds_and_over_patients():
     found = score(MethodResults("medgan", (run(0, 0.1, 0.9), run(1, 0.1, 0.9))), "ssim")
     assert found.over_seeds == 0
     assert found.over_patients == pytest.approx(0.8 / 2**0.5)
 
 
-def test_one_seed_and_one_patient_have_no_spread():
+def test_score_of_one_seed_and_one_patient_has_no_spread():
     assert score(MethodResults("medgan", (run(0, 0.5),)), "ssim") == (0.5, None, None)
 
 
-def test_a_failed_run_does_not_count_and_a_method_of_failed_runs_has_no_score():
+def test_score_skips_failed_runs_and_is_none_without_other_runs():
     failed = Run(1, None, "diverged: not finite")
     assert score(MethodResults("pan", (run(0, 0.5), failed)), "ssim").mean == 0.5
     assert score(MethodResults("pan", (failed,)), "ssim") is None
     assert MethodResults("pan", (run(0, 0.5), failed, failed)).failures == "2 diverged: not finite"
 
 
-def test_a_metric_that_a_patient_lacks_is_left_out_for_this_patient():
+def test_score_leaves_out_patient_without_metric():
     runs = tuple(Run(seed, {"a": {"ssim": 0.5 + seed / 10}, "b": {"psnr": 20.0}}) for seed in range(2))
     assert score(MethodResults("medgan", runs), "ssim").mean == pytest.approx(0.55)
     assert score(MethodResults("medgan", runs), "vif") is None
 
 
-def test_holm_by_hand():
+def test_holm_agrees_with_values_by_hand():
     # 3 x 0.01, 2 x 0.02, and 0.03 raised to what came before
     assert holm({"c": 0.03, "a": 0.01, "b": 0.02}) == {"a": 0.03, "b": 0.04, "c": 0.04}
     assert holm({"a": 0.5, "b": 0.6}) == {"a": 1.0, "b": 1.0}
@@ -74,16 +74,16 @@ def test_holm_by_hand():
         ([0.0, 0.0, 0.0], 1.0),
     ],
 )
-def test_the_two_sided_sign_flip_by_hand(gains, p):
+def test_two_sided_agrees_with_values_by_hand(gains, p):
     assert two_sided(np.array(gains)) == p
 
 
-def test_the_smallest_p_is_what_a_gain_of_every_patient_shows():
+def test_smallest_p_is_p_of_gain_in_every_patient():
     assert smallest_p(6) == two_sided(np.full(6, 0.1)) == 2 / 64
     assert smallest_p(1) == 1
 
 
-def test_every_other_row_is_tested_against_the_reference_and_adjusted_for_the_rows():
+def test_differences_test_each_method_against_reference_with_adjusted_p():
     medgan = MethodResults("medgan", (run(0, 0.5, 0.6, 0.7),))
     worse, mixed = MethodResults("cgan", (run(0, 0.4, 0.5, 0.6),)), MethodResults("pan", (run(0, 0.6, 0.4, 0.4),))
     found = differences(compared(medgan, worse, mixed), "Table I", "ssim")
@@ -93,13 +93,13 @@ def test_every_other_row_is_tested_against_the_reference_and_adjusted_for_the_ro
     assert found["pan"].adjusted == 0.5
 
 
-def test_differences_are_of_the_averages_over_the_seeds_and_paired_by_patient():
+def test_differences_pair_means_over_seeds_by_patient():
     ours = MethodResults("medgan", (run(0, 0.5, 0.1), run(1, 0.7, 0.3)))
     theirs = MethodResults("cgan", (Run(0, {"patient1": {"ssim": 0.2}, "patient0": {"ssim": 0.6}}),))
     assert differences(compared(ours, theirs), "Table I", "ssim")["cgan"].p == 1.0, "they are equal, patient by patient"
 
 
-def test_a_bias_is_compared_by_its_absolute_value_patient_by_patient():
+def test_differences_compare_absolute_bias_of_each_patient():
     centered = MethodResults("medgan", (run(0, -1.0, 1.0, metric="bias_hu"),))
     shifted = MethodResults("cgan", (run(0, -30.0, 30.0, metric="bias_hu"),))
     assert score(shifted, "bias_hu").mean == 0.0, "the figure keeps its sign"
@@ -107,23 +107,23 @@ def test_a_bias_is_compared_by_its_absolute_value_patient_by_patient():
     assert differences(compared(centered, shifted), "Table I", "bias_hu")["cgan"].p == 0.5
 
 
-def test_less_is_better_of_an_error():
+def test_goodness_of_error_is_negative():
     assert goodness(MethodResults("medgan", (run(0, 3.0, metric="mse"),)), "mse") == {"patient0": -3.0}
 
 
-def test_nothing_is_tested_where_the_reference_failed_or_is_not_in_the_table():
+def test_differences_are_empty_where_reference_failed_or_is_absent():
     failed, other = MethodResults("medgan", (Run(0, None, "diverged"),)), MethodResults("cgan", (run(0, 0.5),))
     assert differences(compared(failed, other), "Table I", "ssim") == {}
     assert differences(compared(other), "Table I", "ssim") == {}
     assert "cgan" not in differences(compared(MethodResults("medgan", (run(0, 0.5),)), failed), "Table I", "ssim")
 
 
-def test_a_table_of_a_method_that_is_not_there_is_refused():
+def test_results_refuse_table_with_unknown_method():
     with pytest.raises(InputError, check=refusal("E-REPORT-01", table="Table II", methods="medgan", name="pan")):
         Results("PET -> CT", {}, {"Table II": ("pan",)}, {"medgan": MethodResults("medgan", (run(0, 0.5),))})
 
 
-def test_runs_on_different_patients_are_refused():
+def test_results_refuse_runs_on_different_patients():
     with pytest.raises(
         InputError, check=refusal("E-REPORT-02", method_name="cgan", seed="3", num_first="2", num_patients="1")
     ):

@@ -62,7 +62,7 @@ def lines_of(text):
     return list(csv.DictReader(text.splitlines()))
 
 
-def test_markdown_has_a_row_a_method_and_a_column_a_metric_with_its_direction(tmp_path):
+def test_markdown_has_row_per_method_and_column_per_metric(tmp_path):
     heading, rows = rows_of(written(tmp_path, usual())["tables.md"])
     assert heading == [
         "method", "SSIM ↑", "PSNR (dB) ↑", "MAE (HU) ↓", "images seen (thousands)", "p, SSIM against medgan", "runs",
@@ -74,7 +74,7 @@ def test_markdown_has_a_row_a_method_and_a_column_a_metric_with_its_direction(tm
     assert rows["medgan"]["p, SSIM against medgan"] == "-"
 
 
-def test_the_best_trained_row_is_bold_though_an_untrained_one_is_better(tmp_path):
+def test_markdown_prints_best_trained_method_bold(tmp_path):
     _, rows = rows_of(written(tmp_path, usual())["tables.md"])
     assert rows["medgan"]["SSIM ↑"].startswith("**0.64")
     assert rows["medgan"]["MAE (HU) ↓"].startswith("**"), "the lowest is the best error"
@@ -82,7 +82,7 @@ def test_the_best_trained_row_is_bold_though_an_untrained_one_is_better(tmp_path
     assert rows["mean image"]["runs"] == rows["mean image"]["images seen (thousands)"] == "-"
 
 
-def test_failed_runs_say_how_many_and_why_and_the_others_count(tmp_path):
+def test_markdown_counts_failed_runs_with_reason(tmp_path):
     _, rows = rows_of(written(tmp_path, usual())["tables.md"])
     assert rows["pan"]["runs"] == r"2 of 3 runs; 1 diverged: the output \| is &lt;not> finite"
     assert rows["pan"]["SSIM ↑"].startswith("0.55")
@@ -91,7 +91,7 @@ def test_failed_runs_say_how_many_and_why_and_the_others_count(tmp_path):
     assert rows["id_cgan"]["runs"] == "0 of 3 runs"
 
 
-def test_below_the_table_stand_budget_spread_test_and_what_so_few_patients_can_show(tmp_path):
+def test_markdown_explains_budget_spread_test_and_power_below_table(tmp_path):
     text = written(tmp_path, usual())["tables.md"]
     assert "Each of the 8 trainings took 3.0 minutes" in text
     assert "± is the standard deviation over 2 or 3 seeds" in text
@@ -100,14 +100,14 @@ def test_below_the_table_stand_budget_spread_test_and_what_so_few_patients_can_s
     assert "- test patients: 6; a difference that all of them share shows p = 0.031 (2/2^6)" in text
 
 
-def test_one_seed_has_no_spread_and_says_so(tmp_path):
+def test_markdown_says_that_one_seed_has_no_spread(tmp_path):
     text = written(tmp_path, results(method("cgan", 0.6), method("medgan", 0.63)))["tables.md"]
     assert "there is one seed, so no spread;" in text
     _, rows = rows_of(text)
     assert re.fullmatch(r"0\.60\d+", rows["cgan"]["SSIM ↑"])
 
 
-def test_figures_have_as_many_digits_as_show_the_spread(tmp_path):
+def test_markdown_figures_have_enough_digits_to_show_spread(tmp_path):
     _, rows = rows_of(
         written(tmp_path, results(method("medgan", 0.6, 0.6002), method("cgan", 0.5, 0.5003)))["tables.md"]
     )
@@ -116,7 +116,7 @@ def test_figures_have_as_many_digits_as_show_the_spread(tmp_path):
     assert rows["medgan"]["SSIM ↑"] == "**0.552 ± 0.071**"
 
 
-def test_a_method_has_the_same_figure_in_every_table(tmp_path):
+def test_method_has_same_figure_in_every_table(tmp_path):
     methods = {one.name: one for one in (method("medgan", 0.6, 0.63), method("a", 0.5, 0.5002), method("b", 0.5, 0.52))}
     tables = {"Table I": ("medgan", "a"), "Table II": ("b", "medgan")}
     lines = written(tmp_path, Results("PET -> CT", {}, tables, methods))["tables.md"].splitlines()
@@ -124,7 +124,7 @@ def test_a_method_has_the_same_figure_in_every_table(tmp_path):
     assert first.split("|")[2] == second.split("|")[2]
 
 
-def test_csv_has_a_line_a_method_and_metric_body_and_bias_included(tmp_path):
+def test_csv_has_line_per_method_and_metric(tmp_path):
     lines = {(line["method"], line["metric"]): line for line in lines_of(written(tmp_path, usual())["tables.csv"])}
     assert len(lines) == 5 * 5
     line = lines["cgan", "ssim"]
@@ -139,7 +139,7 @@ def test_csv_has_a_line_a_method_and_metric_body_and_bias_included(tmp_path):
     assert lines["mean image", "ssim"]["spread_seeds"] == ""
 
 
-def test_a_second_csv_has_a_line_a_method_seed_and_patient(tmp_path):
+def test_patients_csv_has_line_per_method_seed_and_patient(tmp_path):
     lines = lines_of(written(tmp_path, usual())["patients.csv"])
     assert len(lines) == (3 + 2 + 3 + 1) * PATIENTS
     assert lines[0]["method"] == "cgan" and lines[0]["seed"] == "0" and float(lines[0]["ssim"]) == 0.6
@@ -159,7 +159,7 @@ class Page(HTMLParser):
         self.said += data
 
 
-def test_the_page_holds_tables_pictures_and_takes_no_name_for_html(tmp_path):
+def test_html_page_holds_tables_and_pictures_and_escapes_names(tmp_path):
     Image.new("RGB", (30, 20)).save(tmp_path / "table_1.png")
     evil = "<img src=x onerror=alert(1)>"
     found = results(method(evil, 0.5, 0.6), method("medgan", 0.6, 0.7), table=f"Table {evil}", title=f"PET {evil}")
@@ -170,19 +170,19 @@ def test_the_page_holds_tables_pictures_and_takes_no_name_for_html(tmp_path):
     assert "SSIM body" in page.said and "bias (HU) → 0" in page.said and "18 patients & more" in page.said
 
 
-def test_the_page_gives_the_whole_reason_of_a_failure(tmp_path):
+def test_html_page_gives_whole_reason_of_failure(tmp_path):
     long = Run(0, None, f"out_of_memory: {'very ' * 60}large")
     texts = written(tmp_path, results(MethodResults("pan", (long,)), method("medgan", 0.6)))
     assert long.failure in Page(texts["tables.html"]).said
     assert long.failure not in texts["tables.md"] and "[...]" in texts["tables.md"]
 
 
-def test_a_method_without_a_run_says_so(tmp_path):
+def test_method_without_run_is_marked_no_run(tmp_path):
     _, rows = rows_of(written(tmp_path, results(MethodResults("pan", ()), method("medgan", 0.6)))["tables.md"])
     assert rows["pan"]["SSIM ↑"] == "no run"
 
 
-def test_tables_of_failures_only_are_written_all_the_same(tmp_path):
+def test_tables_of_failed_runs_only_are_written(tmp_path):
     texts = written(tmp_path, results(MethodResults("medgan", (DIVERGED,)), MethodResults("pan", (DIVERGED,))))
     assert "No trained method of Table I has a result in SSIM." in texts["tables.md"]
     assert [line["failed"] for line in lines_of(texts["tables.csv"])] == ["1", "1"]
@@ -195,14 +195,14 @@ def only_conclusion(found: Results, metric: str = "ssim") -> str:
     return table_conclusion(found, table, metric)
 
 
-def test_the_conclusion_when_the_reference_leads_but_the_patients_are_too_few():
+def test_conclusion_where_reference_leads_with_too_few_patients():
     assert only_conclusion(results(method("cgan", 0.60, 0.62), method("pan", 0.55), method("medgan", 0.63, 0.66))) == (
         "medgan has the highest SSIM of the trained methods of Table I (0.6475); the differences of cgan "
         "and pan to medgan cannot be told from chance (Holm-adjusted p < 0.05 asked for; 6 patients, too few for any)."
     )
 
 
-def test_the_conclusion_when_another_leads_and_the_patients_suffice():
+def test_conclusion_where_other_method_leads_with_enough_patients():
     many = {"patients": 10}
     found = results(
         method("pix2pix", 0.64, **many), method("cgan", 0.60, **many), method("medgan", 0.63, **many),
@@ -218,20 +218,20 @@ def test_the_conclusion_when_another_leads_and_the_patients_suffice():
     )
 
 
-def test_the_conclusion_on_an_error_names_the_lowest():
+def test_conclusion_on_error_metric_names_lowest():
     found = results(method("cgan", 0.60), method("medgan", 0.63))
     assert only_conclusion(found, "mae_hu").startswith(
         "medgan has the lowest MAE of the trained methods of Table I (158"
     )
 
 
-def test_equal_methods_lead_together():
+def test_conclusion_names_equal_methods_together():
     assert only_conclusion(results(method("cgan", 0.6), method("medgan", 0.6))).startswith(
         "cgan and medgan have the highest"
     )
 
 
-def test_nothing_is_tested_where_the_reference_failed_is_absent_or_alone():
+def test_conclusion_tests_nothing_where_reference_failed_is_absent_or_alone():
     failed = results(method("cgan", 0.6), MethodResults("medgan", (DIVERGED,)))
     assert "nothing was tested, as medgan has no result (1 diverged: the output" in only_conclusion(failed)
     assert power(failed, "Table I") == ""
@@ -239,7 +239,7 @@ def test_nothing_is_tested_where_the_reference_failed_is_absent_or_alone():
     assert "as nothing else was measured beside medgan" in only_conclusion(results(method("medgan", 0.6)))
 
 
-def test_a_table_says_how_many_patients_it_takes():
+def test_power_says_how_many_patients_table_needs():
     six = results(*(method(f"m{place}", 0.5) for place in range(6)), method("medgan", 0.6))
     assert power(six, "Table I") == (
         "The smallest p that 6 patients can show is 0.031, adjusted for 6 rows 0.19: whatever the methods do, none can "
@@ -260,5 +260,5 @@ def test_a_table_says_how_many_patients_it_takes():
         ("bias_suv", "bias (SUV)"),
     ],
 )
-def test_a_metric_is_named_for_a_person(metric, text):
+def test_metric_text_names_metric_with_unit(metric, text):
     assert metric_text(metric) == text

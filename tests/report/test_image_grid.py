@@ -38,7 +38,7 @@ def black_slices(pixels, axis):
     return int(np.count_nonzero(ends - starts >= 20))
 
 
-def test_there_is_a_column_a_method_beside_source_and_target_and_a_row_a_slice(tmp_path):
+def test_draw_panels_has_row_per_slice_and_column_per_image(tmp_path):
     pixels, size = panels_picture(tmp_path, [panel(corner=-1000.0)] * 3, errors=False)
     assert black_slices(pixels, 0) == 3
     assert black_slices(pixels, 1) == 3, "two methods and the target; the source has no uptake and is white"
@@ -48,7 +48,7 @@ def test_there_is_a_column_a_method_beside_source_and_target_and_a_row_a_slice(t
     assert taller[1] > size[1] + 400 and taller[0] == size[0]
 
 
-def test_the_first_row_of_a_slice_is_at_the_top_and_its_first_column_at_the_left(tmp_path):
+def test_draw_translation_puts_first_row_at_top_and_first_column_left(tmp_path):
     picture = tmp_path / "readme.png"
     draw_translation([panel(("medgan",))], "medgan", picture, title="", source=CT.source, target=CT.target)
     pixels, (width, height) = drawn(picture)
@@ -63,7 +63,7 @@ def test_the_first_row_of_a_slice_is_at_the_top_and_its_first_column_at_the_left
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
-def test_both_pictures_are_drawn_for_every_task(tmp_path, name):
+def test_image_grids_are_drawn_for_every_task(tmp_path, name):
     task, random = TASKS[name], np.random.default_rng(0)
     images = {side: random.uniform(-1, 1, (24, 16)) for side in ("source", "target", "output")}
     one = Panel("patient ab slice 1", images["source"], images["target"], {"medgan": images["output"]})
@@ -73,7 +73,7 @@ def test_both_pictures_are_drawn_for_every_task(tmp_path, name):
     assert drawn(tmp_path / "b.png")[1][1] > 700
 
 
-def test_a_source_is_drawn_in_its_own_unit(tmp_path):
+def test_draw_translation_shows_source_in_window_of_unit(tmp_path):
     half = Panel(
         "patient ab slice 1", np.full((16, 16), -0.5), np.full((16, 16), -1000.0), {"medgan": np.zeros((16, 16))}
     )
@@ -83,16 +83,16 @@ def test_a_source_is_drawn_in_its_own_unit(tmp_path):
     assert abs(grey - 127) < 8, "2.5 SUV of a window to 5"
 
 
-def test_a_method_that_is_not_there_is_refused(tmp_path):
+def test_draw_translation_refuses_unknown_method(tmp_path):
     with pytest.raises(InputError, check=refusal("E-REPORT-03", panels="cgan, medgan", method="pan")):
         draw_translation([panel()], "pan", tmp_path / "a.png", title="", source=CT.source, target=CT.target)
 
 
-def test_slices_of_other_methods_are_refused(tmp_path):
+def test_draw_panels_refuses_slices_with_different_methods(tmp_path):
     with pytest.raises(InputError, check=refusal("E-REPORT-05", methods="cgan, medgan", outputs="medgan")):
         panels_picture(tmp_path, [panel(), panel(("medgan",))], errors=False)
 
 
-def test_no_slice_is_refused(tmp_path):
+def test_draw_panels_refuses_empty_list_of_slices(tmp_path):
     with pytest.raises(InputError, check=refusal("E-REPORT-04")):
         panels_picture(tmp_path, [], errors=True)

@@ -13,7 +13,7 @@ from medgan.search.objectives import Goal
 SSIM, MAE = Goal("val/ssim", "max"), Goal("val/mae_hu", "min")
 
 
-def test_short_names_tell_settings_apart():
+def test_short_names_are_distinct():
     names = short_names(["loss.lambda_style", "generator.norm", "discriminator.norm", "a.b.c", "x.b.c", "norm"])
     assert list(names.values()) == ["lambda_style", "generator.norm", "discriminator.norm", "a.b.c", "x.b.c", "norm"]
 
@@ -22,11 +22,11 @@ def test_short_names_tell_settings_apart():
     ("value", "text"),
     [(0.00012345, "0.0001234"), (1234.5, "1234"), (27.3149, "27.31"), (math.inf, "-"), (None, "-"), (3, "3")],
 )
-def test_numbers_are_for_a_person(value, text):
+def test_number_text_has_four_digits(value, text):
     assert number_text(value) == text
 
 
-def test_a_collapsed_trial_does_not_squeeze_the_others():
+def test_drawn_range_clips_collapsed_trial():
     values = [0.80, 0.82, 0.84, 0.86, 0.88, 0.1]
     low, high = drawn_range(values, SSIM)
     assert 0.5 < low < 0.8
@@ -47,7 +47,7 @@ def test_a_collapsed_trial_does_not_squeeze_the_others():
         (FloatDistribution(2.0, 2.0), {2.0: 0.5}),
     ],
 )
-def test_a_parallel_axis_runs_over_the_whole_range(moves, places):
+def test_value_axis_spans_whole_range_of_setting(moves, places):
     scale = ValueAxis.of_setting("x", moves)
     assert {value: scale.place(value) for value in places} == pytest.approx(places)
     assert all(0 <= place <= 1 for place, _ in scale.ticks)

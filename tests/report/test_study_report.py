@@ -21,7 +21,7 @@ def names_of(folder):
     return {path.stem for path in folder.glob("*.png")}
 
 
-def test_a_search_is_told_with_its_best_trial_states_cost_and_pictures(make, add, report):
+def test_report_shows_best_trial_states_cost_and_pictures(make, add, report):
     study = make()
     for value in (0.7, 0.8, 0.91234, 0.85, 0.6):
         add(study, "complete", value, metrics={"val/ssim": value, "val/psnr": 27.31, "time/epoch_s": 44.0})
@@ -45,7 +45,7 @@ def test_a_search_is_told_with_its_best_trial_states_cost_and_pictures(make, add
             assert len(set(picture.convert("L").get_flattened_data())) > 20, f"{path.name} shows something"
 
 
-def test_the_report_loads_nothing_and_runs_nothing(make, add, report, store):
+def test_report_loads_no_file_and_runs_no_script(make, add, report, store):
     study = make()
     for value in (0.7, 0.8, 0.9, 0.85):
         store(add(study, "complete", value))
@@ -59,7 +59,7 @@ def test_the_report_loads_nothing_and_runs_nothing(make, add, report, store):
     assert all(link.startswith("#") for link in page.links)
 
 
-def test_every_kind_of_failure_is_told_by_word_and_color_and_a_retry_leads_to_its_root(make, add, report):
+def test_report_names_failures_and_links_retry_to_first_attempt(make, add, report):
     study = make()
     add(study, "diverged", 0.4, reason="loss is nan")
     add(study, "out_of_memory", reason="2.5 GiB wanted")
@@ -82,7 +82,7 @@ def test_every_kind_of_failure_is_told_by_word_and_color_and_a_retry_leads_to_it
     assert page.fact("Cost").startswith("0.41 GPU-hours in all: complete 0.1, failed 0.2, repeated attempts 0.11")
 
 
-def test_two_goals_and_a_constraint_give_a_front_of_feasible_trials(make, add, report):
+def test_report_of_two_goals_shows_front_of_feasible_trials(make, add, report):
     study = make(SSIM, MAE)
     for ssim, mae, excess in ((0.9, 90.0, -10.0), (0.8, 70.0, -30.0), (0.7, 95.0, -5.0), (0.95, 120.0, 20.0)):
         add(study, "complete", ssim, mae, excess=excess)
@@ -99,7 +99,7 @@ def test_two_goals_and_a_constraint_give_a_front_of_feasible_trials(make, add, r
     assert [one.kind for one in Overview.of(study).scored] == ["complete"] * 3 + ["infeasible", "pruned"]
 
 
-def test_three_goals_are_shown_pair_by_pair(make, add, report):
+def test_report_of_three_goals_plots_each_pair(make, add, report):
     study = make(SSIM, MAE, Goal("time/epoch_s", "min"))
     for place in range(5):
         add(study, "complete", 0.7 + 0.05 * place, 90.0 + place, 5.0 - place)
@@ -109,7 +109,7 @@ def test_three_goals_are_shown_pair_by_pair(make, add, report):
         assert picture.height > 0.8 * picture.width
 
 
-def test_without_a_feasible_trial_there_is_no_best(make, add, report):
+def test_report_without_feasible_trial_names_no_best(make, add, report):
     study = make(SSIM, MAE)
     add(study, "complete", 0.9, 120.0, excess=20.0)
     _, page, _ = report(study)
@@ -117,7 +117,7 @@ def test_without_a_feasible_trial_there_is_no_best(make, add, report):
     assert page.fact("Pareto front") == "No complete trial is feasible."
 
 
-def test_an_empty_study_says_so(make, report):
+def test_report_of_empty_study_says_so(make, report):
     text, page, folder = report(make())
     assert names_of(folder) == set()
     assert page.fact("Trials") == "0 finished"
@@ -126,7 +126,7 @@ def test_an_empty_study_says_so(make, report):
     assert "No epoch has ended yet." in text
 
 
-def test_failed_trials_alone_are_told_too(make, add, report):
+def test_report_of_failed_trials_only_is_written(make, add, report):
     study = make()
     add(study, "input", params={}, reason="discriminator.patch: expected at most 16", device_s=0.0)
     study.enqueue_trial({"generator.num_blocks": 2})
@@ -136,7 +136,7 @@ def test_failed_trials_alone_are_told_too(make, add, report):
     assert page.attempt(0)["reason"] == "discriminator.patch: expected at most 16"
 
 
-def test_one_trial_is_enough_for_a_report(make, add, report):
+def test_report_of_one_trial_has_no_importances(make, add, report):
     study = make()
     add(study, "complete", 0.8)
     text, _, folder = report(study)
@@ -144,7 +144,7 @@ def test_one_trial_is_enough_for_a_report(make, add, report):
     assert "Importances need at least 4 finished trials with a value; there are 1." in text
 
 
-def test_why_importances_are_missing_is_said(make, add, report):
+def test_report_says_why_importances_are_missing(make, add, report):
     alike, single = make(name="alike"), make(name="single")
     for _ in range(5):
         add(alike, "complete", 0.8)
@@ -154,7 +154,7 @@ def test_why_importances_are_missing_is_said(make, add, report):
     assert "Only one setting moves: there is nothing to weigh it against." in report(single)[0]
 
 
-def test_settings_that_move_only_at_times_are_shown(make, add, report):
+def test_report_shows_conditional_settings(make, add, report):
     study, moves = make(), {"loss.lambda_style": FloatDistribution(1e-6, 1e-2, log=True)}
     for place in range(8):
         style = {"loss.lambda_style": 10.0 ** -(3 + place % 3)} if place % 2 else {}
@@ -165,7 +165,7 @@ def test_settings_that_move_only_at_times_are_shown(make, add, report):
     assert page.attempt(1)["lambda_style"] == "0.0001"
 
 
-def test_no_number_is_shown_as_not_a_number(make, add, report):
+def test_report_shows_no_nan(make, add, report):
     study = make()
     add(study, "complete", 0.8, metrics={"val/ssim": 0.8, "val/mae_hu_bone": math.nan})
     add(study, "diverged", math.nan, reason="a loss is not finite")
@@ -175,7 +175,7 @@ def test_no_number_is_shown_as_not_a_number(make, add, report):
     assert "mae_hu_bone" not in text
 
 
-def test_what_others_wrote_is_escaped(make, add, report):
+def test_report_escapes_text_of_study(make, add, report):
     study = make()
     params = {"generator.norm": "<b>$x$</b>", "generator.num_blocks": 2}
     moves = {"generator.norm": CategoricalDistribution(["<b>$x$</b>", "batch"])}
@@ -202,20 +202,20 @@ def test_what_others_wrote_is_escaped(make, add, report):
         ("x" * 1000, "x" * 396 + " ..."),
     ],
 )
-def test_a_reason_tells_no_path(make, add, report, reason, said):
+def test_report_replaces_paths_in_reasons(make, add, report, reason, said):
     study = make()
     add(study, "infrastructure", reason=reason)
     assert report(study)[1].attempt(0)["reason"] == said
 
 
-def test_the_report_names_no_folder(make, add, report, store, tmp_path):
+def test_report_names_no_folder(make, add, report, store, tmp_path):
     study = make()
     store(add(study, "complete", 0.8))
     assert str(tmp_path) not in report(study)[0]
 
 
 @pytest.mark.parametrize(("count", "shown"), [(0, ""), (1, "b"), (2, "bw"), (3, "bmw"), (6, "bmw")])
-def test_best_median_and_worst_of_those_that_have_pictures(make, add, report, store, count, shown):
+def test_report_shows_best_median_and_worst_trial_with_pictures(make, add, report, store, count, shown):
     study = make()
     for place in range(7):  # the best, the last, has none
         number = add(study, "complete", 0.5 + 0.05 * place)
@@ -230,7 +230,7 @@ def test_best_median_and_worst_of_those_that_have_pictures(make, add, report, st
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # NumPy leaves a broken archive open
-def test_pictures_that_cannot_be_read_are_passed_over(make, add, report, tmp_path):
+def test_report_skips_damaged_pictures(make, add, report, tmp_path):
     study = make()
     folder = tmp_path / "checkpoints" / f"{add(study, 'complete', 0.8):04d}"
     folder.mkdir(parents=True)
@@ -240,7 +240,7 @@ def test_pictures_that_cannot_be_read_are_passed_over(make, add, report, tmp_pat
     assert "best" not in names_of(written)
 
 
-def test_a_second_report_leaves_no_picture_of_the_first(make, add, report):
+def test_second_report_removes_pictures_of_first(make, add, report):
     full, empty = make(name="full"), make(name="empty")
     for value in (0.5, 0.6, 0.7, 0.8):
         add(full, "complete", value)
@@ -248,7 +248,7 @@ def test_a_second_report_leaves_no_picture_of_the_first(make, add, report):
     assert names_of(report(empty)[2]) == set()
 
 
-def test_a_thousand_trials_are_reported_in_seconds(add, report):
+def test_report_of_thousand_trials_takes_seconds(add, report):
     study = optuna.create_study(direction="maximize")  # in memory: a file takes longer to fill than to report
     keep_goals(study, [SSIM])
     numbers = np.random.default_rng(0)

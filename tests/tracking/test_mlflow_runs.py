@@ -41,7 +41,7 @@ def values(study, run, name):
     return [(metric.step, metric.value) for metric in study.client.get_metric_history(run.run_id, name)]
 
 
-def test_trials_are_children_of_the_studys_run(open_study):
+def test_trial_run_is_child_of_study_run(open_study):
     study = open_study()
     trial = study.trial(3)
     data = study.client.get_run(trial.run_id)
@@ -49,7 +49,7 @@ def test_trials_are_children_of_the_studys_run(open_study):
     assert data.info.run_name == "#3 s"
 
 
-def test_a_second_driver_finds_the_runs_again_and_doubles_no_step(open_study):
+def test_second_driver_finds_runs_again_and_repeats_no_step(open_study):
     first = open_study().trial(0)
     first.metrics({"val/ssim": 0.3}, 1)
     study = open_study()
@@ -60,7 +60,7 @@ def test_a_second_driver_finds_the_runs_again_and_doubles_no_step(open_study):
     assert values(study, again, "val/ssim") == [(1, 0.3), (2, 0.5)]
 
 
-def test_parameters_told_twice_are_kept_as_they_were(open_study):
+def test_parameters_recorded_twice_keep_first_value(open_study):
     study = open_study()
     trial = study.trial(0)
     trial.params({"generator.num_blocks": 2})
@@ -68,7 +68,7 @@ def test_parameters_told_twice_are_kept_as_they_were(open_study):
     assert study.client.get_run(trial.run_id).data.params == {"generator.num_blocks": "2", "train.seed": "0"}
 
 
-def test_what_is_told_again_after_a_lost_answer_is_there_once(open_study):
+def test_repeated_calls_after_lost_answer_record_once(open_study):
     study = open_study()
     trial, again = study.trial(0, {"medgan.trial": 0}, 1000), study.trial(0, {"medgan.trial": 1})
     for run in (trial, again):  # as a call that was taken is repeated by whoever did not hear so
@@ -82,7 +82,7 @@ def test_what_is_told_again_after_a_lost_answer_is_there_once(open_study):
     assert (found.info.start_time, found.data.tags["medgan.trial"]) == (1000, "1")
 
 
-def test_a_drawn_setting_sorts_and_filters_as_a_number(open_study):
+def test_searched_setting_sorts_and_filters_as_number(open_study):
     study = open_study()
     for first_attempt, value in enumerate((10.0, 9.0, 100.0)):
         study.trial(first_attempt).params({"loss.lambda_l1": value}, {"loss.lambda_l1": value})
@@ -92,7 +92,7 @@ def test_a_drawn_setting_sorts_and_filters_as_a_number(open_study):
     assert [run.data.tags["medgan.root"] for run in found] == ["2", "0"]
 
 
-def test_links_lead_to_a_trial_s_run_the_study_s_file_and_the_trials_in_order(open_study):
+def test_links_lead_to_trial_run_study_file_and_sorted_trials(open_study):
     study = open_study()
     trial, here = study.trial(3), f"#/experiments/{study.experiment_id}/runs"
     assert study.link("best", 3) == f"[best]({here}/{trial.run_id})"
@@ -103,7 +103,7 @@ def test_links_lead_to_a_trial_s_run_the_study_s_file_and_the_trials_in_order(op
     assert study.key in sorted_link
 
 
-def test_runs_a_dead_driver_left_going_are_closed_honestly(open_study):
+def test_close_orphans_ends_runs_of_dead_driver_by_their_state(open_study):
     dead = open_study()
     runs = [dead.trial(first_attempt) for first_attempt in (0, 1)]
     open_study().close_orphans({0: "FINISHED"})
@@ -111,7 +111,7 @@ def test_runs_a_dead_driver_left_going_are_closed_honestly(open_study):
 
 
 @pytest.mark.parametrize(("given_up", "status"), [(False, "KILLED"), (True, "RUNNING")])
-def test_the_study_s_run_is_closed_unless_the_store_was_given_up(open_study, given_up, status):
+def test_study_run_is_closed_unless_store_was_given_up(open_study, given_up, status):
     study = open_study()
     with pytest.raises(KeyboardInterrupt), study:
         study.go_on()
@@ -121,7 +121,7 @@ def test_the_study_s_run_is_closed_unless_the_store_was_given_up(open_study, giv
     assert study.client.get_run(study.run.run_id).info.status == status
 
 
-def test_what_a_dead_driver_left_going_and_did_not_finish_says_interrupted(open_study, runs_of):
+def test_close_orphans_marks_unfinished_trial_interrupted(open_study, runs_of):
     open_study().trial(0)
     open_study().close_orphans({})
     assert [(run.state, run.status) for run in runs_of().found() if run.first_attempt == "0"] == [
@@ -129,7 +129,7 @@ def test_what_a_dead_driver_left_going_and_did_not_finish_says_interrupted(open_
     ]
 
 
-def test_orphans_are_closed_however_many_pages_there_are(open_study, runs_of, monkeypatch):
+def test_close_orphans_reads_every_page_of_runs(open_study, runs_of, monkeypatch):
     monkeypatch.setattr(store, "PAGE", 2)
     dead = open_study()
     for first_attempt in range(5):
@@ -138,7 +138,7 @@ def test_orphans_are_closed_however_many_pages_there_are(open_study, runs_of, mo
     assert [run.status for run in runs_of().found() if run.first_attempt != STUDY_ROOT] == ["KILLED"] * 5
 
 
-def test_a_deleted_run_is_not_found_again(open_study, runs_of):
+def test_deleted_trial_run_is_not_found_again(open_study, runs_of):
     study = open_study()
     first = study.trial(0)
     study.client.delete_run(first.run_id)
@@ -148,13 +148,13 @@ def test_a_deleted_run_is_not_found_again(open_study, runs_of):
     assert [run.run_id for run in runs_of().found() if run.first_attempt == "0"] == [again.run_id]
 
 
-def test_a_deleted_study_run_is_not_found_again(open_study):
+def test_deleted_study_run_is_not_found_again(open_study):
     study = open_study()
     study.client.delete_run(study.run.run_id)
     assert open_study().run.run_id != study.run.run_id
 
 
-def test_a_deleted_experiment_is_refused_and_the_way_back_named(folder):
+def test_mlflow_study_refuses_deleted_experiment(folder):
     def opened():
         return MlflowStudy(f"sqlite:///{folder / 'mlflow.db'}", "medgan/x", artifacts=folder, study="s", key="k")
 
@@ -164,7 +164,7 @@ def test_a_deleted_experiment_is_refused_and_the_way_back_named(folder):
         opened()
 
 
-def test_runs_are_listed_with_what_was_told_them(open_study, runs_of):
+def test_found_lists_runs_with_recorded_state_and_epochs(open_study, runs_of):
     study = open_study()
     trial = study.trial(3)
     for step in (1, 2):
@@ -177,12 +177,12 @@ def test_runs_are_listed_with_what_was_told_them(open_study, runs_of):
     assert run.epochs == {1, 2}
 
 
-def test_no_run_of_another_study_is_listed(open_study, folder):
+def test_found_lists_no_run_of_other_study(open_study, folder):
     open_study().trial(0)
     assert StudyRuns(f"sqlite:///{folder / 'mlflow.db'}", study="s", key="other").found() == []
 
 
-def test_a_run_keeps_the_time_of_its_end_when_its_state_is_mended(open_study, runs_of):
+def test_end_keeps_time_of_run_that_had_ended(open_study, runs_of):
     study = open_study()
     trial = study.trial(0)
     study.client.set_terminated(trial.run_id, "FINISHED", 1234567)
@@ -191,7 +191,7 @@ def test_a_run_keeps_the_time_of_its_end_when_its_state_is_mended(open_study, ru
     assert (info.status, info.end_time) == ("FAILED", 1234567)
 
 
-def test_a_run_that_is_opened_again_knows_when_it_had_ended(open_study):
+def test_reopened_run_knows_time_of_its_end(open_study):
     study = open_study()
     assert study.trial(0).ended_ms is None
     study.trial(0).finish("FINISHED", 1234567)
@@ -200,7 +200,7 @@ def test_a_run_that_is_opened_again_knows_when_it_had_ended(open_study):
     assert study.client.get_run(again.run_id).info.end_time == 1234567
 
 
-def test_a_doubled_study_run_leaves_its_trials_to_the_other(open_study, runs_of):
+def test_merge_moves_trials_of_doubled_study_run(open_study, runs_of):
     study = open_study()
     trial = study.trial(0)
     other = study.client.create_run(study.experiment_id).info.run_id
@@ -208,38 +208,38 @@ def test_a_doubled_study_run_leaves_its_trials_to_the_other(open_study, runs_of)
     assert [(run.run_id, run.parent) for run in runs_of().found()] == [(trial.run_id, other)]
 
 
-def test_listing_runs_makes_no_store(tmp_path):
+def test_study_runs_refuse_missing_store_and_make_none(tmp_path):
     with pytest.raises(InputError, check=refusal("E-MLFLOW-07")):
         StudyRuns(f"sqlite:///{tmp_path / 'mlflow.db'}", study="s", key="k")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_listing_runs_of_a_store_without_experiments_makes_none(tmp_path):
+def test_study_runs_make_no_experiment(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     study = MlflowStudy(uri, "elsewhere", artifacts=tmp_path, study="s", key="k")
     assert StudyRuns(uri, study="s", key="k").found() == []
     assert [one.name for one in study.client.search_experiments()] == ["elsewhere", "Default"]
 
 
-def test_a_store_without_a_driver_for_it_is_refused_for_listing_too():
+def test_study_runs_refuse_unknown_kind_of_store():
     with pytest.raises(InputError, check=refusal("E-MLFLOW-04", uri="nosuch://x")):
         StudyRuns("nosuch://x", study="s", key="k")
 
 
-def test_artifacts_lie_below_the_output_folder_not_the_current_one(open_study, folder, tmp_path):
+def test_artifacts_are_stored_in_output_folder(open_study, folder, tmp_path):
     study = open_study()
     (tmp_path / "picture.png").write_bytes(b"png")
     study.run.artifact(tmp_path / "picture.png", "pictures")
     assert list((folder / "artifacts" / "medgan" / "pet2ct").rglob("pictures/picture.png"))
 
 
-def test_a_data_set_is_noted_by_its_digest(open_study):
+def test_dataset_is_recorded_by_digest(open_study):
     study = open_study()
     study.dataset("pet2ct", "d" * 64, profile="9 train patients")
     (noted,) = study.client.get_run(study.run.run_id).inputs.dataset_inputs
     assert noted.dataset.digest == "d" * 36
 
 
-def test_a_store_that_cannot_be_opened_is_refused(tmp_path):
+def test_mlflow_study_refuses_store_that_cannot_be_opened(tmp_path):
     with pytest.raises(InputError, check=refusal("E-MLFLOW-04")):
         MlflowStudy("nosuch://x", "medgan/pet2ct", artifacts=tmp_path, study="s", key="k")

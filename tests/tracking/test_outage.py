@@ -66,17 +66,17 @@ def error_of(uri):
 @pytest.mark.parametrize(
     ("status", "away"), [(None, True), (502, True), (503, True), (504, True), (400, False), (404, False), (500, False)]
 )
-def test_a_server_that_is_away_is_told_from_one_that_refuses(answering, status, away):
+def test_is_away_is_true_without_answer_and_false_for_refusal(answering, status, away):
     assert is_away(error_of(answering(status))) == away
 
 
-def test_nobody_at_the_address_is_away():
+def test_is_away_is_true_where_nobody_listens():
     with socket.socket() as bound:  # and not listening
         bound.bind(("127.0.0.1", 0))
         assert is_away(error_of(f"http://127.0.0.1:{bound.getsockname()[1]}"))
 
 
-def test_a_database_that_is_busy_is_away_and_one_that_does_not_know_a_run_is_not(tmp_path):
+def test_is_away_is_true_for_busy_database_and_false_for_unknown_run(tmp_path):
     assert is_away(MlflowException("database is locked", TEMPORARILY_UNAVAILABLE))
     assert not is_away(error_of(f"sqlite:///{tmp_path / 'mlflow.db'}"))
 
@@ -94,7 +94,7 @@ def failing(times, error):
     return call
 
 
-def test_a_call_is_repeated_until_it_is_taken_and_a_person_told_once_of_each_turn():
+def test_retry_repeats_call_and_reports_outage_and_return_once():
     said = []
     assert retry_while_away(failing(3, ConnectionError("gone")), say=said.append) == 4
     assert said[0] == "MLflow does not answer; what it is to be told waits until it does"
@@ -102,25 +102,25 @@ def test_a_call_is_repeated_until_it_is_taken_and_a_person_told_once_of_each_tur
     assert len(said) == 2
 
 
-def test_what_is_refused_is_not_repeated():
+def test_retry_does_not_repeat_refused_call():
     call = failing(1, ValueError("no"))
     with pytest.raises(ValueError, match="no"):
         retry_while_away(call, say=print)
     assert call() == 2
 
 
-def test_a_wait_has_an_end_and_says_what_to_do():
+def test_retry_fails_after_time_limit():
     text = refusal("E-MLFLOW-03", duration="0 s", reason_of="gone")
     with pytest.raises(JobError, check=text):
         retry_while_away(failing(10**9, ConnectionError("gone")), say=print, limit_s=0.05)
 
 
-def test_an_error_is_quoted_without_a_password():
+def test_reason_of_hides_password():
     assert "secret" not in outage.reason_of(ConnectionError("http://me:secret@host/ is away"))
 
 
 @pytest.mark.timeout(60)
-def test_calls_wait_behind_the_one_that_cannot_be_made_and_none_is_passed_over():
+def test_background_calls_wait_in_order_and_none_is_skipped():
     taken, background = [], Background(lambda text: None)
     first = failing(3, ConnectionError("gone"))
     background.do(lambda: taken.append(first()))
@@ -131,7 +131,7 @@ def test_calls_wait_behind_the_one_that_cannot_be_made_and_none_is_passed_over()
 
 
 @pytest.mark.timeout(60)
-def test_the_end_waits_no_longer_than_it_may_and_says_for_what(monkeypatch):
+def test_background_close_waits_within_limit_and_reports_calls_left(monkeypatch):
     monkeypatch.setattr("medgan.tracking.tracker.SOON_S", 0.1)
     said, taken = [], []
     background = Background(said.append)
@@ -163,7 +163,7 @@ with opened(silent) as study.run.client:
 
 
 @pytest.mark.timeout(100)
-def test_a_server_that_takes_calls_and_never_answers_holds_up_no_process(tmp_path, monkeypatch):
+def test_silent_server_does_not_delay_end_of_process(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -179,7 +179,7 @@ def test_a_server_that_takes_calls_and_never_answers_holds_up_no_process(tmp_pat
 
 
 @pytest.mark.timeout(60)
-def test_what_is_refused_is_counted_and_the_rest_is_told():
+def test_background_counts_refused_call_and_makes_next_call():
     taken, background = [], Background(lambda text: None)
     background.do(failing(10**9, ValueError("refused")))
     background.do(taken.append, "told")

@@ -7,7 +7,7 @@ from medgan.tasks import TASKS
 from medgan.tracking.slice_pictures import draw_slices
 
 
-def test_a_panel_is_drawn_for_every_slice(tmp_path):
+def test_draw_slices_draws_panel_for_each_slice(tmp_path):
     def drawn(count):
         arrays = {name: np.zeros((count, 16, 16), np.float32) for name in ("source", "output", "target")}
         np.savez(

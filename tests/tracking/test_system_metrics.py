@@ -12,7 +12,7 @@ USED = "system/system_memory_usage_percentage"
 BUSY = "system/cpu_utilization_percentage"
 
 
-def test_it_says_what_share_of_cores_and_memory_is_in_use():
+def test_machine_reports_used_share_of_cores_and_memory():
     looked = Machine()
     while machine._ticks() == looked.ticks:  # the kernel counts in hundredths of a second
         pass
@@ -22,7 +22,7 @@ def test_it_says_what_share_of_cores_and_memory_is_in_use():
     assert values["system/system_memory_usage_megabytes"] > 1
 
 
-def test_it_looks_again_only_after_a_while():
+def test_machine_measures_again_only_after_interval():
     looked = Machine()
     assert looked.now() is looked.now()
 
@@ -35,7 +35,7 @@ def test_it_looks_again_only_after_a_while():
         ("exit 9", {}),
     ],
 )
-def test_gpus_are_read_from_what_nvidia_says_if_it_says_anything(tmp_path, answer, expected):
+def test_gpus_reads_output_of_nvidia_smi(tmp_path, answer, expected):
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\n{answer}\n")
     program.chmod(0o755)
@@ -57,7 +57,7 @@ def nvidia_smi(tmp_path, monkeypatch):
     return make
 
 
-def test_gpus_are_added_to_what_was_asked_for_now_and_to_nothing_older(nvidia_smi):
+def test_add_gpus_adds_to_recent_values_only(nvidia_smi):
     times, looked, late, values = nvidia_smi("echo '37, 1024'"), Machine(), {}, {"val/ssim": 0.5}
     looked.add_gpus(late, time.monotonic() - machine.EVERY_S)
     assert (times(), late) == (0, {})
@@ -68,7 +68,7 @@ def test_gpus_are_added_to_what_was_asked_for_now_and_to_nothing_older(nvidia_sm
 
 @pytest.mark.parametrize("answer", ["exit 9", "exec sleep 60"])
 @pytest.mark.timeout(30)
-def test_a_program_that_fails_or_does_not_answer_is_asked_once(nvidia_smi, monkeypatch, answer):
+def test_add_gpus_runs_failing_program_once(nvidia_smi, monkeypatch, answer):
     monkeypatch.setattr(machine, "LIMIT_S", 1)
     times, looked, values = nvidia_smi(answer), Machine(), {}
     for _ in range(2):
@@ -77,7 +77,7 @@ def test_a_program_that_fails_or_does_not_answer_is_asked_once(nvidia_smi, monke
     assert (times(), values) == (1, {})
 
 
-def test_looking_at_cores_and_memory_asks_no_program(nvidia_smi):
+def test_machine_runs_no_program_for_cores_and_memory(nvidia_smi):
     times = nvidia_smi("exec sleep 60")
     assert USED in Machine().now()
     assert times() == 0

@@ -10,7 +10,7 @@ from medgan.training.build_objective import build_objective
 from medgan.training.build_training import build_state, updates_of
 from medgan.training.checkpoint import restore, save_state
 from medgan.training.runtime import SingleProcess
-from medgan.training.step import look, train_step, update_generator
+from medgan.training.step import generator_inputs, train_step, update_generator
 
 CPU = SingleProcess(torch.device("cpu"))
 
@@ -68,7 +68,7 @@ def test_the_generator_minimizes_the_error_of_its_output():
     config = configured()
     state, objective = build_state(config, CPU), build_objective(config)
     batch = next(batches())
-    (views,) = look(state, objective, *batch)
+    (views,) = generator_inputs(state, objective, *batch)
     discriminator = state.directions[0].discriminator
     value = weighted_sum(objective.generator, views)[1]["adversarial"]
     assert float(value) == pytest.approx(errors(discriminator, views.source, views.output))

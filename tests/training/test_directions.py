@@ -6,7 +6,7 @@ import torch
 from medgan.losses.objective import weighted_sum
 from medgan.training.build_objective import build_objective
 from medgan.training.build_training import updates_of
-from medgan.training.step import Updates, look, train_step, update_discriminator, update_generator
+from medgan.training.step import Updates, generator_inputs, train_step, update_discriminator, update_generator
 
 
 def copies(network):
@@ -50,7 +50,7 @@ def test_one_step_changes_both_generators_and_both_discriminators(cycle, make_st
 
 def test_each_way_looks_at_its_own_images_and_networks(cycle, make_state, batches):
     state, (source, target) = make_state(cycle()), next(batches())
-    there, back = look(state, build_objective(cycle()), source, target)
+    there, back = generator_inputs(state, build_objective(cycle()), source, target)
     for view, direction, other, given, wanted in (
         (there, *state.directions, source, target),
         (back, *reversed(state.directions), target, source),
@@ -68,7 +68,7 @@ def test_the_generators_descend_on_the_sum_over_both_ways(cycle, make_state, bat
     for direction in state.directions:
         direction.discriminator.eval()  # spectral norm would take a step of its power iteration
     batch = next(batches())
-    views = look(state, objective, *batch)
+    views = generator_inputs(state, objective, *batch)
     weights = [weight for direction in state.directions for weight in direction.generator.parameters()]
     there, back = (weighted_sum(objective.generator, view)[0] for view in views)
     expected = torch.autograd.grad(there + back, weights)
@@ -80,7 +80,7 @@ def test_the_generators_descend_on_the_sum_over_both_ways(cycle, make_state, bat
 def test_the_cycle_term_of_one_way_alone_reaches_both_generators(cycle, make_state, batches):
     config = cycle(loss__lambda_adversarial=0.0, loss__lambda_identity=0.0, generator__norm="none")
     state, objective = make_state(config), build_objective(config)
-    there, _ = look(state, objective, *next(batches()))
+    there, _ = generator_inputs(state, objective, *next(batches()))
     weighted_sum(objective.generator, there)[0].backward()
     for direction in state.directions:
         assert all(parameter.grad.abs().sum() > 0 for parameter in direction.generator.parameters())
@@ -89,7 +89,7 @@ def test_the_cycle_term_of_one_way_alone_reaches_both_generators(cycle, make_sta
 def test_the_identity_term_of_one_way_reaches_its_own_generator_alone(cycle, make_state, batches):
     config = cycle(loss__lambda_adversarial=0.0, loss__lambda_cycle=1e-9)
     state, objective = make_state(config), build_objective(config)
-    there, _ = look(state, objective, *next(batches()))
+    there, _ = generator_inputs(state, objective, *next(batches()))
     objective.generator["identity"][1](there).backward()
     own, other = state.directions
     assert any(parameter.grad is not None for parameter in own.generator.parameters())
@@ -103,7 +103,7 @@ def test_no_output_is_compared_with_its_own_target(cycle, make_state, batches):
     (source, target), (_, other) = next(batches()), next(batches(seed=1))
     for name in ("cycle", "adversarial"):
         term = objective.generator[name][1]
-        one, same = (term(look(state, objective, source, wanted)[0]) for wanted in (target, other))
+        one, same = (term(generator_inputs(state, objective, source, wanted)[0]) for wanted in (target, other))
         assert one == same
 
 
@@ -124,7 +124,7 @@ def test_the_discriminators_gradients_are_untouched_by_the_generators_turn(cycle
 def test_the_discriminators_turn_leaves_both_generators_alone(cycle, make_state, batches):
     state, objective = make_state(cycle()), build_objective(cycle())
     before = [copies(direction.generator) for direction in state.directions]
-    update_discriminator(state, objective, [look(state, objective, *next(batches()))], Updates())
+    update_discriminator(state, objective, [generator_inputs(state, objective, *next(batches()))], Updates())
     for direction, weights in zip(state.directions, before, strict=True):
         assert not changed(direction.generator, weights)
         assert all(parameter.grad is None for parameter in direction.generator.parameters())
@@ -137,7 +137,7 @@ def test_each_discriminator_sees_its_own_real_images_and_the_detached_outputs_of
     for direction, calls in zip(state.directions, seen, strict=True):
         direction.discriminator.register_forward_pre_hook(lambda module, pair, calls=calls: calls.append(pair))
     objective, (source, target) = build_objective(cycle()), next(batches())
-    views = look(state, objective, source, target)
+    views = generator_inputs(state, objective, source, target)
     update_discriminator(state, objective, [views], Updates())
     for calls, view, given, wanted in zip(seen, views, (source, target), (target, source), strict=True):
         real, fake = calls
@@ -150,7 +150,7 @@ def test_each_discriminator_sees_its_own_real_images_and_the_detached_outputs_of
 def test_what_is_logged_is_the_sum_over_the_ways(cycle, make_state, batches):
     config = cycle(discriminator__spectral_norm=False)
     state, objective, batch = make_state(config), build_objective(config), next(batches())
-    views = look(state, objective, *batch)
+    views = generator_inputs(state, objective, *batch)
     each = [weighted_sum(objective.generator, view)[1] for view in views]
     terms = ("adversarial", "cycle", "identity")
     judged = []
@@ -193,7 +193,7 @@ def test_each_way_keeps_its_own_past_outputs(cycle, make_state, batches):
 
 def test_without_a_cycle_there_is_one_way(small, make_state, batches):
     state = make_state(small())
-    (views,) = look(state, build_objective(small()), *next(batches()))
+    (views,) = generator_inputs(state, build_objective(small()), *next(batches()))
     assert views.inverse is None
 
 

@@ -13,7 +13,7 @@ from medgan.training.build_training import build_state, updates_of
 from medgan.training.mixed_precision import in_precision
 from medgan.training.runtime import SingleProcess
 from medgan.training.state import tensors
-from medgan.training.step import look, train_step, update_generator
+from medgan.training.step import generator_inputs, train_step, update_generator
 
 CPU = SingleProcess(torch.device("cpu"))
 METHOD = {
@@ -121,7 +121,7 @@ def test_a_latents_divergence_is_computed_in_float32():
         },
     )  # fmt: skip
     state, objective = build_state(config, CPU), build_objective(config)
-    (views,) = look(state, objective, *batch())
+    (views,) = generator_inputs(state, objective, *batch())
     assert [one.dtype for one in views.within] == [torch.float32] * 2
     _, losses = one_step(config)
     assert losses["kl"].dtype == torch.float32 and losses["kl"].isfinite()

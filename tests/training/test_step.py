@@ -7,7 +7,7 @@ from torch import nn
 from medgan.config import with_values
 from medgan.training.build_objective import build_objective
 from medgan.training.build_training import updates_of
-from medgan.training.step import Updates, look, train_step, update_discriminator, update_generator
+from medgan.training.step import Updates, generator_inputs, train_step, update_discriminator, update_generator
 
 
 class Recorded(nn.Module):
@@ -82,7 +82,7 @@ def test_an_update_of_the_discriminator_leaves_the_generator_alone(small, make_s
     state, objective = make_state(small()), build_objective(small())
     source, target = next(batches())
     before, judge = copies(state.generator), copies(state.directions[0].discriminator)
-    update_discriminator(state, objective, [look(state, objective, source, target)], Updates())
+    update_discriminator(state, objective, [generator_inputs(state, objective, source, target)], Updates())
     assert not changed(state.generator, before)
     assert all(parameter.grad is None for parameter in state.generator.parameters())
     assert changed(state.directions[0].discriminator, judge)
@@ -153,7 +153,7 @@ def test_the_discriminators_update_is_of_its_own_gradients_alone(small, make_sta
         state, objective = make_state(small()), build_objective(small())
         state.directions[0].discriminator.eval()  # spectral norm would take a step of its power iteration
         batch = next(batches())
-        seen = [look(state, objective, *batch)]
+        seen = [generator_inputs(state, objective, *batch)]
         if turn_before:
             seen, _ = update_generator(state, objective, batch, Updates())
         update_discriminator(state, objective, seen, Updates())
@@ -166,7 +166,7 @@ def test_the_discriminator_sees_real_and_fake_beside_the_same_source(small, make
     state, objective = make_state(small()), build_objective(small())
     state.directions[0].discriminator.eval()
     source, target = next(batches())
-    (views,) = look(state, objective, source, target)
+    (views,) = generator_inputs(state, objective, source, target)
     loss = update_discriminator(state, objective, [[views]], Updates())["discriminator"]
     other = make_state(small())
     other.directions[0].discriminator.eval()
@@ -273,7 +273,7 @@ def test_the_discriminator_learns_to_tell_real_from_fake(small, make_state, batc
     config = small(optim__discriminator_lr=2e-3)
     state, objective = make_state(config), build_objective(config)
     source, target = next(batches())
-    views = look(state, objective, source, target)
+    views = generator_inputs(state, objective, source, target)
     losses = [update_discriminator(state, objective, [views], Updates())["discriminator"] for _ in range(30)]
     output = views[0].output
     assert losses[-1] < 0.5 * losses[0]

@@ -10,7 +10,7 @@ from torch import nn
 from medgan.losses.kl_divergence import kl_loss
 from medgan.training.build_objective import build_objective
 from medgan.training.build_training import updates_of
-from medgan.training.step import Updates, follow, look, train_step, update_discriminator, update_generator
+from medgan.training.step import Updates, follow, generator_inputs, train_step, update_discriminator, update_generator
 
 
 def copies(network):
@@ -108,7 +108,12 @@ class TestClippingTheNorm:
             direction = state.directions[0]
             network = direction.generator if turn is update_generator else direction.discriminator
             batch = next(batches())
-            turn(state, objective, batch if turn is update_generator else [look(state, objective, *batch)], updates)
+            turn(
+                state,
+                objective,
+                batch if turn is update_generator else [generator_inputs(state, objective, *batch)],
+                updates,
+            )
             norms.append(norm_of_gradients(network))
         free, clipped = norms
         assert free > 2e-3, "else the limit would do nothing"
@@ -205,7 +210,7 @@ class TestTheOutputsOfEveryBlock:
         state.generator.register_forward_pre_hook(
             lambda module, images, settings: calls.append(settings), with_kwargs=True
         )
-        (views,) = look(state, build_objective(config), *next(batches()))
+        (views,) = generator_inputs(state, build_objective(config), *next(batches()))
         return state, views, calls
 
     def test_they_are_asked_for_where_a_term_looks_at_them(self, small, make_state, batches):
@@ -272,7 +277,7 @@ class TestTheLatent:
         """The way back translates the outputs too: its latent of these must not be taken for that of the targets."""
         config = small(**self.CONFIG, loss__lambda_cycle=1.0)
         state, objective = make_state(config), build_objective(config)
-        views = look(state, objective, *next(batches()))
+        views = generator_inputs(state, objective, *next(batches()))
         for view, direction in zip(views, state.directions, strict=True):
             view.cycled  # noqa: B018
             direction.generator.eval()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import optuna
 import pytest
-from rich.console import Console
+from refusal import refusal
 
 from medgan.data.phantoms.phantom_patients import write_phantoms
 from medgan.errors import InputError
@@ -14,7 +14,8 @@ from medgan.search.objectives import Goal
 from medgan.search.study import Identity, open_study
 from medgan.tasks import task_named
 from medgan.workflows.acceptance import SearchRequest, accept
-from medgan.workflows.compare_methods import TUNED, TablesRequest, pictured, reproduce_tables, space_of
+from medgan.workflows.compare_methods import pictured, reproduce_tables
+from medgan.workflows.method_grid import TUNED, TablesRequest, space_of
 
 
 @pytest.fixture
@@ -54,14 +55,14 @@ def test_all_methods_share_size_batch_and_time(request_of):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"methods": ("medgan", "pix3pix")}, "--methods: expected some of medgan, .*; got 'pix3pix'"),
-        ({"seeds": 0}, "--seeds: expected more than 0; got 0"),
-        ({"minutes": -1.0}, "--minutes: expected more than 0; got -1"),
-        ({"tuned": "nothing"}, "there is no such database"),
+        ({"methods": ("medgan", "pix3pix")}, refusal("E-COMPARE-02", unknown="pix3pix")),
+        ({"seeds": 0}, refusal("E-COMPARE-01", option="--seeds", value="0")),
+        ({"minutes": -1.0}, refusal("E-COMPARE-01", option="--minutes")),
+        ({"tuned": "nothing"}, refusal("E-STUDY-01")),
     ],
 )
 def test_what_cannot_be_compared_is_refused(request_of, more, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, check=message):
         space_of(request_of(**more))
 
 
@@ -70,7 +71,7 @@ def test_a_tuned_row_is_medgan_with_what_the_best_trial_drew(request_of):
     uri = request.search.place.study_uri
     request.search.place.output.mkdir()
     study = open_study(uri, "before", Identity("pet2ct", "data", "space"), goals=(Goal("val/ssim", "max"),))
-    with pytest.raises(InputError, match="--tuned before: expected a study with a usable trial; it has none"):
+    with pytest.raises(InputError, check=refusal("E-COMPARE-04", name="before")):
         space_of(request)
 
     def best_is(value, score):
@@ -80,16 +81,16 @@ def test_a_tuned_row_is_medgan_with_what_the_best_trial_drew(request_of):
         )
 
     best_is(20.0, 0.5)
-    with pytest.raises(InputError, match="its best trial is medgan as it stands; there is nothing to compare"):
+    with pytest.raises(InputError, check=refusal("E-COMPARE-06", reference="medgan")):
         space_of(request)
     best_is(7.0, 0.6)
     space = space_of(request)
     default, tuned = space.corners(space.base({}))
     study.set_user_attr("preset", "pix2pix")
-    with pytest.raises(InputError, match="expected its best trial to be of medgan; it is of pix2pix"):
+    with pytest.raises(InputError, check=refusal("E-COMPARE-05", reference="medgan", preset="pix2pix")):
         space_of(request)
     study.set_user_attr("task", "mr_motion")
-    with pytest.raises(InputError, match="--tuned before: expected a study of pet2ct; got mr_motion"):
+    with pytest.raises(InputError, check=refusal("E-COMPARE-03", name="before", task_name="pet2ct", task="mr_motion")):
         space_of(request)
     assert space.names_of_methods == ("medgan", TUNED)
     assert (default.loss.lambda_perceptual, tuned.loss.lambda_perceptual) == (20.0, 7.0)
@@ -98,7 +99,7 @@ def test_a_tuned_row_is_medgan_with_what_the_best_trial_drew(request_of):
 def test_one_seed_is_one_training_of_each_method(request_of):
     request = request_of(methods=("medgan", "unet_l1"), seeds=1)
     space = space_of(request)
-    accepted = accept(replace(request.search, space=space), Console())
+    accepted = accept(replace(request.search, space=space))
     assert accepted.target == 2
     assert {point["train.seed"] for point in space.beginnings(accepted.base)[:2]} == {0}
 
@@ -106,13 +107,11 @@ def test_one_seed_is_one_training_of_each_method(request_of):
 def test_fewer_seeds_than_what_waits_are_refused(request_of):
     def accepted(seeds):
         request = request_of(methods=("medgan", "unet_l1"), seeds=seeds)
-        return accept(replace(request.search, space=space_of(request)), Console())
+        return accept(replace(request.search, space=space_of(request)))
 
     request_of().search.place.output.mkdir()
     accepted(3).open_study()
-    with pytest.raises(
-        InputError, match=r"grid that holds all that waits in it; train.seed=2, method=medgan is in none"
-    ):
+    with pytest.raises(InputError, check=refusal("E-REQUEST-01", what="train.seed=2, method=medgan")):
         accepted(2).open_study()
     assert len(accepted(4).open_study().get_trials()) == 8
 
@@ -131,18 +130,18 @@ def test_at_most_five_methods_are_in_the_pictures(trained, expected):
 
 def test_a_setting_that_moves_cannot_be_fixed(request_of):
     request = request_of(overrides={"train.seed": 5})
-    with pytest.raises(InputError, match="--set train.seed: the search space grid moves it"):
-        accept(replace(request.search, space=space_of(request)), Console())
+    with pytest.raises(InputError, check=refusal("E-REQUEST-02", setting="train.seed", space_name="grid")):
+        accept(replace(request.search, space=space_of(request)))
 
 
 def test_a_grid_has_no_more_trials_than_points(request_of):
     request = request_of(trials=9, methods=("medgan", "unet_l1"), seeds=2)
-    with pytest.raises(InputError, match="--trials: expected at most the 4 of the grid; got 9"):
-        accept(replace(request.search, space=space_of(request)), Console())
+    with pytest.raises(InputError, check=refusal("E-REQUEST-04", most="4", trials="9")):
+        accept(replace(request.search, space=space_of(request)))
 
 
 def test_too_few_patients_to_split_are_refused(request_of, tmp_path):
     folder = write_phantoms(tmp_path / "images", task="pet2ct", patients=2)
-    with pytest.raises(InputError, match="patients"):
-        reproduce_tables(request_of(data=str(folder)), Console())
+    with pytest.raises(InputError, check=refusal("E-DATASET-01")):
+        reproduce_tables(request_of(data=str(folder)))
     assert not (tmp_path / "home").exists(), "nothing is left behind"

@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from medgan.cli.main import main
+from medgan.cli.network_view import show_networks
 from medgan.config import flatten, with_values
 from medgan.presets.by_name import PRESETS, configured
-from medgan.workflows.describe_networks import read_discriminator, read_generator, show_networks
+from medgan.workflows.describe_networks import read_discriminator, read_generator
 
 
 def shown(config) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from refusal import refusal
 
 from medgan.cli.main import app
 from medgan.data.phantoms.phantom_patients import write_phantoms
@@ -139,7 +140,7 @@ def test_rules_of_ones_own_decide(story, home, uri, tmp_path):
 def test_rules_about_what_nobody_measures_are_refused_before_anything_counts_as_tried(story, home, uri, tmp_path):
     rules, before = tmp_path / "rules.yaml", MlflowClient(tracking_uri=uri).get_registered_model(MODEL).tags
     rules.write_text("floors: {mae_suv: 1}\n")
-    with pytest.raises(InputError, match="rules: expected metrics that are measured here, of .*; got mae_suv"):
+    with pytest.raises(InputError, check=refusal("E-PROMOTE-01", unknown="mae_suv")):
         run(home, "promote", "--model", f"models:/{MODEL}/2", "--data", home / "images", "--rules", rules)
     assert MlflowClient(tracking_uri=uri).get_registered_model(MODEL).tags == before
 
@@ -153,7 +154,7 @@ def test_a_model_that_has_seen_the_test_patients_is_never_compared(story, home, 
     original = (prepared / "dataset.json").read_bytes()
     try:
         (prepared / "dataset.json").write_text(json.dumps(manifest))
-        with pytest.raises(InputError, match="expected test patients it has not seen"):
+        with pytest.raises(InputError, check=refusal("E-EVALUATE-08")):
             run(home, "promote", "--model", f"models:/{MODEL}/2", "--data", prepared)
     finally:
         (prepared / "dataset.json").write_bytes(original)

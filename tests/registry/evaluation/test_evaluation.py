@@ -34,7 +34,7 @@ def files(evaluated, dataset, place, model_name):
     return place.output / "evaluations" / f"{model_name}-1-{dataset.digest[:12]}"
 
 
-def test_it_measures_what_the_training_measured(evaluated, trained, dataset):
+def test_evaluate_model_measures_same_values_as_training(evaluated, trained, dataset):
     measured, _ = evaluated
     assert measured.patients == {patient: pytest.approx(values, rel=1e-5) for patient, values in trained.items()}
     assert set(measured.patients) == set(dataset.manifest.hashes("test"))
@@ -44,18 +44,18 @@ def test_it_measures_what_the_training_measured(evaluated, trained, dataset):
     assert measured.pretrained, "no extractor was used, so none was random"
 
 
-def test_images_that_were_prepared_for_the_training_are_not_prepared_twice(evaluated, dataset, place):
+def test_evaluate_model_reuses_data_set_of_training(evaluated, dataset, place):
     assert [path.parent for path in place.datasets.glob("*/dataset.json")] == [dataset.folder]
 
 
-def test_it_is_the_same_after_json(evaluated):
+def test_evaluation_round_trips_through_json(evaluated):
     measured, _ = evaluated
     assert Evaluation.model_validate_json(measured.model_dump_json()) == measured
     perfect = measured.model_copy(update={"patients": {"a": {"psnr": float("inf")}}})
     assert Evaluation.model_validate_json(perfect.model_dump_json()) == perfect
 
 
-def test_the_csv_holds_every_metric_of_every_patient(evaluated, files):
+def test_patients_csv_holds_every_metric_of_every_patient(evaluated, files):
     measured, _ = evaluated
     rows = list(csv.DictReader((files / "patients.csv").open()))
     assert {row["patient"] for row in rows} == set(measured.patients)
@@ -65,12 +65,12 @@ def test_the_csv_holds_every_metric_of_every_patient(evaluated, files):
         assert {name: float(cell) for name, cell in row.items() if cell and name in values} == values
 
 
-def test_there_are_pictures_of_the_best_the_median_and_the_worst(evaluated, files):
+def test_evaluate_model_draws_best_median_and_worst_patient(evaluated, files):
     for name in ("best", "median", "worst"):
         assert (files / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_terminal_shows_patients_mean_spread_and_where_the_files_are(evaluated, files, place):
+def test_terminal_shows_patients_mean_and_folder_of_files(evaluated, files, place):
     measured, said = evaluated
     lines = said.splitlines()
     best = max(measured.patients, key=lambda patient: measured.patients[patient]["ssim"])
@@ -82,7 +82,7 @@ def test_the_terminal_shows_patients_mean_spread_and_where_the_files_are(evaluat
     assert "Synthetic images, for research only; not for diagnosis." in lines
 
 
-def test_mlflow_keeps_it_with_the_version(evaluated, dataset, place, model_name):
+def test_evaluation_is_stored_with_version_in_mlflow(evaluated, dataset, place, model_name):
     measured, _ = evaluated
     client, short = MlflowClient(tracking_uri=place.tracking_uri), dataset.digest[:12]
     version = client.get_model_version(model_name, "1")
@@ -93,7 +93,7 @@ def test_mlflow_keeps_it_with_the_version(evaluated, dataset, place, model_name)
     assert version.tags[f"medgan.registry.evaluation.{short}.patients"] == "2"
 
 
-def test_the_version_says_on_whom_it_was_trained_and_has_a_card(registered, dataset):
+def test_registered_model_records_training_patients_and_has_card(registered, dataset):
     manifest = read_manifest(registered)
     assert manifest.training_patients == dataset.manifest.hashes("train")
     assert manifest.validation_patients == dataset.manifest.hashes("validation")
@@ -101,7 +101,7 @@ def test_the_version_says_on_whom_it_was_trained_and_has_a_card(registered, data
     assert "for research only; not for diagnosis" in (registered / "card.md").read_text()
 
 
-def test_the_test_set_is_known_by_its_patients_and_arrays_alone(dataset):
+def test_test_set_of_depends_on_test_patients_and_arrays_only(dataset):
     patients = dataset.manifest.patients
     fewer = [one for one in patients if one.role != "train"]
     other = [one.model_copy(update={"sha256": {"source.npy": "0"}}) if one.role == "test" else one for one in patients]
@@ -112,7 +112,7 @@ def test_the_test_set_is_known_by_its_patients_and_arrays_alone(dataset):
     assert ours == same != changed
 
 
-def test_images_on_another_grid_are_prepared_on_the_models(dicom, registered, dataset, place):
+def test_dataset_for_model_prepares_images_on_grid_of_model(dicom, registered, dataset, place):
     other = read_manifest(registered).model_copy(update={"spacing_mm": 12.5, "source_window": (0.0, 5.0)})
     made = dataset_for_model(str(dicom), other, place=place)
     assert made.manifest.spacing_mm == 12.5 and made.folder != dataset.folder
@@ -120,7 +120,7 @@ def test_images_on_another_grid_are_prepared_on_the_models(dicom, registered, da
     refuse_seen(other, made)
 
 
-def test_random_features_are_told_from_pretrained_ones_and_from_none(model, dataset, model_name):
+def test_evaluation_of_model_with_random_features_is_not_pretrained(model, dataset, model_name):
     config = read_manifest(model()).config
     styled = config | {"loss": config["loss"] | {"lambda_style": 1.0}}
     folder = model(config=styled | {"extractor": config["extractor"] | {"weights": "random"}})
@@ -128,7 +128,7 @@ def test_random_features_are_told_from_pretrained_ones_and_from_none(model, data
 
 
 @pytest.mark.timeout(120)
-def test_the_command_prints_the_table_and_nothing_of_the_engines(evaluated, dataset, place, model_name):
+def test_evaluate_command_prints_table_and_no_engine_output(evaluated, dataset, place, model_name):
     command = [
         "evaluate",
         "--model",

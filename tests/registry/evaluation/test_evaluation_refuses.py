@@ -22,14 +22,14 @@ from medgan.workflows.evaluate import evaluate_model
 
 
 @pytest.mark.parametrize("role", ["training_patients", "validation_patients"])
-def test_a_test_patient_the_model_has_seen_is_refused(model, dataset, role, model_name):
+def test_measure_model_refuses_test_patient_of_training(model, dataset, role, model_name):
     seen = dataset.manifest.hashes("test")[0]
     folder = model(**{role: [*getattr(read_manifest(model()), role), seen]})
     with pytest.raises(InputError, check=refusal("E-EVALUATE-08", num_seen="1", num_tested="2", seen="87ae2f09b839")):
         measure_model(folder, dataset, name=model_name, version="1")
 
 
-def test_seen_patients_are_known_in_every_data_set_of_the_output_folder(
+def test_refuse_seen_knows_patients_in_every_data_set_of_output_folder(
     dicom, registered, dataset, place, tmp_path, size
 ):
     """Two patients alone are test patients; the roles drawn before are lost here, so that nothing else holds them."""
@@ -64,7 +64,7 @@ def _hashes(source: Path, place, tmp_path: Path, size) -> set[str]:
     return {one.hash for one in made.patients}
 
 
-def test_patients_of_another_output_folder_cannot_be_compared_and_are_refused(
+def test_refuse_seen_refuses_patients_of_other_output_folder(
     registered, dicom, dataset, tmp_path, size
 ):
     other = PreparedDataset.open(prepare(PrepareRequest(dicom, TASKS["pet2ct"], size, tmp_path / "datasets")))
@@ -72,29 +72,29 @@ def test_patients_of_another_output_folder_cannot_be_compared_and_are_refused(
         refuse_seen(read_manifest(registered), other)
 
 
-def test_images_are_not_even_prepared_in_another_output_folder(registered, dicom, tmp_path):
+def test_dataset_for_model_prepares_nothing_in_other_output_folder(registered, dicom, tmp_path):
     with pytest.raises(InputError, check=refusal("E-EVALUATE-10", key="a new key")):
         dataset_for_model(str(dicom), read_manifest(registered), place=find_place(tmp_path / "new", "sqlite://"))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_of_patients_is_not_measured_on_phantoms(model, dataset):
+def test_measure_model_refuses_phantoms_for_model_of_patients(model, dataset):
     with pytest.raises(InputError, check=refusal("E-EVALUATE-03", wanted="patients")):
         measure_model(model(name="medgan-pet2ct"), dataset, name="medgan-pet2ct", version="1")
 
 
-def test_a_model_that_names_no_patients_is_refused(model, dataset, model_name):
+def test_measure_model_refuses_model_without_recorded_patients(model, dataset, model_name):
     with pytest.raises(InputError, check=refusal("E-EVALUATE-09")):
         measure_model(model(key_id=""), dataset, name=model_name, version="1")
 
 
-def test_a_data_set_that_names_no_key_is_refused(registered, dataset):
+def test_refuse_seen_refuses_data_set_without_key(registered, dataset):
     unknown = PreparedDataset(dataset.folder, dataset.manifest.model_copy(update={"key_id": ""}))
     with pytest.raises(InputError, check=refusal("E-EVALUATE-07")):
         refuse_seen(read_manifest(registered), unknown)
 
 
-def test_a_data_set_of_before_keys_were_named_is_brought_up_to_date_by_preparing_it_again(dicom, tmp_path, size):
+def test_prepare_adds_key_to_data_set_without_key(dicom, tmp_path, size):
     request = PrepareRequest(dicom, TASKS["pet2ct"], size, tmp_path / "datasets")
     folder = prepare(request)
     named = read_data_manifest(folder)
@@ -117,25 +117,25 @@ def test_a_data_set_of_before_keys_were_named_is_brought_up_to_date_by_preparing
         ({"target_window": [0, 20]}, refusal("E-EVALUATE-06", side="target")),
     ],
 )
-def test_a_model_for_other_images_is_refused(model, dataset, fields, message):
+def test_refuse_unfit_refuses_model_for_other_images(model, dataset, fields, message):
     with pytest.raises(InputError, check=message):
         refuse_unfit(read_manifest(model(**fields)), dataset)
 
 
-def test_a_size_that_the_network_cannot_halve_is_refused(registered, dataset, model_name):
+def test_measure_model_refuses_size_that_network_cannot_halve(registered, dataset, model_name):
     odd = PreparedDataset(dataset.folder, dataset.manifest.model_copy(update={"size": 33}))
     with pytest.raises(InputError, check=refusal("E-EVALUATE-01", divisor="32", size="33")):
         measure_model(registered, odd, name=model_name, version="1")
 
 
-def test_damaged_weights_are_refused(model, dataset, model_name):
+def test_measure_model_refuses_damaged_weights(model, dataset, model_name):
     folder = model()
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-1])
     with pytest.raises(InputError, check=refusal("E-MODEL-05")):
         measure_model(folder, dataset, name=model_name, version="1")
 
 
-def test_a_model_whose_output_is_no_image_fails_with_the_reason(model, dataset, model_name):
+def test_measure_model_fails_where_output_is_constant(model, dataset, model_name):
     folder = model()
     tensors = {name: torch.zeros_like(tensor) for name, tensor in load_file(folder / WEIGHTS).items()}
     save_file(tensors, folder / WEIGHTS)
@@ -144,7 +144,7 @@ def test_a_model_whose_output_is_no_image_fails_with_the_reason(model, dataset, 
         measure_model(folder, dataset, name=model_name, version="1")
 
 
-def test_a_model_that_is_not_registered_is_refused(place, dataset, model_name):
+def test_evaluate_model_refuses_unregistered_model(place, dataset, model_name):
     with pytest.raises(
         InputError,
         check=refusal("E-REGISTRY-06", model="models:/medgan-pet2ct-phantom@nobody", known="medgan-pet2ct-phantom"),

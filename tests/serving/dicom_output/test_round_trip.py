@@ -71,7 +71,7 @@ def translated(translator_of, tmp_path, facts):
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize(("name", "modality"), [("pet_denoise", "PT"), ("mr_motion", "MR")])
-def test_on_the_native_grid_every_voxel_comes_back(
+def test_round_trip_on_native_grid_returns_every_voxel(
     on_disk, translated, orientation, name, modality, tmp_path, dciodvfy_errors
 ):
     folder = on_disk(modality, orientation)
@@ -87,7 +87,7 @@ def test_on_the_native_grid_every_voxel_comes_back(
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_on_another_grid_the_place_is_exact_and_the_error_small(on_disk, translated, orientation):
+def test_round_trip_on_other_grid_has_exact_place_and_small_error(on_disk, translated, orientation):
     result, _ = translated(TASKS["pet_denoise"], on_disk("PT", orientation), size=64, spacing_mm=3.0)
     assert result.spacing_mm == pytest.approx((3, 3, 3.27), abs=1e-3)
     np.testing.assert_allclose(result.directions, ORIENTATIONS[orientation], atol=1e-6)
@@ -97,7 +97,7 @@ def test_on_another_grid_the_place_is_exact_and_the_error_small(on_disk, transla
     assert error.max() < 0.03, "linear interpolation of this image is off by at most 0.03 of 10"
 
 
-def test_pet_to_ct_keeps_the_pets_place(on_disk, translator_of, tmp_path, facts):
+def test_derived_ct_has_place_of_source_pet(on_disk, translator_of, tmp_path, facts):
     folder = on_disk("PT", "oblique")
     translator = translator_of(size=32)
     (out,) = translate_folder(translator, folder, tmp_path / "out", facts=facts, progress=lambda said: None)

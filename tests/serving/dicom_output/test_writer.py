@@ -54,7 +54,7 @@ def test_simpleitk_reads_back_place_and_values(ct: Volume, files: list[Path]) ->
     assert np.abs(sitk.GetArrayFromImage(image) - ct.array).max() <= QUANTIZATION_HU + 1e-4
 
 
-def test_whole_hounsfield_units_are_exact(
+def test_write_derived_stores_whole_hounsfield_units_exactly(
     ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
 ) -> None:
     whole = ct.with_array(np.rint(ct.array))
@@ -62,7 +62,7 @@ def test_whole_hounsfield_units_are_exact(
     np.testing.assert_array_equal(read_volume(find_series(tmp_path / "out")[0]).array, whole.array)
 
 
-def test_identity_is_new_where_it_must_be_and_the_sources_elsewhere(headers: list[Dataset], files: list[Path]) -> None:
+def test_derived_series_has_new_instance_uids_and_study_of_source(headers: list[Dataset], files: list[Path]) -> None:
     slices = [pydicom.dcmread(path) for path in files]
     own = {one.SOPInstanceUID for one in slices} | {one.SeriesInstanceUID for one in slices}
     theirs = {one.SOPInstanceUID for one in headers} | {headers[0].SeriesInstanceUID}
@@ -73,13 +73,13 @@ def test_identity_is_new_where_it_must_be_and_the_sources_elsewhere(headers: lis
     assert [one.InstanceNumber for one in slices] == [1, 2, 3]
 
 
-def test_only_patient_and_study_are_copied(files: list[Path]) -> None:
+def test_derived_series_copies_only_patient_and_study(files: list[Path]) -> None:
     one = pydicom.dcmread(files[0])
     for keyword in ("InstitutionName", "PatientWeight", "Units", "CorrectedImage"):
         assert keyword not in one, keyword
 
 
-def test_every_slice_says_that_it_is_synthetic_and_by_what(facts: ModelFacts, files: list[Path]) -> None:
+def test_derived_slices_name_synthetic_data_and_model(facts: ModelFacts, files: list[Path]) -> None:
     for path in files:
         one = pydicom.dcmread(path)
         assert one.SOPClassUID == pydicom.uid.CTImageStorage
@@ -98,7 +98,7 @@ def test_every_slice_says_that_it_is_synthetic_and_by_what(facts: ModelFacts, fi
         assert (one.BurnedInAnnotation, one.LossyImageCompression, one.RescaleType) == ("NO", "00", "HU")
 
 
-def test_each_slice_names_the_source_slice_in_its_plane(headers: list[Dataset], files: list[Path]) -> None:
+def test_derived_slice_references_source_slice_in_same_plane(headers: list[Dataset], files: list[Path]) -> None:
     for path, header in zip(files, headers, strict=True):
         (source,) = pydicom.dcmread(path).SourceImageSequence
         assert source.ReferencedSOPClassUID == header.SOPClassUID
@@ -106,7 +106,7 @@ def test_each_slice_names_the_source_slice_in_its_plane(headers: list[Dataset], 
         assert "ReferencedFrameNumber" not in source
 
 
-def test_each_slice_names_the_frame_of_a_multi_frame_source(
+def test_derived_slice_references_frame_of_multi_frame_source(
     volume: Volume, headers: list[Dataset], facts: ModelFacts, tmp_path: Path
 ) -> None:
     for number, header in enumerate(headers, start=4):
@@ -121,7 +121,7 @@ def test_dciodvfy_finds_no_error(files: list[Path], dciodvfy_errors: Callable[[P
         assert dciodvfy_errors(path) == []
 
 
-def test_type_2_attributes_missing_in_the_source_are_there_and_empty(
+def test_derived_series_has_empty_type_2_attributes_missing_in_source(
     ct: Volume,
     headers: list[Dataset],
     tmp_path: Path,
@@ -136,7 +136,7 @@ def test_type_2_attributes_missing_in_the_source_are_there_and_empty(
     assert dciodvfy_errors(files[0]) == []
 
 
-def test_a_lossy_source_stays_marked_as_lossy(
+def test_derived_series_of_lossy_source_is_marked_lossy(
     ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts, dciodvfy_errors: Callable[[Path], list[str]]
 ) -> None:
     headers[1].LossyImageCompression, headers[1].LossyImageCompressionRatio = "01", "8.5"
@@ -146,7 +146,7 @@ def test_a_lossy_source_stays_marked_as_lossy(
     assert dciodvfy_errors(files[0]) == []
 
 
-def test_an_invalid_attribute_of_the_source_is_left_empty_with_a_warning(
+def test_write_derived_leaves_invalid_attribute_empty_with_warning(
     ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
 ) -> None:
     with pytest.warns(UserWarning, match="maximum length"):
@@ -156,7 +156,7 @@ def test_an_invalid_attribute_of_the_source_is_left_empty_with_a_warning(
     assert not pydicom.dcmread(files[0]).StudyID
 
 
-def test_an_invalid_patient_id_is_refused(
+def test_write_derived_refuses_invalid_patient_id(
     ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
 ) -> None:
     with pytest.warns(UserWarning, match="maximum length"):
@@ -165,7 +165,7 @@ def test_an_invalid_patient_id_is_refused(
         write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
 
 
-def test_a_warning_names_the_attribute_and_not_its_value(
+def test_warning_names_invalid_attribute_without_value(
     ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
 ) -> None:
     with pytest.warns(UserWarning, match="1950-Jan-01"):
@@ -180,7 +180,7 @@ def test_a_warning_names_the_attribute_and_not_its_value(
     assert not _is_our_own(other)
 
 
-def test_what_is_written_is_validated_while_another_thread_reads(
+def test_write_derived_validates_while_other_thread_reads(
     ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
 ) -> None:
     with tolerant():
@@ -192,7 +192,7 @@ def test_what_is_written_is_validated_while_another_thread_reads(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_source_without_study_is_refused(
+def test_write_derived_refuses_source_without_study(
     ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
 ) -> None:
     del headers[0].StudyInstanceUID
@@ -200,7 +200,7 @@ def test_a_source_without_study_is_refused(
         write_derived(ct, headers, tmp_path / "out", task=TASK, model=facts)
 
 
-def test_nothing_is_visible_when_writing_fails_half_way(
+def test_write_derived_leaves_no_files_when_writing_fails(
     ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = []
@@ -218,7 +218,7 @@ def test_nothing_is_visible_when_writing_fails_half_way(
     assert written and not list(tmp_path.iterdir())
 
 
-def test_an_empty_folder_is_used_and_nothing_else_stays(
+def test_write_derived_uses_empty_folder_and_leaves_no_other_files(
     ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
 ) -> None:
     (tmp_path / "out").mkdir()
@@ -227,7 +227,7 @@ def test_an_empty_folder_is_used_and_nothing_else_stays(
     assert sorted((tmp_path / "out").iterdir()) == files
 
 
-def test_a_folder_with_content_is_refused(
+def test_write_derived_refuses_folder_with_content(
     ct: Volume, headers: list[Dataset], files: list[Path], facts: ModelFacts
 ) -> None:
     before = files[0].read_bytes()
@@ -240,7 +240,7 @@ def test_a_folder_with_content_is_refused(
     ("hu", "message"),
     [(3100.0, refusal("E-WRITE-03", unit="HU")), (np.nan, refusal("E-WRITE-02", bad="1", values_size="144"))],
 )
-def test_values_that_cannot_be_stored_are_refused(
+def test_write_derived_refuses_values_out_of_range_or_not_finite(
     ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts, hu: float, message: str
 ) -> None:
     array = np.full_like(ct.array, -1000)
@@ -249,7 +249,7 @@ def test_values_that_cannot_be_stored_are_refused(
         write_derived(ct.with_array(array), headers, tmp_path / "out", task=TASK, model=facts)
 
 
-def test_headers_of_another_volume_are_refused(
+def test_write_derived_refuses_headers_of_other_volume(
     ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
 ) -> None:
     def write(volume: Volume, of: list[Dataset]) -> None:
@@ -265,7 +265,7 @@ def test_headers_of_another_volume_are_refused(
         write(ct.with_array(ct.array, "SUV"), headers)
 
 
-def test_a_target_modality_without_a_row_is_refused(
+def test_write_derived_refuses_unknown_target_modality(
     ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts
 ) -> None:
     ultrasound = replace(TASK, target=replace(TASK.target, modality="US"))
@@ -274,6 +274,6 @@ def test_a_target_modality_without_a_row_is_refused(
 
 
 @pytest.mark.parametrize("name", ["a\\b", "ü", "x" * 57])
-def test_model_facts_that_dicom_cannot_hold_are_refused(name: str) -> None:
+def test_model_facts_refuse_text_that_dicom_cannot_hold(name: str) -> None:
     with pytest.raises(InputError, check=refusal("E-DICOM-01", field="name")):
         ModelFacts(name=name, version="", digest="")

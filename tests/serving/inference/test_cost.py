@@ -29,14 +29,14 @@ class Costly(nn.Module):
         return source + self.weight * ballast[:0].sum()
 
 
-def test_latency_is_that_of_a_slice_and_memory_the_most_held(translator_of: Callable[..., Translator]) -> None:
+def test_measure_cost_returns_latency_of_slice_and_peak_memory(translator_of: Callable[..., Translator]) -> None:
     light, heavy = measure_cost(translator_of(Costly())), measure_cost(translator_of(Costly(HELD_BYTES)))
     assert 1000 * SLOW_S <= light.latency_ms < 10_000 * SLOW_S
     assert heavy.memory_gb - light.memory_gb > 0.8 * HELD_BYTES / 1e9
     assert light.device == heavy.device
 
 
-def test_what_was_held_before_does_not_count(translator_of: Callable[..., Translator]) -> None:
+def test_measure_cost_does_not_count_earlier_memory(translator_of: Callable[..., Translator]) -> None:
     before = measure_cost(translator_of(Costly(HELD_BYTES)))
     after = measure_cost(translator_of(Costly()))
     assert before.memory_gb - after.memory_gb > 0.8 * HELD_BYTES / 1e9

@@ -23,7 +23,7 @@ Build = Callable[..., Translator]
 REAL_PET = Path(__file__).parents[4] / "shared/data/sts_petct/STS_001/PET"
 
 
-def test_a_single_series_goes_straight_into_the_output_folder(
+def test_translate_folder_writes_single_series_into_output_folder(
     pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     lines: list[str] = []
@@ -34,7 +34,7 @@ def test_a_single_series_goes_straight_into_the_output_folder(
     assert lines == [f"series 1 of 1: 3 slices written to {out}"]
 
 
-def test_every_patient_gets_a_folder_whose_name_tells_nothing(
+def test_translate_folder_names_folders_by_number_not_patient(
     pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     add_patient("P2")
@@ -44,7 +44,7 @@ def test_every_patient_gets_a_folder_whose_name_tells_nothing(
     assert [find_series(folder)[0].patient_id for folder in folders] == ["P1", "P2"]
 
 
-def test_other_modalities_are_skipped_with_a_note(
+def test_translate_folder_skips_other_modalities_with_note(
     pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     lines: list[str] = []
@@ -59,7 +59,7 @@ def test_other_modalities_are_skipped_with_a_note(
     assert lines[3] == "skipped 3 CT slices in 1 series: the task pet2ct translates PT"
 
 
-def test_synthetic_images_are_not_translated_again(
+def test_translate_folder_refuses_synthetic_series(
     pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     for path in pet_folder.rglob("*.dcm"):
@@ -70,7 +70,7 @@ def test_synthetic_images_are_not_translated_again(
         translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
 
 
-def test_slices_that_came_later_are_not_passed_over_in_silence(
+def test_translate_folder_reports_slices_added_after_translation(
     pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     late = pet_folder / "one" / "2.dcm"
@@ -84,7 +84,7 @@ def test_slices_that_came_later_are_not_passed_over_in_silence(
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
-def test_a_series_that_grew_does_not_keep_new_ones_from_being_translated(
+def test_translate_folder_translates_new_series_beside_series_that_grew(
     pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     add_patient("P2")
@@ -98,7 +98,7 @@ def test_a_series_that_grew_does_not_keep_new_ones_from_being_translated(
     assert [len(list(folder.iterdir())) for folder in sorted((tmp_path / "out").iterdir())] == [2, 3, 3]
 
 
-def test_a_slice_at_the_end_that_cannot_be_read_is_told_and_the_command_fails(
+def test_translate_folder_fails_where_last_slice_is_unreadable(
     pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     (pet_folder / "one" / "2.dcm").write_bytes(b"")
@@ -108,7 +108,7 @@ def test_a_slice_at_the_end_that_cannot_be_read_is_told_and_the_command_fails(
     assert lines == ["skipped 1 file: empty file", f"series 1 of 1: 2 slices written to {tmp_path / 'out'}"]
 
 
-def test_a_folder_that_cannot_take_its_name_is_refused_at_once(
+def test_translate_folder_refuses_unwritable_output_before_reading(
     pet_folder: Path, translator_of: Build, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medgan.inference.dicom_folder.survey", lambda _: pytest.fail("read the source"))
@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_take_its_name_is_refused_at_once(
         translate_folder(translator_of(), pet_folder, Path("/proc/out"), facts=facts, progress=lambda _: None)
 
 
-def test_a_series_for_a_mount_point_gets_a_folder_in_it(
+def test_translate_folder_writes_subfolder_of_mount_point(
     pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
@@ -128,7 +128,7 @@ def test_a_series_for_a_mount_point_gets_a_folder_in_it(
     assert translate_folder(translator_of(), pet_folder, out, facts=facts, progress=lambda _: None) == []
 
 
-def test_a_folder_without_the_source_modality_is_refused(
+def test_translate_folder_refuses_source_without_modality(
     pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     out = tmp_path / "ct"
@@ -137,7 +137,7 @@ def test_a_folder_without_the_source_modality_is_refused(
         translate_folder(translator_of(), out, tmp_path / "out", facts=facts, progress=lambda _: None)
 
 
-def test_a_taken_output_folder_is_refused_before_anything_is_read(
+def test_translate_folder_refuses_used_output_folder_before_reading(
     pet_folder: Path, translator_of: Build, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medgan.inference.dicom_folder.survey", lambda _: pytest.fail("read the source"))
@@ -147,7 +147,7 @@ def test_a_taken_output_folder_is_refused_before_anything_is_read(
 
 @pytest.mark.real
 @pytest.mark.filterwarnings("ignore:StudyID of the source series is invalid")
-def test_a_real_pet_becomes_a_valid_ct_in_the_same_place(
+def test_real_pet_becomes_valid_ct_in_same_place(
     translator_of: Build, facts: ModelFacts, tmp_path: Path, dciodvfy_errors: Callable[[Path], list[str]]
 ) -> None:
     if not REAL_PET.is_dir():
@@ -164,7 +164,7 @@ def test_a_real_pet_becomes_a_valid_ct_in_the_same_place(
     assert first.SyntheticData == "YES" and first.PatientIdentityRemoved == "YES"
 
 
-def test_the_same_command_again_goes_on_where_it_stopped(
+def test_translate_folder_continues_interrupted_run(
     pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     add_patient("P2")
@@ -183,7 +183,7 @@ def test_the_same_command_again_goes_on_where_it_stopped(
     assert lines[-1] == "3 of 3 series are there already"
 
 
-def test_a_folder_that_another_run_writes_to_is_refused_and_its_partial_work_stays(
+def test_translate_folder_refuses_locked_output_and_keeps_partial_work(
     pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     partial = tmp_path / ".out.0123abcd.partial"
@@ -196,7 +196,7 @@ def test_a_folder_that_another_run_writes_to_is_refused_and_its_partial_work_sta
     assert partial.is_dir()
 
 
-def test_partial_work_of_folders_with_similar_names_stays(
+def test_translate_folder_keeps_partial_work_of_similar_names(
     pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     own, others = tmp_path / ".o*t.0123abcd.partial", [".out.0123abcd.partial", ".o*t.b.0123abcd.partial"]
@@ -206,7 +206,7 @@ def test_partial_work_of_folders_with_similar_names_stays(
     assert not own.exists() and all((tmp_path / name).is_dir() for name in others)
 
 
-def test_what_another_version_wrote_is_neither_resumed_nor_mixed_with(
+def test_translate_folder_refuses_output_of_other_version(
     pet_folder: Path, translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
@@ -215,7 +215,7 @@ def test_what_another_version_wrote_is_neither_resumed_nor_mixed_with(
         translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=newer, progress=lambda _: None)
 
 
-def test_a_folder_with_one_series_in_it_takes_no_others(
+def test_translate_folder_refuses_more_series_beside_single_series(
     pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
@@ -224,7 +224,7 @@ def test_a_folder_with_one_series_in_it_takes_no_others(
         translate_folder(translator_of(), pet_folder, tmp_path / "out", facts=facts, progress=lambda _: None)
 
 
-def test_a_series_that_cannot_be_read_does_not_keep_the_others_from_being_translated(
+def test_translate_folder_translates_other_series_beside_damaged_one(
     pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     for patient in ("P2", "P3"):
@@ -239,7 +239,7 @@ def test_a_series_that_cannot_be_read_does_not_keep_the_others_from_being_transl
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["series-001", "series-003"]
 
 
-def test_the_slices_done_and_to_do_are_told(
+def test_translate_folder_reports_slices_done_and_total(
     pet_folder: Path, add_patient: Callable[[str], None], translator_of: Build, facts: ModelFacts, tmp_path: Path
 ) -> None:
     add_patient("P2")

@@ -10,7 +10,7 @@ TEST = {
 }
 
 
-def test_the_card_says_what_it_is_for_on_what_it_rests_and_what_it_is_worth(manifest: ModelManifest) -> None:
+def test_card_names_intended_use_data_set_and_test_results(manifest: ModelManifest) -> None:
     card = card_of(manifest, data="phantoms: 3 train patients (18 slices)", test=TEST)
     assert card.startswith("# medgan-pet2ct\n**Synthetic images for research only; not for diagnosis.**\n")
     for line in (
@@ -26,20 +26,20 @@ def test_the_card_says_what_it_is_for_on_what_it_rests_and_what_it_is_worth(mani
     assert "Research only" in card and "lesions above all" in card
 
 
-def test_a_source_without_a_window_is_told_so(manifest: ModelManifest) -> None:
+def test_card_names_percentiles_for_source_without_window(manifest: ModelManifest) -> None:
     windowless = {"task": "mr_motion", "source_window": None, "target_window": None}
     card = card_of(manifest.model_copy(update=windowless), data="some", test={"a1": {"ssim": 0.5}})
     assert "| Source | MR in a.u.; window 0.5 to 99.5 percentile of each volume |" in card.splitlines()
 
 
-def test_no_folder_of_the_training_machine_is_named(manifest: ModelManifest) -> None:
+def test_card_names_no_folder_of_training_machine(manifest: ModelManifest) -> None:
     config = with_values(Config(), {"extractor.weights": "/home/Jane/vgg.pth", "metrics.lpips_weights": "/home/Jane"})
     fields = {"config": config.model_dump(mode="json")}
     card = card_of(manifest.model_copy(update=fields), data="some", test=TEST)
     assert "/home" not in card and "| extractor.weights | vgg.pth |" in card.splitlines()
 
 
-def test_the_summary_is_one_paragraph(manifest: ModelManifest) -> None:
+def test_summary_is_one_paragraph(manifest: ModelManifest) -> None:
     assert summary_of(manifest, TEST) == (
         "PT (SUV) to CT (HU), 16 px of 4 mm, data set d1. 2 test patients: ssim 0.85 ± 0.071, psnr 21 ± 1.4, "
         "mae_hu 105 ± 7.1, mae_hu_body 210 ± 14. Synthetic images for research only; not for diagnosis."

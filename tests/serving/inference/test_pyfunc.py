@@ -50,24 +50,24 @@ def for_mr(tmp_path: Path, config: Config, manifest: ModelManifest) -> PyFuncMod
     return loaded(tmp_path / "mr", tmp_path / "pyfunc-mr")
 
 
-def test_mlflow_loads_the_code_by_path_and_predicts_as_medgan_does(saved: Path, model_folder: Path) -> None:
+def test_pyfunc_loaded_by_mlflow_predicts_same_as_medgan(saved: Path, model_folder: Path) -> None:
     suv = np.random.default_rng(4).uniform(0, 10, (2, 12, 10)).astype(np.float32)
     output = mlflow.pyfunc.load_model(str(saved)).predict(suv)
     assert output.dtype == np.float32
     np.testing.assert_array_equal(output, translate_slices(load_translator(model_folder), suv))
 
 
-def test_nothing_is_pickled(saved: Path) -> None:
+def test_saved_pyfunc_holds_no_pickle(saved: Path) -> None:
     assert not [path for path in saved.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth"}]
 
 
-def test_the_hooks_argument_is_called_context() -> None:
+def test_load_context_has_argument_named_context() -> None:
     """MLflow passes it by that name and fails otherwise only when the model is served."""
     assert list(inspect.signature(pyfunc.MedganModel.load_context).parameters) == ["self", "context"]
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_batch_agrees_with_the_network_itself(saved: Path, model_folder: Path, batch: int) -> None:
+def test_pyfunc_predicts_same_as_network_for_any_batch(saved: Path, model_folder: Path, batch: int) -> None:
     suv = np.random.default_rng(5).uniform(0, 12, (3, 16, 32)).astype(np.float32)
     model, translator = mlflow.pyfunc.load_model(str(saved)), load_translator(model_folder)
     hu = np.concatenate([model.predict(suv[start : start + batch]) for start in range(0, 3, batch)])
@@ -78,7 +78,7 @@ def test_a_batch_agrees_with_the_network_itself(saved: Path, model_folder: Path,
     np.testing.assert_allclose(hu, (expected + 1) * 1500 - 1000, atol=0.05)
 
 
-def test_a_volumes_own_window_makes_one_slice_what_it_is_in_the_whole(for_mr: PyFuncModel) -> None:
+def test_pyfunc_with_window_of_volume_predicts_slice_as_in_volume(for_mr: PyFuncModel) -> None:
     volume = np.random.default_rng(6).uniform(0, 800, (4, 16, 16)).astype(np.float32)
     window = [float(value) for value in np.percentile(volume, (0.5, 99.5))]
     whole = for_mr.predict(volume)
@@ -87,12 +87,12 @@ def test_a_volumes_own_window_makes_one_slice_what_it_is_in_the_whole(for_mr: Py
 
 
 @pytest.mark.parametrize("window", [[5.0, 5.0], [1.0], [3.0, 2.0], [1.0, 2.0, 3.0]])
-def test_a_window_that_is_none_is_refused(for_mr: PyFuncModel, window: list[float]) -> None:
+def test_pyfunc_refuses_malformed_window(for_mr: PyFuncModel, window: list[float]) -> None:
     with pytest.raises(InputError, check=refusal("E-MODEL-02")):
         for_mr.predict(np.ones((1, 8, 8), dtype=np.float32), params={"window": window})
 
 
-def test_a_window_for_a_model_that_has_its_own_is_refused(saved: Path) -> None:
+def test_pyfunc_refuses_window_where_model_has_window(saved: Path) -> None:
     with pytest.raises(InputError, check=refusal("E-MODEL-01", own="0.0", values="[0.0, 5.0]")):
         mlflow.pyfunc.load_model(str(saved)).predict(
             np.ones((1, 8, 8), dtype=np.float32), params={"window": [0.0, 5.0]}

@@ -16,7 +16,7 @@ from medgan.inference.translator import translate_slices
 from medgan.training.build_networks import build_generator
 
 
-def test_a_saved_model_comes_back_with_its_weights_and_settings(model_folder: Path, config: Config) -> None:
+def test_load_translator_restores_weights_and_settings(model_folder: Path, config: Config) -> None:
     translator = load_translator(model_folder)
     fresh = build_generator(config).state_dict()
     for name, tensor in translator.network.state_dict().items():
@@ -27,20 +27,20 @@ def test_a_saved_model_comes_back_with_its_weights_and_settings(model_folder: Pa
     assert (translator.task.source.window, translator.task.target.window) == ((0.0, 10.0), (-1000.0, 2000.0))
 
 
-def test_loading_twice_predicts_the_same(model_folder: Path) -> None:
+def test_model_loaded_twice_predicts_same(model_folder: Path) -> None:
     suv = np.random.default_rng(3).uniform(0, 10, (2, 16, 16)).astype(np.float32)
     first, second = (translate_slices(load_translator(model_folder), suv) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert first.min() >= -1000 and first.max() <= 2000 and np.ptp(first) > 0
 
 
-def test_saving_fills_in_the_digest_and_says_what_the_model_is_for(model_folder: Path) -> None:
+def test_save_model_records_digest_and_intended_use(model_folder: Path) -> None:
     written = read_manifest(model_folder)
     assert len(written.weights_sha256) == 64
     assert json.loads((model_folder / MANIFEST).read_text())["intended_use"] == "research only"
 
 
-def test_damaged_weights_are_refused(model_folder: Path) -> None:
+def test_load_translator_refuses_damaged_weights(model_folder: Path) -> None:
     content = bytearray((model_folder / WEIGHTS).read_bytes())
     content[-1] ^= 1
     (model_folder / WEIGHTS).write_bytes(content)
@@ -49,13 +49,13 @@ def test_damaged_weights_are_refused(model_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [MANIFEST, WEIGHTS])
-def test_a_missing_file_is_refused(model_folder: Path, name: str) -> None:
+def test_load_translator_refuses_missing_file(model_folder: Path, name: str) -> None:
     (model_folder / name).unlink()
     with pytest.raises(InputError, check=refusal("E-MODEL-07")):
         load_translator(model_folder)
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path, config: Config, manifest: ModelManifest) -> None:
+def test_load_translator_refuses_weights_of_other_network(tmp_path: Path, config: Config, manifest: ModelManifest) -> None:
     wider = build_generator(with_values(config, {"generator.base_channels": 8}))
     save_model(tmp_path, generator_state=wider.state_dict(), manifest=manifest)
     with pytest.raises(InputError, check=refusal("E-MODEL-06")):
@@ -71,19 +71,19 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, config: Config, 
         ("task", "ct2pet", refusal("E-TASK-01", name="ct2pet")),
     ],
 )
-def test_a_wrong_manifest_is_refused_by_field(model_folder: Path, field: str, value: object, message: str) -> None:
+def test_load_translator_refuses_wrong_field_of_manifest(model_folder: Path, field: str, value: object, message: str) -> None:
     content = json.loads((model_folder / MANIFEST).read_text())
     (model_folder / MANIFEST).write_text(json.dumps({**content, field: value}))
     with pytest.raises(InputError, check=message):
         load_translator(model_folder)
 
 
-def test_a_window_upside_down_is_refused(manifest: ModelManifest) -> None:
+def test_model_manifest_refuses_window_with_low_above_high(manifest: ModelManifest) -> None:
     with pytest.raises(ValidationError, match=r"source_window: expected \(low, high\) with low < high; got \(10, 0\)"):
         ModelManifest.model_validate({**manifest.model_dump(), "source_window": (10.0, 0.0)})
 
 
-def test_a_model_that_was_saved_before_patients_were_recorded_still_loads(model_folder: Path) -> None:
+def test_load_translator_loads_model_without_recorded_patients(model_folder: Path) -> None:
     content = json.loads((model_folder / MANIFEST).read_text())
     for field in ("training_patients", "validation_patients", "key_id"):
         del content[field]

@@ -71,13 +71,13 @@ def derived(
     return volume, files
 
 
-def test_the_validator_finds_no_error(derived: Derived, dciodvfy_errors: Callable[[Path], list[str]]) -> None:
+def test_dciodvfy_finds_no_error_in_derived_series_of_task(derived: Derived, dciodvfy_errors: Callable[[Path], list[str]]) -> None:
     _, files = derived
     for path in (files[0], files[len(files) // 2], files[-1]):
         assert dciodvfy_errors(path) == []
 
 
-def test_simpleitk_and_pydicom_read_the_same_values_in_the_same_place(derived: Derived) -> None:
+def test_simpleitk_and_pydicom_read_same_values_in_same_place(derived: Derived) -> None:
     volume, files = derived
     image = sitk.ReadImage([str(path) for path in files])
     slices = [pydicom.dcmread(path) for path in files]

@@ -24,20 +24,20 @@ def as_hu(suv: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 16), (2, 7, 9), (3, 1, 1), (1, 17, 8)])
-def test_identity_network_gives_every_pixel_back(translator_of: Build, shape: tuple[int, int, int]) -> None:
+def test_identity_network_returns_every_pixel(translator_of: Build, shape: tuple[int, int, int]) -> None:
     suv = np.random.default_rng(1).uniform(0, 10, shape).astype(np.float32)
     output = translate_slices(translator_of(), suv)
     assert output.shape == shape and output.dtype == np.float32
     np.testing.assert_allclose(output, as_hu(suv), atol=1e-3)
 
 
-def test_values_outside_the_window_are_clipped(translator_of: Build) -> None:
+def test_translate_slices_clips_values_outside_window(translator_of: Build) -> None:
     output = translate_slices(translator_of(), np.full((1, 8, 8), 25.0))
     np.testing.assert_allclose(output, 2000, atol=1e-3)
 
 
 @pytest.mark.parametrize(("size", "sides"), [(4, (4, 8)), (8, (8, 8)), (10, (12, 12))])
-def test_padding_is_background_on_both_sides_and_fills_the_trainings_grid(
+def test_translate_slices_pads_with_background_to_training_grid(
     translator_of: Build, size: int, sides: tuple[int, int]
 ) -> None:
     class Seen(nn.Module):
@@ -55,14 +55,14 @@ def test_padding_is_background_on_both_sides_and_fills_the_trainings_grid(
     np.testing.assert_array_equal(network.source[0, 0].numpy(), expected)
 
 
-def test_slices_smaller_than_a_network_could_take_are_translated(translator_of: Build) -> None:
+def test_translate_slices_takes_slices_smaller_than_network_needs(translator_of: Build) -> None:
     network = build_generator(with_values(Config(), {"generator.network": "resnet", "generator.base_channels": 4}))
     with pytest.raises(ValueError, check=refusal("E-NETWORK-14")):
         network(torch.zeros(1, 1, 4, 4))
     assert translate_slices(translator_of(network), np.full((1, 1, 3), 5.0)).shape == (1, 1, 3)
 
 
-def test_batches_of_one_and_three_agree(translator_of: Build) -> None:
+def test_translate_slices_gives_same_for_batches_of_one_and_three(translator_of: Build) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(), nn.Conv2d(4, 1, 1))
     network.add_module("tanh", nn.Tanh())
@@ -73,7 +73,7 @@ def test_batches_of_one_and_three_agree(translator_of: Build) -> None:
     np.testing.assert_allclose(one, three, atol=1e-3)
 
 
-def test_identity_network_gives_the_resampled_volume_back(translator_of: Build, volume: Volume) -> None:
+def test_identity_network_returns_resampled_volume(translator_of: Build, volume: Volume) -> None:
     output = translate_volume(translator_of(spacing_mm=2.0, size=32), volume)
     placed = resample(volume, in_plane_grid(volume, spacing_mm=2.0, size=32), 0.0)
     # 8 columns of 4 mm reach 16 mm from the middle, 6 rows of 5 mm reach 15; pixel centers lie at 1, 3, ... 15 mm:
@@ -85,7 +85,7 @@ def test_identity_network_gives_the_resampled_volume_back(translator_of: Build, 
     np.testing.assert_allclose(output.spacing_mm, (2.0, 2.0, 3.27))
 
 
-def test_each_pixel_keeps_its_place_in_the_patient(translator_of: Build, volume: Volume) -> None:
+def test_translate_volume_keeps_place_of_each_pixel(translator_of: Build, volume: Volume) -> None:
     """A ramp along x, y and z of the patient stays that ramp."""
     s, r, c = np.indices(volume.array.shape)
     to_mm = volume.affine @ np.stack([c, r, s, np.ones_like(c)]).reshape(4, -1)
@@ -99,24 +99,24 @@ def test_each_pixel_keeps_its_place_in_the_patient(translator_of: Build, volume:
     np.testing.assert_allclose(output.array[inner], expected.reshape(s.shape)[inner], atol=1e-1)
 
 
-def test_a_small_grid_is_not_extended_to_the_field_of_view(translator_of: Build, volume: Volume) -> None:
+def test_translate_volume_does_not_extend_small_grid(translator_of: Build, volume: Volume) -> None:
     assert translate_volume(translator_of(spacing_mm=1.0, size=8), volume).array.shape == (3, 8, 8)
 
 
-def test_progress_counts_slices(translator_of: Build, volume: Volume) -> None:
+def test_translate_volume_reports_number_of_slices(translator_of: Build, volume: Volume) -> None:
     seen: list[tuple[int, int]] = []
     translate_volume(translator_of(), volume, batch_size=2, progress=lambda *step: seen.append(step))
     assert seen == [(2, 3), (3, 3)]
 
 
-def test_a_volume_of_another_unit_is_refused(translator_of: Build, volume: Volume) -> None:
+def test_translate_volume_refuses_other_unit(translator_of: Build, volume: Volume) -> None:
     with pytest.raises(
         InputError, check=refusal("E-TRANSLATE-07", task_name="pet2ct", modality="PT", unit="SUV", unit_2="HU")
     ):
         translate_volume(translator_of(), volume.with_array(volume.array, "HU"))
 
 
-def test_slices_of_another_shape_or_not_finite_are_refused(translator_of: Build) -> None:
+def test_translate_slices_refuses_wrong_shape_and_values_not_finite(translator_of: Build) -> None:
     with pytest.raises(InputError, check=refusal("E-TRANSLATE-08", values_shape="(8, 8)")):
         translate_slices(translator_of(), np.zeros((8, 8)))
     with pytest.raises(InputError, check=refusal("E-TRANSLATE-09", bad="2", values_size="16")):

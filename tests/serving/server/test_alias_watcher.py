@@ -52,13 +52,13 @@ def state(follower):
     return follower.current.facts.version, follower.problem
 
 
-def test_the_version_that_is_named_is_served_and_loaded_once(registry, follow):
+def test_follower_serves_named_version_after_one_load(registry, follow):
     follower = follow()
     follower.look()
     assert state(follower) == ("1", "") and registry.loads == ["1"]
 
 
-def test_a_new_version_takes_the_place_of_the_old_one_and_back(registry, follow):
+def test_follower_replaces_version_and_goes_back(registry, follow):
     follower = follow()
     first = follower.current
     for number in ("2", "1"):
@@ -68,7 +68,7 @@ def test_a_new_version_takes_the_place_of_the_old_one_and_back(registry, follow)
     assert first.facts.version == "1", "who took the first one keeps it"
 
 
-def test_it_looks_by_itself(registry, follow):
+def test_follower_checks_alias_periodically(registry, follow):
     follower = follow(look_s=0.01)
     registry.number = "2"
     end = time.monotonic() + 20
@@ -80,7 +80,7 @@ def test_it_looks_by_itself(registry, follow):
 @pytest.mark.parametrize(
     "error", [InputError("expected sha256 ab, got cd; the file is damaged"), RuntimeError(), OSError()]
 )
-def test_a_version_that_cannot_be_loaded_leaves_the_old_one(registry, follow, error):
+def test_follower_keeps_version_when_next_cannot_be_loaded(registry, follow, error):
     follower = follow()
     registry.number, registry.broken = "2", {"2": error}
     follower.look()
@@ -90,7 +90,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one(registry, follow, er
     assert state(follower) == ("3", "")
 
 
-def test_a_version_that_could_not_be_loaded_is_not_tried_again_at_once(registry, follow):
+def test_follower_does_not_retry_failed_version_at_once(registry, follow):
     follower = follow()
     registry.number, registry.broken = "2", {"2": OSError()}
     follower.look()
@@ -98,7 +98,7 @@ def test_a_version_that_could_not_be_loaded_is_not_tried_again_at_once(registry,
     assert registry.loads == ["1", "2"]
 
 
-def test_a_version_that_could_not_be_loaded_for_a_while_is_served_in_the_end(registry, follow):
+def test_follower_serves_version_that_loads_later(registry, follow):
     follower = follow(again_s=0.0)
     registry.number, registry.broken = "2", {"2": OSError()}
     follower.look()
@@ -107,7 +107,7 @@ def test_a_version_that_could_not_be_loaded_for_a_while_is_served_in_the_end(reg
     assert state(follower) == ("2", "")
 
 
-def test_a_version_that_makes_no_image_does_not_take_the_place(registry, follow, translator_of):
+def test_follower_keeps_version_when_next_makes_no_image(registry, follow, translator_of):
     follower = follow()
 
     class Broken(type(translator_of().network)):
@@ -120,7 +120,7 @@ def test_a_version_that_makes_no_image_does_not_take_the_place(registry, follow,
     assert state(follower) == ("1", "version 2 cannot be loaded; version 1 goes on being served")
 
 
-def test_a_registry_that_does_not_answer_leaves_the_old_version(registry, follow):
+def test_follower_keeps_version_when_registry_does_not_answer(registry, follow):
     follower = follow()
     registry.broken = {"registry": ConnectionError("no route to host")}
     follower.look()
@@ -130,7 +130,7 @@ def test_a_registry_that_does_not_answer_leaves_the_old_version(registry, follow
     assert state(follower) == ("1", "")
 
 
-def test_a_version_of_another_task_is_remarked_upon(registry, follow, manifest):
+def test_follower_notes_version_of_other_task(registry, follow, manifest):
     follower = follow()
     registry.served = replace(registry.served, manifest=manifest.model_copy(update={"task": "pet_denoise"}))
     registry.number = "2"
@@ -138,7 +138,7 @@ def test_a_version_of_another_task_is_remarked_upon(registry, follow, manifest):
     assert follower.note == "version 2 does the task pet_denoise; version 1, served before it, did pet2ct"
 
 
-def test_a_first_version_that_cannot_be_loaded_is_refused(registry, follow):
+def test_follower_refuses_first_version_that_cannot_be_loaded(registry, follow):
     registry.broken = {"1": InputError("the file is damaged")}
     with pytest.raises(InputError, match="the file is damaged"):
         follow()

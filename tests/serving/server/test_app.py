@@ -10,7 +10,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.mark.parametrize("way", ["zip", "multipart"])
-def test_the_answer_has_the_voxels_that_translating_the_folder_gives(
+def test_translate_request_gives_same_voxels_as_translate_folder(
     start, served, pet_folder, tmp_path, way, zip_of, files_of, unzipped
 ):
     client = start()
@@ -30,7 +30,7 @@ def test_the_answer_has_the_voxels_that_translating_the_folder_gives(
         assert one.ImagePositionPatient == other.ImagePositionPatient and one.SyntheticData == "YES"
 
 
-def test_health_is_open_and_the_model_is_not(start):
+def test_health_needs_no_token_and_model_does(start):
     client = start()
     health = client.get("/health", headers={})
     assert health.json() == {"status": "serving", "model": "medgan-pet2ct", "version": "7", "problem": ""}
@@ -41,7 +41,7 @@ def test_health_is_open_and_the_model_is_not(start):
 
 
 @pytest.mark.parametrize("header", ["", "Bearer another-token-of-the-tests", "Basic a-token-of-the-tests-alone"])
-def test_without_the_token_nothing_is_read(start, pet_folder, header, zip_of):
+def test_translate_request_without_token_is_refused(start, pet_folder, header, zip_of):
     client = start()
     client.headers = {"Authorization": header}
     response = client.post(zip_of(pet_folder))

@@ -42,7 +42,7 @@ def gated(start):
     return begin
 
 
-def test_more_requests_than_there_are_places_are_sent_away_and_health_still_answers(gated, pet_folder, zip_of):
+def test_server_refuses_requests_above_limit_and_health_still_answers(gated, pet_folder, zip_of):
     client, network = gated(Limits(requests=2))
     body, answers = zip_of(pet_folder), []
     threads = [threading.Thread(target=lambda: answers.append(client.post(body).status_code)) for _ in range(2)]
@@ -60,7 +60,7 @@ def test_more_requests_than_there_are_places_are_sent_away_and_health_still_answ
     assert client.post(body).status_code == 200
 
 
-def test_a_request_that_takes_too_long_is_ended_and_the_next_one_is_served(gated, pet_folder, zip_of):
+def test_server_ends_request_above_time_limit_and_serves_next(gated, pet_folder, zip_of):
     limits = Limits(request_s=0.5, requests=1)
     client, network = gated(limits)
     response = client.post(zip_of(pet_folder))
@@ -72,7 +72,7 @@ def test_a_request_that_takes_too_long_is_ended_and_the_next_one_is_served(gated
     assert client.post(zip_of(pet_folder)).status_code == 200
 
 
-def test_a_client_that_goes_away_leaves_nothing(gated, pet_folder, zip_of):
+def test_disconnected_client_leaves_no_files(gated, pet_folder, zip_of):
     client, network = gated(Limits(requests=1))
     with client.connected(zip_of(pet_folder)):
         assert network.entered.wait(LIMIT_S)
@@ -80,7 +80,7 @@ def test_a_client_that_goes_away_leaves_nothing(gated, pet_folder, zip_of):
     assert client.left_behind() == [] and client.post(zip_of(pet_folder)).status_code == 200
 
 
-def test_a_body_that_breaks_off_leaves_nothing(start, pet_folder, zip_of):
+def test_incomplete_body_leaves_no_files(start, pet_folder, zip_of):
     client = start(Limits(requests=1))
     with client.connected(b"PK", length=9999):
         client.has_begun(1)
@@ -97,7 +97,7 @@ class Failing(nn.Module):
         return source
 
 
-def test_a_defect_fails_one_request_by_its_kind_alone(start, pet_folder, caplog, zip_of):
+def test_defect_fails_one_request_and_is_reported_by_type_only(start, pet_folder, caplog, zip_of):
     network = Failing()
     client = start(network=network)
     network.fails = True
@@ -109,7 +109,7 @@ def test_a_defect_fails_one_request_by_its_kind_alone(start, pet_folder, caplog,
     assert client.post(zip_of(pet_folder)).status_code == 200
 
 
-def test_a_request_is_served_wholly_by_the_version_that_began_it(gated, served, pet_folder, zip_of, unzipped):
+def test_request_is_served_to_its_end_by_same_version(gated, served, pet_folder, zip_of, unzipped):
     client, network = gated(Limits())
     answers = []
     thread = threading.Thread(target=lambda: answers.append(client.post(zip_of(pet_folder))))

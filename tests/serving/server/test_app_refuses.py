@@ -111,7 +111,7 @@ def deflated(folder, put_series, volume):
     ],
     ids=lambda one: getattr(one, "__name__", None),
 )
-def test_what_is_not_one_whole_series_is_refused(start, pet_folder, put_series, volume, spoil, status, message, zip_of):
+def test_translate_request_refuses_upload_other_than_one_series(start, pet_folder, put_series, volume, spoil, status, message, zip_of):
     client = start()
     spoil(pet_folder, put_series, volume)
     response = client.post(zip_of(pet_folder))
@@ -120,7 +120,7 @@ def test_what_is_not_one_whole_series_is_refused(start, pet_folder, put_series, 
         assert secret not in response.text
 
 
-def test_what_a_zip_of_a_series_holds_besides_does_no_harm(start, pet_folder, zip_of, unzipped):
+def test_translate_request_ignores_harmless_files_in_zip(start, pet_folder, zip_of, unzipped):
     client = start()
     header = pydicom.dcmread(pet_folder / "one" / "0.dcm")
     header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID = MediaStorageDirectoryStorage
@@ -135,34 +135,34 @@ def test_what_a_zip_of_a_series_holds_besides_does_no_harm(start, pet_folder, zi
     "message",
     ["of GRÜN^EVA", "of Grün", "of Eva", repr(["Grün^Eva"]), ascii("Grün^Eva"), r"of Gr\xfcn", r"of PET\\17", "17"],
 )
-def test_a_message_tells_no_part_of_a_name_however_it_is_written(message):
+def test_without_removes_every_form_of_patient_name(message):
     told = _without(message, ["Grün^Eva", "PET\\17"])
     assert "(withheld)" in told and not {"grün", "eva", "17"} & set(re.findall(r"\w+", told.lower()))
 
 
-def test_a_message_keeps_what_only_holds_a_name():
+def test_without_keeps_words_that_contain_name():
     assert _without("Evaluation of slice 117", ["Eva", "17", ""]) == "Evaluation of slice 117"
 
 
-def test_an_empty_body_and_another_type_are_refused(start):
+def test_translate_request_refuses_empty_body_and_other_type(start):
     client = start()
     assert client.post(b"").status_code == 400
     assert client.post(b"{}", "application/json").status_code == 415
     assert client.get("/translate").status_code == 405
 
 
-def test_a_body_that_says_that_it_is_too_large_is_refused_before_it_comes(start, pet_folder, zip_of):
+def test_translate_request_refuses_large_content_length(start, pet_folder, zip_of):
     client = start(Limits(body_bytes=100))
     response = client.post(zip_of(pet_folder))
     assert response.status_code == 413 and "expected a body of at most 0 MiB" in response.json()["detail"]
 
 
-def test_pixels_beyond_the_limit_are_refused_before_they_are_decoded(start, pet_folder, files_of):
+def test_translate_request_refuses_pixels_above_limit_before_decoding(start, pet_folder, files_of):
     response = start(Limits(inflated_bytes=3 * 6 * 8 * 4 - 1)).post(content_type=None, files=files_of(pet_folder))
     assert response.status_code == 413 and "expected a series of at most 0 MiB of pixels" in response.json()["detail"]
 
 
-def test_tiny_slices_that_become_large_on_the_grid_are_refused_before_they_are_decoded(
+def test_translate_request_refuses_slices_too_large_on_network_grid(
     start, put_series, tmp_path, files_of
 ):
     tiny = Volume(np.zeros((40, 2, 2), np.float32), np.diag([2.0, 2.0, 3.0, 1.0]), generate_uid(), "SUV")

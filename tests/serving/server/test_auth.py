@@ -9,14 +9,14 @@ from medgan.errors import InputError
 from medgan.server.auth import is_authorized, token_digest
 
 
-def test_a_token_is_made_once_and_for_its_owner_only(tmp_path):
+def test_token_digest_makes_token_once_for_owner_only(tmp_path):
     file = tmp_path / "new" / "serve.token"
     digest = token_digest(file)
     assert token_digest(file) == digest == hashlib.sha256(file.read_bytes().strip()).hexdigest()
     assert file.stat().st_mode & 0o777 == 0o600 and len(file.read_text().strip()) >= 40
 
 
-def test_only_the_token_itself_authorizes(tmp_path):
+def test_is_authorized_accepts_only_bearer_token(tmp_path):
     digest, token = token_digest(tmp_path / "t"), (tmp_path / "t").read_text().strip()
     assert is_authorized(f"Bearer {token}", digest) and is_authorized(f"bearer  {token}", digest)
     for header in ("", token, f"Basic {token}", f"Bearer {token[:-1]}", f"Bearer {digest}", "Bearer", "Bearer é"):
@@ -26,7 +26,7 @@ def test_only_the_token_itself_authorizes(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"short\n", b"two words of some length\n", "ünïcödé-of-some-length\n".encode()]
 )
-def test_a_file_without_a_token_is_refused(tmp_path, content):
+def test_token_digest_refuses_file_without_token(tmp_path, content):
     file = tmp_path / "token"
     file.touch(0o600)
     file.write_bytes(content)
@@ -35,7 +35,7 @@ def test_a_file_without_a_token_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
-def test_a_token_that_others_may_read_is_refused(tmp_path, mode):
+def test_token_digest_refuses_file_open_to_other_users(tmp_path, mode):
     file = tmp_path / "token"
     token_digest(file)
     file.chmod(mode)
@@ -43,6 +43,6 @@ def test_a_token_that_others_may_read_is_refused(tmp_path, mode):
         token_digest(file)
 
 
-def test_a_folder_is_no_token_file(tmp_path):
+def test_token_digest_refuses_folder(tmp_path):
     with pytest.raises(InputError, check=refusal("E-AUTH-01")):
         token_digest(tmp_path)

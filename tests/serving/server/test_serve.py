@@ -50,34 +50,34 @@ def refused(place, message, **changes):
     assert not (place.output / "serve.token").exists() and not (place.output / "serving").exists()
 
 
-def test_a_registry_that_is_not_there_is_refused_and_not_made(place):
+def test_serve_refuses_missing_registry_and_makes_none(place):
     refused(place, refusal("E-REGISTRY-05"))
     assert not place.output.exists()
 
 
 @pytest.mark.parametrize("model", ["models:/medgan-pet2ct@challenger", "models:/medgan-ct2pet@champion"])
-def test_an_unknown_model_or_alias_is_refused(place, champion, model):
+def test_serve_refuses_unknown_model_or_alias(place, champion, model):
     refused(place, refusal("E-REGISTRY-06", known="medgan-pet2ct"), model=model)
 
 
-def test_damaged_weights_are_refused(place, champion):
+def test_serve_refuses_damaged_weights(place, champion):
     champion.write_bytes(champion.read_bytes()[:-1] + b"\0")
     refused(place, refusal("E-MODEL-05"))
 
 
-def test_an_address_that_is_taken_or_another_machine_s_is_refused(place, champion):
+def test_serve_refuses_address_in_use_or_of_other_machine(place, champion):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refused(place, refusal("E-SERVE-02", host="127.0.0.1", port=port), port=port)
     refused(place, refusal("E-SERVE-02", host="192.0.2.77", port="8000"), host="192.0.2.77")
 
 
-def test_the_ray_of_others_is_left_alone(place, champion, monkeypatch):
+def test_serve_refuses_given_ray_address(place, champion, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     refused(place, refusal("E-SERVE-01"))
 
 
-def test_images_that_a_killed_service_left_go_when_another_one_starts_and_those_of_a_living_one_stay(tmp_path):
+def test_own_folder_removes_files_of_dead_services_only(tmp_path):
     host = socket.gethostname()
     dead, living = tmp_path / f"x-8000/{host}-1", tmp_path / f"x-8001/{host}-2"
     for folder in (dead, living):

@@ -53,17 +53,17 @@ CONTENTS = [b"DICM" * 700, b"", b"\r\n--edg\r\n" * 99, bytes(range(256)) * 9]
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1000, 1 << 20])
-def test_the_parts_of_a_form_arrive_as_they_were_sent(folder, piece):
+def test_receive_keeps_parts_of_form_as_sent(folder, piece):
     assert take(folder, multipart(*CONTENTS), FORM, piece=piece) == CONTENTS
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_the_files_of_a_zip_arrive_as_they_were_sent(folder, method):
+def test_unpack_keeps_files_of_zip_as_sent(folder, method):
     assert take(folder, zipped(*CONTENTS, method=method), "application/zip") == CONTENTS
 
 
 @pytest.mark.parametrize("name", ["../../../outside.dcm", "/tmp/outside.dcm", "a/../../../b.dcm", "..\\..\\c.dcm"])
-def test_no_name_in_a_zip_leads_out_of_the_folder(folder, name):
+def test_unpack_ignores_names_that_lead_out_of_folder(folder, name):
     assert take(folder, zipped(b"x", names=[name]), "application/zip") == [b"x"]
 
 
@@ -76,21 +76,21 @@ def test_no_name_in_a_zip_leads_out_of_the_folder(folder, name):
         (f"multipart/form-data; boundary={'x' * 999}", 400, refusal("E-UPLOAD-10")),
     ],
 )
-def test_another_content_type_is_refused(folder, content_type, status, message):
+def test_receive_refuses_other_content_type(folder, content_type, status, message):
     with pytest.raises(Refusal, check=message) as refused:
         take(folder, b"body", content_type)
     assert refused.value.status == status
 
 
 @pytest.mark.parametrize("content_type", [FORM, "application/zip"])
-def test_an_empty_body_is_refused(folder, content_type):
+def test_receive_refuses_empty_body(folder, content_type):
     with pytest.raises(Refusal, check=refusal("E-UPLOAD-13")) as refused:
         take(folder, b"", content_type)
     assert refused.value.status == 400
 
 
 @pytest.mark.parametrize("content_type", [FORM, "application/zip"])
-def test_a_body_larger_than_the_limit_is_refused_while_it_comes_in(folder, content_type):
+def test_receive_refuses_large_body_during_arrival(folder, content_type):
     body = multipart(os.urandom(2 << 20)) if content_type == FORM else zipped(os.urandom(2 << 20))
     with pytest.raises(Refusal, check=refusal("E-UPLOAD-14", body_bytes="1")) as refused:
         take(folder, body, content_type)
@@ -98,24 +98,24 @@ def test_a_body_larger_than_the_limit_is_refused_while_it_comes_in(folder, conte
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 1 << 20
 
 
-def test_a_form_that_ends_too_early_is_refused(folder):
+def test_receive_refuses_form_without_end(folder):
     with pytest.raises(Refusal, check=refusal("E-UPLOAD-11")):
         take(folder, multipart(*CONTENTS)[:-20], FORM)
 
 
-def test_a_damaged_form_is_refused(folder):
+def test_receive_refuses_damaged_form(folder):
     with pytest.raises(Refusal, check=refusal("E-UPLOAD-10")):
         take(folder, b"no boundary at all", FORM)
 
 
 @pytest.mark.parametrize("make", [multipart, zipped])
-def test_too_many_files_are_refused(folder, make):
+def test_upload_of_too_many_files_is_refused(folder, make):
     with pytest.raises(Refusal, check=refusal("E-UPLOAD-15", limit="5")) as refused:
         take(folder, make(*[b"x"] * 6), FORM if make is multipart else "application/zip")
     assert refused.value.status == 413
 
 
-def test_a_zip_bomb_is_refused_before_it_unfolds(folder):
+def test_unpack_refuses_zip_bomb_before_unpacking(folder):
     body = zipped(*[bytes(600 << 10)] * 3)
     assert len(body) < 10_000
     with pytest.raises(Refusal, check=refusal("E-UPLOAD-17")) as refused:
@@ -124,7 +124,7 @@ def test_a_zip_bomb_is_refused_before_it_unfolds(folder):
     assert sum(path.stat().st_size for path in folder.glob("*.dcm")) <= LIMITS.inflated_bytes
 
 
-def test_a_zip_that_lies_about_its_sizes_is_refused(folder):
+def test_unpack_refuses_zip_with_false_sizes(folder):
     body = bytearray(zipped(bytes(3 << 20)))
     for signature, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
         struct.pack_into("<I", body, body.index(signature) + offset, 10)
@@ -145,20 +145,20 @@ def encrypted():
     [b"no zip file", zipped(*CONTENTS)[:-30], encrypted(), zipped(b"x" * 999, method=zipfile.ZIP_LZMA)],
     ids=["no zip", "cut", "encrypted", "lzma"],
 )
-def test_what_is_no_plain_zip_file_is_refused(folder, body):
+def test_unpack_refuses_other_than_plain_zip(folder, body):
     with pytest.raises(Refusal, check=refusal("E-UPLOAD-16")) as refused:
         take(folder, body, "application/zip")
     assert refused.value.status == 400
 
 
-def test_a_zip_with_a_flipped_byte_is_refused(folder):
+def test_unpack_refuses_zip_with_flipped_byte(folder):
     body = bytearray(zipped(bytes(range(256)) * 40, method=zipfile.ZIP_STORED))
     body[500] ^= 1
     with pytest.raises(Refusal, check=refusal("E-UPLOAD-16")):
         take(folder, bytes(body), "application/zip")
 
 
-def test_the_limits_are_inclusive(folder):
+def test_limits_of_upload_are_inclusive(folder):
     contents = [bytes(100)] * 5
     limits = replace(LIMITS, inflated_bytes=500, body_bytes=len(zipped(*contents)))
     assert take(folder, zipped(*contents), "application/zip", limits) == contents

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from rich.console import Console
 
 from medgan.cli import run_commands as cli_runs
 from medgan.cli.main import run
@@ -45,7 +44,7 @@ def trained() -> Callable[..., str]:
                 workers=workers,
                 overrides=SMALL,
             )
-            train(request, Console())
+            train(request)
         client = mlflow.MlflowClient(uri)
         (found,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
         return found.info.run_id

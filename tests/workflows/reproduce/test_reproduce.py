@@ -131,7 +131,7 @@ def test_ctrl_c_says_that_nothing_is_kept(medgan_reproduce, home, run_id, monkey
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("medgan.workflows.train.train_epoch", interrupted)
+    monkeypatch.setattr("medgan.workflows.training_runner.train_epoch", interrupted)
     code, said = medgan_reproduce(run_id)
     assert code == 130
     assert said.endswith("\nStopped. Nothing is kept.\n")
@@ -163,5 +163,5 @@ def test_epochs_that_were_never_recorded_are_not_judged():
 def test_a_training_on_two_workers_is_reproduced_on_two_workers(dicom, tmp_path, capfd, trained):
     run_id = trained(dicom, tmp_path / "home", workers=2)
     capfd.readouterr()
-    reproduce(ReproduceRequest(run_id, find_place(tmp_path / "home", f"sqlite:///{tmp_path / 'home' / 'mlflow.db'}")))
-    assert "identical in 3 epochs" in capfd.readouterr().out
+    place = find_place(tmp_path / "home", f"sqlite:///{tmp_path / 'home' / 'mlflow.db'}")
+    assert reproduce(ReproduceRequest(run_id, place)).verdict == "identical in 3 epochs"

@@ -35,7 +35,7 @@ def test_a_training_without_memory_ends_with_the_settings_that_need_less(
     def refuse(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr("medgan.workflows.train.train_epoch", refuse)
+    monkeypatch.setattr("medgan.workflows.training_runner.train_epoch", refuse)
     code, told = run(*command("unet_l1", train__seed=7))
     assert code == 1
     assert re.search(
