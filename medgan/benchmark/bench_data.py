@@ -1,7 +1,5 @@
 """Measures how long a training step waits for its batches: read, augmented and copied to the device."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from functools import partial

@@ -1,7 +1,5 @@
 """Measures the time between two trials: on a resident worker group, and with a new Ray Train `TorchTrainer` each."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

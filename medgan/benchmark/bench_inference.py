@@ -1,7 +1,5 @@
 """Measures the translation of slices, alone and in batches, against the bare network in a loop."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

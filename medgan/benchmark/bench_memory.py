@@ -1,7 +1,5 @@
 """Measures the memory of a resident worker group over many trials of changing sizes: a trial must free its memory."""
 
-from __future__ import annotations
-
 import os
 import re
 import tempfile

@@ -1,7 +1,5 @@
 """Checks that speed does not cost quality: compares training with every option to the plain float32 reference."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager

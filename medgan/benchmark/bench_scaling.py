@@ -1,7 +1,5 @@
 """Compares two DDP processes with one thread each to one process with two threads, in images a second."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 import warnings

@@ -1,7 +1,5 @@
 """Compares MedGAN's whole training step in the engine to the plain reference and to the peak of the device."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Callable, Mapping

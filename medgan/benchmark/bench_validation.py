@@ -1,7 +1,5 @@
 """Measures the cost of the paper's plain metrics and of the whole validation pass, as shares of an epoch."""
 
-from __future__ import annotations
-
 import tempfile
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Holds the results of a benchmark: rows with median, spread and ratio, as text and as JSON."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Makes a small prepared data set of phantoms."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from medgan.data.dataset import PreparedDataset

@@ -1,7 +1,5 @@
 """Builds MedGAN as `medgan train` does, but without the configuration, so that torch and numpy are enough."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

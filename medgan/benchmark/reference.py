@@ -4,8 +4,6 @@ Each use of discriminator and extractor has its own forward pass; nothing is sha
 a step needs; float32 (Armanious et al., sections 2 and 3.3).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

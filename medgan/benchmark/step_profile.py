@@ -1,7 +1,5 @@
 """Profiles a training's step: its parts, its operators, and its share of the device's peak."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager

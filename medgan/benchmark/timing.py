@@ -1,7 +1,5 @@
 """Times functions in turns in one process, so that noise of the machine affects all of them equally."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence

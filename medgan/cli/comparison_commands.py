@@ -1,7 +1,5 @@
 """Defines the command of `jobs/reproduce_tables.py`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

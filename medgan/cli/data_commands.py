@@ -1,7 +1,5 @@
 """Defines the commands about images: phantoms, prepare, features; and doctor, about images and studies."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """Defines the command line; heavy imports wait until a command runs, so that `--help` is instant."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable
@@ -143,9 +141,11 @@ def train(
     )
     with stoppable(), Terminal() as terminal:
         if profile:
-            show_profile(terminal.console, profile_one(request, terminal))
+            step = profile_one(request, terminal)
+            show_profile(terminal.console, step)
         else:
-            show_trained(terminal.console, train_one(request, terminal), request.place)
+            trained = train_one(request, terminal)
+            show_trained(terminal.console, trained, request.place)
 
 
 def main() -> None:

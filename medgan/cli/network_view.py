@@ -1,7 +1,5 @@
 """Shows the networks and the objective of a configuration."""
 
-from __future__ import annotations
-
 from rich.console import Console
 from rich.table import Table
 

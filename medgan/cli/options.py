@@ -1,7 +1,5 @@
 """Defines what the commands share: options, and how they end when they are stopped."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager

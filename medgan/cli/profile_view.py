@@ -1,7 +1,5 @@
 """Shows where the time of a training step goes."""
 
-from __future__ import annotations
-
 from rich.console import Console
 from rich.table import Table
 

@@ -1,7 +1,5 @@
 """Defines the commands about registered models: evaluate, promote, rollback."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +34,8 @@ def evaluate(model: Model, data: TestData, output: Output = None, tracking_uri: 
 
     place = find_place(output, tracking_uri)
     with stoppable(), Terminal({Evaluation: show_evaluation}) as terminal:
-        show_evaluated(terminal.console, evaluate_model(model, data, place, terminal), place)
+        found = evaluate_model(model, data, place, terminal)
+        show_evaluated(terminal.console, found, place)
 
 
 @app.command()

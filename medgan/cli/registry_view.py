@@ -1,7 +1,5 @@
 """Shows evaluations and promotions of registered models."""
 
-from __future__ import annotations
-
 from rich.console import Console
 from rich.table import Table
 

@@ -1,7 +1,5 @@
 """Defines the command about recorded runs: reproduce."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

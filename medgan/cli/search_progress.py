@@ -1,7 +1,5 @@
 """Shows a search: a live table where there is a screen, a line for each event where there is none."""
 
-from __future__ import annotations
-
 import statistics
 from dataclasses import dataclass, field
 from typing import Any

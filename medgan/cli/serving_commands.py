@@ -1,7 +1,5 @@
 """Defines the commands that use a registered model: translate, serve."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

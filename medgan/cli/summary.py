@@ -1,7 +1,5 @@
 """Shows what a training or a search found, and the next commands."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Writes files so that a reader sees a whole file or none, even after a crash."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

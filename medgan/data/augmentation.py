@@ -1,7 +1,5 @@
 """Mirrors and shifts a batch of pairs at random, source and target alike (Isola et al., pix2pix, 6.2)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Maps physical units linearly to the networks' range [-1, 1], and back."""
 
-from __future__ import annotations
-
 from typing import Any, TypeVar
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Reads and writes `dataset.json`, which describes a prepared data set in a form that a person can read."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Finds and reads NIfTI images; the file names give what the headers lack: patient, study and modality."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import re

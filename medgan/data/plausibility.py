@@ -1,7 +1,5 @@
 """Checks whether voxels can be what their modality says."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from medgan.errors import InputError

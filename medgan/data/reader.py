@@ -1,7 +1,5 @@
 """Finds image series in a folder of any layout, and reads one into a Volume in physical units."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections import Counter, defaultdict

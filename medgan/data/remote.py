@@ -1,7 +1,5 @@
 """Copies prepared data sets from and to a URL that fsspec knows, such as s3://bucket/set."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager

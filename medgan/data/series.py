@@ -1,7 +1,5 @@
 """Describes what a folder holds: series of slices, patients that cannot be used, and files that were passed over."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

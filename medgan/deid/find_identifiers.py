@@ -1,7 +1,5 @@
 """Searches a folder for what identifies patients: DICOM headers, UIDs, and the values of a given DICOM folder."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Opens what is packed in a file: gzip, zip, the compressed text of PNG."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import struct

@@ -1,7 +1,5 @@
 """Finds many values in many bytes at once, in their usual spellings."""
 
-from __future__ import annotations
-
 import html
 import json
 from collections import defaultdict

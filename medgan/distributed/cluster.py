@@ -1,7 +1,5 @@
 """Joins the Ray cluster that RAY_ADDRESS names, or starts one on this machine, and reads its capacity."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

@@ -4,8 +4,6 @@ The channel is a small Ray actor beside the group, so that no rank waits inside 
 as long as the Tune actor that made it; when it is gone, the ranks leave by themselves.
 """
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 from typing import Any

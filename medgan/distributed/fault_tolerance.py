@@ -1,7 +1,5 @@
 """Trains on a worker group epoch by epoch, and continues from the checkpoint after the group is lost."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from medgan.distributed.worker import Epoch, Start

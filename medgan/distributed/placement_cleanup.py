@@ -1,7 +1,5 @@
 """Removes placement groups whose controller died before Ray Train's own cleaner knew of them (ray 2.60)."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

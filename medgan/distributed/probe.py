@@ -1,7 +1,5 @@
 """Tries what a search needs: one step of its largest trial; storage, data and tracking as each node sees them."""
 
-from __future__ import annotations
-
 import itertools
 import resource
 import shutil

@@ -1,7 +1,5 @@
 """Measures trained generators on the test patients, with the resources of the cluster's workers."""
 
-from __future__ import annotations
-
 import io
 import json
 import time

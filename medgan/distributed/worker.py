@@ -1,7 +1,5 @@
 """Runs trial after trial, order by order, on every Ray Train worker of a resident group."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import gc

@@ -1,7 +1,5 @@
 """Keeps a worker group resident: one Ray Train `TorchTrainer` gets trial after trial (in about 0.1 s each, not 30)."""
 
-from __future__ import annotations
-
 import threading
 import time
 import uuid

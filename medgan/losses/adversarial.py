@@ -1,7 +1,5 @@
 """Defines adversarial losses as triples of functions of the discriminator's logits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Computes losses that compare whole batches: feature matching and maximum mean discrepancy."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

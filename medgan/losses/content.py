@@ -1,7 +1,5 @@
 """Computes MedGAN's content loss on a frozen extractor's features (Armanious et al., eq. 7)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Computes the divergence of a latent distribution from its prior (Kingma & Welling, 2014)."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 

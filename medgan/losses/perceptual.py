@@ -1,7 +1,5 @@
 """Computes MedGAN's perceptual loss on the discriminator's features (Armanious et al., eq. 3 and 4)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

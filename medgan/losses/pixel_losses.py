@@ -1,7 +1,5 @@
 """Computes losses on the pixels of one image or of two images."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 

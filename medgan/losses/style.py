@@ -1,7 +1,5 @@
 """Computes MedGAN's style loss on Gram matrices of a frozen extractor's features (Armanious et al., eq. 5 and 6)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

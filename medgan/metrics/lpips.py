@@ -1,7 +1,5 @@
 """Computes LPIPS 0.1, the distance of two images in the features of a network (Zhang et al., CVPR 2018)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

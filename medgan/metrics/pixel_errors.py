@@ -1,7 +1,5 @@
 """Computes pixel errors, one function a metric, of two tensors (B, 1, H, W); the result is (B,)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Computes SSIM and the related metrics UQI and MS-SSIM, with a Gaussian window of 11 pixels."""
 
-from __future__ import annotations
-
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Computes the metrics of a validation pass by name, and names the better direction of each."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Computes the visual information fidelity in the pixel domain."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torchmetrics.functional.image import visual_information_fidelity
 

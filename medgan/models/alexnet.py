@@ -1,7 +1,5 @@
 """Builds AlexNet's convolutions (Krizhevsky, 2014, "one weird trick"), a network for which LPIPS has heads."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from medgan.models.imagenet_input import ImageNetInput, features_at

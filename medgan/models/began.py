@@ -1,7 +1,5 @@
 """Builds BEGAN's discriminator: an autoencoder rates an image by how well it restores it (Berthelot et al., 2017)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.functional import interpolate

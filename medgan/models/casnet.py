@@ -1,7 +1,5 @@
 """Builds CasNet, MedGAN's generator: a chain of U-blocks (Armanious et al., section 2.2)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint

@@ -1,7 +1,5 @@
 """Builds DiscoGAN's networks (Kim et al., 2017, arXiv 1703.05192, section 3.1 and the published code)."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from medgan.models.layers import (

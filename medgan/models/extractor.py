@@ -1,7 +1,5 @@
 """Loads frozen feature extractors by name, up to the deepest block that losses need (Armanious et al., section 2.3)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Downloads, reads and writes the weights of the feature extractors."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import urllib.request

@@ -1,7 +1,5 @@
 """Builds Fila-sGAN's networks for filamentary structures (Zhao et al., Medical Image Analysis 49, 2018) from a port."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional

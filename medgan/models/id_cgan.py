@@ -1,7 +1,5 @@
 """Builds ID-CGAN's generator; its layers keep the image's size (Zhang et al., 2017, arXiv 1701.05957, section III)."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from medgan.errors import InputError

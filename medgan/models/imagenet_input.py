@@ -1,7 +1,5 @@
 """Prepares images for networks trained on ImageNet, and reads features off a chain of layers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ SynthRAD 2025's winner also used a loss on features of a network that knows such
 context restoration (Chen et al., Medical Image Analysis 2019) and denoising (Vincent et al., 2008).
 """
 
-from __future__ import annotations
-
 from math import gcd
 
 import torch

@@ -1,7 +1,5 @@
 """Builds the parts that networks share: layers, initialization, a discriminator's input, and checks of sizes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Literal
 

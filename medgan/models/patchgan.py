@@ -1,7 +1,5 @@
 """Builds the conditional patch discriminator (Armanious et al., section 2.1; Isola et al., pix2pix, 3.2.2)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from torch import Tensor, nn

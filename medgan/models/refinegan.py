@@ -1,7 +1,5 @@
 """Builds RefineGAN's residual networks (Quan et al., IEEE TMI 2018, section III), in the image domain."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from medgan.models.layers import (

@@ -1,7 +1,5 @@
 """Builds CycleGAN's generator of residual blocks (Zhu et al., 2017, 7.2; Johnson et al., 2016)."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from medgan.models.layers import ResidualBlock, initialize, normalization, require_sides

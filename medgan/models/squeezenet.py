@@ -1,7 +1,5 @@
 """Builds SqueezeNet 1.1 (Iandola et al., 2016): AlexNet's accuracy with 0.7 M parameters; LPIPS has heads for it."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Builds the U-block, MedGAN's encoder-decoder with skip connections (Armanious et al., section 2.2)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

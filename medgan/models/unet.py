@@ -1,7 +1,5 @@
 """Builds the U-block of double, padded convolutions at full resolution, with norm (Ronneberger et al., U-Net, 2015)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d

@@ -1,7 +1,5 @@
 """Builds a conditional variational autoencoder as a generator (Kingma & Welling, 2014; Sohn et al., 2015)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

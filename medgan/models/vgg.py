@@ -1,7 +1,5 @@
 """Builds VGG-19, MedGAN's feature extractor (Simonyan & Zisserman, 2015; Armanious et al., section 2.3)."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from medgan.models.imagenet_input import ImageNetInput, features_at

@@ -1,7 +1,5 @@
 """Returns presets by name, and reduces any of them for a quick trial."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Defines the methods that translate in both directions, as published; they learn from shuffled pairs."""
 
-from __future__ import annotations
-
 from medgan.config import (
     Config,
     DataConfig,

@@ -1,7 +1,5 @@
 """Defines MedGAN and the rows of its ablation (Armanious et al., arXiv 1806.06397, sections 2 and 3, table I)."""
 
-from __future__ import annotations
-
 from medgan.config import Config, DataConfig, ExtractorConfig, GeneratorConfig, LossConfig, TrainConfig
 
 PERCEPTUAL, STYLE, CONTENT = 20.0, 1e-4, 1e-4

@@ -1,7 +1,5 @@
 """Defines the methods that learn from pairs and with which MedGAN is compared, as published (table II)."""
 
-from __future__ import annotations
-
 from medgan.config import (
     Config,
     DataConfig,

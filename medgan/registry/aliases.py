@@ -4,8 +4,6 @@ A tag of the registered model lists the champions in their order; the alias `cha
 `previous` follows from both. The champion moves in one write, from which the rest is repaired after a crash.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Measures a model on the test patients of a data set, and refuses data sets that it cannot be measured on."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """Stores the evidence about a version with the run that trained it; the version's tags name the evidence."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Decides by pure rules whether a candidate may become the champion, and says why."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Set

@@ -1,7 +1,5 @@
 """Keeps the verdict about a candidate with its evidence, and reads it again."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

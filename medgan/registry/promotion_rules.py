@@ -1,7 +1,5 @@
 """Reads the rules that a candidate must meet from a YAML file; every refusal names the line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """Records which candidates were tried on which test patients, as tags of the registered model."""
 
-from __future__ import annotations
-
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 

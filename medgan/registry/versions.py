@@ -1,7 +1,5 @@
 """Registers and fetches models as MLflow's versions, and reads and moves the aliases of deployed versions."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Measures what the trials of a study take, stores it in the study database, and says when the budget is used up."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Keeps the checkpoints that a study still needs: all of running trials, the best generators of finished trials."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Reads the three stores of a study (database, MLflow, checkpoints) together, and makes single repairs in them."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

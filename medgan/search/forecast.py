@@ -1,7 +1,5 @@
 """Forecasts how long a search takes, from one timed step or convolution; early stopping is included."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time

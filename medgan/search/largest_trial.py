@@ -1,7 +1,5 @@
 """Finds the trial of a space that needs the most memory, and refuses a space whose largest trial does not fit."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any

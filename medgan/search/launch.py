@@ -1,7 +1,5 @@
 """Foresees what a search will do, what it needs and how long it should take, before it starts."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from medgan.config import Config

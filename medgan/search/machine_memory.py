@@ -1,7 +1,5 @@
 """Finds how much memory a machine has; `medgan.training.memory_estimate` counts what a configuration needs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """Records a search in MLflow: settings, origin, metrics and pictures of each trial."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time
@@ -63,7 +61,7 @@ class Recorder:
         study: study of the trials.
         task: gives the units of the pictures.
         facts: provenance of the results, see `medgan.provenance.job_facts`; None: an earlier process made them.
-        told: called with the first attempt of each trial whose end MLflow has recorded.
+        recorded: called with the first attempt of each trial whose end MLflow has recorded.
         say: tells the user that MLflow does not answer, or answers again.
     """
 
@@ -74,10 +72,10 @@ class Recorder:
         study: Study,
         task: Task,
         facts: Facts | None,
-        told: Callable[[int], None],
+        recorded: Callable[[int], None],
         say: Callable[[str], None],
     ) -> None:
-        self.open_run, self.study, self.task, self.facts, self.recorded = open_run, study, task, facts, told
+        self.open_run, self.study, self.task, self.facts, self.recorded = open_run, study, task, facts, recorded
         self.unrecorded: set[tuple[int, int]] = set()
         self.background, self.machine = Background(say), Machine()
         self.attempts: dict[int, Attempt] = {}

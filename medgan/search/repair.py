@@ -1,7 +1,5 @@
 """Finds where the three stores of a study disagree, and repairs them; the study database decides."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Runs the missing trials of a study with Ray Tune, and reports every epoch to the listeners."""
 
-from __future__ import annotations
-
 import signal
 import uuid
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Connects Ray Tune to the study database: gets parameters from Optuna, and stores how each trial really ended."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Reads search spaces from `search_spaces/*.yaml` or a file of the user; every error names the line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

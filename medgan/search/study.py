@@ -1,7 +1,5 @@
 """Reads and writes the study database, which decides about every trial after a crash."""
 
-from __future__ import annotations
-
 import logging
 import uuid
 import warnings

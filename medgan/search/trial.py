@@ -1,7 +1,5 @@
 """Runs trials in Ray Tune: a reusable actor keeps its worker group and gives it one trial after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

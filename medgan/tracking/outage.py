@@ -1,7 +1,5 @@
 """Tells from an error whether the store is away, and repeats a call until the store is back."""
 
-from __future__ import annotations
-
 import math
 import re
 import threading

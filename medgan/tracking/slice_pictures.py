@@ -1,7 +1,5 @@
 """Draws pictures of fixed slices: source, output, target and error, with units on the color bars."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, NamedTuple
 

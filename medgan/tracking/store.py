@@ -1,7 +1,5 @@
 """Opens MLflow's store or refuses it clearly; reads runs page by page, and one run back."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Reads and corrects the runs that a study has in MLflow, and makes no store where there is none."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Measures how busy this machine is, under the names that MLflow's pages show as system metrics."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import time

@@ -1,7 +1,5 @@
 """Defines what a tracking store records about a run, and makes the calls to it in the background."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path

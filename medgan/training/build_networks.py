@@ -1,7 +1,5 @@
 """Builds networks from settings; each kind is one row of a table."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Builds the objective from settings: every published method is a choice of weights over these terms."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

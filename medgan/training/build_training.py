@@ -1,7 +1,5 @@
 """Builds a training from a configuration and a data set."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Writes and reads a trial's folder on shared storage: last state, best generator, pictures of fixed slices."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

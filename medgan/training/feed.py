@@ -1,7 +1,5 @@
 """Feeds batches to a training: from the memory of the device where all slices fit into it, else from the disk."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 

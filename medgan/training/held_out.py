@@ -1,7 +1,5 @@
 """Measures a trained generator on the test patients, and the floor that it must beat."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """Gives past outputs to the discriminator again (Shrivastava et al., 2017; Zhu et al., CycleGAN, section 4)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

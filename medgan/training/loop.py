@@ -1,7 +1,5 @@
 """Trains by epochs: steps, a validation pass, a checkpoint."""
 
-from __future__ import annotations
-
 import io
 import math
 import time

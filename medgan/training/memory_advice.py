@@ -1,7 +1,5 @@
 """Advises which settings to lower after an out-of-memory error, and to which values."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Estimates parameters, memory, checkpoint bytes and FLOPs of a configuration from shapes alone."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Computes networks in bfloat16, with inputs and outputs in float32."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from types import MethodType
 from typing import Any

@@ -3,8 +3,6 @@
 CT was made from MR in this way before networks (Hofmann et al., 2008; Andreasen et al., 2015).
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy.spatial import cKDTree

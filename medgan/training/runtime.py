@@ -1,7 +1,5 @@
 """Defines where a training runs: one process here, Ray Train's workers in `medgan.distributed.ray_runtime`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol

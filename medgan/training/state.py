@@ -1,7 +1,5 @@
 """Defines what a training changes: networks, optimizers and the history of finished epochs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Makes one training step, as the paper's algorithm: generator updates, then the discriminator's (section 3.3)."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """Validates a generator: every slice once, over all ranks, in physical units."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

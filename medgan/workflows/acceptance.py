@@ -1,7 +1,5 @@
 """Checks a request and prepares its data before any engine starts; what cannot be done is refused here."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

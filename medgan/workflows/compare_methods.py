@@ -1,7 +1,5 @@
 """Compares the methods of the paper's tables: trains each with several seeds, tests them, writes tables."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -122,8 +122,8 @@ def conclude(job: SearchJob, study: Study, tracking: MlflowStudy, dataset: Prepa
         aliases=aliases,
         verdict=", ".join(verdict.reasons) if champion in (None, number) else f"version {champion} stays champion",
     )
-    told = {f"test/{metric}": mean for metric, mean in outcome.test.items()} | {outcome.metric: outcome.value}
-    tracking.run.metrics(told, step=0)
+    values = {f"test/{metric}": mean for metric, mean in outcome.test.items()} | {outcome.metric: outcome.value}
+    tracking.run.metrics(values, step=0)
     outcome.keep(study)
     return outcome
 

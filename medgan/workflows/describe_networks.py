@@ -1,7 +1,5 @@
 """Describes the networks of a configuration: layers, parameters, FLOPs, receptive field."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Measures a registered model on the test patients of a data set and keeps the result with its version."""
 
-from __future__ import annotations
-
 import csv
 import tempfile
 from dataclasses import dataclass

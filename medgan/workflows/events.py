@@ -1,7 +1,5 @@
 """Defines what a workflow reports while it runs: the command line shows it, a program may ignore it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

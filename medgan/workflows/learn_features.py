@@ -1,7 +1,5 @@
 """Trains a feature extractor on the user's own target images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

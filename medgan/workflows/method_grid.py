@@ -1,7 +1,5 @@
 """Defines which methods a comparison trains, with which seeds and settings, and in which tables they stand."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Runs the trials of a search that are missing, and records each in MLflow."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -144,7 +142,7 @@ def recorder_of(
         study=study,
         task=dataset.task,
         facts=facts,
-        told=Retention(study, job.checkpoints, job.space.checkpoints, say).ended,
+        recorded=Retention(study, job.checkpoints, job.space.checkpoints, say).ended,
         say=say,
     )
 

@@ -1,7 +1,5 @@
 """Says what a search will do before it starts: what fits, what it needs, how long it takes."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from dataclasses import dataclass
 

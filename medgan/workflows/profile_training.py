@@ -1,7 +1,5 @@
 """Takes a few steps of a training and measures where their time goes."""
 
-from __future__ import annotations
-
 from medgan.benchmark.step_profile import StepProfile, profile_steps
 from medgan.benchmark.timing import described
 from medgan.distributed.worker import is_out_of_memory, out_of_memory

@@ -1,7 +1,5 @@
 """Compares a candidate with the champion on the same held-out patients, and promotes it if the rules say so."""
 
-from __future__ import annotations
-
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass

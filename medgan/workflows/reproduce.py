@@ -1,7 +1,5 @@
 """Trains a recorded run again from scratch and compares its curve with the recorded one."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import tempfile

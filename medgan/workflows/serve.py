@@ -1,7 +1,5 @@
 """Serves a registered model over HTTP: checks, starts Ray, serves, follows the alias, stops."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -164,7 +162,7 @@ def _comes_up(stop: threading.Event) -> bool:
 
 def _watch(address: str, notify: Notify, *, stop: threading.Event) -> None:
     """Reports each change of version or health until it is stopped."""
-    told, answered = "", time.monotonic()
+    reported, answered = "", time.monotonic()
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while not stop.is_set():
         try:
@@ -175,9 +173,9 @@ def _watch(address: str, notify: Notify, *, stop: threading.Event) -> None:
             said = "the service does not answer; it is being restarted or has much to do"
             if time.monotonic() - answered > STARTING_S:
                 raise JobError("E-SERVE-04", address=address, starting_s=STARTING_S) from None
-        if said != told:
+        if said != reported:
             notify(Note(f"{time.strftime('%H:%M:%S')} {said}"))
-            told = said
+            reported = said
         stop.wait(LOOK_S)
 
 

@@ -1,7 +1,5 @@
 """Trains one method: prepares data, trains, tests on held-out patients, registers the model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Runs a training epoch by epoch, in this process or on a worker group."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -44,7 +42,7 @@ class Here:
     def __init__(self, start: Start) -> None:
         self.config, self.folder = start.config, Path(start.folder)
         dataset = PreparedDataset.open(Path(start.dataset))
-        with self._told_what_needs_less():
+        with self._advising_when_out_of_memory():
             self.training = build_training(start.config, dataset, SingleProcess(), folder=self.folder)
         self.history = self.training.state.history
         self.events = [f"continues after epoch {len(self.history)}, from its checkpoint"] if self.history else []
@@ -52,7 +50,7 @@ class Here:
 
     def advance(self) -> None:
         """Trains, validates and saves an epoch."""
-        with self._told_what_needs_less():
+        with self._advising_when_out_of_memory():
             train_epoch(self.training)
         save_epoch(self.training, self.folder)
 
@@ -62,7 +60,7 @@ class Here:
         return events
 
     @contextmanager
-    def _told_what_needs_less(self) -> Iterator[None]:
+    def _advising_when_out_of_memory(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:

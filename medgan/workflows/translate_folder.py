@@ -1,7 +1,5 @@
 """Translates whole folders of DICOM series with a registered model."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from pathlib import Path

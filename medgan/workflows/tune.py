@@ -1,7 +1,5 @@
 """Runs a whole search, top to bottom: prepare, plan, search, report, test, register."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack

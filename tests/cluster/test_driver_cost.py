@@ -95,7 +95,7 @@ def test_a_trial_costs_the_driver_little_and_the_study_leaves_nothing_in_memory(
         facts = job_facts(data_digest="a", split_digest="b")
         retention = Retention(study, tmp_path, SPACE.checkpoints)
         recorder = Recorder(
-            tracking.trial, study=study, task=TASKS["pet2ct"], facts=facts, told=retention.ended, say=print
+            tracking.trial, study=study, task=TASKS["pet2ct"], facts=facts, recorded=retention.ended, say=print
         )
         meter = Meter(study, Budget(), Resources(1))
         run_search(job, study, meter, [recorder])

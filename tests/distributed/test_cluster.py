@@ -33,7 +33,7 @@ def starts(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [TIMED_OUT, PORT_TAKEN, PORT_OCCUPIED])
-def test_a_start_that_takes_too_long_or_lost_its_port_is_tried_again_on_another(starts, error):
+def test_cluster_start_is_retried_after_timeout_or_taken_port(starts, error):
     calls, errors = starts
     errors += [error]
     with cluster() as capacity:
@@ -41,7 +41,7 @@ def test_a_start_that_takes_too_long_or_lost_its_port_is_tried_again_on_another(
     assert len({settings["dashboard_port"] for settings in calls}) == len(calls) == 2
 
 
-def test_three_starts_in_vain_end_the_job_by_name(starts):
+def test_cluster_start_fails_after_three_attempts(starts):
     calls, errors = starts
     errors += [TIMED_OUT] * 3
     with pytest.raises(JobError, check=refusal("E-CLUSTER-04", starts="3")), cluster():
@@ -49,7 +49,7 @@ def test_three_starts_in_vain_end_the_job_by_name(starts):
     assert len(calls) == 3
 
 
-def test_any_other_failure_is_not_tried_again(starts):
+def test_cluster_start_is_not_retried_after_other_failure(starts):
     calls, errors = starts
     errors += [OSError("no space left")]
     with pytest.raises(OSError, match="no space left"), cluster():

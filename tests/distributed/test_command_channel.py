@@ -26,7 +26,7 @@ def ask(channel, generation="g", limit_s=5.0, grace_s=0.05):
     return channel.ask(generation, "order", limit_s=limit_s, grace_s=grace_s)
 
 
-def test_every_rank_gets_the_order_and_every_answer_comes_back_in_rank_order():
+def test_command_channel_returns_answers_in_rank_order():
     async def scenario():
         channel = CommandChannel(2)
         ranks = [asyncio.create_task(obey(channel, "g", rank, [f"answer {rank}"])) for rank in (1, 0)]
@@ -38,7 +38,7 @@ def test_every_rank_gets_the_order_and_every_answer_comes_back_in_rank_order():
     run(scenario())
 
 
-def test_a_group_is_complete_only_when_every_rank_of_one_generation_is_there():
+def test_command_channel_is_complete_with_all_ranks_of_one_generation():
     async def scenario():
         channel = CommandChannel(2)
         await channel.join("old", 0)
@@ -50,7 +50,7 @@ def test_a_group_is_complete_only_when_every_rank_of_one_generation_is_there():
     run(scenario())
 
 
-def test_a_new_generation_loses_the_order_under_way():
+def test_command_channel_loses_order_when_new_generation_joins():
     async def scenario():
         channel = CommandChannel(1)
         asyncio.create_task(obey(channel, "old", 0, [None]))
@@ -63,7 +63,7 @@ def test_a_new_generation_loses_the_order_under_way():
     run(scenario())
 
 
-def test_an_order_meant_for_a_group_that_restarted_reaches_nobody():
+def test_command_channel_drops_order_for_old_generation():
     async def scenario():
         channel = CommandChannel(1)
         await channel.join("old", 0)
@@ -75,7 +75,7 @@ def test_an_order_meant_for_a_group_that_restarted_reaches_nobody():
     run(scenario())
 
 
-def test_echoes_of_an_earlier_generation_are_dropped():
+def test_command_channel_drops_answers_of_old_generation():
     async def scenario():
         channel = CommandChannel(1)
         await channel.join("old", 0)
@@ -88,7 +88,7 @@ def test_echoes_of_an_earlier_generation_are_dropped():
     run(scenario())
 
 
-def test_a_rank_that_fails_alone_while_another_hangs_dismisses_the_group_after_the_grace():
+def test_command_channel_dismisses_group_after_failure_of_one_rank():
     async def scenario():
         channel = CommandChannel(2)
         asyncio.create_task(obey(channel, "g", 0, [Failure("error", "alone")]))
@@ -101,7 +101,7 @@ def test_a_rank_that_fails_alone_while_another_hangs_dismisses_the_group_after_t
     run(scenario())
 
 
-def test_a_group_that_does_not_answer_in_time_is_dismissed():
+def test_command_channel_dismisses_group_that_does_not_answer_in_time():
     async def scenario():
         channel = CommandChannel(1)
         await channel.join("g", 0)
@@ -111,7 +111,7 @@ def test_a_group_that_does_not_answer_in_time_is_dismissed():
     run(scenario())
 
 
-def test_a_rank_never_sees_an_order_given_before_it_joined():
+def test_command_channel_hides_earlier_orders_from_new_rank():
     async def scenario():
         channel = CommandChannel(1)
         await channel.join("old", 0)
@@ -123,7 +123,7 @@ def test_a_rank_never_sees_an_order_given_before_it_joined():
     run(scenario())
 
 
-def test_an_order_under_way_ends_with_the_word_on_why_a_process_died():
+def test_command_channel_ends_order_with_cause_of_death():
     async def scenario():
         channel = CommandChannel(2)
         for rank in (0, 1):
@@ -139,7 +139,7 @@ def test_an_order_under_way_ends_with_the_word_on_why_a_process_died():
     run(scenario())
 
 
-def test_the_word_on_a_death_between_orders_is_told_at_the_next_one_even_when_a_new_group_is_there():
+def test_command_channel_reports_death_between_orders_at_next_order():
     async def scenario():
         channel = CommandChannel(1)
         await channel.join("old", 0)
@@ -151,7 +151,7 @@ def test_the_word_on_a_death_between_orders_is_told_at_the_next_one_even_when_a_
     run(scenario())
 
 
-def test_what_a_rank_failed_with_alone_is_handed_on():
+def test_command_channel_returns_failure_of_one_rank():
     async def scenario():
         channel = CommandChannel(2)
         alone = Failure("out_of_memory", "no memory left")

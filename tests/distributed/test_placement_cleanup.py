@@ -48,7 +48,7 @@ def state_of(group):
 
 
 @pytest.mark.timeout(200)
-def test_only_what_has_long_been_without_an_actor_is_removed(cluster):
+def test_placement_cleanup_removes_only_groups_long_without_actor(cluster):
     clock = Clock()
     orphans = OrphanedPlacementGroups(patience_s=20, clock=clock)
     dead, alive, tunes = (Controller.remote() for _ in range(3))

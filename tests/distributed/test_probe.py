@@ -64,20 +64,20 @@ def run_probe(output, state, config=TINY, tracking="sqlite:///runs.db"):
     return probe(config, state, output, stores, Resources(workers=1), limit_s=LIMIT_S)
 
 
-def test_all_is_tried_and_nothing_is_left_behind(nodes, state, tmp_path):
+def test_probe_tries_storage_and_step_and_leaves_no_file(nodes, state, tmp_path):
     storage, step = run_probe(tmp_path, state)
     assert storage == f"can write to {tmp_path} and read the data set"
     assert step.startswith("one step of the largest trial: ") and step.endswith(" GB a worker")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_folder_that_the_driver_cannot_write_is_refused(nodes, state, tmp_path):
+def test_probe_refuses_output_folder_that_driver_cannot_write(nodes, state, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, check=refusal("E-PROBE-03", strerror="Not a directory")):
         run_probe(tmp_path / "file", state)
 
 
-def test_a_folder_that_is_another_one_on_a_node_is_refused_by_the_nodes_name(nodes, state, tmp_path):
+def test_check_nodes_names_node_with_different_folder(nodes, state, tmp_path):
     opened = os.open(tmp_path, os.O_RDONLY)
     own = os.dup2(opened, 900)  # a path that leads this process, and no other, to the folder
     try:
@@ -89,42 +89,42 @@ def test_a_folder_that_is_another_one_on_a_node_is_refused_by_the_nodes_name(nod
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_node_that_does_not_answer_in_time_is_named(nodes, state, tmp_path):
+def test_check_nodes_names_node_that_does_not_answer_in_time(nodes, state, tmp_path):
     with pytest.raises(InputError, check=refusal("E-PROBE-04")):
         check_nodes(nodes, tmp_path, state, limit_s=0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_node_that_is_gone_is_named(nodes, state, tmp_path):
+def test_check_nodes_names_node_that_is_gone(nodes, state, tmp_path):
     gone = {"ab" * 28: "elsewhere"}
     with pytest.raises(InputError, check=refusal("E-PROBE-04")):
         check_nodes({**nodes, **gone}, tmp_path, state, limit_s=LIMIT_S)
 
 
-def test_a_step_that_takes_too_long_is_refused_with_its_settings(nodes, state):
+def test_try_step_refuses_step_that_takes_too_long(nodes, state):
     with pytest.raises(InputError, check=refusal("E-PROBE-05", limit_s="0.001")):
         try_step(TINY, state, Resources(workers=1), limit_s=0.001)
 
 
-def test_a_step_without_enough_memory_is_refused_with_its_settings(nodes, state):
+def test_try_step_refuses_step_without_enough_memory(nodes, state):
     large = with_values(TINY, {"generator.base_channels": 1 << 20})
     with pytest.raises(InputError, check=refusal("E-PROBE-07")):
         try_step(large, state, Resources(workers=1), limit_s=LIMIT_S)
 
 
-def test_a_step_that_cannot_be_made_is_refused_with_the_reason(nodes, state):
+def test_try_step_refuses_configuration_that_cannot_be_trained(nodes, state):
     unfit = with_values(TINY, {"extractor.weights": "/nowhere/vgg.pth"})
     with pytest.raises(InputError, check=refusal("E-PROBE-08")):
         try_step(unfit, state, Resources(workers=1), limit_s=LIMIT_S)
 
 
-def test_workers_share_a_batch_in_the_step_too(state):
+def test_make_step_shares_batch_among_workers(state):
     step = make_step(with_values(TINY, {"train.batch_size": 4}), str(state), 2, 1)
     assert (step.fault, step.out_of_memory) == ("", False)
     assert step.seconds > 0 and step.bytes > 100 << 20
 
 
-class TestWhatANodeSees:
+class TestLookAround:
     """The part that runs on a node, here."""
 
     @pytest.fixture
@@ -138,42 +138,42 @@ class TestWhatANodeSees:
     def digest(self, state):
         return PreparedDataset.open(state).digest
 
-    def test_it_answers_beside_the_drivers_file(self, folder, state, digest):
+    def test_look_around_writes_answer_beside_file_of_driver(self, folder, state, digest):
         assert look_around(str(folder), "node", str(state), digest) == ""
         assert (folder / "node").read_text() == folder.name
 
-    def test_a_file_that_is_not_the_drivers_is_told(self, folder, state, digest):
+    def test_look_around_reports_changed_file_of_driver(self, folder, state, digest):
         (folder / DRIVER).write_text("another")
         assert look_around(str(folder), "node", str(state), digest).endswith("holds something else there")
 
-    def test_a_folder_that_cannot_be_written_is_told(self, folder, state, digest):
+    def test_look_around_reports_folder_that_cannot_be_written(self, folder, state, digest):
         (folder / "node").mkdir()
         assert look_around(str(folder), "node", str(state), digest) == f"cannot write to {folder} (Is a directory)"
 
-    def test_another_data_set_is_told(self, folder, state):
+    def test_look_around_reports_different_data_set(self, folder, state):
         assert "is another data set there" in look_around(str(folder), "node", str(state), "0" * 64)
 
-    def test_a_data_set_that_is_not_there_is_told(self, folder, tmp_path):
+    def test_look_around_reports_missing_data_set(self, folder, tmp_path):
         assert "there is no gone.json" in look_around(str(folder), "node", str(tmp_path / "gone.json"), "0" * 64)
 
 
-class TestTracking:
+class TestStores:
     """Where runs are kept."""
 
-    def test_sqlite_is_refused_on_several_hosts_and_its_password_is_not_shown(self):
+    def test_sqlite_is_refused_on_several_hosts(self):
         with pytest.raises(
             InputError, check=refusal("E-PROBE-01", option="--study-uri", uri="sqlite:///s.db", num_hosts="2")
         ):
             refuse_local_stores({"--tracking-uri": "http://u:secret@host", "--study-uri": "sqlite:///s.db"}, 2)
 
-    def test_sqlite_serves_one_host(self):
+    def test_sqlite_is_accepted_on_one_host(self):
         refuse_local_stores({"--tracking-uri": "sqlite:///runs.db"}, 1)
 
-    def test_a_server_that_does_not_answer_is_refused_without_its_password(self):
+    def test_silent_server_is_refused_without_showing_password(self):
         with pytest.raises(InputError, check=refusal("E-PROBE-02", uri="http://u:***@127.0.0.1:9")):
             refuse_silent_server("http://u:secret@127.0.0.1:9")
 
-    def test_any_answer_of_a_server_will_do(self):
+    def test_server_is_accepted_with_any_answer(self):
         class Refusing(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 self.send_error(403)

@@ -17,7 +17,7 @@ from medgan.training.runtime import SingleProcess
 
 
 @pytest.mark.parametrize("allocate", [lambda: torch.empty(1 << 45), lambda: np.ones(1 << 45)])
-def test_an_array_that_no_machine_can_hold_is_out_of_memory(allocate):
+def test_is_out_of_memory_recognizes_failed_allocation(allocate):
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         allocate()
     assert is_out_of_memory(caught.value)
@@ -33,18 +33,18 @@ def test_an_array_that_no_machine_can_hold_is_out_of_memory(allocate):
         OSError(errno.ENOMEM, "Cannot allocate memory"),
     ],
 )
-def test_what_libraries_say_without_memory_is_out_of_memory(error):
+def test_is_out_of_memory_recognizes_errors_of_libraries(error):
     assert is_out_of_memory(error)
 
 
-def test_other_failures_are_not():
+def test_is_out_of_memory_is_false_for_other_failures():
     with pytest.raises(RuntimeError) as caught:
         torch.ones(2) @ torch.ones(3)
     assert not is_out_of_memory(caught.value)
     assert not is_out_of_memory(FileNotFoundError(errno.ENOENT, "No such file"))
 
 
-class TestATrainingWithoutMemory:
+class TestTrainingWithoutMemory:
     CONFIG = with_values(
         Config(), {"data.size": 64, "train.batch_size": 512, "generator.base_channels": 16, "generator.depth": 2}
     )
@@ -68,7 +68,7 @@ class TestATrainingWithoutMemory:
         monkeypatch.setattr(worker, "build_training", refuse)
         return refuse
 
-    def test_it_fails_by_name_with_the_settings_that_need_less(self, start, full):
+    def test_worker_without_memory_names_settings_that_need_less(self, start, full):
         failure = worker.Worker(SingleProcess(torch.device("cpu"))).obey(start)
         assert failure.kind == "out_of_memory"
         assert re.match(
@@ -77,7 +77,7 @@ class TestATrainingWithoutMemory:
             failure.message,
         )
 
-    def test_it_fails_by_name_even_where_nothing_more_can_be_counted(self, start, full, monkeypatch):
+    def test_worker_without_memory_answers_when_estimate_fails_too(self, start, full, monkeypatch):
         monkeypatch.setattr(worker, "what_needs_less", full)
         failure = worker.Worker(SingleProcess(torch.device("cpu"))).obey(start)
         assert (failure.kind, failure.message) == (
@@ -85,7 +85,7 @@ class TestATrainingWithoutMemory:
             "out of memory with train.batch_size=512 at 64 px; lower train.batch_size, or make the network smaller",
         )
 
-    def test_another_fault_of_the_advice_is_a_defect(self, monkeypatch):
+    def test_out_of_memory_raises_other_error_of_estimate(self, monkeypatch):
         def broken(*_, **__):
             raise RuntimeError("a defect")
 

@@ -6,7 +6,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from medgan.distributed.worker_group import death_of
 
 
-def test_a_worker_that_ray_ended_for_want_of_memory_is_told_from_one_that_died():
+def test_death_of_distinguishes_lack_of_memory_from_other_deaths():
     full = ray.exceptions.OutOfMemoryError("Task was killed due to the node running low on memory.")
     dead = ray.exceptions.ActorDiedError()
     both = {rank: WorkerHealthCheckFailedError("a check failed", cause) for rank, cause in enumerate((dead, full))}

@@ -1,4 +1,4 @@
-"""Champion and previous on a real MLflow store, with a crash before each write."""
+"""Champion and previous move correctly on a real MLflow store, also with a crash before each write."""
 
 import pytest
 from mlflow import MlflowClient
@@ -12,7 +12,7 @@ WRITES = ("set_registered_model_tag", "set_registered_model_alias", "delete_regi
 
 
 class Crash(Exception):
-    """The process is gone."""
+    """Stands for the death of the process."""
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def registry(tmp_path_factory):
 
 @pytest.fixture
 def model(registry, request):
-    """(name, uri) of a model of its own with versions 1, 2 and 3; version 1 is champion."""
+    """Returns (name, uri) of a model of this test with versions 1, 2 and 3; version 1 is champion."""
     uri, folder = registry
     client, name = MlflowClient(tracking_uri=uri), f"model-{abs(hash(request.node.name))}"
     client.create_registered_model(name)
@@ -43,7 +43,7 @@ def previous(model):
 
 @pytest.fixture
 def crash_before(monkeypatch):
-    """A function of n: from then on the store's n-th write is never made."""
+    """Returns a function of n: the n-th write to the store after its call fails."""
 
     def arm(number):
         left = [number]
@@ -144,7 +144,7 @@ def test_first_champion_has_no_previous(registry):
     client = MlflowClient(tracking_uri=uri)
     client.create_registered_model("first")
     client.create_model_version("first", source=str(folder))
-    with pytest.raises(InputError, check=refusal("E-ALIAS-02", name="first")):
+    with pytest.raises(InputError, check=refusal("E-ALIAS-02", name="first", uri=uri)):
         roll_back("first", uri=uri)
     take_over("first", "1", judged_against=None, uri=uri)
     assert holder("first", "champion", uri=uri) == "1"
@@ -192,8 +192,9 @@ def test_roll_back_finds_model_among_many(registry):
 
 
 def test_aliases_refuse_missing_model_or_store_and_make_none(registry, tmp_path):
-    with pytest.raises(InputError, check=refusal("E-ALIAS-06", name="absent")):
+    with pytest.raises(InputError, check=refusal("E-ALIAS-06", name="absent", uri=registry[0])):
         roll_back("absent", uri=registry[0])
-    with pytest.raises(InputError, check=refusal("E-ALIAS-05", name="absent")):
-        disagreement("absent", uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    missing = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with pytest.raises(InputError, check=refusal("E-ALIAS-05", name="absent", uri=missing)):
+        disagreement("absent", uri=missing)
     assert not list(tmp_path.iterdir())

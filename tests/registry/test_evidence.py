@@ -1,4 +1,4 @@
-"""Evidence is kept with the run of a version and read back; a version without a run is refused."""
+"""Evidence is stored with the run of a version and read back; a version without a run is refused."""
 
 import pytest
 from mlflow import MlflowClient
@@ -12,7 +12,7 @@ NAME = "medgan-pet2ct"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """(uri, client) of a store with version 1, of a run, and version 2, of none."""
+    """Returns (uri, client) of a store with version 1, made by a run, and version 2, made without a run."""
     folder = tmp_path_factory.mktemp("evidence")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri)

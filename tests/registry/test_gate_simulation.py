@@ -1,8 +1,8 @@
-"""How often the gate lets a candidate pass that is no better, and one that is, by counting and by simulation.
+"""The gate passes equal candidates and better candidates as often as counted or simulated.
 
-Only superiority is asked: every further rule can but refuse, so these rates are the highest there are. Size is the
-share of candidates without an effect that pass at alpha 0.05; power that of candidates better by d standard deviations
-of the patients' differences (normal):
+Only superiority is required: each further rule can only refuse more, so these rates are the highest possible. Size is
+the share of candidates without an effect that pass at alpha 0.05; power is the share of candidates that are better by d
+standard deviations of the patients' differences (normal):
 
     patients   size     d = 0.5   d = 1   d = 1.5
     6          3/64     0.26      0.64    0.91
@@ -10,7 +10,7 @@ of the patients' differences (normal):
     20         0.05     0.69      1.00    1.00
 
 Where the differences' mean is 0 but most patients gain a little and few lose much (1 minus an exponential), 0.11 (20
-patients) to 0.15 (6) pass: the sign-flip test assumes symmetry, and the rules' `worst_patient` is there for this.
+patients) to 0.15 (6) pass: the sign-flip test assumes symmetry; the rule `worst_patient` covers this case.
 """
 
 import itertools
@@ -34,7 +34,7 @@ POWER = {
 
 
 def passes(candidate, champion, rules=SUPERIOR, *, tried=1):
-    """Does a candidate of these SSIM (patients,) replace a champion of those?"""
+    """Returns whether a candidate replaces a champion; each is given by its SSIM, (patients,)."""
     both = (
         Evidence({f"{number:02}": {"ssim": value} for number, value in enumerate(values)}, 10.0, 1.0, True)
         for values in (candidate, champion)
@@ -47,28 +47,28 @@ def normal(random, shape):
 
 
 def skewed(random, shape):
-    """As SSIM is: a few patients much worse than the rest; candidate and champion alike."""
+    """Draws values like SSIM, in which a few patients are much worse than the others; both models alike."""
     return 0.9 - random.exponential(0.05, shape)
 
 
 def heavy(random, shape):
-    """Tails without a variance (Student's t of 2 degrees of freedom)."""
+    """Draws values with tails without a variance (Student's t of 2 degrees of freedom)."""
     return 0.8 + 0.01 * random.standard_t(2, shape)
 
 
 def uneven(random, shape):
-    """Patients whose values spread by factors of a hundred."""
+    """Draws values whose spread differs between patients by factors of a hundred."""
     return 0.8 + 0.01 * random.normal(size=shape) * random.lognormal(0.0, 1.5, shape)
 
 
 def within(share, expected, *, repetitions=REPETITIONS):
-    """Within four standard errors of a share: one test in ten thousand fails by chance, and the seeds are fixed."""
+    """Returns whether a share is within four standard errors; one test in ten thousand fails by chance."""
     return abs(share - expected) <= 4 * math.sqrt(expected * (1 - expected) / repetitions) + 1e-3
 
 
 @pytest.mark.parametrize(("patients", "passing"), [(6, 3), (9, 25)])
 def test_judge_passes_at_most_one_in_twenty_sign_patterns(patients, passing):
-    """No sampling: whatever the sizes of the differences are, a candidate that is no better has them with any signs."""
+    """Counts all patterns: without an effect, differences of any sizes have each pattern of signs equally often."""
     sizes = np.random.default_rng(patients).exponential(0.02, patients)
     signs = itertools.product((-1.0, 1.0), repeat=patients)
     passed = sum(passes(0.8 + sizes * np.array(pattern), np.full(patients, 0.8)) for pattern in signs)

@@ -1,4 +1,4 @@
-"""The gates, by hand; the test behind them against scipy."""
+"""Verdicts of the gates agree with values by hand; the sign-flip test agrees with scipy."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from medgan.registry.gates import EXACT, Evidence, beats_floor, judge, sign_flip
 from medgan.registry.promotion_rules import Rules
 
 SUPERIOR = {"non_inferior": {}, "worst_patient": {}}
-"""Superiority on the primary metric, and enough patients: nothing else."""
+"""Requires superiority in the primary metric and enough patients, and nothing else."""
 GAINS = (0.01, 0.02, 0.03, 0.015, 0.025, 0.012)
 
 
@@ -30,12 +30,12 @@ def evidence(*values, metric="ssim", **facts):
 
 
 def pair(gains, *, start=0.8, metric="ssim"):
-    """Candidate and champion of those gains in the metric's value."""
+    """Returns candidate and champion whose values differ by these gains."""
     return evidence(*(start + gain for gain in gains), metric=metric), evidence(*(start for _ in gains), metric=metric)
 
 
 def reason(verdict, beginning):
-    """The one reason that begins so."""
+    """Returns the only reason with this beginning."""
     (found,) = (text for text in verdict.reasons if text.startswith(beginning))
     return found
 
@@ -77,7 +77,7 @@ def test_model_is_not_better_than_itself():
 
 def test_judge_refuses_where_two_of_six_patients_lose():
     verdict = judge(*pair((0.03, 0.02, 0.03, 0.02, -0.01, -0.01)), Rules(**SUPERIOR), tried=1)
-    # By hand, in hundredths: 12 - 2 x (what is turned) >= 8 leaves none, 1, 1, 1 + 1, 2 and 2 of 3 2 3 2 1 1.
+    # In hundredths: for a sum of at least 8, negative ones of 3, 2, 3, 2, 1, 1 add up to 2 at most, which 6 patterns do.
     assert verdict.p == 6 / 64 and not verdict.passed
 
 
@@ -111,10 +111,10 @@ def test_judge_compares_metric_in_better_direction(metric, ours, theirs, passed)
 
 @pytest.mark.parametrize(("tried", "adjusted"), [(1, 1 / 64), (3, 3 / 64), (4, 4 / 64), (100, 1.0)])
 def test_ledger_adjusts_p_and_blocks_only_if_rules_say_block(tried, adjusted):
-    told = judge(*pair(GAINS), Rules(**SUPERIOR), tried=tried)
+    reported = judge(*pair(GAINS), Rules(**SUPERIOR), tried=tried)
     blocked = judge(*pair(GAINS), Rules(**SUPERIOR, ledger="block"), tried=tried)
-    assert told.p == blocked.p == 1 / 64 and told.adjusted_p == blocked.adjusted_p == adjusted
-    assert told.passed and blocked.passed is (adjusted <= 0.05)
+    assert reported.p == blocked.p == 1 / 64 and reported.adjusted_p == blocked.adjusted_p == adjusted
+    assert reported.passed and blocked.passed is (adjusted <= 0.05)
 
 
 def test_reason_names_number_of_patients_too_small_for_alpha():
@@ -156,8 +156,9 @@ def test_worst_patient_may_not_lose_more_than_rules_allow(loss, passed):
     verdict = judge(*pair((*[0.1] * 8, -loss)), rules, tried=1)
     assert verdict.passed is passed
     holds = "holds" if passed else "does not hold"
-    told = reason(verdict, "ssim of one patient")
-    assert told == f"ssim of one patient worse by {loss:.4g} at most (patient p8), 0.05 allowed: {holds}"
+    assert reason(verdict, "ssim of one patient") == (
+        f"ssim of one patient worse by {loss:.4g} at most (patient p8), 0.05 allowed: {holds}"
+    )
 
 
 def test_worst_patient_loses_nothing_where_all_patients_gain():
@@ -223,8 +224,8 @@ def test_judge_refuses_different_patients_of_candidate_and_champion():
 
 @pytest.mark.parametrize("rule", [{"primary": "vif"}, {"floors": {"vif": 0.1}}, {"worst_patient": {"vif": 0.1}}])
 def test_judge_refuses_metric_that_was_not_measured(rule):
-    message = refusal("E-GATE-02", whose="candidate", patient="p0", metric="vif", values="ssim")
-    with pytest.raises(InputError, check=message):
+    expected = refusal("E-GATE-02", whose="candidate", patient="p0", metric="vif", values="ssim")
+    with pytest.raises(InputError, check=expected):
         judge(*pair(GAINS), Rules(**{**SUPERIOR, **rule}), tried=1)
 
 
@@ -240,7 +241,8 @@ def test_judge_refuses_metric_missing_for_one_patient():
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_judge_refuses_value_that_is_not_finite(value):
     candidate, champion = pair((*GAINS[:5], value))
-    with pytest.raises(InputError, check=refusal("E-GATE-03", whose="candidate", patient="p5", metric="ssim")):
+    expected = refusal("E-GATE-03", whose="candidate", patient="p5", metric="ssim", values=value)
+    with pytest.raises(InputError, check=expected):
         judge(candidate, champion, Rules(**SUPERIOR), tried=1)
 
 

@@ -1,4 +1,4 @@
-"""The ledger on a real MLflow store, shared by real processes."""
+"""The ledger counts candidates on a real MLflow store that processes share."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ for number in range(3):
 
 
 def tried(name, *, test_set, uri):
-    """How many the model's tags name."""
+    """Returns the number of candidates that the tags of the model name."""
     tags = MlflowClient(tracking_uri=uri).get_registered_model(name).tags
     return sum(key.startswith(f"medgan.tried.{test_set[:12]}.") for key in tags)
 
@@ -33,7 +33,7 @@ def uri(tmp_path_factory):
 
 @pytest.fixture
 def name(uri, request):
-    """A registered model of this test's own."""
+    """Registers a model for this test."""
     return MlflowClient(tracking_uri=uri).create_registered_model(f"medgan-{request.node.name}").name
 
 

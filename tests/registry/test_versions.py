@@ -1,4 +1,4 @@
-"""The registry on a real MLflow store: register, name, fetch, predict, refuse."""
+"""Models are registered in a real MLflow store, named by aliases, fetched, and used to predict."""
 
 import socket
 from pathlib import Path
@@ -22,7 +22,7 @@ NAME = "medgan-pet2ct-phantom"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A store with one registered version; (uri, run id, model folder)."""
+    """Returns (uri, run id, model folder) of a store with one registered version."""
     folder = tmp_path_factory.mktemp("registry")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     run = MlflowStudy(uri, "medgan/pet2ct-phantom", artifacts=folder / "artifacts", study="s", key="k").trial(0)
@@ -80,23 +80,23 @@ def test_registered_pyfunc_predicts_same_as_network(store):
 
 
 @pytest.mark.parametrize(
-    ("model", "message"),
+    ("model", "expected"),
     [
         ("medgan-pet2ct@champion", refusal("E-REGISTRY-04", model="medgan-pet2ct@champion")),
-        ("models:/nothing", refusal("E-REGISTRY-04")),
-        ("models:/other@champion", refusal("E-REGISTRY-06", known="medgan-pet2ct-phantom")),
-        (f"models:/{NAME}/7", refusal("E-REGISTRY-06")),
-        (f"models:/{NAME}@nobody", refusal("E-REGISTRY-06")),
+        ("models:/nothing", refusal("E-REGISTRY-04", model="models:/nothing")),
+        ("models:/other@champion", refusal("E-REGISTRY-06", model="models:/other@champion", known=NAME)),
+        (f"models:/{NAME}/7", refusal("E-REGISTRY-06", model=f"models:/{NAME}/7")),
+        (f"models:/{NAME}@nobody", refusal("E-REGISTRY-06", model=f"models:/{NAME}@nobody")),
     ],
 )
-def test_fetched_refuses_missing_or_malformed_model(store, model, message):
-    with pytest.raises(InputError, check=message), fetched(model, uri=store[0]):
+def test_fetched_refuses_missing_or_malformed_model(store, model, expected):
+    with pytest.raises(InputError, check=expected), fetched(model, uri=store[0]):
         pass
 
 
 def test_fetched_refuses_missing_store_and_makes_none(tmp_path):
     with (
-        pytest.raises(InputError, check=refusal("E-REGISTRY-05")),
+        pytest.raises(InputError, check=refusal("E-REGISTRY-05", database=tmp_path / "mlflow.db")),
         fetched("models:/a@champion", uri=f"sqlite:///{tmp_path / 'mlflow.db'}"),
     ):
         pass
@@ -125,7 +125,7 @@ def test_registered_version_has_signature_example_and_pinned_requirements(store)
 def test_fetched_refuses_model_of_other_program(store, tmp_path):
     uri, run_id, _ = store
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "notes.txt").write_text("no model of ours")
+    (tmp_path / "other" / "notes.txt").write_text("no medgan model")
     (tmp_path / "code.py").write_text(
         "import mlflow\n"
         "class Other(mlflow.pyfunc.PythonModel):\n"
@@ -142,7 +142,7 @@ def test_fetched_refuses_model_of_other_program(store, tmp_path):
             pip_requirements=[],
         )
     with (
-        pytest.raises(InputError, check=refusal("E-REGISTRY-03", model="models:/other/1")),
+        pytest.raises(InputError, check=refusal("E-REGISTRY-03", model="models:/other/1", manifest="model.json")),
         fetched("models:/other/1", uri=uri),
     ):
         pass
@@ -153,5 +153,5 @@ def test_reached_reports_store_that_is_away_in_one_line():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and nobody listens
         away = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(JobError, check=refusal("E-REGISTRY-07", uri="http://127.0.0.1:55457")), reached(away):
+        with pytest.raises(JobError, check=refusal("E-REGISTRY-07", uri=away)), reached(away):
             resolve("models:/medgan-pet2ct@champion", away)

@@ -1,4 +1,4 @@
-"""Studies in a real database, filled as a search leaves them, and their reports read as pages."""
+"""Makes studies in a real database, with trials as a search leaves them, and reads their reports."""
 
 from html.parser import HTMLParser
 
@@ -22,7 +22,7 @@ STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 
 
 class Page(HTMLParser):
-    """What a page says, cell by cell, and what it would load."""
+    """Holds the cells of a page, and what a browser would load for it."""
 
     def __init__(self, text):
         super().__init__()
@@ -49,7 +49,7 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data
 
     def attempt(self, number):
-        """The cells of an attempt, by column."""
+        """Returns the cells of an attempt, by column."""
         names = next(row for row in self.rows if row[:2] == ["number", "trial"])
         (cells,) = (row for row in self.rows if row and row[0] == str(number) and len(row) == len(names))
         return dict(zip(names, cells, strict=True))
@@ -60,7 +60,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def make(tmp_path):
-    """A study in a real database."""
+    """Makes a study in a real database."""
 
     def made(*goals, name="s"):
         goals = goals or (Goal("val/ssim", "max"),)
@@ -72,7 +72,7 @@ def make(tmp_path):
 
 @pytest.fixture
 def add():
-    """Adds a trial as the search leaves it; the attributes are those of `medgan.search.searcher`."""
+    """Adds a trial as a search leaves it; the attributes are those of `medgan.search.searcher`."""
 
     def added(study, state, *values, params=None, moves=MOVES, excess=None, **attributes):
         number = len(study.get_trials(deepcopy=False))
@@ -105,7 +105,7 @@ def add():
 
 @pytest.fixture
 def report(tmp_path):
-    """Writes the report of a study; its text, its page and its pictures' folder."""
+    """Writes the report of a study; returns its text, its page and the folder of its pictures."""
 
     def written(study, **changes):
         folder = tmp_path / "report"
@@ -120,7 +120,7 @@ def report(tmp_path):
 
 @pytest.fixture
 def store(tmp_path):
-    """A trial's pictures as its training leaves them."""
+    """Stores the pictures of a trial as its training leaves them."""
 
     def stored(first_attempt, *, level=0.0):
         folder = tmp_path / "checkpoints" / f"{first_attempt:04d}"

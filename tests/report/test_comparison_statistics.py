@@ -1,4 +1,4 @@
-"""Statistics of a comparison by hand: means, both spreads, the paired test, Holm, and what counts where runs failed."""
+"""Statistics of a comparison agree with values by hand: means, both spreads, paired test, Holm, failed runs."""
 
 import numpy as np
 import pytest
@@ -125,6 +125,6 @@ def test_results_refuse_table_with_unknown_method():
 
 def test_results_refuse_runs_on_different_patients():
     with pytest.raises(
-        InputError, check=refusal("E-REPORT-02", method_name="cgan", seed="3", num_first="2", num_patients="1")
+        InputError, check=refusal("E-REPORT-02", method_name="cgan", seed=3, num_first=2, num_patients=1, num_patients_2=1)
     ):
         compared(MethodResults("medgan", (run(0, 0.5, 0.6),)), MethodResults("cgan", (run(3, 0.5),)))

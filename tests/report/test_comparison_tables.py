@@ -1,4 +1,4 @@
-"""The tables of a comparison as files, and the sentence on what they support, whoever wins and whatever failed."""
+"""The tables of a comparison are written as files, and a conclusion says which differences they show."""
 
 import csv
 import re
@@ -15,7 +15,7 @@ PATIENTS = 6
 
 
 def run(seed, ssim, *, patients=PATIENTS, **others):
-    """Every patient a little different."""
+    """Returns a run in which each patient has slightly different values."""
     values = {"ssim": ssim, "psnr": 20 * ssim, "ssim_body": ssim / 2, "mae_hu": 100 / ssim, "bias_hu": 3.0, **others}
     return Run(
         seed,
@@ -148,7 +148,7 @@ def test_patients_csv_has_line_per_method_seed_and_patient(tmp_path):
 class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
-        self.tags, self.loads, self.said = [], [], ""
+        self.tags, self.loads, self.text = [], [], ""
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -156,7 +156,7 @@ class Page(HTMLParser):
         self.loads += [value for name, value in attributes if name in ("src", "href", "srcset", "onerror")]
 
     def handle_data(self, data):
-        self.said += data
+        self.text += data
 
 
 def test_html_page_holds_tables_and_pictures_and_escapes_names(tmp_path):
@@ -166,14 +166,14 @@ def test_html_page_holds_tables_and_pictures_and_escapes_names(tmp_path):
     page = Page(written(tmp_path, found, [tmp_path / "table_1.png"])["tables.html"])
     assert page.tags.count("img") == 1 and page.tags.count("table") == 3, "facts, the short and the long table"
     assert all(load.startswith("data:image/png;base64,") for load in page.loads)
-    assert page.said.count(evil) >= 4
-    assert "SSIM body" in page.said and "bias (HU) → 0" in page.said and "18 patients & more" in page.said
+    assert page.text.count(evil) >= 4
+    assert "SSIM body" in page.text and "bias (HU) → 0" in page.text and "18 patients & more" in page.text
 
 
 def test_html_page_gives_whole_reason_of_failure(tmp_path):
     long = Run(0, None, f"out_of_memory: {'very ' * 60}large")
     texts = written(tmp_path, results(MethodResults("pan", (long,)), method("medgan", 0.6)))
-    assert long.failure in Page(texts["tables.html"]).said
+    assert long.failure in Page(texts["tables.html"]).text
     assert long.failure not in texts["tables.md"] and "[...]" in texts["tables.md"]
 
 
@@ -186,11 +186,11 @@ def test_tables_of_failed_runs_only_are_written(tmp_path):
     texts = written(tmp_path, results(MethodResults("medgan", (DIVERGED,)), MethodResults("pan", (DIVERGED,))))
     assert "No trained method of Table I has a result in SSIM." in texts["tables.md"]
     assert [line["failed"] for line in lines_of(texts["tables.csv"])] == ["1", "1"]
-    assert "1 diverged: the output | is <not> finite" in Page(texts["tables.html"]).said
+    assert "1 diverged: the output | is <not> finite" in Page(texts["tables.html"]).text
 
 
 def only_conclusion(found: Results, metric: str = "ssim") -> str:
-    """Of results that have one table."""
+    """Returns the conclusion of results that have one table."""
     (table,) = found.tables
     return table_conclusion(found, table, metric)
 

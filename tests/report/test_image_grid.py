@@ -1,4 +1,4 @@
-"""Pictures of test slices have the asked rows and columns, the right way up, in a window a reader expects."""
+"""Pictures of test slices have the right rows and columns, orientation and intensity window."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,15 @@ from medgan.report.image_grid import Panel, draw_panels, draw_translation
 from medgan.tasks import TASKS
 
 CT = TASKS["pet2ct"]
+LABEL = "patient 3f2a9c $ slice 31"
 
 
 def panel(methods=("cgan", "medgan"), *, corner=400.0, side=16):
-    """Air, with a bright corner at the upper left of the target."""
+    """Returns a panel of air, with a bright corner at the upper left of the target."""
     target = np.full((side, side), -1000.0)
     target[: side // 2, : side // 2] = corner
     source = np.full((side, side), -1.0)
-    return Panel("patient 3f2a9c $ slice 31", source, target, {name: target + 50 for name in methods})
+    return Panel(LABEL, source, target, {name: target + 50 for name in methods})
 
 
 def drawn(path):
@@ -32,7 +33,7 @@ def panels_picture(tmp_path, panels, *, errors):
 
 
 def black_slices(pixels, axis):
-    """How many times there are at least 20 lines in a row, along an axis, that cross black."""
+    """Counts the runs of at least 20 lines, along an axis, that cross black."""
     crossing = np.concatenate(([False], (pixels < 60).mean(axis=1 - axis) > 0.15, [False])).astype(int)
     starts, ends = np.nonzero(np.diff(crossing) == 1)[0], np.nonzero(np.diff(crossing) == -1)[0]
     return int(np.count_nonzero(ends - starts >= 20))
@@ -89,10 +90,10 @@ def test_draw_translation_refuses_unknown_method(tmp_path):
 
 
 def test_draw_panels_refuses_slices_with_different_methods(tmp_path):
-    with pytest.raises(InputError, check=refusal("E-REPORT-05", methods="cgan, medgan", outputs="medgan")):
+    with pytest.raises(InputError, check=refusal("E-REPORT-05", panel_label=LABEL, methods="cgan, medgan", outputs="medgan")):
         panels_picture(tmp_path, [panel(), panel(("medgan",))], errors=False)
 
 
 def test_draw_panels_refuses_empty_list_of_slices(tmp_path):
-    with pytest.raises(InputError, check=refusal("E-REPORT-04")):
+    with pytest.raises(InputError, check=refusal("E-REPORT-04", num_panels=0)):
         panels_picture(tmp_path, [], errors=True)

@@ -1,4 +1,4 @@
-"""How the report draws and writes numbers: axes over the whole range, names and values for a person."""
+"""Axes of the report span the whole range; names and numbers are short."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The report of a study: whole, alone, honest about every trial, whatever the study holds."""
+"""The report of a study is one file that shows every trial, whatever the study holds."""
 
 import math
 import re
@@ -64,8 +64,8 @@ def test_report_names_failures_and_links_retry_to_first_attempt(make, add, repor
     add(study, "diverged", 0.4, reason="loss is nan")
     add(study, "out_of_memory", reason="2.5 GiB wanted")
     add(study, "infrastructure", reason="the trial's actor died", device_s=36.0)
-    add(study, "budget", reason="2 of 2 GPU-hours used", first_attempt=2, retry_of=2)
-    add(study, "complete", 0.8, first_attempt=2, retry_of=3)
+    add(study, "budget", reason="2 of 2 GPU-hours used", root=2, retry_of=2)
+    add(study, "complete", 0.8, root=2, retry_of=3)
     text, page, _ = report(study)
     states = [page.attempt(number)["state"] for number in range(5)]
     assert states == ["diverged", "out of memory", "infrastructure", "budget", "complete, best"]
@@ -170,8 +170,8 @@ def test_report_shows_no_nan(make, add, report):
     add(study, "complete", 0.8, metrics={"val/ssim": 0.8, "val/mae_hu_bone": math.nan})
     add(study, "diverged", math.nan, reason="a loss is not finite")
     text, page, _ = report(study)
-    said = " ".join(cell for row in page.rows for cell in row)
-    assert not re.search(r"\b(nan|inf|None)\b", said, re.IGNORECASE), said
+    cells = " ".join(cell for row in page.rows for cell in row)
+    assert not re.search(r"\b(nan|inf|None)\b", cells, re.IGNORECASE), cells
     assert "mae_hu_bone" not in text
 
 
@@ -191,7 +191,7 @@ def test_report_escapes_text_of_study(make, add, report):
 
 
 @pytest.mark.parametrize(
-    ("reason", "said"),
+    ("reason", "shown"),
     [
         ("[Errno 2] No such file: '/data/Jane Doe/ct.dcm'", "[Errno 2] No such file: [path]"),
         ("see /tmp/ray/session_1/worker.err, twice", "see [path], twice"),
@@ -202,10 +202,10 @@ def test_report_escapes_text_of_study(make, add, report):
         ("x" * 1000, "x" * 396 + " ..."),
     ],
 )
-def test_report_replaces_paths_in_reasons(make, add, report, reason, said):
+def test_report_replaces_paths_in_reasons(make, add, report, reason, shown):
     study = make()
     add(study, "infrastructure", reason=reason)
-    assert report(study)[1].attempt(0)["reason"] == said
+    assert report(study)[1].attempt(0)["reason"] == shown
 
 
 def test_report_names_no_folder(make, add, report, store, tmp_path):

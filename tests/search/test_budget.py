@@ -27,7 +27,7 @@ def clock():
     return Clock()
 
 
-def test_failed_attempts_count_and_so_does_what_a_killed_driver_had_noted(study, clock):
+def test_meter_counts_failed_attempts_and_notes_of_killed_driver(study, clock):
     meter = Meter(study, Budget(gpu_hours=1.0), Resources(4, device="gpu"), clock)
     for kind in ("infrastructure", "diverged"):
         trial = study.ask()
@@ -48,7 +48,7 @@ def test_failed_attempts_count_and_so_does_what_a_killed_driver_had_noted(study,
     assert meter.left().hours is None
 
 
-def test_running_trials_count_from_the_moment_they_hold_their_devices(study, clock):
+def test_meter_counts_running_trials_from_begin(study, clock):
     meter = Meter(study, Budget(gpu_hours=1.0), Resources(2), clock)
     meter.begin(study.ask())
     meter.begin(study.ask())
@@ -56,7 +56,7 @@ def test_running_trials_count_from_the_moment_they_hold_their_devices(study, clo
     assert meter.used_up() == "1 of 1 core-hours used"
 
 
-def test_hours_on_the_wall_add_up_over_starts(study, clock):
+def test_meter_adds_wall_hours_over_starts(study, clock):
     first = Meter(study, Budget(hours=1.0), Resources(1), clock)
     trial = study.ask()
     first.begin(trial)
@@ -69,12 +69,12 @@ def test_hours_on_the_wall_add_up_over_starts(study, clock):
     assert second.used_up() == "60 min of 60 min used"
 
 
-def test_what_the_command_says_comes_before_what_the_space_says():
+def test_limited_prefers_command_line_over_space():
     space = Budget(gpu_hours=5.0, hours=2.0)
     assert limited(space, gpu_hours=1.0, hours=None) == Budget(gpu_hours=1.0, hours=2.0)
 
 
 @pytest.mark.parametrize(("option", "name"), [("--max-gpu-hours", "gpu_hours"), ("--max-hours", "hours")])
-def test_a_budget_of_nothing_is_refused(option, name):
+def test_limited_refuses_budget_of_zero(option, name):
     with pytest.raises(InputError, check=refusal("E-BUDGET-01")):
         limited(Budget(), **{"gpu_hours": None, "hours": None, name: 0.0})

@@ -43,7 +43,7 @@ def left(trials, name):
     return [(Path(trial.folder) / name).exists() for trial in trials]
 
 
-def test_the_best_few_keep_their_generator_and_running_trials_everything(assignment, study, tmp_path):
+def test_retention_keeps_best_generators_and_running_trials(assignment, study, tmp_path):
     retention, trials = (
         Retention(study, tmp_path, Checkpoints(keep=2)),
         [assignment(first_attempt) for first_attempt in range(5)],
@@ -55,7 +55,7 @@ def test_the_best_few_keep_their_generator_and_running_trials_everything(assignm
     assert left(trials, LAST) == [False, False, False, False, True]
 
 
-def test_the_front_of_several_goals_stays_whatever_the_number(assignment, tmp_path):
+def test_retention_keeps_whole_pareto_front_of_several_goals(assignment, tmp_path):
     goals = (SSIM, PARAMETERS)
     several = open_study(f"sqlite:///{tmp_path / 'several.db'}", "s", Identity("pet2ct", "a", "b"), goals=goals)
     retention, trials = (
@@ -68,7 +68,7 @@ def test_the_front_of_several_goals_stays_whatever_the_number(assignment, tmp_pa
     assert left(trials, BEST) == [True, True, False, True]
 
 
-def test_beyond_the_bytes_allowed_the_worst_go_first_and_the_best_never(assignment, study, tmp_path):
+def test_retention_over_byte_limit_deletes_worst_but_never_best(assignment, study, tmp_path):
     said = []
     rules = Checkpoints(keep=3, max_gb=25e-7)  # two generators and what runs
     retention = Retention(study, tmp_path / "checkpoints", rules, said.append)
@@ -94,7 +94,7 @@ def test_beyond_the_bytes_allowed_the_worst_go_first_and_the_best_never(assignme
     assert said == ["checkpoints: more than 2.5e-06 GB although only the best and running ones stay"], "once"
 
 
-def test_an_interrupted_trial_keeps_its_checkpoint(assignment, study, tmp_path):
+def test_retention_keeps_checkpoint_of_interrupted_trial(assignment, study, tmp_path):
     study.ask({})
     recover(study)
     trial = assignment(0)
@@ -102,7 +102,7 @@ def test_an_interrupted_trial_keeps_its_checkpoint(assignment, study, tmp_path):
     assert left([trial], LAST) == [True]
 
 
-def test_a_diverged_trial_never_becomes_one_that_is_kept(assignment, study, tmp_path):
+def test_retention_deletes_generator_of_diverged_trial(assignment, study, tmp_path):
     trials = [assignment(0), assignment(1)]
     finish(study, 0.4)
     number = study.ask({}).number

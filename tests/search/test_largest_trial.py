@@ -31,14 +31,14 @@ def found(**moves):
     return largest(space, BASE)
 
 
-def test_more_blocks_and_channels_are_the_largest():
+def test_largest_trial_has_most_blocks_and_channels():
     trial = found(generator__num_blocks={"int": (1, 3)}, generator__base_channels={"choice": (8, 4)})
     assert trial.values == {"generator.num_blocks": 3, "generator.base_channels": 8}
     assert str(trial) == "generator.num_blocks=3, generator.base_channels=8"
     assert trial.estimate == estimate(trial.config)
 
 
-def test_the_last_of_choices_is_not_taken_for_the_largest():
+def test_largest_trial_compares_all_choices():
     norms, blocks = ("batch", "instance", "none"), ("double", "u")
     trial = found(generator__norm={"choice": norms}, generator__block={"choice": blocks})
     needs = {
@@ -49,7 +49,7 @@ def test_the_last_of_choices_is_not_taken_for_the_largest():
     assert trial.values["generator.norm"] != "none"
 
 
-def test_a_setting_that_keeps_another_from_moving_is_tried_below_its_largest():
+def test_largest_trial_tries_smaller_values_of_setting_in_condition():
     trial = found(
         generator__num_blocks={"int": (1, 2)},
         generator__base_channels={"int": (4, 64), "when": "generator.num_blocks < 2"},
@@ -57,25 +57,25 @@ def test_a_setting_that_keeps_another_from_moving_is_tried_below_its_largest():
     assert trial.values == {"generator.num_blocks": 1, "generator.base_channels": 64}
 
 
-def test_learning_rates_and_weights_are_no_sizes():
+def test_largest_trial_ignores_learning_rates_and_loss_weights():
     trial = found(optim__generator_lr={"log": (1e-5, 1e-3)}, loss__lambda_style={"log": (1e-5, 1e-3)})
     assert (trial.values, str(trial)) == ({}, "as every trial")
 
 
-def test_values_that_do_not_go_together_are_passed_over():
+def test_largest_trial_skips_incompatible_values():
     networks, chain = ("casnet", "resnet"), (1, 9)  # casnet chains 8 blocks at most
     trial = found(generator__network={"choice": networks}, generator__num_blocks={"int": chain})
     assert trial.values == {"generator.network": "resnet", "generator.num_blocks": 9}
 
 
-def test_what_fits_is_let_through():
+def test_memory_check_accepts_trial_that_fits():
     trial = found(generator__num_blocks={"int": (1, 3)})
     refuse_what_has_no_memory(trial, trial.estimate.bytes_per_worker, workers=2, device="gpu")
     refuse_what_has_no_memory(trial, 2 * trial.estimate.bytes_per_worker, workers=2, device="cpu")
 
 
 @pytest.mark.parametrize(("device", "factor"), [("gpu", 1), ("cpu", 2)])
-def test_what_does_not_fit_is_refused_with_its_settings_and_a_way_out(device, factor):
+def test_memory_check_refuses_trial_that_does_not_fit(device, factor):
     trial = found(generator__num_blocks={"int": (1, 3)})
     available = int(factor * trial.estimate.bytes_per_worker / CERTAINLY) - factor
     with pytest.raises(

@@ -41,7 +41,7 @@ def foreseen(forecast=None, **launch):
     return Outlook(Launch(**given), NEEDS, trial, forecast or Forecast(10.0, 10.0, 2), keep=3, max_bytes=None)
 
 
-def test_device_hours_are_those_of_all_devices_of_all_trials():
+def test_device_hours_sum_all_devices_of_all_trials():
     assert foreseen().device_hours == pytest.approx(4 * 2 * 100 / 3600)
 
 
@@ -56,22 +56,22 @@ def test_device_hours_are_those_of_all_devices_of_all_trials():
         ({"hours": 230 / 3600, "device_hours": 250 / 3600}, 1),
     ],
 )
-def test_a_budget_cuts_what_it_cannot_pay(limit, trials):
+def test_affordable_trials_are_limited_by_budget(limit, trials):
     assert foreseen(**limit).affordable == trials
 
 
-def test_checkpoints_are_those_that_run_and_those_that_are_kept():
+def test_study_bytes_sum_running_and_kept_checkpoints():
     assert foreseen().study_bytes == 2 * 100_000_000 + 3 * 20_000_000
 
 
-def test_a_limit_of_checkpoints_counts_for_those_that_are_kept():
+def test_study_bytes_apply_limit_to_kept_checkpoints_only():
     space = QUICK.model_copy(update={"checkpoints": Checkpoints(keep=50, max_gb=0.05)})
     found = outlook(space, space.base({}), Launch(Capacity(2, 0), Resources(2), 1, num_slices=100, trials=0))
     assert (found.keep, found.max_bytes) == (50, 50_000_000)
     assert found.study_bytes == found.largest.estimate.checkpoint_bytes + 50_000_000
 
 
-def test_a_person_reads_what_fits_why_and_how_long_it_takes():
+def test_launch_lines_describe_groups_memory_time_and_budget():
     counted = "4 trials of about 10 epochs each"
     assert lines(foreseen(memory_bytes=16_000_000_000, device_hours=0.1, hours=2.0)) == {
         "groups": "2 of 2 that fit at once; each takes 2 workers of 1 CPU core; 4 CPU cores are the limit",
@@ -83,7 +83,7 @@ def test_a_person_reads_what_fits_why_and_how_long_it_takes():
     }
 
 
-def test_gpus_are_the_limit_where_there_are_fewer_than_cores():
+def test_launch_lines_name_gpus_as_limit_where_scarcer_than_cores():
     facts = lines(foreseen(capacity=Capacity(64, 3), resources=Resources(1, 2, "gpu"), hours=10.0))
     each = "each takes 1 worker of 1 GPU and 2 CPU cores"
     assert facts["groups"] == f"2 of 3 that fit at once; {each}; 3 GPUs are the limit"
@@ -91,37 +91,37 @@ def test_gpus_are_the_limit_where_there_are_fewer_than_cores():
     assert facts["budget"] == "10 h 00 min left: enough for all of the 4 trials"
 
 
-def test_large_trials_at_once_that_need_more_memory_than_there_is_are_told():
+def test_launch_lines_warn_when_concurrent_trials_exceed_memory():
     text = lines(foreseen(memory_bytes=7_000_000_000))["memory"]
     assert text.endswith("; 2 such trials at once need 12 GB, more than the 7 GB here")
 
 
-def test_what_is_not_known_yet_is_said():
+def test_launch_lines_without_forecast_promise_time_after_first_epochs():
     facts = lines(foreseen(Forecast(None, 10.0, 2), device_hours=1.0))
     assert facts["expected"].startswith("known after the first epochs, for 4 trials")
     assert facts["budget"] == "1 core-hours left"
 
 
-def test_a_finished_study_expects_nothing():
+def test_launch_lines_of_finished_study_expect_no_trial():
     facts = lines(foreseen(trials=0, hours=1.0))
     assert facts["expected"] == "no trial is missing"
     assert "budget" not in facts
 
 
-def test_a_space_whose_largest_trial_has_no_memory_is_refused():
+def test_outlook_refuses_space_whose_largest_trial_does_not_fit():
     launch = Launch(Capacity(2, 0), Resources(2), 1, num_slices=100, trials=8, memory_bytes=1 << 29)
     with pytest.raises(InputError, check=refusal("E-MEMORY-01", gigabytes="0.268 GB")):
         outlook(QUICK, QUICK.base({}), launch)
 
 
-def test_a_space_without_a_judge_says_so():
+def test_launch_lines_say_that_space_has_no_discriminator():
     space = Space(preset="unet_l1", search={"optim.generator_lr": Move(log=(1e-5, 1e-3))})
     base = space.base({"data.size": 64, "generator.base_channels": 4})
     found = outlook(space, base, Launch(Capacity(2, 0), Resources(1), 2, num_slices=10, trials=0))
     assert lines(found)["networks"].endswith("parameters, no discriminator")
 
 
-def test_the_papers_size_is_foreseen_in_seconds():
+def test_outlook_of_published_size_takes_seconds():
     space = read_space("pet2ct", {})
     launch = Launch(Capacity(2, 0), Resources(2), 1, num_slices=800, trials=40, memory_bytes=64 << 30)
     began = time.process_time()

@@ -41,7 +41,7 @@ def change(uri, **values):
         connection.execute(LEASES.update().values(**values))
 
 
-def test_a_lease_is_given_back_however_the_block_ends(uri):
+def test_lease_is_released_with_and_without_error(uri):
     with pytest.raises(RuntimeError), leased(uri, "s"):
         assert "process" in holder(uri, "s")
         raise RuntimeError
@@ -50,19 +50,19 @@ def test_a_lease_is_given_back_however_the_block_ends(uri):
         pass
 
 
-def test_studies_of_one_database_are_held_apart(uri):
+def test_lease_is_separate_for_each_study_of_database(uri):
     with leased(uri, "s") as lost, leased(uri, "t"):
         assert not lost()
         assert holder(uri, "s") and holder(uri, "t")
 
 
-def test_a_second_driver_is_refused_with_the_first_ones_host_process_and_age(uri, other):
+def test_lease_refuses_second_driver_and_describes_first(uri, other):
     message = refusal("E-LEASE-02", study="s")
     with pytest.raises(InputError, check=message), leased(uri, "s"):
         pass
 
 
-def test_a_killed_drivers_lease_is_taken_over_at_once(uri, other):
+def test_lease_of_killed_driver_is_taken_over_at_once(uri, other):
     other.kill()
     other.wait()
     assert is_expired(uri, "s")
@@ -70,7 +70,7 @@ def test_a_killed_drivers_lease_is_taken_over_at_once(uri, other):
         assert not is_expired(uri, "s")
 
 
-def test_another_hosts_lease_holds_while_it_beats_and_no_longer(uri, other):
+def test_lease_of_other_host_holds_only_while_renewed(uri, other):
     change(uri, host="elsewhere")
     with pytest.raises(InputError, check=refusal("E-LEASE-02")), leased(uri, "s"):
         pass
@@ -79,14 +79,14 @@ def test_another_hosts_lease_holds_while_it_beats_and_no_longer(uri, other):
         pass
 
 
-def test_a_driver_that_slept_too_long_ends_when_another_has_taken_over(uri, monkeypatch):
+def test_lease_taken_over_by_other_driver_ends_first_driver(uri, monkeypatch):
     monkeypatch.setattr(lease, "BEAT_S", 0.05)
     with pytest.raises(JobError, check=refusal("E-LEASE-01", study="s")), leased(uri, "s"):
         change(uri, token="another's")
         time.sleep(5)
 
 
-def test_a_database_that_cannot_be_opened_is_refused():
+def test_lease_refuses_database_that_cannot_be_opened():
     with (
         pytest.raises(InputError, check=refusal("E-STUDY-05")),
         leased("sqlite:////no/x.db", "s"),

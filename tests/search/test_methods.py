@@ -30,26 +30,26 @@ def space():
     )
 
 
-def test_a_method_is_its_preset_with_its_own_settings_and_what_is_one_for_all(space):
+def test_method_combines_preset_own_settings_and_shared_settings(space):
     expected = flatten(configured("unet_l1", {**NARROW, **FIXED}, small=True)) | {"train.seed": 2}
     found = space.configured({METHOD: "u_net", "train.seed": 2}, space.base({}))
     assert flatten(found) == expected
 
 
-def test_drawn_and_configured_are_the_same(space):
+def test_space_draw_equals_space_configured(space):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     trial = study.ask()
     assert space.draw(trial, space.base({})) == space.configured(trial.params, space.base({}))
 
 
-def test_what_a_person_sets_reaches_every_method(space):
+def test_with_overrides_changes_every_method(space):
     given = {"optim.schedule": "linear", "train.epochs": 9}
     changed = space.with_overrides(given)
     for config in changed.corners(changed.base(given)):
         assert (config.optim.schedule, config.train.epochs) == ("linear", 9)
 
 
-def test_presets_move_by_their_names_in_a_file(tmp_path):
+def test_read_space_accepts_preset_names_as_methods(tmp_path):
     path = tmp_path / "space.yaml"
     path.write_text("set: {data.size: 128}\nsearch:\n  method: {choice: [medgan_1g, pix2pix]}\n")
     space = read_space(str(path), {"optim.generator_lr": 0.01})
@@ -58,7 +58,7 @@ def test_presets_move_by_their_names_in_a_file(tmp_path):
     assert first.optim.generator_lr == second.optim.generator_lr == 0.01
 
 
-def test_a_setting_moves_under_a_method_alone(tmp_path):
+def test_setting_with_condition_on_method_varies_for_this_method_only(tmp_path):
     path = tmp_path / "space.yaml"
     moving = "  method: {choice: [medgan, unet_l1]}\n  loss.lambda_style: {choice: [1, 2], when: method == medgan}\n"
     path.write_text(f"set: {{data.size: 64}}\nsearch:\n{moving}")
@@ -67,26 +67,26 @@ def test_a_setting_moves_under_a_method_alone(tmp_path):
     assert styles == [2, 0]
 
 
-def test_the_points_of_a_grid_come_seed_by_seed(space):
+def test_grid_points_are_ordered_by_seed(space):
     points = space.grid()
     assert [point["train.seed"] for point in points] == [0, 0, 1, 1, 2, 2]
     assert [point[METHOD] for point in points[:2]] == ["small", "u_net"]
 
 
-def test_more_seeds_are_the_same_grid(space):
+def test_grid_digest_does_not_depend_on_seeds(space):
     more = space.model_copy(update={"search": {**space.search, "train.seed": Move(int=(0, 7))}})
     assert more.digest({}) == space.digest({})
     assert space.digest({"optim.schedule": "linear"}) != space.digest({})
 
 
-def test_the_largest_of_all_methods_is_found(space):
+def test_largest_trial_is_searched_over_all_methods(space):
     found = largest(space, space.base({}))
     every = [largest(space.model_copy(update={"search": {METHOD: Move(choice=(name,))}}), space.base({}))
              for name in ("small", "u_net")]  # fmt: skip
     assert found.estimate.bytes_per_worker == max(one.estimate.bytes_per_worker for one in every)
 
 
-def test_minutes_bound_the_forecast(space):
+def test_forecast_is_limited_by_setting_minutes(space):
     base = space.base({"train.minutes": 0.001})
     found = forecast(space, base, num_slices=400, threads=1)
     assert found.trial_s == pytest.approx(0.06)
@@ -100,13 +100,13 @@ def test_minutes_bound_the_forecast(space):
         ({"methods": {"a": {"preset": "medgan", "set": {"train.batch_size": 2}}}}, "train.batch_size is one for all"),
     ],
 )
-def test_a_space_that_cannot_be_is_refused(space, change, message):
+def test_space_refuses_invalid_grid_or_method(space, change, message):
     content = {"set": FIXED, "methods": space.methods, "search": space.search, "sampler": "grid"}
     with pytest.raises(ValueError, match=message):
         Space.model_validate({**content, **change})
 
 
-def test_a_method_whose_settings_do_not_fit_is_told_with_its_line(tmp_path):
+def test_read_space_refusal_names_setting_of_invalid_method(tmp_path):
     path = tmp_path / "space.yaml"
     path.write_text(
         "set: {data.size: 64}\nmethods:\n  wide: {preset: medgan, set: {generator.num_blocks: 99}}\n"

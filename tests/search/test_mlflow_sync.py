@@ -85,7 +85,7 @@ def facts():
 @pytest.fixture
 def recorder(study, facts):
     """Makes one, of runs that a function opens."""
-    common = {"study": study, "task": TASKS["pet2ct"], "facts": facts, "told": lambda first_attempt: None, "say": print}
+    common = {"study": study, "task": TASKS["pet2ct"], "facts": facts, "recorded": lambda first_attempt: None, "say": print}
     return lambda open_run, **other: Recorder(open_run, **(common | other))
 
 
@@ -94,7 +94,7 @@ def epoch_of(value, number=1):
     return {"state": "running", "objective": value, "values": [value], "metrics": metrics, "epoch": number}
 
 
-def test_a_trial_is_told_in_order_with_its_origin_pictures_and_an_honest_state(assignment, study, recorder):
+def test_recorder_records_origin_metrics_pictures_and_state_in_order(assignment, study, recorder):
     tracker, trial = Memory(), assignment(study.ask({}).number)
     arrays = {name: np.zeros((2, 8, 8), np.float32) for name in ("source", "output", "target")}
     np.savez(Path(trial.folder) / PICTURES, **arrays, titles=np.array(["patient aa slice 1", "patient aa slice 2"]))
@@ -130,7 +130,7 @@ def test_a_trial_is_told_in_order_with_its_origin_pictures_and_an_honest_state(a
         ("budget", "KILLED"),
     ],
 )
-def test_the_store_is_told_in_its_own_words_how_a_trial_ended(assignment, study, recorder, state, status):
+def test_recorder_translates_end_of_trial_to_mlflow_status(assignment, study, recorder, state, status):
     tracker, trial = Memory(), assignment(study.ask({}).number)
     listening = recorder(tracker.opened)
     listening.started(trial)
@@ -139,7 +139,7 @@ def test_the_store_is_told_in_its_own_words_how_a_trial_ended(assignment, study,
     assert tracker.said[-2:] == [("tags", {"medgan.state": state, "medgan.reason": "why"}), ("finish", status)]
 
 
-def test_the_best_value_so_far_is_the_first_goal_s_in_its_own_direction(assignment, study, recorder):
+def test_recorder_best_value_follows_direction_of_first_goal(assignment, study, recorder):
     tracker, trial = Memory(), assignment(study.ask({}).number, "val/mae_hu", "min")
     listening = recorder(tracker.opened)
     listening.started(trial)
@@ -149,7 +149,7 @@ def test_the_best_value_so_far_is_the_first_goal_s_in_its_own_direction(assignme
     assert tracker.said[-1] == ("metrics", {"val/mae_hu": 95.0, "val/best_mae_hu": 80.0}, 4)
 
 
-def test_a_trial_s_run_carries_its_settings_and_what_made_it(assignment, study, recorder, facts):
+def test_recorder_stores_settings_and_provenance_of_trial(assignment, study, recorder, facts):
     tracker, trial = Memory(), assignment(study.ask({}).number)
     listening = recorder(tracker.opened)
     listening.started(trial)
@@ -164,7 +164,7 @@ def test_a_trial_s_run_carries_its_settings_and_what_made_it(assignment, study, 
     assert "medgan.retry_of" not in tags
 
 
-def test_a_repeated_trial_says_which_attempt_it_is_and_which_one_it_repeats(assignment, study, recorder):
+def test_recorder_tags_retry_with_attempt_and_repeated_attempt(assignment, study, recorder):
     tracker = Memory()
     for number in range(2):
         study.ask({})
@@ -179,7 +179,7 @@ def test_a_repeated_trial_says_which_attempt_it_is_and_which_one_it_repeats(assi
     assert kept == {"number": 2, "root": 0, "attempt": 3, "retry_of": 1}
 
 
-def test_what_a_search_tells_a_real_store_is_read_back(assignment, study, recorder, tmp_path):
+def test_recorder_values_are_read_back_from_real_store(assignment, study, recorder, tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     tracking = MlflowStudy(uri, "medgan/pet2ct", artifacts=tmp_path / "artifacts", study="s", key="k")
     trial = assignment(study.ask({}).number)
@@ -195,7 +195,7 @@ def test_what_a_search_tells_a_real_store_is_read_back(assignment, study, record
     assert run.tags["medgan.data_digest"] == run.files["provenance.json"]["data"]["digest"] == "d" * 64
 
 
-def test_a_store_that_refuses_does_not_end_the_search_but_is_told(assignment, study, recorder):
+def test_recorder_close_returns_false_when_store_refuses_run(assignment, study, recorder):
     def refusing(first_attempt, tags, began_ms):
         raise ValueError("no such run")
 
@@ -204,7 +204,7 @@ def test_a_store_that_refuses_does_not_end_the_search_but_is_told(assignment, st
     assert not listening.close(60)
 
 
-def test_a_retry_of_a_trial_is_not_ended_by_its_first_attempt(assignment, study, recorder):
+def test_recorder_ends_first_attempt_before_retry_starts(assignment, study, recorder):
     tracker, trial = Memory(), assignment(study.ask({}).number)
     listening = recorder(tracker.opened)
     listening.started(trial)
@@ -217,7 +217,7 @@ def test_a_retry_of_a_trial_is_not_ended_by_its_first_attempt(assignment, study,
     assert [entry[0] for entry in said] == ["tags", "finish", "tags"]
 
 
-def test_a_trial_that_never_started_says_why(recorder):
+def test_recorder_stores_reason_of_trial_that_never_started(recorder):
     tracker = Memory()
     listening = recorder(tracker.opened)
     listening.refused(4, "generator.depth 9 is too deep")
@@ -226,7 +226,7 @@ def test_a_trial_that_never_started_says_why(recorder):
     assert tracker.said[-1] == ("finish", "FAILED")
 
 
-def test_nothing_of_a_trial_that_has_ended_stays_in_memory(assignment, study, recorder):
+def test_recorder_keeps_nothing_of_ended_trials_in_memory(assignment, study, recorder):
     listening = recorder(Memory().opened)
     for _ in range(3):
         trial = assignment(study.ask({}).number)
@@ -237,7 +237,7 @@ def test_nothing_of_a_trial_that_has_ended_stays_in_memory(assignment, study, re
     assert (listening.runs, listening.attempts, listening.ends) == ({}, {}, [])
 
 
-def test_settings_that_were_drawn_are_told_as_numbers_too(assignment, study, recorder):
+def test_recorder_stores_sampled_numbers_as_metrics(assignment, study, recorder):
     tracker = Memory()
     trial = study.ask({})
     trial.suggest_float("loss.lambda_style", 0.5, 0.5)
@@ -248,7 +248,7 @@ def test_settings_that_were_drawn_are_told_as_numbers_too(assignment, study, rec
     assert tracker.said[1][2] == {"loss.lambda_style": 0.5}
 
 
-def test_an_outage_changes_neither_order_nor_times_nor_what_is_told(assignment, study, facts, tmp_path, monkeypatch):
+def test_recorder_keeps_order_times_and_values_during_outage(assignment, study, facts, tmp_path, monkeypatch):
     monkeypatch.setattr(outage, "PAUSE_S", 0.01)
     tracking = MlflowStudy(f"sqlite:///{tmp_path / 'mlflow.db'}", "medgan/x", artifacts=tmp_path, study="s", key="k")
     trial, back, said, taken = assignment(study.ask({}).number), threading.Event(), [], []
@@ -259,7 +259,7 @@ def test_an_outage_changes_neither_order_nor_times_nor_what_is_told(assignment, 
         return tracking.trial(first_attempt, tags, began_ms)
 
     listening = Recorder(
-        away_at_first, study=study, task=TASKS["pet2ct"], facts=facts, told=taken.append, say=said.append
+        away_at_first, study=study, task=TASKS["pet2ct"], facts=facts, recorded=taken.append, say=said.append
     )
     began = now_ms()
     listening.started(trial)
@@ -282,7 +282,7 @@ def test_an_outage_changes_neither_order_nor_times_nor_what_is_told(assignment, 
     assert (run.info.status, run.data.tags["medgan.state"], taken) == ("FINISHED", "complete", [0])
 
 
-def test_what_made_a_trial_is_told_by_another_driver_as_it_was(assignment, study, recorder, facts):
+def test_recorder_of_other_driver_records_stored_provenance(assignment, study, recorder, facts):
     tracker, trial = Memory(), assignment(study.ask({}).number)
 
     def gone(first_attempt, tags, began_ms):

@@ -10,7 +10,7 @@ from medgan.search.objectives import Constraint, goal_named
     ("metric", "mode"),
     [("val/ssim", "max"), ("val/mae_hu_body", "min"), ("cost/gpu_hours", "min"), ("cost/parameters", "min")],
 )
-def test_the_mode_follows_from_the_metric(metric, mode):
+def test_goal_mode_follows_from_metric(metric, mode):
     goal = goal_named(metric)
     assert goal == goal_named(metric, mode)
     assert (goal.score({metric: 2.0}) > goal.score({metric: 1.0})) == (mode == "max")
@@ -32,18 +32,18 @@ def test_the_mode_follows_from_the_metric(metric, mode):
         ),
     ],
 )
-def test_what_is_no_goal_is_refused(metric, mode, message):
+def test_goal_refuses_unusable_metric_or_mode(metric, mode, message):
     with pytest.raises(ValueError, check=message):
         goal_named(metric, mode)
 
 
 @pytest.mark.parametrize(("text", "excess"), [("val/mae_hu <= 100", 20.0), ("val/mae_hu >= 1.5e2", 30.0)])
-def test_a_constraint_says_how_far_it_is_missed(text, excess):
+def test_constraint_excess_is_distance_beyond_limit(text, excess):
     assert Constraint.read(text).excess({"val/mae_hu": 120.0}) == excess
     assert Constraint.read(str(Constraint.read(text))) == Constraint.read(text)
 
 
 @pytest.mark.parametrize("text", ["val/mae_hu < 100", "val/mae_hu", "val/mae_hu <= much", "loss/generator/l1 <= 3"])
-def test_what_is_no_constraint_is_refused(text):
+def test_constraint_refuses_invalid_text(text):
     with pytest.raises(ValueError, match="expected METRIC <= NUMBER|is a training loss"):
         Constraint.read(text)

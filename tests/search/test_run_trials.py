@@ -36,14 +36,14 @@ def trial(study):
     return SimpleNamespace(config={"assignment": assignment}, last_result={})
 
 
-def test_a_trial_whose_actor_was_lost_before_it_began_is_told_as_begun_and_ended(study, trial):
+def test_forward_reports_start_and_end_of_trial_lost_before_start(study, trial):
     heard = Heard()
     fail(study, frozen(study, 0), "infrastructure", "the trial's actor died")
     _Forward([heard], study).on_trial_error(0, [], trial)
     assert heard.calls == [("started", 0), ("ended", 0, "infrastructure")]
 
 
-def test_an_end_that_the_study_did_not_take_is_not_told(study, trial):
+def test_forward_does_not_report_end_that_study_did_not_store(study, trial):
     heard = Heard()
     forward = _Forward([heard], study)
     forward.on_trial_start(0, [], trial)

@@ -45,7 +45,7 @@ def result(epoch, *values, state="running", reason="", **metrics):
     }
 
 
-def test_a_complete_trial_is_complete_with_its_value(study, searcher):
+def test_searcher_stores_complete_trial_with_value(study, searcher):
     searcher.suggest("t")
     searcher.on_trial_result("t", result(1, 0.3))
     searcher.on_trial_complete("t", result(2, 0.5, state="complete"))
@@ -53,7 +53,7 @@ def test_a_complete_trial_is_complete_with_its_value(study, searcher):
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.5, {1: 0.3, 2: 0.5})
 
 
-def test_a_trial_the_scheduler_stopped_is_pruned_with_its_intermediate_values(study, searcher):
+def test_searcher_stores_stopped_trial_as_pruned_with_epoch_values(study, searcher):
     searcher.suggest("t")
     searcher.on_trial_result("t", result(1, 0.3))
     searcher.on_trial_complete("t", result(2, 0.4))
@@ -61,21 +61,21 @@ def test_a_trial_the_scheduler_stopped_is_pruned_with_its_intermediate_values(st
     assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {1: 0.3, 2: 0.4})
 
 
-def test_a_diverged_trial_is_failed_with_the_reason_and_not_left_running(study, searcher):
+def test_searcher_stores_diverged_trial_as_failed_with_reason(study, searcher):
     searcher.suggest("t")
     searcher.on_trial_complete("t", {"epoch": 0, "state": "diverged", "reason": "loss is nan"})
     (trial,) = study.trials
     assert (state_of(trial), trial.user_attrs["reason"]) == ("diverged", "loss is nan")
 
 
-def test_a_lost_actor_puts_the_trial_back_into_the_queue(study, searcher):
+def test_searcher_queues_trial_again_after_lost_actor(study, searcher):
     searcher.suggest("t")
     searcher.on_trial_complete("t", None, error=True)
     assert [state_of(trial) for trial in study.trials] == ["infrastructure", "waiting"]
     assert searcher.suggest("u") == {"number": 1}
 
 
-def test_a_database_that_does_not_take_an_end_stops_the_search_and_the_trial_is_repeated(study, searcher, monkeypatch):
+def test_searcher_ends_search_when_database_cannot_store_end_of_trial(study, searcher, monkeypatch):
     searcher.suggest("t")
     with monkeypatch.context() as patch:
         patch.setattr(study, "tell", lambda *told, **more: (_ for _ in ()).throw(OSError("the server is away\nnow")))
@@ -88,7 +88,7 @@ def test_a_database_that_does_not_take_an_end_stops_the_search_and_the_trial_is_
     assert [state_of(trial) for trial in study.trials] == ["interrupted", "waiting"]
 
 
-def test_replayed_epochs_are_reported_once(study, searcher):
+def test_searcher_reports_replayed_epochs_once(study, searcher):
     searcher.suggest("t")
     for objective in (0.3, 0.9):
         searcher.on_trial_result("t", result(1, objective))
@@ -96,7 +96,7 @@ def test_replayed_epochs_are_reported_once(study, searcher):
     assert study.trials[0].intermediate_values == {1: 0.3, 2: 0.5}
 
 
-def test_no_more_trials_than_wanted_are_handed_out(searcher):
+def test_searcher_starts_no_more_trials_than_target(searcher):
     assert searcher.suggest("t") is not None
     assert searcher.suggest("u") is not None
     assert searcher.suggest("v") is None
@@ -106,7 +106,7 @@ def test_no_more_trials_than_wanted_are_handed_out(searcher):
     assert searcher.suggest("v") == Searcher.FINISHED
 
 
-def test_a_failed_last_trial_is_repeated_before_the_search_ends(searcher):
+def test_searcher_repeats_failed_last_trial_before_search_ends(searcher):
     searcher.suggest("t")
     searcher.on_trial_complete("t", result(1, 0.5, state="complete"))
     searcher.suggest("u")
@@ -114,7 +114,7 @@ def test_a_failed_last_trial_is_repeated_before_the_search_ends(searcher):
     assert searcher.suggest("v") == {"number": 2}
 
 
-def test_settings_that_do_not_go_together_are_failed_by_name_and_the_next_are_drawn(study):
+def test_searcher_fails_incompatible_settings_and_draws_next_trial(study):
     def picky(trial):
         if assign(trial)["number"] == 0:
             raise InputError("discriminator.patch 34 is larger than data.size 32")
@@ -134,7 +134,7 @@ def test_settings_that_do_not_go_together_are_failed_by_name_and_the_next_are_dr
     assert searcher.suggest("u") is None, "the failed one counts"
 
 
-def test_the_values_so_far_and_the_metrics_of_the_best_epoch_stay_with_the_trial(study, searcher):
+def test_searcher_stores_epoch_values_and_metrics_of_best_epoch(study, searcher):
     searcher.suggest("t")
     searcher.on_trial_result("t", result(1, 0.3))
     searcher.on_trial_complete("t", result(2, 0.5, state="complete"))
@@ -143,7 +143,7 @@ def test_the_values_so_far_and_the_metrics_of_the_best_epoch_stay_with_the_trial
 
 
 @pytest.mark.parametrize("state", ["complete", "running"])
-def test_constraints_are_told_of_complete_and_stopped_trials(study, state):
+def test_searcher_stores_constraints_of_complete_and_stopped_trials(study, state):
     limit = Constraint.read("val/mae_hu <= 100")
     searcher = StudySearcher(study, target=1, assign=assign, meter=meter_of(study), constraints=[limit])
     searcher.suggest("t")
@@ -163,7 +163,7 @@ def several(tmp_path, request):
     return open_study(uri, "s", Identity("pet2ct", "a", "b"), goals=goals, sampler=request.param, seed=0)
 
 
-def test_several_goals_keep_their_epochs_and_every_sampler_goes_on_beside_stopped_trials(several):
+def test_searcher_with_several_goals_works_with_every_sampler(several):
     searcher = StudySearcher(several, target=12, assign=assign, meter=meter_of(several))
     for number in range(12):
         searcher.suggest("t")
@@ -176,7 +176,7 @@ def test_several_goals_keep_their_epochs_and_every_sampler_goes_on_beside_stoppe
     assert [(trial.number, trial.values) for trial in front(several)] == [(10, [1.0, 5.0])]
 
 
-def test_when_the_budget_is_used_up_running_trials_are_put_back_and_none_begins(study):
+def test_searcher_queues_running_trials_when_budget_is_used_up(study):
     now = [0.0]
     meter = meter_of(study, lambda: now[0], gpu_hours=1.0)
     searcher = StudySearcher(study, target=3, assign=assign, meter=meter)

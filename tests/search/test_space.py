@@ -26,7 +26,7 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize("name", [path.stem for path in folders()[-1].glob("*.yaml")])
-def test_every_shipped_space_reads(name):
+def test_read_space_reads_every_shipped_space(name):
     assert read_space(name, {}).search
 
 
@@ -50,7 +50,7 @@ def study(tmp_path):
     return optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(seed=0))
 
 
-def test_each_kind_becomes_its_distribution(write, study):
+def test_space_draw_suggests_distribution_of_each_kind_of_range(write, study):
     space = read_space(
         write(
             SMALL + "  loss.lambda_style: {log: [1.0e-5, 1.0]}\n  optim.beta1: {float: [0.0, 0.9]}\n"
@@ -70,7 +70,7 @@ def test_each_kind_becomes_its_distribution(write, study):
     assert {name: flat[name] for name in trial.params} == trial.params
 
 
-def test_a_setting_with_a_condition_moves_only_where_it_holds(write, study):
+def test_conditional_setting_varies_only_where_condition_holds(write, study):
     space = read_space(write(CONDITIONAL), {})
     base = space.base({})
     seen = set()
@@ -87,7 +87,7 @@ def test_a_setting_with_a_condition_moves_only_where_it_holds(write, study):
     assert {depth for _, network, depth in seen if network == "resnet"} == {None}
 
 
-def test_lists_survive_the_study_database_and_a_retry(write, study):
+def test_list_values_survive_study_database_and_retry(write, study):
     space = read_space(write(CONDITIONAL), {})
     base = space.base({})
     drawn = {}
@@ -102,7 +102,7 @@ def test_lists_survive_the_study_database_and_a_retry(write, study):
         assert space.draw(loaded.ask(), base) == drawn[trial.number]
 
 
-def test_the_corner_is_the_largest_of_each_whatever_the_order_of_choices(write):
+def test_corner_takes_largest_values_in_any_order_of_choices(write):
     text = CONDITIONAL.replace("[0, 0.1]", "[0.1, 0]").replace("[[1], [1, 2]]", "[[1, 3], [1, 2]]")
     space = read_space(write(text), {})
     (corner,) = space.corners(space.base({}))
@@ -116,7 +116,7 @@ SETTINGS = flatten(Config())
 @pytest.mark.parametrize(
     "setting", [name for name in SETTINGS if name.split(".")[0] in ("loss", "generator", "discriminator", "optim")]
 )
-def test_every_setting_of_networks_losses_and_optimizers_can_move(setting, write, study):
+def test_space_can_vary_every_network_loss_and_optimizer_setting(setting, write, study):
     text = yaml.safe_dump(
         {
             "set": {"data.size": 64, "loss.lambda_cycle": 1.0, "generator.num_blocks": 2, "train.batch_size": 4},
@@ -138,7 +138,7 @@ def test_every_setting_of_networks_losses_and_optimizers_can_move(setting, write
         ("train.seed == 7", refusal("E-SPACE-11", when="train.seed == 7", values="[0]")),
     ],
 )
-def test_a_condition_that_cannot_be_is_refused(condition, message, write):
+def test_read_space_refuses_impossible_condition(condition, message, write):
     text = (
         SMALL + f"  discriminator.patch: {{choice: [16, 34]}}\n  optim.generator_lr: {{log: [1.0e-4, 1.0e-2], "
         f"when: '{condition}'}}\n  optim.beta1: {{float: [0.0, 0.9]}}\n"
@@ -148,7 +148,7 @@ def test_a_condition_that_cannot_be_is_refused(condition, message, write):
 
 
 @pytest.mark.parametrize("condition", ["generator.num_blocks == 2", "loss.lambda_style > 1e-4", "train.seed < 3"])
-def test_a_condition_that_can_be_is_read(condition, write):
+def test_read_space_accepts_possible_condition(condition, write):
     text = (
         SMALL
         + f"  loss.lambda_style: {{log: [1.0e-5, 1.0]}}\n  optim.beta1: {{float: [0, 0.9], when: '{condition}'}}\n"
@@ -156,7 +156,7 @@ def test_a_condition_that_can_be_is_read(condition, write):
     assert read_space(write(text), {}).search["optim.beta1"].when == condition
 
 
-def test_the_ends_of_a_conditional_range_are_tried_where_it_moves(write):
+def test_read_space_checks_ends_of_conditional_range(write):
     text = CONDITIONAL.replace("[1, 2]]", "[1, 6]]")
     with pytest.raises(
         InputError, check=refusal("E-CONFIG-05", kind="style", network="vgg19", extractor_blocks="5", deepest="6")
@@ -164,12 +164,12 @@ def test_the_ends_of_a_conditional_range_are_tried_where_it_moves(write):
         read_space(write(text), {})
 
 
-def test_overrides_go_on_top_of_the_space_and_the_space_on_top_of_the_preset(write):
+def test_space_base_applies_space_over_preset_and_overrides_over_space(write):
     base = read_space(write(SMALL), {}).base({"train.epochs": 3})
     assert (base.data.size, base.train.epochs, base.loss.lambda_perceptual) == (64, 3, 20.0)
 
 
-def test_the_digest_changes_with_what_is_searched_but_not_with_the_number_of_trials(write):
+def test_space_digest_depends_on_overrides_but_not_on_number_of_trials(write):
     few = read_space(write(SMALL + "trials: 3\n"), {})
     many = read_space(write(SMALL + "trials: 30\n"), {})
     assert few.digest({}) == many.digest({})
@@ -193,17 +193,17 @@ def test_the_digest_changes_with_what_is_searched_but_not_with_the_number_of_tri
         ("turns: 3\nsearch: {generator.num_blocks: {int: [1, 3]}}", refusal("E-SPACE-14")),
     ],
 )
-def test_a_wrong_file_is_refused_by_name(write, text, message):
+def test_read_space_refuses_invalid_content(write, text, message):
     with pytest.raises(InputError, check=message):
         read_space(write(text), {})
 
 
-def test_an_unknown_name_is_refused_with_the_known_ones():
+def test_read_space_refuses_unknown_name_and_lists_known_names():
     with pytest.raises(InputError, check=refusal("E-SPACE-17", name="fast")):
         read_space("fast", {})
 
 
-def test_a_space_says_what_it_wants_and_how_it_searches(write):
+def test_read_space_reads_objectives_and_constraints(write):
     text = SMALL + (
         "objectives: {val/mae_hu: min, cost/parameters: min}\nconstraints: [val/ssim >= 0.5]\nsampler: nsga2\n"
         "scheduler: {kind: median, grace_epochs: 3}\nbudget: {gpu_hours: 10}\ncheckpoints: {keep: 5, max_gb: 2}\n"
@@ -214,7 +214,7 @@ def test_a_space_says_what_it_wants_and_how_it_searches(write):
     assert str(space.limits[0]) == "val/ssim >= 0.5"
 
 
-def test_budget_and_what_is_kept_may_change_as_a_study_goes_on_but_not_what_is_wanted(write):
+def test_space_digest_ignores_budget_and_checkpoints_but_not_goals(write):
     plain = read_space(write(SMALL), {}).digest({})
     assert read_space(write(SMALL + "budget: {hours: 3}\ncheckpoints: {keep: 9}\n"), {}).digest({}) == plain
     for other in ("metric: val/psnr", "sampler: random", "scheduler: {kind: none}", "constraints: [val/ssim >= 0.5]"):
@@ -248,12 +248,12 @@ def test_budget_and_what_is_kept_may_change_as_a_study_goes_on_but_not_what_is_w
         ("- 3\n", refusal("E-SPACE-14")),
     ],
 )
-def test_a_refusal_names_the_line(write, text, message):
+def test_read_space_refusal_names_line(write, text, message):
     with pytest.raises(InputError, check=message):
         read_space(write(text), {})
 
 
-def test_a_search_begins_with_the_preset_as_it_stands_where_the_ranges_have_it(write):
+def test_space_beginnings_hold_preset_values_inside_ranges(write):
     space = read_space(
         write(
             "set: {data.size: 64, extractor.weights: random, loss.style_blocks: [1, 2]}\nsearch:\n"
@@ -275,7 +275,7 @@ def test_a_search_begins_with_the_preset_as_it_stands_where_the_ranges_have_it(w
 
 
 @pytest.mark.parametrize("name", ["quick", "quick_same", "pet2ct", "mr_motion", "pet_denoise"])
-def test_the_shipped_spaces_begin_with_every_moving_setting(name):
+def test_space_beginnings_of_shipped_spaces_hold_every_searched_setting(name):
     space = read_space(name, {})
     (beginning,) = space.beginnings(space.base({}))
     assert beginning.keys() == space.search.keys()

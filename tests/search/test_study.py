@@ -28,11 +28,11 @@ def study(tmp_path):
     return open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", IDENTITY, seed=0)
 
 
-def test_the_default_name_is_task_data_and_space_shortened():
+def test_identity_default_name_is_task_and_short_digests():
     assert IDENTITY.default_name() == "pet2ct-aaaaaa-bbbbbb"
 
 
-def test_the_same_name_and_identity_open_the_same_study(study, tmp_path):
+def test_open_study_with_same_identity_opens_same_study(study, tmp_path):
     study.tell(study.ask(SPACE).number, 0.5)
     again = open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", IDENTITY, seed=0)
     assert len(finished(again)) == 1
@@ -46,17 +46,17 @@ def test_the_same_name_and_identity_open_the_same_study(study, tmp_path):
         (Identity("pet2ct", "a" * 64, "c" * 64), "another space digest"),
     ],
 )
-def test_another_study_under_the_same_name_is_refused(study, tmp_path, other, message):
+def test_open_study_refuses_other_identity_under_same_name(study, tmp_path, other, message):
     with pytest.raises(InputError, match=f"--study s: exists with {message}"):
         open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", other, seed=0)
 
 
-def test_an_unreachable_database_is_refused():
+def test_open_study_refuses_unreachable_database():
     with pytest.raises(InputError, check=refusal("E-STUDY-05")):
         open_study("sqlite:////no/such/folder/study.db", "s", IDENTITY, seed=0)
 
 
-def test_a_trial_that_diverged_is_finished_and_says_why(study):
+def test_diverged_trial_is_finished_with_reason(study):
     trial = study.ask(SPACE)
     fail(study, study.trials[trial.number], "diverged", "loss is nan")
     (frozen,) = study.trials
@@ -64,7 +64,7 @@ def test_a_trial_that_diverged_is_finished_and_says_why(study):
     assert len(finished(study)) == 1
 
 
-def test_an_interrupted_trial_is_repeated_with_the_same_parameters_and_root(study):
+def test_interrupted_trial_is_repeated_with_parameters_and_first_attempt(study):
     first = study.ask(SPACE)
     assert recover(study) == [0]
     assert finished(study) == []
@@ -73,7 +73,7 @@ def test_an_interrupted_trial_is_repeated_with_the_same_parameters_and_root(stud
     assert (first_attempt_of(again), again.user_attrs["retry_of"]) == (0, 0)
 
 
-def test_an_interrupted_retry_keeps_the_first_trials_root(study):
+def test_interrupted_retry_keeps_first_attempt(study):
     study.ask(SPACE)
     recover(study)
     study.ask(SPACE)
@@ -81,7 +81,7 @@ def test_an_interrupted_retry_keeps_the_first_trials_root(study):
     assert first_attempt_of(study.ask(SPACE)) == 0
 
 
-def test_a_trial_whose_actor_is_lost_four_times_is_given_up(study):
+def test_trial_lost_four_times_is_given_up(study):
     for _ in range(4):
         trial = study.ask(SPACE)
         fail(study, study.trials[trial.number], "infrastructure", "lost")
@@ -89,21 +89,21 @@ def test_a_trial_whose_actor_is_lost_four_times_is_given_up(study):
     assert "given up after 3 retries" in study.trials[-1].user_attrs["reason"]
 
 
-def test_interrupting_the_driver_is_never_held_against_a_trial(study):
+def test_interruption_of_driver_is_not_counted_as_retry(study):
     for _ in range(6):
         study.ask(SPACE)
         recover(study)
     assert summary(study.trials) == {"interrupted": 6, "waiting": 1}
 
 
-def test_a_driver_that_dies_while_recovering_neither_loses_nor_doubles_the_trial(study):
+def test_recover_after_crash_during_recovery_queues_trial_once(study):
     trial = study.ask(SPACE)
     study.enqueue_trial(trial.params, user_attrs={"root": 0, "retry_of": 0})
     recover(study)
     assert summary(study.trials) == {"interrupted": 1, "waiting": 1}
 
 
-def test_a_retry_that_a_dead_driver_had_asked_for_but_not_begun_keeps_its_parameters(study):
+def test_recover_keeps_parameters_of_retry_that_never_began(study):
     first = study.ask(SPACE)
     recover(study)
     study.ask()
@@ -111,14 +111,14 @@ def test_a_retry_that_a_dead_driver_had_asked_for_but_not_begun_keeps_its_parame
     assert study.ask(SPACE).params == first.params
 
 
-def test_a_resumed_study_does_not_draw_its_first_trials_again(study, tmp_path):
+def test_resumed_study_does_not_draw_first_trials_again(study, tmp_path):
     first = study.ask(SPACE)
     study.tell(first.number, 0.5)
     again = open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", IDENTITY, seed=0)
     assert again.ask(SPACE).params != first.params
 
 
-def test_the_best_trial_may_be_a_stopped_one(study):
+def test_best_trial_may_be_stopped_trial(study):
     study.tell(study.ask(SPACE).number, 0.4)
     stopped = study.ask(SPACE)
     stopped.report(0.6, 1)
@@ -127,11 +127,11 @@ def test_the_best_trial_may_be_a_stopped_one(study):
     assert (trial.number, value) == (stopped.number, 0.6)
 
 
-def test_a_study_without_results_has_no_best_trial(study):
+def test_best_trial_of_study_without_results_is_none(study):
     trial = study.ask(SPACE)
     fail(study, study.trials[trial.number], "diverged", "nan")
     assert best_trial(study) is None
 
 
-def test_optuna_is_left_silent(study):
+def test_open_study_silences_optuna(study):
     assert optuna.logging.get_verbosity() == optuna.logging.ERROR

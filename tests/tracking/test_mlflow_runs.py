@@ -1,4 +1,4 @@
-"""MLflow runs on a real SQLite store: found again, never doubled, never left running."""
+"""MLflow runs on a real SQLite store are found again, never made twice, and never left running."""
 
 import pytest
 from refusal import refusal
@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def open_study(folder, request):
-    """Opens the study named after the test; each call is a new driver."""
+    """Opens a study of this test; each call acts as a new driver."""
 
     def opened():
         return MlflowStudy(
@@ -33,7 +33,7 @@ def open_study(folder, request):
 
 @pytest.fixture
 def runs_of(folder, request):
-    """The runs of the test's study, as somebody finds them who makes nothing."""
+    """Reads the runs of the test's study without making any."""
     return lambda: StudyRuns(f"sqlite:///{folder / 'mlflow.db'}", study="s", key=request.node.name)
 
 
@@ -71,7 +71,7 @@ def test_parameters_recorded_twice_keep_first_value(open_study):
 def test_repeated_calls_after_lost_answer_record_once(open_study):
     study = open_study()
     trial, again = study.trial(0, {"medgan.trial": 0}, 1000), study.trial(0, {"medgan.trial": 1})
-    for run in (trial, again):  # as a call that was taken is repeated by whoever did not hear so
+    for run in (trial, again):  # a call that succeeded is repeated where its answer was lost
         run.params({"train.seed": 0}, {"loss.lambda_l1": 10.0})
         run.metrics({"val/ssim": float("nan"), "val/mse": 2.0}, 1, 5000)
     assert again.run_id == trial.run_id
@@ -160,7 +160,7 @@ def test_mlflow_study_refuses_deleted_experiment(folder):
 
     study = opened()
     study.client.delete_experiment(study.experiment_id)
-    with pytest.raises(InputError, check=refusal("E-MLFLOW-02", experiment_id=study.experiment_id)):
+    with pytest.raises(InputError, check=refusal("E-MLFLOW-02", name="medgan/x", experiment_id=study.experiment_id)):
         opened()
 
 
@@ -241,5 +241,5 @@ def test_dataset_is_recorded_by_digest(open_study):
 
 
 def test_mlflow_study_refuses_store_that_cannot_be_opened(tmp_path):
-    with pytest.raises(InputError, check=refusal("E-MLFLOW-04")):
+    with pytest.raises(InputError, check=refusal("E-MLFLOW-04", uri="nosuch://x")):
         MlflowStudy("nosuch://x", "medgan/pet2ct", artifacts=tmp_path, study="s", key="k")

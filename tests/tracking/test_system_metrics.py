@@ -1,4 +1,4 @@
-"""What the driver's machine is busy with."""
+"""The load of the driver's machine is measured without delaying the driver."""
 
 import os
 import time
@@ -44,15 +44,15 @@ def test_gpus_reads_output_of_nvidia_smi(tmp_path, answer, expected):
 
 @pytest.fixture
 def nvidia_smi(tmp_path, monkeypatch):
-    """`nvidia_smi(answer)`: puts such a program on the path; how often it was asked."""
-    asked, program = tmp_path / "asked", tmp_path / "nvidia-smi"
-    asked.touch()
+    """Returns a function that puts a program with this answer on the path; that returns a count of its runs."""
+    runs, program = tmp_path / "runs", tmp_path / "nvidia-smi"
+    runs.touch()
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
 
     def make(answer):
-        program.write_text(f"#!/bin/sh\necho >> {asked}\n{answer}\n")
+        program.write_text(f"#!/bin/sh\necho >> {runs}\n{answer}\n")
         program.chmod(0o755)
-        return lambda: len(asked.read_text())
+        return lambda: len(runs.read_text())
 
     return make
 

@@ -1,8 +1,6 @@
 """Builds the attributes of a derived DICOM image, module by module, as plain {keyword: value}.
 The writer turns floats into Decimal Strings, lists of dictionaries into sequences. Section numbers are from PS3.3."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import asdict, dataclass
 from datetime import datetime

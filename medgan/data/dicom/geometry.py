@@ -1,7 +1,5 @@
 """Computes where a stack of DICOM slices lies in the patient (PS3.3 C.7.6.2.1.1)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

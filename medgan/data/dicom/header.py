@@ -1,7 +1,5 @@
 """Reads what one DICOM file says about its slices, without its pixels."""
 
-from __future__ import annotations
-
 import re
 import struct
 import threading

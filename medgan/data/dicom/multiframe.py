@@ -1,7 +1,5 @@
 """Converts a multi-frame header to a classic header for each frame (PS3.3 C.7.6.16, Functional Groups)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from pydicom.datadict import dictionary_VR

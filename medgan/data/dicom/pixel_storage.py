@@ -1,7 +1,5 @@
 """Defines how DICOM stores each target modality, one row each; the rest of a derived series is the same for all."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Computes the factor from PET pixel values to SUV body weight (PS3.3 C.8.9.1, QIBA FDG-PET profile)."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Writes a translated volume as a derived DICOM series that says on every slice that it is synthetic."""
 
-from __future__ import annotations
-
 import copy
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Draws made-up anatomy from smooth random shapes: the tissue at every voxel of a head, thorax, pelvis or thigh."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Writes phantom volumes as DICOM series, with the same bytes for the same phantom."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Writes made-up patients, to try everything without a real one: CT and PET, MR, or PET alone."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

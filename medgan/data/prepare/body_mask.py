@@ -1,7 +1,5 @@
 """Finds the patient's body in an image."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

@@ -1,7 +1,5 @@
 """Converts one patient: reads a pair of series and writes resampled arrays and a body mask."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

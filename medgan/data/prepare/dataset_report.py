@@ -1,7 +1,5 @@
 """Writes `report.html`, which displays a prepared data set in one file without scripts that loads no other file."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape

@@ -1,7 +1,5 @@
 """Checks whether a data set was made of the present files and plan; all digests are keyed, so that no path leaks."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

@@ -1,7 +1,5 @@
 """Simulates a PET of less activity or time by thinning its counts in the sinogram."""
 
-from __future__ import annotations
-
 import numpy as np
 from skimage.transform import iradon, radon
 

@@ -1,7 +1,5 @@
 """Simulates patient motion during an MR scan in k-space (Shaw et al. 2019, MIDL) with TorchIO."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Draws a patient's pair: a slice of source and target, one over the other, and histograms of all slices."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterator

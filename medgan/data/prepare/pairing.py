@@ -1,7 +1,5 @@
 """Chooses, for every patient, the source and the target series that show the same body in the same place."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

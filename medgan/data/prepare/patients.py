@@ -1,7 +1,5 @@
 """Finds the patients in a folder of images: pairs by patient hash, and reasons why others cannot be used."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Defines `fingerprint.json`, facts about the images, and `plan.json`, settings that a person may edit."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Prepares a data set from images: finds, pairs, plans, converts, splits, describes."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """Maps a function over worker processes, which end with the process that started them and leave Ctrl-C to it."""
 
-from __future__ import annotations
-
 import gc
 import os
 import signal

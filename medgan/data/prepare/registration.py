@@ -1,7 +1,5 @@
 """Measures how well two images of a patient agree, and corrects the position of one of them rigidly."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Brings volumes onto one in-plane grid by physical position: nothing is stretched, slices stay where they are."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

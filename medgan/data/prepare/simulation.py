@@ -1,7 +1,5 @@
 """Simulates sources from targets, as a plan says."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import asdict
 

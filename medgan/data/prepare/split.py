@@ -1,7 +1,5 @@
 """Hashes patient IDs with a key, and assigns each patient a permanent role: train, validation or test."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

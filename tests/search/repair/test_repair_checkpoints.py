@@ -4,7 +4,7 @@ from medgan.search.repair import examine, repair
 from medgan.training.checkpoint import BEST, LAST
 
 
-def test_the_best_trials_missing_generator_cannot_be_mended(there, said_by):
+def test_repair_cannot_restore_missing_generator_of_best_trial(there, said_by):
     (there.folder(0) / BEST).unlink()
     assert said_by(examine, there) == (
         1,
@@ -13,14 +13,14 @@ def test_the_best_trials_missing_generator_cannot_be_mended(there, said_by):
     assert said_by(repair, there)[0] == 1
 
 
-def test_what_only_a_trial_that_goes_on_needs_is_deleted(there, expect_mended, write):
+def test_repair_deletes_last_state_of_finished_trial(there, expect_mended, write):
     write(there.folder(1), LAST)
     expect_mended(there, "trial 1: has last.safetensors but is finished, should have none")
     assert not (there.folder(1) / LAST).exists()
     assert (there.folder(3) / LAST).exists()
 
 
-def test_the_folder_of_an_unknown_trial_is_deleted_and_no_other(there, expect_mended, write):
+def test_repair_deletes_folder_of_unknown_trial_only(there, expect_mended, write):
     write(there.folder(7), LAST)
     own = there.stores.checkpoints / "notes"
     write(own, BEST)
@@ -28,7 +28,7 @@ def test_the_folder_of_an_unknown_trial_is_deleted_and_no_other(there, expect_me
     assert (there.folder(7).exists(), own.exists()) == (False, True)
 
 
-def test_files_that_were_never_finished_are_deleted(there, expect_mended):
+def test_repair_deletes_incomplete_files(there, expect_mended):
     (there.folder(3) / "last.part").write_bytes(b"half")
     expect_mended(there, "checkpoints: 0003/last.part was never finished")
     assert not list(there.stores.checkpoints.rglob("*.part"))

@@ -5,7 +5,7 @@ from medgan.search.study import KEY
 from medgan.tracking.store import STATE_TAG
 
 
-def test_of_two_runs_of_a_trial_the_one_with_more_epochs_stays(there, expect_mended):
+def test_repair_keeps_run_with_more_epochs_of_two_runs_of_trial(there, expect_mended):
     kept = there.run(1).run_id
     tags = there.client.get_run(kept).data.tags
     other = there.client.create_run(there.experiment, tags=tags).info.run_id
@@ -15,7 +15,7 @@ def test_of_two_runs_of_a_trial_the_one_with_more_epochs_stays(there, expect_men
     assert there.client.get_run(other).info.lifecycle_stage == "deleted"
 
 
-def test_of_two_runs_of_the_study_the_one_with_the_trials_stays(there, expect_mended):
+def test_repair_keeps_run_with_trials_of_two_runs_of_study(there, expect_mended):
     kept = there.run("study").run_id
     tags = there.client.get_run(kept).data.tags
     there.client.create_run(there.experiment, tags=tags)
@@ -23,7 +23,7 @@ def test_of_two_runs_of_the_study_the_one_with_the_trials_stays(there, expect_me
     assert there.run("study").run_id == kept
 
 
-def test_runs_of_trials_that_nobody_runs_are_ended(there, expect_mended):
+def test_repair_ends_runs_of_trials_without_driver(there, expect_mended):
     for first_attempt in (0, 3):
         there.client.update_run(there.run(first_attempt).run_id, status="RUNNING")
     expect_mended(
@@ -33,7 +33,7 @@ def test_runs_of_trials_that_nobody_runs_are_ended(there, expect_mended):
     )
 
 
-def test_the_study_decides_how_a_trial_ended(there, expect_mended):
+def test_repair_sets_run_state_from_study(there, expect_mended):
     there.client.set_tag(there.run(2).run_id, STATE_TAG, "complete")
     there.client.delete_tag(there.run(1).run_id, STATE_TAG)
     there.client.set_terminated(there.run(3).run_id, "FINISHED")
@@ -45,7 +45,7 @@ def test_the_study_decides_how_a_trial_ended(there, expect_mended):
     )
 
 
-def test_a_finished_trial_without_a_run_is_given_one(there, expect_mended):
+def test_repair_creates_missing_run_of_finished_trial(there, expect_mended):
     there.client.delete_run(there.run(2).run_id)
     (line,) = expect_mended(there, "trial 2: diverged in the study, MLflow has no run of it")
     assert line.endswith(": made from the study, without pictures and losses")
@@ -69,7 +69,7 @@ def test_a_finished_trial_without_a_run_is_given_one(there, expect_mended):
     assert run.data.tags["mlflow.parentRunId"] == there.run("study").run_id
 
 
-def test_epochs_that_a_run_lacks_get_the_values_that_the_study_knows(there, expect_mended, tracked):
+def test_repair_adds_missing_epochs_with_values_of_study(there, expect_mended, tracked):
     there.client.delete_run(there.run(0).run_id)
     run = tracked(there.place, there.study).trial(0)
     run.metrics({"val/ssim": 0.3}, 1)
@@ -86,7 +86,7 @@ def test_epochs_that_a_run_lacks_get_the_values_that_the_study_knows(there, expe
     assert history("epoch") == {1: 1, 2: 2, 3: 3, 4: 4}
 
 
-def test_a_hole_among_the_epochs_is_found(there, expect_mended):
+def test_repair_finds_gap_among_epochs(there, expect_mended):
     run = there.runs.add(1, beside=there.run("study").run_id, tags={STATE_TAG: "pruned"}, params={}, start_ms=None)
     there.runs.add_epochs(run, {2: {"val/ssim": 0.25}})
     there.runs.end(run, "FINISHED", "pruned")
@@ -94,20 +94,20 @@ def test_a_hole_among_the_epochs_is_found(there, expect_mended):
     expect_mended(there, "trial 1: MLflow lacks 1 of its 2 epochs: 1")
 
 
-def test_a_run_of_a_trial_that_the_study_does_not_know_is_deleted(there, expect_mended, tracked):
+def test_repair_deletes_run_of_unknown_trial(there, expect_mended, tracked):
     with tracked(there.place, there.study) as tracking:
         tracking.trial(9).finish("FINISHED")
     expect_mended(there, "trial 9: MLflow has a run")
     assert {run.first_attempt for run in there.runs.found()} == {"study", "0", "1", "2", "3"}
 
 
-def test_the_studys_own_run_is_ended_when_nobody_runs_it(there, expect_mended):
+def test_repair_ends_run_of_study_without_driver(there, expect_mended):
     there.client.update_run(there.run("study").run_id, status="RUNNING")
     expect_mended(there, "study: MLflow says RUNNING but no driver runs it, should be KILLED")
     assert there.run("study").status == "KILLED"
 
 
-def test_a_study_without_a_run_is_told_once_and_nothing_is_made(there, said_by):
+def test_repair_reports_study_without_run_and_creates_none(there, said_by):
     for run in there.runs.found():
         there.client.delete_run(run.run_id)
     assert said_by(examine, there) == (1, ["study: MLflow has no run of it, should have one; cannot be mended"])

@@ -18,12 +18,12 @@ from medgan.tracking.store import STATE_TAG
 from medgan.training.checkpoint import BEST, LAST
 
 
-def test_nothing_is_said_of_a_study_on_which_everything_agrees(there, said_by):
+def test_repair_reports_nothing_when_stores_agree(there, said_by):
     assert said_by(examine, there) == (0, [])
     assert said_by(repair, there) == (0, [])
 
 
-def test_everything_broken_at_once_is_mended_at_once(there, expect_mended, tracked, write):
+def test_repair_repairs_many_disagreements_at_once(there, expect_mended, tracked, write):
     there.study.ask(there.space)
     there.study.enqueue_trial({}, user_attrs={"root": 3, "retry_of": 3})
     there.client.delete_run(there.run(2).run_id)
@@ -37,7 +37,7 @@ def test_everything_broken_at_once_is_mended_at_once(there, expect_mended, track
     )
 
 
-def test_a_dead_drivers_lease_is_given_back(there, expect_mended):
+def test_repair_releases_lease_of_dead_driver(there, expect_mended):
     die = "from medgan.search.lease import leased; import os, sys\nwith leased(sys.argv[1], 's'): os._exit(9)"
     assert subprocess.run([sys.executable, "-c", die, there.place.study_uri], timeout=120).returncode == 9
     assert is_expired(there.place.study_uri, "s")
@@ -47,7 +47,7 @@ def test_a_dead_drivers_lease_is_given_back(there, expect_mended):
         assert connection.execute(LEASES.select()).all() == []
 
 
-def test_while_a_driver_runs_it_what_is_going_on_is_no_disagreement_and_repair_is_refused(there, said_by):
+def test_repair_is_refused_while_driver_runs_study(there, said_by):
     there.study.ask(there.space)
     (there.folder(3) / "last.part").write_bytes(b"half")
     for first_attempt in (3, "study"):
@@ -62,12 +62,12 @@ def test_while_a_driver_runs_it_what_is_going_on_is_no_disagreement_and_repair_i
     assert state_of(there.study.trials[4]) == "running"
 
 
-def test_a_study_that_is_not_there_is_refused_and_those_that_are_named(there):
+def test_open_stores_refuses_unknown_study_and_names_known_studies(there):
     with pytest.raises(InputError, check=refusal("E-STUDY-02", name="t", names="s")):
         open_stores("t", there.place)
 
 
-def test_stores_that_are_not_there_are_refused_and_not_made(there, tmp_path):
+def test_open_stores_refuses_missing_stores_and_creates_none(there, tmp_path):
     nowhere = find_place(tmp_path / "nowhere", tracking_uri=there.place.tracking_uri)
     with pytest.raises(InputError, check=refusal("E-STUDY-01")):
         open_stores("s", nowhere)
@@ -77,7 +77,7 @@ def test_stores_that_are_not_there_are_refused_and_not_made(there, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["output"]
 
 
-def test_a_study_of_somebody_else_in_the_same_database_is_refused(there):
+def test_open_stores_refuses_study_of_other_program(there):
     optuna.create_study(storage=there.study._storage, study_name="foreign")
     with pytest.raises(InputError, check=refusal("E-REPAIR-01", name="foreign", key="key")):
         open_stores("foreign", there.place)

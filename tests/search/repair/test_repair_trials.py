@@ -6,7 +6,7 @@ from medgan.search.repair import repair
 from medgan.search.study import finished, first_attempt_of, state_of
 
 
-def test_a_trial_that_a_dead_driver_left_running_is_put_back(there, expect_mended):
+def test_repair_queues_trial_that_dead_driver_left_running(there, expect_mended):
     trial = there.study.ask(there.space)
     assert first_attempt_of(trial) == 3
     expect_mended(there, "trial 3: attempt 4 runs in the study but no driver does, should wait to be repeated")
@@ -14,21 +14,21 @@ def test_a_trial_that_a_dead_driver_left_running_is_put_back(there, expect_mende
     assert finished(there.study) == there.study.trials[:3]
 
 
-def test_a_driver_that_died_while_it_put_a_trial_back_has_not_doubled_it(there, expect_mended):
+def test_repair_keeps_one_attempt_after_crash_during_recovery(there, expect_mended):
     trial = there.study.ask(there.space)
     there.study.enqueue_trial(trial.params, user_attrs={"root": 3, "retry_of": 4, "retries": 0})
     expect_mended(there, "trial 3: attempt 4 runs in the study")
     assert [state_of(one) for one in there.study.trials[3:]] == ["interrupted", "interrupted", "waiting"]
 
 
-def test_a_trial_that_waits_twice_waits_once(there, expect_mended):
+def test_repair_withdraws_second_waiting_attempt(there, expect_mended):
     there.study.enqueue_trial(there.study.trials[3].params, user_attrs={"root": 3, "retry_of": 3, "retries": 0})
     expect_mended(there, "trial 3: attempt 5 waits or runs in the study, so does 4, should be one")
     assert [state_of(one) for one in there.study.trials[3:]] == ["interrupted", "waiting", "interrupted"]
     assert there.study.trials[5].user_attrs["reason"] == "withdrawn: it doubled another attempt"
 
 
-def test_a_trial_that_runs_twice_runs_once(there, expect_mended):
+def test_repair_leaves_one_attempt_of_trial_that_runs_twice(there, expect_mended):
     first = there.study.ask(there.space)
     there.study.enqueue_trial(first.params, user_attrs={"root": 3, "retry_of": 3, "retries": 0})
     there.study.ask(there.space)
@@ -36,12 +36,12 @@ def test_a_trial_that_runs_twice_runs_once(there, expect_mended):
     assert [state_of(one) for one in there.study.trials].count("waiting") == 1
 
 
-def test_a_finished_trial_does_not_wait(there, expect_mended):
+def test_repair_withdraws_waiting_attempt_of_finished_trial(there, expect_mended):
     there.study.enqueue_trial(there.study.trials[0].params, user_attrs={"root": 0, "retry_of": 0, "retries": 0})
     expect_mended(there, "trial 0: attempt 5 waits or runs in the study, the trial is finished")
 
 
-def test_a_lost_trial_is_queued_again(there, expect_mended):
+def test_repair_queues_lost_trial_again(there, expect_mended):
     waiting = there.study.trials[4]
     storage = there.study._storage
     storage.set_trial_user_attr(waiting._trial_id, "failure", "infrastructure")
@@ -51,7 +51,7 @@ def test_a_lost_trial_is_queued_again(there, expect_mended):
     assert there.study.ask(there.space).params == there.study.trials[3].params
 
 
-def test_a_trial_that_finished_twice_is_told_and_cannot_be_mended(there, said_by):
+def test_repair_reports_trial_finished_twice_as_not_repairable(there, said_by):
     there.study.enqueue_trial(there.study.trials[1].params, user_attrs={"root": 1, "retry_of": 1})
     there.study.ask(there.space)
     there.study.tell(there.study.ask(there.space).number, 0.1)
