@@ -58,7 +58,7 @@ class Attempts:
         done = self.group.ask(self.start)
         self.begun = True
         if self.restarts:
-            self.events.append(f"goes on after epoch {done}, from its checkpoint")
+            self.events.append(f"continues after epoch {done}, from its checkpoint")
         else:
             self.events += notes(Path(self.start.folder))
         if done > len(self.history):

@@ -60,7 +60,7 @@ def retry_while_away(
             LOG.warning("MLflow is away: %s", reason_of(error))
             if not since:
                 since = time.monotonic()
-                say("MLflow does not answer; what it is to be told waits until it does")
+                say("MLflow does not answer; results wait here until it answers")
             elif time.monotonic() - since > limit_s:
                 raise JobError("E-MLFLOW-03", duration=duration(limit_s), reason_of=reason_of(error)) from error
             given_up.wait(PAUSE_S)

@@ -64,7 +64,7 @@ class Background:
         """Waits for the queued calls; returns false if they took longer than `limit_s`, or if any call failed."""
         left = self._left_after(min(SOON_S, limit_s))
         if left and limit_s > SOON_S:
-            self.say(f"waiting for MLflow to take what is left ({left} calls), {duration(limit_s)} at most")
+            self.say(f"sending the remaining results to MLflow ({left} calls), for {duration(limit_s)} at most")
             left = self._left_after(limit_s - SOON_S)
         self.late = left
         if left:

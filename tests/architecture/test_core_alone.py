@@ -39,7 +39,7 @@ print("trained", len(losses))
 
 
 @pytest.mark.timeout(120)
-def test_the_core_trains_two_steps_without_the_engines():
+def test_core_trains_without_ray_mlflow_optuna_and_pydicom():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("trained 7")

@@ -119,5 +119,5 @@ def test_third_parties_are_those_that_have_a_room():
         ("provenance.py", "import medgan", False),
     ],
 )
-def test_upward_tells_up_from_down(file, source, wrong):
+def test_upward_finds_imports_that_point_up(file, source, wrong):
     assert any(upward(one) for one in imports_of(source, file)) is wrong

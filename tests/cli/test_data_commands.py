@@ -1,4 +1,4 @@
-"""The commands about images, as a person types them."""
+"""The commands about images work as a person types them."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from medgan.tracking.mlflow_runs import MlflowStudy
 
 
 def medgan(*arguments, home):
-    """Exit code and what was said."""
+    """Runs a command; returns its exit code and its output."""
     command = [sys.executable, "-m", "medgan.cli.main", *map(str, arguments)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, env={"MEDGAN_HOME": str(home), **ENV})
     assert "Traceback" not in ran.stderr, ran.stderr
@@ -36,65 +36,71 @@ def dicom(tmp_path_factory):
 
 def test_prepare_prints_data_set_and_does_not_prepare_twice(dicom, tmp_path):
     arguments = ("prepare", dicom, "--size", 16, "--out", tmp_path / "set")
-    code, said = medgan(*arguments, home=tmp_path)
-    assert code == 0, said
-    assert "phantoms: 2 train patients (12 slices), 1 validation patient (6 slices), 1 test patient" in said
-    assert f"report   {tmp_path / 'set' / 'report.html'}" in said
+    code, output = medgan(*arguments, home=tmp_path)
+    assert code == 0, output
+    assert "phantoms: 2 train patients (12 slices), 1 validation patient (6 slices), 1 test patient" in output
+    assert f"report   {tmp_path / 'set' / 'report.html'}" in output
     began = time.perf_counter()
-    assert medgan(*arguments, home=tmp_path) == (0, said)
+    assert medgan(*arguments, home=tmp_path) == (0, output)
     assert time.perf_counter() - began < 5
 
 
 def test_prepare_writes_plan_and_follows_edited_plan(dicom, tmp_path):
     arguments = ("prepare", dicom, "--size", 16, "--out", tmp_path / "set")
-    code, said = medgan(*arguments, "--plan-only", home=tmp_path)
-    assert (code, "edit it" in said) == (0, True)
+    code, output = medgan(*arguments, "--plan-only", home=tmp_path)
+    assert (code, "edit it" in output) == (0, True)
     path = tmp_path / "set" / "plan.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "spacing_mm": 30}))
-    code, said = medgan(*arguments, home=tmp_path)
-    assert (code, "16 px of 30 mm" in said) == (0, True)
+    code, output = medgan(*arguments, home=tmp_path)
+    assert (code, "16 px of 30 mm" in output) == (0, True)
     path.write_text(json.dumps({**json.loads(path.read_text()), "spacing_mm": -1}))
-    code, said = medgan(*arguments, home=tmp_path)
-    assert (code, "plan.json: spacing_mm: Input should be greater than 0; got -1" in said) == (2, True)
+    code, output = medgan(*arguments, home=tmp_path)
+    assert (
+        code,
+        f"{path}: spacing_mm: Input should be greater than 0; got -1" in output and output.endswith("[E-PLAN-06]\n"),
+    ) == (2, True)
 
 
 def test_prepare_simulates_with_given_settings(tmp_path):
     dicom = write_phantoms(tmp_path / "dicom", task="pet_denoise", patients=3, slices=4)
     arguments = ("prepare", dicom, "--task", "pet_denoise", "--size", 32, "--out", tmp_path / "set")
-    code, said = medgan(*arguments, "--set", "simulation.dose_fraction=0.25", home=tmp_path)
-    assert code == 0, said
+    code, output = medgan(*arguments, "--set", "simulation.dose_fraction=0.25", home=tmp_path)
+    assert code == 0, output
     manifest = json.loads((tmp_path / "set" / "dataset.json").read_text())
     assert manifest["simulation"] == {"total_counts": 1e6, "dose_fraction": 0.25, "seed": 0}
-    code, said = medgan(*arguments, "--set", "simulation.dose_fraction=2", home=tmp_path)
-    assert (code, "plan.json: says simulation.dose_fraction 0.25, asked for is 2" in said) == (2, True)
+    code, output = medgan(*arguments, "--set", "simulation.dose_fraction=2", home=tmp_path)
+    assert (
+        code,
+        "the plan says simulation.dose_fraction 0.25; got 2 from" in output and output.endswith("[E-PREPARE-05]\n"),
+    ) == (2, True)
 
 
 def test_doctor_finds_identifiers_in_dicom_and_none_in_prepared_set(dicom, tmp_path):
     medgan("prepare", dicom, "--size", 16, "--out", tmp_path / "set", home=tmp_path)
-    code, said = medgan("doctor", "--phi", tmp_path / "set", "--against", dicom, home=tmp_path)
-    assert (code, "known identifiers looked for: 0 findings" in said) == (0, True), said
-    code, said = medgan("doctor", "--phi", dicom, home=tmp_path)
+    code, output = medgan("doctor", "--phi", tmp_path / "set", "--against", dicom, home=tmp_path)
+    assert (code, "known identifiers looked for: 0 findings" in output) == (0, True), output
+    code, output = medgan("doctor", "--phi", dicom, home=tmp_path)
     assert code == 1
-    assert said.startswith("PHANTOM-0001/CT: DICOM file with ")
-    assert " in 6 files\n" in said
-    assert "CT/0001.dcm" not in said
-    assert "\n45 files searched: 44 findings\n" in said
-    code, said = medgan("doctor", "--phi", tmp_path / "nowhere", home=tmp_path)
-    assert (code, "expected a folder to search" in said) == (2, True)
+    assert output.startswith("PHANTOM-0001/CT: DICOM file with ")
+    assert " in 6 files\n" in output
+    assert "CT/0001.dcm" not in output
+    assert "\n45 files searched: 44 findings\n" in output
+    code, output = medgan("doctor", "--phi", tmp_path / "nowhere", home=tmp_path)
+    assert (code, f"{tmp_path / 'nowhere'}: " in output and output.endswith("[E-DEID-01]\n")) == (2, True)
 
 
 def test_doctor_names_each_file_where_few_hold_identifiers(dicom, tmp_path):
     (tmp_path / "few").mkdir()
     for path in sorted(dicom.rglob("*.dcm"))[:3]:
         shutil.copy(path, tmp_path / "few")
-    code, said = medgan("doctor", "--phi", tmp_path / "few", home=tmp_path)
-    assert [f"{number:04d}.dcm: DICOM file with " in said for number in (1, 2, 3)] == [True] * 3
-    assert (code, " in 3 files" in said) == (1, False)
+    code, output = medgan("doctor", "--phi", tmp_path / "few", home=tmp_path)
+    assert [f"{number:04d}.dcm: DICOM file with " in output for number in (1, 2, 3)] == [True] * 3
+    assert (code, " in 3 files" in output) == (1, False)
 
 
 @pytest.fixture
 def study(tmp_path):
-    """A study of one trial that a dead driver left running, in the home `tmp_path`."""
+    """Makes a study of one trial that a dead driver left running, in the home `tmp_path`."""
     place = find_place(tmp_path, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     goals = (Goal("val/ssim", "max"),)
     study = open_study(place.study_uri, "tried", Identity("pet2ct", "a" * 64, "b" * 64), goals=goals)
@@ -108,7 +114,7 @@ def study(tmp_path):
 
 @pytest.fixture
 def doctor(monkeypatch, capsys, tmp_path):
-    """`medgan doctor` in this process: its exit code and what was said."""
+    """Runs `medgan doctor` in this process; returns its exit code and its output."""
     monkeypatch.setenv("MEDGAN_HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
 
@@ -116,8 +122,8 @@ def doctor(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "argv", ["medgan", "doctor", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             main()
-        said = capsys.readouterr()
-        return stop.value.code or 0, said.out + said.err
+        output = capsys.readouterr()
+        return stop.value.code or 0, output.out + output.err
 
     return typed
 
@@ -127,14 +133,17 @@ def test_doctor_repairs_disagreements_of_study(study, doctor):
         "trial 0: attempt 0 runs in the study but no driver does, should wait to be repeated",
         "trial 0: MLflow says running (RUNNING), should be interrupted (KILLED)",
     )
-    code, said = doctor("tried")
-    assert (code, said.splitlines()) == (1, [*lines, "study tried: 2 disagreements"])
-    code, said = doctor("tried", "--repair")
+    code, output = doctor("tried")
+    assert (code, output.splitlines()) == (1, [*lines, "study tried: 2 disagreements"])
+    code, output = doctor("tried", "--repair")
     done = [f"{lines[0]}: put back into the queue", f"{lines[1]}: set", "study tried: nothing disagrees"]
-    assert (code, said.splitlines()) == (0, done)
+    assert (code, output.splitlines()) == (0, done)
     with leased(study.study_uri, "tried"):
-        code, said = doctor("tried", "--repair")
-        assert (code, "study tried: already run by process" in said) == (2, True)
+        code, output = doctor("tried", "--repair")
+        assert (code, "study tried: already run by process" in output and output.endswith("[E-LEASE-02]\n")) == (
+            2,
+            True,
+        )
 
 
 def test_doctor_counts_disagreements_left_in_given_stores(study, doctor, tmp_path):
@@ -142,37 +151,37 @@ def test_doctor_counts_disagreements_left_in_given_stores(study, doctor, tmp_pat
     empty = f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}"
     MlflowStudy(empty, "medgan/pet2ct", artifacts=tmp_path, study="other", key="other")
     stores = ("--output", tmp_path, "--study-uri", study.study_uri, "--tracking-uri", empty)
-    code, said = doctor("tried", "--repair", *stores)
+    code, output = doctor("tried", "--repair", *stores)
     assert code == 1
-    assert "study: MLflow has no run of it, should have one: cannot be mended" in said
-    assert said.endswith("study tried: 1 disagreement left\n")
-    code, said = doctor("tired", *stores)
-    assert (code, said.endswith("study tired: expected one of tried\n")) == (2, True)
+    assert "study: MLflow has no run of it, should have one: cannot be mended" in output
+    assert output.endswith("study tried: 1 disagreement left\n")
+    code, output = doctor("tired", *stores)
+    assert (code, output.endswith("study tired: expected one of tried. [E-STUDY-02]\n")) == (2, True)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "end"),
     [
-        ((), "expected one of STUDY, --phi FOLDER, --model NAME; got none"),
-        (("tried", "--phi", "."), "expected one of STUDY, --phi FOLDER, --model NAME; got STUDY and --phi"),
-        (("tried", "--against", "."), "--against: goes with --phi FOLDER; got STUDY"),
-        (("--phi", ".", "--repair"), "--repair: goes with STUDY or --model NAME; got --phi FOLDER"),
+        ((), "got none. [E-CLI-02]"),
+        (("tried", "--phi", "."), "got STUDY and --phi. [E-CLI-02]"),
+        (("tried", "--against", "."), "got STUDY. [E-CLI-03]"),
+        (("--phi", ".", "--repair"), "got --phi .. [E-CLI-04]"),
     ],
 )
-def test_doctor_refuses_mixed_options(doctor, arguments, message):
-    code, said = doctor(*arguments)
-    assert (code, message in said, len(said.splitlines())) == (2, True, 1), said
+def test_doctor_refuses_mixed_options(doctor, arguments, end):
+    code, output = doctor(*arguments)
+    assert (code, output.endswith(f"{end}\n"), len(output.splitlines())) == (2, True, 1), output
 
 
 def test_doctor_refuses_missing_database_and_makes_none(doctor, tmp_path):
-    code, said = doctor("tried")
-    assert (code, "there is no such database" in said) == (2, True), said
+    code, output = doctor("tried")
+    assert (code, output.endswith("[E-STUDY-01]\n")) == (2, True), output
     assert list(tmp_path.iterdir()) == []
 
 
 def test_phantoms_writes_modality_of_task(tmp_path):
     for task, modality in (("mr_motion", "MR"), ("pet_denoise", "PT")):
         arguments = ("--task", task, "--patients", 1, "--slices", 2, "--matrix", 32)
-        code, said = medgan("phantoms", tmp_path / task, *arguments, home=tmp_path)
-        assert code == 0, said
+        code, output = medgan("phantoms", tmp_path / task, *arguments, home=tmp_path)
+        assert code == 0, output
         assert [path.name for path in (tmp_path / task / "PHANTOM-0001").iterdir()] == [modality]

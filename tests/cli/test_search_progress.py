@@ -1,4 +1,4 @@
-"""What a person sees during a search."""
+"""A search is shown as lines without a screen, and as a table with a screen."""
 
 import io
 

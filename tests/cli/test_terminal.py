@@ -1,4 +1,4 @@
-"""What a person sees while a workflow runs, with and without a screen."""
+"""The terminal shows the events of a workflow, with and without a screen."""
 
 import io
 import subprocess
@@ -12,7 +12,7 @@ from medgan.workflows.events import Advance, Announcement, EpochDone, Note
 
 
 def shown(*events, **console):
-    """What a terminal shows of these events."""
+    """Returns the text that a terminal shows for these events."""
     screen = Console(file=io.StringIO(), width=120, **console)
     with Terminal(console=screen) as terminal:
         for event in events:

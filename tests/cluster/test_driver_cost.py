@@ -82,7 +82,7 @@ def resident_mb():
 @pytest.mark.slow
 @pytest.mark.quiet
 @pytest.mark.timeout(900)
-def test_a_trial_costs_the_driver_little_and_the_study_leaves_nothing_in_memory(cluster, tmp_path, monkeypatch):
+def test_driver_spends_little_on_a_trial_and_frees_its_memory(cluster, tmp_path, monkeypatch):
     """MEDGAN_TRIALS=1000 for the long form."""
     monkeypatch.setattr(run, "TuneTrial", NoTraining)
     study = open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", Identity("pet2ct", "a", "b"), sampler="random")

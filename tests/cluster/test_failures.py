@@ -1,4 +1,4 @@
-"""How a trial fails: a configuration that diverges and one out of memory are told apart wherever they are looked at."""
+"""How a trial fails: a configuration that diverges and one out of memory are two kinds of failure everywhere."""
 
 import re
 
@@ -32,11 +32,11 @@ trials: 4
 def job(tmp_path_factory, dicom, search, workers_of, limit_memory):
     """A finished job: one of its two workers has no memory for the larger network, and one rate diverges."""
     home = tmp_path_factory.mktemp("failures") / "home"
-    told = search(home, SPACE, "--study", "failures", "--concurrent", "1", "--data", str(dicom))
-    told.until(r"trial \d+: epoch 1/4")
+    found = search(home, SPACE, "--study", "failures", "--concurrent", "1", "--data", str(dicom))
+    found.until(r"trial \d+: epoch 1/4")
     limit_memory(workers_of(home)[0])
-    assert told.end(2 * LIMIT_S) == 0, told.text
-    return told
+    assert found.end(2 * LIMIT_S) == 0, found.text
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def states(job):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3 * LIMIT_S)
-def test_optuna_tells_them_apart_with_the_reason(states):
+def test_optuna_holds_state_and_reason_of_each_failure(states):
     reasons = {tuple(trial.params.values()): trial.user_attrs.get("reason") for _, trial in states.values()}
     assert {tuple(trial.params.values()): state for state, trial in states.values()} == {
         (4, 1e-3): "complete",
@@ -61,19 +61,19 @@ def test_optuna_tells_them_apart_with_the_reason(states):
 
 
 @pytest.mark.slow
-def test_mlflow_tells_them_apart(job, states):
+def test_mlflow_holds_state_of_each_failure(job, states):
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{job.home / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("medgan/pet2ct-phantom")
     runs = [run for run in client.search_runs([experiment.experiment_id]) if "mlflow.parentRunId" in run.data.tags]
-    told = {int(run.data.tags["medgan.root"]): (run.data.tags["medgan.state"], run.info.status) for run in runs}
+    found = {int(run.data.tags["medgan.root"]): (run.data.tags["medgan.state"], run.info.status) for run in runs}
     expected = {
         number: (state, "FINISHED" if state == "complete" else "FAILED") for number, (state, _) in states.items()
     }
-    assert told == expected
+    assert found == expected
 
 
 @pytest.mark.slow
-def test_the_report_and_the_terminal_tell_them_apart(job):
+def test_report_and_terminal_name_each_failure(job):
     (report,) = (job.home / "reports").rglob("report.html")
     for state in ("diverged", "out of memory"):
         assert re.search(rf">{state}<", report.read_text())

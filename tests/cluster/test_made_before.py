@@ -48,7 +48,7 @@ def medgan(*arguments: str | Path, script: Path | None = None) -> str:
     environment = {**os.environ, "MEDGAN_HOME": str(FOLDER / "home"), "MEDGAN_COMMIT": "later"}
     done = subprocess.run(
         [sys.executable, *map(str, [*program, *arguments])],
-        env=environment, capture_output=True, text=True, timeout=220, check=False,
+        env=environment, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -108,6 +108,7 @@ def test_registered_model_loads_through_mlflow_and_for_serving(made):
     assert served.manifest.task == "pet2ct" and "Synthetic" in served.card.title()
 
 
+@pytest.mark.timeout(900)
 def test_study_goes_on_and_its_trials_stay(made):
     def trials():
         study = optuna.load_study(study_name="old", storage=f"sqlite:///{made / 'home' / 'study.db'}")

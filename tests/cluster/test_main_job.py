@@ -57,16 +57,16 @@ def runs_of(home: Path):
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_all_trials_end_although_a_worker_was_killed_and_the_log_says_what_happened(disturbed):
+def test_search_ends_all_trials_after_a_worker_was_killed(disturbed):
     assert [trial.state.name for trial in trials_of(disturbed.home)] == ["COMPLETE"] * 3
     assert re.search(r"trial 0: .* the worker group restarts", disturbed.text)
-    (went_on,) = re.findall(r"trial 0: goes on after epoch (\d), from its checkpoint", disturbed.text)
+    (went_on,) = re.findall(r"trial 0: continues after epoch (\d), from its checkpoint", disturbed.text)
     assert int(went_on) >= 2
     (log,) = (disturbed.home / "logs").glob("*.log")
     assert "from its checkpoint" in log.read_text()
 
 
-def test_every_epoch_is_recorded_exactly_once(disturbed):
+def test_search_records_every_epoch_exactly_once(disturbed):
     for trial in trials_of(disturbed.home):
         assert list(trial.intermediate_values) == [1, 2, 3, 4]
     client, runs = runs_of(disturbed.home)
@@ -77,7 +77,7 @@ def test_every_epoch_is_recorded_exactly_once(disturbed):
         assert steps == [1, 2, 3, 4]
 
 
-def test_mlflow_holds_parameters_losses_metrics_pictures_and_provenance(disturbed):
+def test_search_logs_parameters_losses_metrics_pictures_and_provenance(disturbed):
     client, runs = runs_of(disturbed.home)
     assert {run.info.status for run in runs} == {"FINISHED"}
     for run in runs:
@@ -91,7 +91,7 @@ def test_mlflow_holds_parameters_losses_metrics_pictures_and_provenance(disturbe
         assert [file.path for file in client.list_artifacts(run.info.run_id, "pictures")] == ["pictures/validation.png"]
 
 
-def test_the_best_is_registered_and_asking_again_prints_it_at_once(disturbed, search):
+def test_search_registers_best_trial_and_prints_it_again_at_once(disturbed, search):
     assert re.search(r"Registered medgan-pet2ct-phantom version 1 as challenger", disturbed.text)
     again = search(disturbed.home, SPACE)
     assert again.end() == 0
@@ -101,7 +101,7 @@ def test_the_best_is_registered_and_asking_again_prints_it_at_once(disturbed, se
     assert {run.info.status for run in runs_of(disturbed.home)[1]} == {"FINISHED"}
 
 
-def test_the_registered_model_translates_a_phantom(disturbed, tmp_path):
+def test_registered_model_translates_a_phantom(disturbed, tmp_path):
     source = disturbed.home / "phantoms" / "pet2ct" / "PHANTOM-0002" / "PT"
     subprocess.run(
         [
@@ -118,7 +118,7 @@ def test_the_registered_model_translates_a_phantom(disturbed, tmp_path):
         assert "SYNTHETIC - NOT FOR DIAGNOSIS" in image.SeriesDescription
 
 
-def test_no_patient_is_named_outside_the_dicom_itself(disturbed):
+def test_search_names_no_patient_outside_dicom(disturbed):
     for path in disturbed.home.rglob("*"):
         if path.is_file() and "phantoms" not in path.relative_to(disturbed.home).parts:
             assert b"PHANTOM-00" not in path.read_bytes(), path
@@ -126,7 +126,7 @@ def test_no_patient_is_named_outside_the_dicom_itself(disturbed):
 
 
 @pytest.mark.timeout(2 * LIMIT_S)
-def test_ctrl_c_ends_within_15_s_and_the_same_command_goes_on_with_what_is_left(tmp_path, search, workers_of):
+def test_search_stops_within_15_s_of_ctrl_c_and_continues_later(tmp_path, search, workers_of):
     job = search(tmp_path / "home", SPACE)
     job.until(r"trial 0: epoch 2/4")
     began = time.monotonic()
@@ -144,10 +144,10 @@ def test_ctrl_c_ends_within_15_s_and_the_same_command_goes_on_with_what_is_left(
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_trials_that_diverge_are_failed_with_the_reason_and_the_job_fails(tmp_path, search):
+def test_search_fails_when_all_trials_diverge(tmp_path, search):
     job = search(tmp_path / "home", DIVERGING)
     assert job.end() == 1, job.text
-    assert "failed: no trial of" in job.text
+    assert "[E-SEARCH-02]" in job.text
     for trial in trials_of(job.home):
         assert (trial.state.name, trial.user_attrs["failure"]) == ("FAIL", "diverged")
         assert "is nan" in trial.user_attrs["reason"] or "not finite" in trial.user_attrs["reason"]

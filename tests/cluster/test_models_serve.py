@@ -107,7 +107,7 @@ def source(dicom):
     return next(path for path in sorted(dicom.rglob("PT")) if path.is_dir())
 
 
-def test_it_gives_the_voxels_that_translate_gives(ask, home, source, command, tmp_path):
+def test_mlflow_models_serve_gives_the_voxels_of_translate(ask, home, source, command, tmp_path):
     translate = ["translate", str(source), str(tmp_path / "out"), "--model", f"models:/{NAME}@champion"]
     job = command(home, "-m", "medgan.cli.main", *translate, "--output", str(home))
     volume = read_volume(find_series(source)[0])
@@ -124,14 +124,14 @@ def test_it_gives_the_voxels_that_translate_gives(ask, home, source, command, tm
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_batches_of_any_size_agree_with_the_network(ask, home, batch):
+def test_mlflow_models_serve_agrees_with_network_in_any_batch_size(ask, home, batch):
     suv = np.random.default_rng(0).uniform(0, 10, (3, 30, 50)).astype(np.float32)
     hu = np.concatenate([ask(suv[start : start + batch]) for start in range(0, 3, batch)])
     model = load_translator(home / "model")
     np.testing.assert_allclose(hu, translate_slices(model, suv), atol=0.05)
 
 
-def test_what_it_cannot_use_is_an_error_of_the_request(ask):
+def test_mlflow_models_serve_refuses_unusable_input(ask):
     for inputs, params in ((np.zeros((4, 4)), {}), (np.zeros((1, 4, 4)), {"window": [0.0, 5.0]})):
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(inputs, **params)

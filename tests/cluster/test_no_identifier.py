@@ -70,14 +70,14 @@ def job(marked, tmp_path_factory):
     return home, ran.stdout + ran.stderr
 
 
-def test_the_job_came_to_its_end_and_left_models_pictures_and_logs(job):
+def test_job_leaves_models_pictures_and_logs(job):
     home, said = job
     assert "Registered medgan-pet2ct version 1" in said
     names = {path.name for path in home.rglob("*") if path.is_file()}
     assert {"mlflow.db", "study.db", "dataset.json", "report.html", "validation.png"} <= names
 
 
-def test_no_marker_is_in_any_file_or_its_name(job, marked):
+def test_no_file_or_file_name_holds_an_identifier(job, marked):
     home, _ = job
     scan = find_identifiers(home, against=marked)
     assert scan.num_values > 30
@@ -90,12 +90,12 @@ def test_no_marker_is_in_any_file_or_its_name(job, marked):
             assert MARKER.encode("utf-16-le") not in content, path
 
 
-def test_no_marker_is_said(job):
+def test_terminal_output_holds_no_identifier(job):
     _, said = job
     assert MARKER not in said
 
 
-def test_the_scan_finds_a_marker_that_is_put_there(job, marked):
+def test_scan_finds_an_identifier_that_is_put_there(job, marked):
     home, _ = job
     (home / "leak.txt").write_text(f"seen: {MARKER}3")
     (finding,) = find_identifiers(home, against=marked).findings

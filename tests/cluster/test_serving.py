@@ -161,7 +161,7 @@ def expected(home, uri, series) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_no_request_is_lost_or_mixed_while_the_alias_moves(server, uri, body, expected):
+def test_server_loses_and_mixes_no_request_while_alias_moves(server, uri, body, expected):
     answers, enough = [], threading.Event()
 
     def ask():
@@ -199,7 +199,7 @@ def test_no_request_is_lost_or_mixed_while_the_alias_moves(server, uri, body, ex
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_damaged_champion_leaves_the_old_one_serving(server, uri, body, expected):
+def test_server_keeps_old_version_when_champion_is_damaged(server, uri, body, expected):
     point(NAME, "champion", "1", uri=uri)
     server.until(version="1", problem="")
     point(NAME, "champion", str(NUM_VERSIONS + 1), uri=uri)
@@ -212,7 +212,7 @@ def test_a_damaged_champion_leaves_the_old_one_serving(server, uri, body, expect
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_it_ends_within_seconds_and_leaves_no_process_no_file_and_no_identifier(server, home, body, processes_of):
+def test_server_stops_within_seconds_and_leaves_nothing(server, home, body, processes_of):
     assert server.translate(body).status_code == 200
     server.job.process.terminate()
     began = time.monotonic()
@@ -243,7 +243,7 @@ def bare_slices_per_s(network: nn.Module, size: int, seconds: float) -> float:
 @pytest.mark.slow
 @pytest.mark.quiet
 @pytest.mark.timeout(240)
-def test_the_service_is_nearly_as_fast_as_the_bare_network(command, tmp_path):
+def test_server_is_nearly_as_fast_as_bare_network(command, tmp_path):
     config = configured("medgan_1g", {"data.size": 256, "generator.base_channels": 64})
     register_versions(tmp_path / "home", config, 1)
     body = zipped(write_phantoms(tmp_path / "pet", patients=1, slices=17, matrix=128) / "PHANTOM-0001" / "PT")

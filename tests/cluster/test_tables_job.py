@@ -29,7 +29,7 @@ def finished(command, home, dicom):
     return job
 
 
-def test_a_method_that_diverges_is_reported_in_its_row_and_the_rest_goes_on(finished, home):
+def test_tables_report_a_diverged_method_in_its_row(finished, home):
     folder = home / "reports" / "both" / "tables"
     with (folder / "tables.csv").open() as lines:
         rows = {row["method"]: row for row in csv.DictReader(lines) if row["metric"] in ("ssim", "")}
@@ -41,7 +41,7 @@ def test_a_method_that_diverges_is_reported_in_its_row_and_the_rest_goes_on(fini
     assert "diverged" in finished.text
 
 
-def test_every_training_has_its_test_figures_in_mlflow_below_one_run(finished, home):
+def test_tables_log_test_metrics_of_every_training(finished, home):
     mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
     runs = mlflow.search_runs(experiment_names=["medgan/pet2ct-phantom"], output_format="list")
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
@@ -53,7 +53,7 @@ def test_every_training_has_its_test_figures_in_mlflow_below_one_run(finished, h
     assert {"tables/tables.md", "tables/tables.csv", "tables/tables.html", "tables/panels.png"} <= kept
 
 
-def test_a_finished_table_is_printed_at_once(finished, command, home, dicom):
+def test_finished_tables_are_printed_at_once(finished, command, home, dicom):
     again = command(home, str(REPOSITORY / "jobs" / "reproduce_tables.py"), "--data", str(dicom), *ARGUMENTS)
     assert again.end(100) == 0, again.text
     assert "starting Ray" not in again.text
@@ -62,7 +62,7 @@ def test_a_finished_table_is_printed_at_once(finished, command, home, dicom):
     ]
 
 
-def test_another_seed_extends_a_finished_table(finished, command, home, dicom):
+def test_finished_tables_are_extended_by_another_seed(finished, command, home, dicom):
     more = [*ARGUMENTS[:3], "2", *ARGUMENTS[4:]]
     job = command(home, str(REPOSITORY / "jobs" / "reproduce_tables.py"), "--data", str(dicom), *more)
     assert job.end(300) == 0, job.text

@@ -38,7 +38,7 @@ trials: 4
 """
 SHORT_EPOCHS = 6
 SHORT = SPACE.replace("epochs: 20", f"epochs: {SHORT_EPOCHS}").replace("trials: 4", "trials: 3")
-"""Enough where nothing is to be told during the outage itself."""
+"""Enough where nothing is recorded during the outage itself."""
 IMPATIENT = """
 import runpy, sys
 import medgan.workflows.missing_trials
@@ -117,9 +117,9 @@ def refuse_any_loss(server: Server, home: Path, *, trials: int, epochs: int) -> 
     heard = {}
     for first_attempt, run in children.items():
         history = client.get_metric_history(run.info.run_id, "val/ssim")
-        told = {str(one.step): [one.value] for one in history}
+        recorded = {str(one.step): [one.value] for one in history}
         assert [one.step for one in history] == [*range(1, epochs + 1)]
-        assert told == known[first_attempt].user_attrs["epochs"]
+        assert recorded == known[first_attempt].user_attrs["epochs"]
         assert run.data.params["generator.num_blocks"] == str(known[first_attempt].params["generator.num_blocks"])
         assert run.data.metrics["moved/generator.num_blocks"] == known[first_attempt].params["generator.num_blocks"]
         assert (run.info.status, run.data.tags["medgan.state"]) == ("FINISHED", state_of(known[first_attempt]))
@@ -138,7 +138,7 @@ def go_through_an_outage(away_s: float, server: Server, job) -> tuple[float, flo
     assert study.data.tags["mlflow.note.content"].startswith("This search is going on; 0 of 4 trials done when it")
     server.kill()
     began, end = time.time(), time.monotonic() + away_s
-    job.until("MLflow does not answer; what it is to be told waits until it does")
+    job.until("MLflow does not answer; results wait here until it answers")
     job.until(r"trial \d: epoch .*/20")  # training goes on
     threading.Event().wait(max(end - time.monotonic(), 0))  # the outage itself
     ended = time.time()
@@ -148,7 +148,7 @@ def go_through_an_outage(away_s: float, server: Server, job) -> tuple[float, flo
 
 
 @pytest.mark.timeout(2 * LIMIT_S)
-def test_a_server_that_was_away_has_every_value_afterwards(server, tmp_path, dicom, search):
+def test_mlflow_has_every_value_after_an_outage(server, tmp_path, dicom, search):
     """MEDGAN_AWAY_S=60 for the long form."""
     home = tmp_path / "home"
     job = search(home, SPACE, "--study", "away", "--data", str(dicom), "--tracking-uri", server.uri)
@@ -161,7 +161,7 @@ def test_a_server_that_was_away_has_every_value_afterwards(server, tmp_path, dic
 
 @pytest.mark.slow
 @pytest.mark.timeout(3 * LIMIT_S)
-def test_what_the_server_missed_is_told_by_the_same_command_whether_the_driver_died_or_gave_up(
+def test_same_command_sends_what_mlflow_missed(
     server, tmp_path, dicom, command
 ):
     home, job = tmp_path / "home", str(REPOSITORY / "jobs" / "tune_pet2ct.py")
@@ -176,10 +176,9 @@ def test_what_the_server_missed_is_told_by_the_same_command_whether_the_driver_d
     giving_up = command(home, "-c", IMPATIENT, job, *arguments)
     giving_up.until(r"trial 3: epoch 1/6")  # 2 is 1 again
     server.kill()
-    giving_up.until(r"waiting for MLflow to take what is left \(\d+ calls\), 8 s at most")
+    giving_up.until(r"sending the remaining results to MLflow \(\d+ calls\), 8 s at most")
     assert giving_up.end() == 1, giving_up.text
-    told = "MLflow did not take everything within 8 s; it is kept, and the same command again tells it"
-    assert told in giving_up.text
+    assert "[E-SEARCH-04]" in giving_up.text
     server.start()
     last = command(home, job, *arguments)
     assert last.end() == 0, last.text

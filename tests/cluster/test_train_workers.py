@@ -44,7 +44,7 @@ def recorded_steps(home: Path) -> list[int]:
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_a_network_with_batch_normalization_trains_on_two_workers_to_the_end(train, workers_of):
+def test_batch_normalization_trains_on_two_workers(train, workers_of):
     job = train("pix2pix", "generator.norm=batch", "train.epochs=2")
     assert job.end() == 0, job.text
     assert re.search(r"^workers +2 DDP processes$", job.text, re.M)
@@ -61,7 +61,7 @@ def test_a_network_with_batch_normalization_trains_on_two_workers_to_the_end(tra
 
 @pytest.mark.slow
 @pytest.mark.timeout(LIMIT_S)
-def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(train, workers_of):
+def test_training_continues_from_checkpoint_after_worker_was_killed(train, workers_of):
     epochs = 25
     job = train("cyclegan", "generator.num_blocks=1", f"train.epochs={epochs}")
     job.until(rf"^epoch 2/{epochs}")
@@ -69,7 +69,7 @@ def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(train, wo
     last.kill()
     assert job.end() == 0, job.text
     (lost,) = re.findall(r" in epoch (\d+); the worker group restarts$", job.text, re.M)
-    (went_on,) = re.findall(r"^goes on after epoch (\d+), from its checkpoint$", job.text, re.M)
+    (went_on,) = re.findall(r"^continues after epoch (\d+), from its checkpoint$", job.text, re.M)
     assert 2 <= int(went_on) < epochs
     assert int(went_on) >= int(lost) - 1
     shown = [int(number) for number in re.findall(r"^epoch (\d+)/", job.text, re.M)]

@@ -11,7 +11,7 @@ def pairs(number=64, size=32):
 
 
 @pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
-def test_source_and_target_are_treated_alike_and_keep_their_shape(name):
+def test_augmentation_treats_source_and_target_alike_and_keeps_shape(name):
     torch.manual_seed(1)
     source, target = pairs()
     given, wanted = AUGMENTATIONS[name](source, target)
@@ -20,7 +20,7 @@ def test_source_and_target_are_treated_alike_and_keep_their_shape(name):
     assert torch.equal(given[inside], -wanted[inside])
 
 
-def test_about_half_are_mirrored_and_the_others_left_as_they_are():
+def test_flip_mirrors_about_half_of_pairs_and_keeps_rest():
     torch.manual_seed(1)
     source, target = pairs()
     given, _ = flip(source, target)
@@ -30,7 +30,7 @@ def test_about_half_are_mirrored_and_the_others_left_as_they_are():
     assert 16 < int(same.sum()) < 48
 
 
-def test_a_shift_is_at_most_a_sixteenth_of_the_side_and_leaves_air_behind():
+def test_flip_shift_moves_at_most_sixteenth_of_side_and_fills_with_air():
     torch.manual_seed(1)
     image = torch.full((200, 1, 32, 32), -1.0)
     image[:, :, 16, 16] = 1.0
@@ -43,9 +43,9 @@ def test_a_shift_is_at_most_a_sixteenth_of_the_side_and_leaves_air_behind():
     assert set(given.unique().tolist()) == {-1.0, 1.0}
 
 
-def test_the_same_random_state_gives_the_same_views():
-    views = []
+def test_flip_shift_with_same_random_state_gives_same_images():
+    sources = []
     for _ in range(2):
         torch.manual_seed(5)
-        views.append(flip_shift(*pairs()))
-    assert torch.equal(views[0][0], views[1][0])
+        sources.append(flip_shift(*pairs())[0])
+    assert torch.equal(*sources)

@@ -1,4 +1,4 @@
-"""What people hand in by mistake, and what they read then: a table."""
+"""Tables of mistakes in the input, each with the refusal, the problem or the count that reports it."""
 
 import os
 import shutil
@@ -10,24 +10,22 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.uid import SecondaryCaptureImageStorage
+from refusal import refusal
 
 from medgan.data.reader import find_series, read_volume, survey
 from medgan.errors import InputError
 
-NO_HU = r"CT: expected HU, about -1000 in air"
-
 
 class Row(NamedTuple):
-    """One mistake: what it is, how it is made of a patient's folder, where it shows, and what is read there."""
+    """One mistake: its name, a function that makes it in a patient's folder, and how it is reported."""
 
     name: str
     make: Callable[[Path], object]
-    where: str
-    message: str
+    expected: object
 
 
 def edit(series, change, only=None):
-    """Makes a mistake in the headers of a series: of every slice or of those named by their numbers."""
+    """Makes a mistake in the headers of a series: in every slice, or in the slices with these numbers."""
 
     def make(folder):
         for number, path in enumerate(sorted((folder / series).iterdir())):
@@ -40,7 +38,7 @@ def edit(series, change, only=None):
 
 
 def put(**values):
-    """Sets attributes; `None` takes one away."""
+    """Sets attributes; `None` deletes one."""
 
     def change(header, number):
         for keyword, value in values.items():
@@ -84,7 +82,7 @@ def one_uid(folder):
 
 
 def stretched(number):
-    return [-176.0, -176.0, 4.0 * number + (0.2 if number == 3 else 0)]
+    return [-176.0, -176.0, 4.0 * number + (0.25 if number == 3 else 0)]
 
 
 def keep_one(folder):
@@ -97,79 +95,83 @@ def swap(header, number):
     header.Units = "GML"
 
 
-TURNED = [0.0, 1.0, 0.0, 0.0, 0.0, -1.0]
-TABLE = [
-    Row("empty file", first_file("CT", lambda path: path.write_bytes(b"")), "passed over", "empty file: 1"),
-    Row("text", lambda folder: (folder / "notes").write_text("7 " * 999), "passed over", "not DICOM: 1"),
-    Row("cut in the header", first_file("CT", lambda path: os.truncate(path, 700)), "problem",
+AXIAL, TURNED = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0, 0.0, -1.0]
+UNDECODED = "CT: the pixels of slice 0, in the transfer syntax Explicit VR Little Endian, could not be decoded"
+NO_NUMBER = "PT: Rescale Slope or Rescale Intercept of slice 1 could not be read as a number"
+REFUSED = [
+    Row("cut in the pixels", first_file("CT", lambda path: os.truncate(path, 2000)),
+        refusal("E-HEADER-01", message=UNDECODED, name="ValueError")),
+    Row("no Rescale Slope", edit("CT", put(RescaleSlope=None)),
+        refusal("E-READ-05", modality="CT", number=0, units="HU")),
+    Row("no number as Rescale Slope", edit("PT", put(RescaleSlope=[1, 2]), {1}),
+        refusal("E-HEADER-01", message=NO_NUMBER)),
+    Row("weight of two numbers", edit("PT", put(PatientWeight=[70, 71])),
+        refusal("E-SUV-10", keyword="PatientWeight", value="another text")),
+    Row("mixed orientations", edit("CT", put(ImageOrientationPatient=TURNED), {3}),
+        refusal("E-GEOMETRY-07", modality="CT", orientation=tuple(AXIAL), orientation_2=tuple(TURNED))),
+    Row("no weight", edit("PT", put(PatientWeight=None)),
+        refusal("E-SUV-10", keyword="PatientWeight", value=None)),
+    Row("no injection time", edit("PT", no_injection),
+        refusal("E-SUV-09", name="Radiopharmaceutical Start Time")),
+    Row("no attenuation correction", edit("PT", put(CorrectedImage=["DECY"])), refusal("E-SUV-04", names="DECY")),
+    Row("no decay correction", edit("PT", put(DecayCorrection="NONE")), refusal("E-SUV-06", correction="NONE")),
+    Row("NaN pixels", edit("CT", nan_pixels),
+        refusal("E-PLAUSIBLE-01", modality="CT", num_wrong=6, array_size=13824)),
+    Row("constant pixels", edit("PT", constant_pixels), refusal("E-PLAUSIBLE-02", modality="PT", low=0.0)),
+    Row("HU out of range", edit("CT", put(RescaleIntercept=9000)), refusal("E-PLAUSIBLE-03")),
+    Row("CT without rescaling to HU", edit("CT", put(RescaleSlope=0.01, RescaleIntercept=0)),
+        refusal("E-PLAUSIBLE-03")),
+    Row("CT called PET", edit("CT", swap), refusal("E-PLAUSIBLE-04")),
+    Row("PET called CT", edit("PT", swap), refusal("E-PLAUSIBLE-03", low=0.0)),
+    Row("varying spacing", edit("CT", put(ImagePositionPatient=stretched)),
+        refusal("E-GEOMETRY-04", modality="CT", lowest=3.75, highest=4.25, spacing_tolerance=0.01, hint="")),
+    Row("missing slice", lambda folder: sorted((folder / "CT").iterdir())[2].unlink(),
+        refusal("E-GEOMETRY-04", modality="CT", lowest=4.0, highest=8.0, hint="; a slice seems to be missing")),
+    Row("two series with one UID", one_uid, refusal("E-GEOMETRY-03", modality="CT", most=2)),
+    Row("one slice", keep_one, refusal("E-GEOMETRY-01", modality="CT", num_planes=1)),
+]  # fmt: skip
+PROBLEMS = [
+    Row("cut in the header", first_file("CT", lambda path: os.truncate(path, 700)),
         "CT: 1 of 1 slices has no Study Instance UID, 1 of 1 has no Series Instance UID"),
-    Row("cut in the pixels", first_file("CT", lambda path: os.truncate(path, 2000)), "volume",
-        "CT: expected pixels that pydicom can decode; slice 0 .* fails with ValueError"),
+    Row("a name as Modality", edit("CT", put(Modality="MARIJKE_4815162", PixelSpacing=None)),
+        "another text: 6 of 6 slices have no Pixel Spacing"),
+    Row("no Pixel Spacing", edit("PT", put(PixelSpacing=None), {1}), "PT: 1 of 5 slices has no Pixel Spacing"),
+    Row("Pixel Spacing of 0", edit("CT", put(PixelSpacing=[0, 0])), "CT: 6 of 6 slices have an invalid Pixel Spacing"),
+    Row("no position", edit("CT", put(ImagePositionPatient=None), {0, 2, 4}),
+        "CT: 3 of 6 slices have no Image Position (Patient)"),
+    Row("no orientation", edit("CT", put(ImageOrientationPatient=None)),
+        "CT: 6 of 6 slices have no Image Orientation (Patient)"),
+    Row("orientation of one axis", edit("CT", put(ImageOrientationPatient=[1, 0, 0, 1, 0, 0])),
+        "CT: 6 of 6 slices have an invalid Image Orientation (Patient)"),
+]  # fmt: skip
+PASSED_OVER = [
+    Row("empty file", first_file("CT", lambda path: path.write_bytes(b"")), "empty file: 1"),
+    Row("text", lambda folder: (folder / "notes").write_text("7 " * 999), "not DICOM: 1"),
     Row("noise behind DICM", first_file("CT", lambda path: path.write_bytes(bytes(128) + b"DICM" + b"\xff" * 99)),
-        "passed over", "damaged DICOM header: 1|no CT, MR or PET image: 1"),
-    Row("no Rescale Slope", edit("CT", put(RescaleSlope=None)), "volume", "CT: slice 0 has no Rescale Slope; HU needs"),
-    Row("no number as Rescale Slope", edit("PT", put(RescaleSlope=[1, 2]), {1}), "volume",
-        "PT: expected Rescale Slope and Intercept as numbers; reading those of slice 1 fails with"),
-    Row("weight of two numbers", edit("PT", put(PatientWeight=[70, 71])), "volume",
-        "PT: PatientWeight is another text; SUV needs a number"),
-    Row("a name as Modality", edit("CT", put(Modality="MARIJKE_4815162", PixelSpacing=None)), "problem",
-        "^another text: 6 of 6 slices have no Pixel Spacing"),
-    Row("no Pixel Spacing", edit("PT", put(PixelSpacing=None), {1}), "problem",
-        "PT: 1 of [56] slices has no Pixel Spacing"),
-    Row("Pixel Spacing of 0", edit("CT", put(PixelSpacing=[0, 0])), "problem",
-        "CT: 6 of 6 slices have an invalid Pixel Spacing"),
-    Row("no position", edit("CT", put(ImagePositionPatient=None), {0, 2, 4}), "problem",
-        r"CT: 3 of 6 slices have no Image Position \(Patient\)"),
-    Row("no orientation", edit("CT", put(ImageOrientationPatient=None)), "problem",
-        r"CT: 6 of 6 slices have no Image Orientation \(Patient\)"),
-    Row("orientation of one axis", edit("CT", put(ImageOrientationPatient=[1, 0, 0, 1, 0, 0])), "problem",
-        r"CT: 6 of 6 slices have an invalid Image Orientation \(Patient\)"),
-    Row("mixed orientations", edit("CT", put(ImageOrientationPatient=TURNED), {3}), "affine",
-        "CT: slice orientations .*; expected one orientation"),
-    Row("no weight", edit("PT", put(PatientWeight=None)), "volume", "PT: PatientWeight is None; SUV needs a number"),
-    Row("no injection time", edit("PT", no_injection), "volume", "PT: Radiopharmaceutical Start Time is missing"),
-    Row("no attenuation correction", edit("PT", put(CorrectedImage=["DECY"])), "volume",
-        r"PT: expected images corrected for attenuation \(ATTN\), got DECY"),
-    Row("no decay correction", edit("PT", put(DecayCorrection="NONE")), "volume",
-        "PT: expected Decay Correction START or ADMIN, got NONE"),
-    Row("NaN pixels", edit("CT", nan_pixels), "volume", "CT: 6 of 13824 pixels are NaN or infinite"),
-    Row("constant pixels", edit("PT", constant_pixels), "volume", r"PT: every pixel is 0\.0; expected an image"),
-    Row("HU out of range", edit("CT", put(RescaleIntercept=9000)), "volume", NO_HU),
-    Row("CT without rescaling to HU", edit("CT", put(RescaleSlope=0.01, RescaleIntercept=0)), "volume", NO_HU),
-    Row("CT called PET", edit("CT", swap), "volume", "PT: expected SUV, about 1"),
-    Row("PET called CT", edit("PT", swap), "volume", NO_HU),
-    Row("varying spacing", edit("CT", put(ImagePositionPatient=stretched)), "affine",
-        "CT: slice spacing varies from 3.80 to 4.20 mm; expected one spacing within 1%"),
-    Row("missing slice", lambda folder: sorted((folder / "CT").iterdir())[2].unlink(), "affine",
-        "CT: slice spacing varies from 4.00 to 8.00 mm; .*; a slice seems to be missing"),
-    Row("two series with one UID", one_uid, "affine", "CT: 2 slices lie at one place; expected one"),
-    Row("one slice", keep_one, "affine", "CT: expected at least 2 slices, got 1"),
-    Row("screen shots", edit("CT", color), "passed over", "secondary capture: 6"),
-    Row("colors in a CT", edit("CT", put(SamplesPerPixel=3)), "passed over", "color: 6"),
-    Row("copies", lambda folder: shutil.copytree(folder / "CT", folder / "copy"), "passed over", "same slice twice: 6"),
-    Row("a link in a circle", lambda folder: (folder / "CT" / "up").symlink_to(folder), "passed over",
+        "damaged DICOM header: 1"),
+    Row("screen shots", edit("CT", color), "secondary capture: 6"),
+    Row("colors in a CT", edit("CT", put(SamplesPerPixel=3)), "color: 6"),
+    Row("copies", lambda folder: shutil.copytree(folder / "CT", folder / "copy"), "same slice twice: 6"),
+    Row("a link in a circle", lambda folder: (folder / "CT" / "up").symlink_to(folder),
         "link in a circle or broken: 1"),
-    Row("a link to itself", lambda folder: (folder / "self").symlink_to(folder / "self"), "passed over",
+    Row("a link to itself", lambda folder: (folder / "self").symlink_to(folder / "self"),
         "link in a circle or broken: 1"),
-    Row("a pipe", lambda folder: os.mkfifo(folder / "pipe"), "passed over", "no regular file: 1"),
+    Row("a pipe", lambda folder: os.mkfifo(folder / "pipe"), "no regular file: 1"),
 ]  # fmt: skip
 
 
-def said(folder, where):
-    """What is read in that place of a folder, as one text."""
+def read_all(folder):
+    """Reads position and voxels of every series, which must have no problems; returns the survey."""
     found = survey(folder)
-    if where == "problem":
-        return "\n".join(problem.reason for problem in found.problems)
-    if where == "passed over":
-        return "\n".join(f"{reason}: {count}" for reason, count in found.passed_over.items())
     assert not found.problems
-    messages = []
     for series in found.series:
-        try:
-            _ = series.affine if where == "affine" else read_volume(series)
-        except InputError as error:
-            messages.append(str(error))
-    return "\n".join(messages)
+        _ = series.affine
+        read_volume(series)
+    return found
+
+
+def holds_identifier(text, folder):
+    return "PHANTOM" in text or "2.25" in text or str(folder) in text
 
 
 @pytest.fixture
@@ -177,18 +179,41 @@ def patient(phantoms, tmp_path):
     return Path(shutil.copytree(phantoms / "PHANTOM-0001", tmp_path / "PHANTOM-0001"))
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
-def test_a_mistake_is_named(patient, row):
-    assert said(patient, row.where) in ("", "not DICOM: 1"), "nothing is wrong at first"
+@pytest.fixture
+def mistaken(patient, row):
+    """The patient's folder with one mistake in it; without the mistake the reader reports nothing."""
+    assert not read_all(patient).passed_over
     row.make(patient)
-    text = said(patient, row.where)
-    with pytest.raises(InputError, match=row.message):
-        raise InputError(text)
-    assert "PHANTOM" not in text and "2.25" not in text and str(patient) not in text
+    return patient
+
+
+def by_name(rows):
+    return pytest.mark.parametrize("row", rows, ids=lambda row: row.name)
+
+
+@by_name(REFUSED)
+def test_read_volume_refuses_mistake_with_code_and_values(mistaken, row):
+    with pytest.raises(InputError, check=row.expected) as caught:
+        read_all(mistaken)
+    assert not holds_identifier(str(caught.value), mistaken)
+
+
+@by_name(PROBLEMS)
+def test_survey_reports_mistake_as_problem_of_patient(mistaken, row):
+    (problem,) = survey(mistaken).problems
+    assert problem.reason.startswith(row.expected)
+    assert not holds_identifier(problem.reason, mistaken)
+
+
+@by_name(PASSED_OVER)
+def test_survey_counts_mistake_as_passed_over(mistaken, row):
+    counts = [f"{reason}: {count}" for reason, count in survey(mistaken).passed_over.items()]
+    assert counts == [row.expected]
+    assert not holds_identifier(counts[0], mistaken)
 
 
 @pytest.mark.parametrize("name", ["with some spaces", "emoji 🧠", "ümläut", "-rf", "new\nline"])
-def test_odd_names_of_folders_work(patient, name):
+def test_find_series_reads_folder_with_odd_name(patient, name):
     odd = patient.rename(patient.with_name(name))
     (odd / "CT" / "0001.dcm").rename(odd / "CT" / f"{name} 1")
     assert [len(read_volume(series).array) for series in find_series(odd)] == [6, 5]
@@ -204,12 +229,12 @@ def test_odd_names_of_folders_work(patient, name):
         (["", "ISO 2022 IR 87"], "山田"),  # seven bits a byte, between escapes
     ],
 )
-def test_a_patient_id_is_read_in_its_character_set(patient, character_set, patient_id):
+def test_patient_id_is_read_in_specific_character_set(patient, character_set, patient_id):
     edit("CT", put(SpecificCharacterSet=character_set, PatientID=patient_id))(patient)
     assert patient_id in {series.patient_id for series in find_series(patient)}
 
 
-def test_an_unknown_character_set_does_not_stop_anything(patient):
+def test_find_series_reads_files_of_unknown_character_set(patient):
     for path in (patient / "CT").iterdir():
         header = dcmread(path)
         header.SpecificCharacterSet = "ISO_IR 100"
@@ -219,7 +244,7 @@ def test_an_unknown_character_set_does_not_stop_anything(patient):
     assert {len(series.files) for series in find_series(patient)} == {5, 6}
 
 
-def test_what_may_not_be_read_is_counted(patient):
+def test_survey_counts_files_and_folders_without_read_permission(patient):
     if os.geteuid() == 0:
         pytest.skip("root may read everything")
     (patient / "PT").chmod(0)

@@ -6,7 +6,7 @@ from medgan.data.prepare.body_mask import body_mask, body_threshold
 from medgan.tasks import CT, MR
 
 
-def test_the_body_is_filled_and_the_couch_left_out():
+def test_body_mask_fills_lung_and_leaves_out_couch():
     hu = np.full((3, 20, 20), -1000.0)
     hu[:, 3:13, 3:13] = 40
     hu[:, 6:9, 6:9] = -850  # a lung
@@ -16,23 +16,23 @@ def test_the_body_is_filled_and_the_couch_left_out():
     np.testing.assert_array_equal(body_mask(hu, -300), expected)
 
 
-def test_nothing_but_air_has_no_body():
+def test_body_mask_of_air_is_empty():
     assert not body_mask(np.full((2, 4, 4), -1000.0), -300).any()
 
 
-def test_the_threshold_is_minus_300_hu():
+def test_body_mask_takes_only_voxels_above_threshold():
     hu = np.full((1, 3, 3), -300.0)
     assert not body_mask(hu, -300).any()
     assert body_mask(hu + 1, -300).all()
 
 
-def test_the_threshold_is_physical_or_a_share_of_the_volumes_own_window():
+def test_body_threshold_is_physical_for_ct_and_share_of_window_for_mr():
     assert body_threshold(CT, (-1000, 2000)) == -300
     assert body_threshold(MR, (20, 220)) == 40
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_it_is_scipys_filling_slice_by_slice_and_its_largest_part(seed):
+def test_body_mask_equals_largest_part_of_scipy_hole_filling(seed):
     draw = np.random.default_rng(seed)
     hu = ndimage.gaussian_filter(draw.normal(size=(4, 24, 30)), 1.5)
     hu[:, : 4 * (seed % 2)] = -1  # a body that touches the border of its slices, and one that does not

@@ -17,7 +17,7 @@ def first(batches, num):
     return list(itertools.islice(batches, num))
 
 
-def test_slices_are_pairs_in_the_networks_range(prepared):
+def test_slices_are_pairs_in_network_range(prepared):
     slices = prepared.slices("train")
     source, target = slices[0]
     assert source.shape == target.shape == (1, 32, 32)
@@ -29,13 +29,13 @@ def test_slices_are_pairs_in_the_networks_range(prepared):
     assert slices.target_window == (-1000, 2000)
 
 
-def test_stored_values_are_the_physical_ones(prepared):
+def test_slices_target_equals_network_target_in_physical_unit(prepared):
     slices = prepared.slices("test")
     _, target = slices[1]
     np.testing.assert_allclose(from_network(target[0].numpy(), slices.target_window), slices.target(1), atol=0.1)
 
 
-def test_the_mask_covers_the_body(prepared):
+def test_slices_mask_covers_body_of_target(prepared):
     slices = prepared.slices("validation")
     mask = slices.mask(0)
     assert mask.dtype == torch.bool
@@ -50,14 +50,14 @@ def test_roles_share_no_patient(prepared):
     assert len(set.union(*patients)) == sum(map(len, patients)) == 6
 
 
-def test_features_are_learned_from_targets_given_as_their_own_source(prepared):
+def test_slices_with_target_as_input_return_target_twice(prepared):
     slices, usual = prepared.slices("train", given="target"), prepared.slices("train")
     given, target = slices[3]
     assert torch.equal(given, target)
     assert torch.equal(target, usual[3][1])
 
 
-def test_unpaired_slices_keep_every_source_and_every_target_but_not_their_places(prepared):
+def test_unpaired_keeps_every_source_and_target_in_other_order(prepared):
     slices = prepared.slices("train")
     unpaired = Unpaired(slices, seed=1)
     assert len(unpaired) == len(slices)
@@ -69,7 +69,7 @@ def test_unpaired_slices_keep_every_source_and_every_target_but_not_their_places
     assert (Unpaired(slices, seed=2).order != unpaired.order).any()
 
 
-def test_a_pickle_is_small_and_reads_the_same(prepared):
+def test_pickle_of_slices_is_small_and_reads_same_values(prepared):
     slices = prepared.slices("train")
     expected = slices[2]
     packed = pickle.dumps(slices)
@@ -78,7 +78,7 @@ def test_a_pickle_is_small_and_reads_the_same(prepared):
         assert torch.equal(one, other)
 
 
-def test_the_mean_target_is_the_mean_of_the_clipped_targets(prepared):
+def test_mean_target_is_mean_of_clipped_targets(prepared):
     slices = prepared.slices("train")
     expected = np.mean([slices.target(index).clip(-1000, 2000) for index in range(len(slices))], axis=0)
     mean = mean_target(slices)
@@ -86,13 +86,13 @@ def test_the_mean_target_is_the_mean_of_the_clipped_targets(prepared):
     np.testing.assert_allclose(from_network(mean.numpy(), (-1000, 2000)), expected, atol=1e-2)
 
 
-def test_a_folder_without_manifest_is_refused(tmp_path):
+def test_prepared_dataset_refuses_folder_without_manifest(tmp_path):
     with pytest.raises(InputError, check=refusal("E-DATASET-04", path_name="dataset.json")):
         PreparedDataset.open(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "expected"),
     [
         ("{", refusal("E-DATASET-06")),
         ("[]", refusal("E-DATASET-06")),
@@ -100,25 +100,26 @@ def test_a_folder_without_manifest_is_refused(tmp_path):
         ('{"schema_version": 99}', refusal("E-DATASET-05", schema_version="2", version="99")),
     ],
 )
-def test_a_foreign_manifest_is_refused(tmp_path, content, message):
+def test_prepared_dataset_refuses_damaged_or_foreign_manifest(tmp_path, content, expected):
     (tmp_path / "dataset.json").write_text(content)
-    with pytest.raises(InputError, check=message):
+    with pytest.raises(InputError, check=expected):
         PreparedDataset.open(tmp_path)
 
 
-def test_a_data_set_can_be_moved(prepared, tmp_path):
+def test_prepared_dataset_reads_same_values_after_move(prepared, tmp_path):
     moved = PreparedDataset.open(shutil.copytree(prepared.folder, tmp_path / "moved"))
     assert moved.digest == prepared.digest
     assert torch.equal(moved.slices("train")[0][0], prepared.slices("train")[0][0])
     assert str(prepared.folder) not in json.dumps(moved.manifest.model_dump(mode="json"))
 
 
-def test_a_role_that_no_patient_has_is_refused(prepared):
-    with pytest.raises(InputError, check=refusal("E-DATASET-01", role="training")):
+def test_prepared_dataset_refuses_role_without_patients(prepared):
+    expected = refusal("E-DATASET-01", role="training", counts="3 train, 1 validation, 2 test")
+    with pytest.raises(InputError, check=expected):
         prepared.slices("training")
 
 
-def test_an_epoch_shows_every_slice_once_and_the_next_in_another_order():
+def test_batches_show_every_slice_once_per_epoch_in_new_order():
     batches = Batches(12, 4, seed=1)
     assert batches.batches_per_epoch == 3
     drawn = first(batches, 6)
@@ -127,16 +128,16 @@ def test_an_epoch_shows_every_slice_once_and_the_next_in_another_order():
     assert one != two
 
 
-def test_an_incomplete_tail_is_dropped():
+def test_batches_drop_incomplete_tail_of_epoch():
     assert Batches(11, 4, seed=0).batches_per_epoch == 2
 
 
 @pytest.mark.parametrize("start", [0, 2, 3, 7])
-def test_a_stream_continues_where_it_stopped(start):
+def test_batches_continue_from_start_number(start):
     assert first(Batches(11, 3, seed=5, start=start), 5) == first(Batches(11, 3, seed=5), start + 5)[start:]
 
 
-def test_ranks_share_out_the_same_global_batches():
+def test_batches_of_ranks_split_same_global_batches():
     whole = first(Batches(10, 4, seed=3), 5)
     ranks = [first(Batches(10, 4, seed=3, rank=rank, size=2), 5) for rank in (0, 1)]
     for together, *parts in zip(whole, *ranks, strict=True):
@@ -145,7 +146,7 @@ def test_ranks_share_out_the_same_global_batches():
         assert together[1::2] == parts[1]
 
 
-def test_a_data_loader_takes_the_batches(prepared):
+def test_data_loader_accepts_batches_as_sampler(prepared):
     slices = prepared.slices("train")
     loader = torch.utils.data.DataLoader(slices, batch_sampler=Batches(len(slices), 2, seed=0))
     source, target = next(iter(loader))
@@ -153,11 +154,11 @@ def test_a_data_loader_takes_the_batches(prepared):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "size", "message"),
+    ("batch_size", "size", "expected"),
     [(3, 2, refusal("E-DATASET-02", size="2", batch_size="3")),
      (0, 1, refusal("E-DATASET-02", size="1", batch_size="0")),
      (12, 1, refusal("E-DATASET-03", num_slices="10", batch_size="12"))],
 )  # fmt: skip
-def test_a_batch_size_that_cannot_be_is_refused(batch_size, size, message):
-    with pytest.raises(InputError, check=message):
+def test_batches_refuse_impossible_batch_size(batch_size, size, expected):
+    with pytest.raises(InputError, check=expected):
         Batches(10, batch_size, seed=0, size=size)

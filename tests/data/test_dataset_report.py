@@ -1,4 +1,4 @@
-"""The report shows what the data set holds, alone and the same every time."""
+"""The report shows the content of a data set, loads nothing and is the same every time."""
 
 import base64
 import io
@@ -42,7 +42,7 @@ def manifest_of(*patients, **changes):
 
 
 def store(folder, one, *, size=SIZE):
-    """A patient's picture: PET at the left and CT at the top."""
+    """Stores the picture of a patient: PET at the left and CT at the top."""
     source = np.full((one.slices, size, size), -10_000, np.int16)
     source[..., : size // 2] = 0  # 10 SUV
     target = np.full((one.slices, size, size), -1000, np.int16)
@@ -72,7 +72,7 @@ def report(tmp_path):
 
 
 def pictures(text):
-    """Of each patient the three images, float RGB (H, W, 3)."""
+    """Returns the three images of each patient, float RGB (H, W, 3)."""
     images = [
         np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"), float)
         for data in re.findall(r'href="data:image/jpeg;base64,(.*?)"', text)
@@ -84,7 +84,7 @@ def visible(text):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text))
 
 
-def test_the_head_says_what_this_is(report):
+def test_report_head_states_task_grid_roles_and_digest(report):
     text = visible(report(patient("aa11"), patient("bb22", role="test"), patient("cc33")))
     for expected in (
         "Data set pet2ct", "For research only", "by keyed hash only", "PT [SUV] to CT [HU]",
@@ -94,11 +94,11 @@ def test_the_head_says_what_this_is(report):
     assert "phantoms" not in text
 
 
-def test_phantoms_are_said_to_be_no_persons(report):
+def test_report_states_that_phantoms_are_not_persons(report):
     assert "computed phantoms, not persons" in report(patient("aa11"), phantom=True)
 
 
-def test_everything_left_out_is_listed(report):
+def test_report_lists_patients_slices_and_files_left_out(report):
     text = visible(
         report(
             patient("aa11", dropped=2),
@@ -114,24 +114,24 @@ def test_everything_left_out_is_listed(report):
     assert "files passed over 1: no image" in text
 
 
-def test_nothing_left_out_is_said_too(report):
+def test_report_states_that_nothing_was_left_out(report):
     assert "Left out Nothing." in visible(report(patient("aa11")))
 
 
-def test_a_row_tells_the_facts_of_a_patient(report):
+def test_report_row_states_facts_of_patient(report):
     text = visible(report(patient("aa11", role="validation", dropped=2, notes=["first choice", "second"])))
     assert "aa11 validation 3 2 0 to 10 -1000 to 2000 0.877 1.235 first choice second" in text
     assert "aa11 validation, slice 5 of the target series" in text
 
 
-def test_settings_of_simulated_sources_are_shown(report):
+def test_report_shows_settings_of_simulated_sources(report):
     task = TASKS["mr_motion"]
     text = visible(report(patient("aa11"), task=task, simulation={"degrees": 5.0, "transforms": 2.0}))
     assert "Sources simulated motion: degrees 5, transforms 2" in text
     assert "MR is shown in its own window." in text
 
 
-def test_whatever_the_manifest_says_is_escaped(report):
+def test_report_escapes_text_of_manifest(report):
     text = report(
         patient("<i>h", folder="h", notes=["<script>alert(1)</script>"]),
         set_aside=['<img src="x">'],
@@ -144,7 +144,7 @@ def test_whatever_the_manifest_says_is_escaped(report):
     assert "&lt;script&gt;alert(1)" in text
 
 
-def test_the_file_stands_alone(report):
+def test_report_loads_nothing_from_outside(report):
     text = report(patient("aa11"))
     assert "default-src 'none'" in text
     without_pictures = re.sub(r"base64,[^\"]*", "", text).replace(XMLNS, "")
@@ -154,7 +154,7 @@ def test_the_file_stands_alone(report):
     assert "src=" not in text
 
 
-def test_every_tag_is_closed(report):
+def test_report_closes_every_tag(report):
     class Balance(HTMLParser):
         stack: list[str] = []
 
@@ -170,15 +170,15 @@ def test_every_tag_is_closed(report):
     assert parser.stack == []
 
 
-def test_the_same_data_give_the_same_bytes(report):
+def test_report_of_same_data_has_same_bytes(report):
     assert report(patient("aa11"), patient("bb22")) == report(patient("aa11"), patient("bb22"))
 
 
-def test_a_picture_is_drawn_for_every_patient(report):
+def test_report_shows_three_images_of_every_patient(report):
     assert [len(images) for images in pictures(report(patient("aa11"), patient("bb22", slices=1)))] == [3, 3]
 
 
-def test_images_are_square_and_rows_run_down_the_page(report):
+def test_report_images_are_square_with_rows_running_down(report):
     source, target, both = pictures(report(patient("aa11")))[0]
     assert source.shape == target.shape == both.shape == (192, 192, 3)  # 32 pixels, six times as large
     middle = len(target) // 2
@@ -191,7 +191,7 @@ def test_images_are_square_and_rows_run_down_the_page(report):
     assert both[middle + 10 :, middle + 5 :].mean() < 5, "and clear where there is none"
 
 
-def test_a_histogram_ends_at_the_window_or_beyond_and_stands_on_its_axis(report):
+def test_report_histogram_spans_window_and_stands_on_axis(report):
     text = report(patient("aa11"))
     for edge in ("0", "10", "-1000", "2000"):
         assert f">{edge}</text>" in text
@@ -202,7 +202,7 @@ def test_a_histogram_ends_at_the_window_or_beyond_and_stands_on_its_axis(report)
     assert set(steps[1:-2]) == {bottom}
 
 
-def test_a_picture_of_nothing_but_noise_stays_small_and_quick():
+def test_draw_pair_of_noise_is_small_and_fast():
     random = np.random.default_rng(0)
     shape = (20, 256, 256)
     start = time.process_time()
@@ -211,6 +211,8 @@ def test_a_picture_of_nothing_but_noise_stays_small_and_quick():
     assert len(picture) < 450_000
 
 
-def test_a_missing_picture_is_named_without_its_path(tmp_path):
-    with pytest.raises(InputError, check=refusal("E-PREPARE-01", patient_hash="aa11", picture="picture.svg")):
+def test_write_report_refuses_missing_picture_without_path(tmp_path):
+    expected = refusal("E-PREPARE-01", patient_hash="aa11", picture="picture.svg")
+    with pytest.raises(InputError, check=expected) as caught:
         write_report(manifest_of(patient("aa11")), tmp_path)
+    assert str(tmp_path) not in str(caught.value)

@@ -1,4 +1,4 @@
-"""A prepared data set is brought up to date exactly when something is new, changed, missing or damaged."""
+"""`prepare` updates a data set exactly where something is new, changed, missing or damaged."""
 
 import json
 import shutil
@@ -28,13 +28,13 @@ def request_(source, tmp_path):
 
 
 def converted(request):
-    """The manifest after preparing, and how many patients were converted."""
+    """Returns the manifest after preparing, and the number of patients that were converted."""
     seen = []
     manifest = read_manifest(prepare(request, lambda *done: seen.append(done)))
     return manifest, len(seen)
 
 
-def test_a_patient_who_comes_while_others_are_converted_is_found_by_the_next_call(phantoms, source, request_):
+def test_prepare_adds_patient_who_arrived_during_earlier_call(phantoms, source, request_):
     def one_more(done, total):
         if done == 1:
             shutil.copytree(phantoms / "PHANTOM-0005", source / "PHANTOM-0005")
@@ -43,7 +43,7 @@ def test_a_patient_who_comes_while_others_are_converted_is_found_by_the_next_cal
     assert len(converted(request_)[0].patients) == 5
 
 
-def test_a_patient_in_a_linked_folder_is_noticed(phantoms, source, request_):
+def test_prepare_adds_patient_in_linked_folder(phantoms, source, request_):
     assert len(converted(request_)[0].patients) == 4
     (source / "linked").symlink_to(phantoms / "PHANTOM-0005")
     assert len(converted(request_)[0].patients) == 5
@@ -51,7 +51,7 @@ def test_a_patient_in_a_linked_folder_is_noticed(phantoms, source, request_):
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
 @pytest.mark.parametrize("name", ["target.npy", "patient.json"])
-def test_a_patient_whose_files_are_missing_or_damaged_is_made_anew(request_, damage, name):
+def test_prepare_converts_patient_with_missing_or_damaged_files_again(request_, damage, name):
     first, _ = converted(request_)
     folder = request_.datasets / next(request_.datasets.glob("pet2ct*")) / first.patients[0].folder
     damage(folder / name)
@@ -61,35 +61,37 @@ def test_a_patient_whose_files_are_missing_or_damaged_is_made_anew(request_, dam
     assert second.digest == first.digest
 
 
-def test_a_missing_array_is_noticed_without_being_asked(request_):
+def test_prepare_restores_missing_array_of_complete_data_set(request_):
     first, _ = converted(request_)
     next(request_.datasets.rglob("mask.npy")).unlink()
     assert converted(request_) == (first, 1)
 
 
 @pytest.mark.parametrize("content", ["{", '{"schema_version": 1}'])
-def test_a_damaged_or_older_description_is_made_anew(request_, content):
+def test_prepare_rewrites_damaged_or_older_manifest(request_, content):
     first, _ = converted(request_)
     next(request_.datasets.glob("*/dataset.json")).write_text(content)
     assert converted(request_) == (first, 0)
 
 
-def test_damaged_roles_are_refused_and_not_drawn_again(request_):
+def test_prepare_refuses_damaged_roles_and_draws_no_new_roles(request_):
     converted(request_)
-    (request_.datasets / "roles.json").write_text("{")
+    roles = request_.datasets / "roles.json"
+    roles.write_text("{")
     next(request_.datasets.glob("*/dataset.json")).unlink()
-    with pytest.raises(InputError, check=refusal("E-SPLIT-01")):
+    with pytest.raises(InputError, check=refusal("E-SPLIT-01", path=roles)):
         prepare(request_)
+    assert roles.read_text() == "{"
 
 
-def test_a_patient_larger_than_the_plan_is_cropped_and_that_is_noted(source, request_):
+def test_prepare_notes_cropping_of_patient_larger_than_grid(source, request_):
     path = plan_only(request_)
     path.write_text(path.read_text().replace('"spacing_mm": 22.0', '"spacing_mm": 16.0'))
     manifest, _ = converted(request_)
     assert {note for one in manifest.patients for note in one.notes} == {"cropped: 352 mm wide, the grid holds 256 mm"}
 
 
-def test_a_broken_series_beside_a_good_one_is_noted(source, request_):
+def test_prepare_notes_broken_series_beside_usable_series(source, request_):
     shutil.copytree(source / "PHANTOM-0001" / "CT", source / "PHANTOM-0001" / "CT2")
     for path in (source / "PHANTOM-0001" / "CT2").iterdir():
         header = pydicom.dcmread(path)
@@ -104,34 +106,34 @@ def test_a_broken_series_beside_a_good_one_is_noted(source, request_):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "expected"),
     [
         ({"target_window": None}, refusal("E-PLAN-07", name="target_window", unit="HU", arbitrary_unit="a.u.")),
-        ({"test_share": 0.9}, refusal("E-PLAN-09")),
-        ({"simulation": {"severity": 1}}, refusal("E-PLAN-10")),
+        ({"test_share": 0.9}, refusal("E-PLAN-09", test_share=0.9)),
+        ({"simulation": {"severity": 1}}, refusal("E-PLAN-10", named="null, because source images are given")),
     ],
 )
-def test_a_plan_that_the_images_cannot_follow_is_refused(request_, changes, message):
+def test_prepare_refuses_plan_that_does_not_fit_images(request_, changes, expected):
     path = plan_only(request_)
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    with pytest.raises(InputError, check=message):
+    with pytest.raises(InputError, check=expected):
         prepare(request_)
 
 
-def test_a_simulated_task_needs_settings_of_its_own_simulation(tmp_path):
+def test_prepare_refuses_simulated_task_without_matching_settings(tmp_path):
     source = write_phantoms(tmp_path / "dicom", task="pet_denoise", patients=1, slices=4)
     request = PrepareRequest(source, TASKS["pet_denoise"], 32, tmp_path / "out")
     path = plan_only(request)
-    for wrong in (None, {"severity": 2.0}):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "simulation": wrong}))
+    for simulation in (None, {"severity": 2.0}):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "simulation": simulation}))
         with pytest.raises(InputError, check=refusal("E-PLAN-10", named="settings of low_dose")):
             prepare(request)
     for name in ("task", "size"):
-        with pytest.raises(InputError, check=refusal("E-PLAN-01")):
+        with pytest.raises(InputError, check=refusal("E-PLAN-01", taken=name)):
             prepare(PrepareRequest(source, TASKS["pet_denoise"], 32, tmp_path / "other", {name: 16}))
 
 
-def test_a_place_that_is_no_folder_is_refused(source, tmp_path):
+def test_prepare_refuses_output_path_that_is_file(source, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, check=refusal("E-PREPARE-04")):
+    with pytest.raises(InputError, check=refusal("E-PREPARE-04", place=tmp_path / "file")):
         prepare(PrepareRequest(source, TASKS["pet2ct"], 16, tmp_path / "out", out=tmp_path / "file"))

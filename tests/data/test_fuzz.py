@@ -1,4 +1,4 @@
-"""Whatever the bytes of a file: what comes is a result or an InputError, and soon."""
+"""Reading a file of any bytes gives a result or an InputError, within a deadline."""
 
 import os
 import shutil
@@ -64,7 +64,7 @@ def _only(header, *keywords):
 
 
 def read_all(folder):
-    """Everything a job asks of a folder."""
+    """Reads everything that a job reads from a folder."""
     try:
         series = survey(folder).series
     except InputError:
@@ -79,7 +79,7 @@ def read_all(folder):
 
 
 def with_one_file_changed(originals, number, change):
-    """Reads a copy of a patient of whom one file was changed."""
+    """Reads a copy of a patient in which one file was changed."""
     files = sorted(originals.rglob("*.dcm"))
     file = files[number % len(files)]
     patient = file.parents[1]
@@ -91,7 +91,7 @@ def with_one_file_changed(originals, number, change):
 
 @FUZZ
 @given(number=st.integers(0, 100), changes=BYTES, keep=st.one_of(st.none(), st.floats(0, 1)), head=st.booleans())
-def test_flipped_and_cut_bytes_give_a_result_or_an_input_error(originals, number, changes, keep, head):
+def test_reader_of_flipped_or_cut_bytes_gives_result_or_input_error(originals, number, changes, keep, head):
     def change(path):
         content = bytearray(path.read_bytes())
         last = min(len(content), 2500 if head else len(content)) - 1
@@ -105,12 +105,12 @@ def test_flipped_and_cut_bytes_give_a_result_or_an_input_error(originals, number
 @FUZZ
 @given(number=st.integers(0, 100), places=st.lists(st.tuples(st.integers(0, 200), st.one_of(st.none(), GARBAGE)),
                                                    min_size=1, max_size=4))  # fmt: skip
-def test_missing_and_garbage_attributes_give_a_result_or_an_input_error(originals, number, places):
+def test_reader_of_garbage_attributes_gives_result_or_input_error(originals, number, places):
     with_one_file_changed(originals, number, lambda path: path.write_bytes(_with_garbage(path.read_bytes(), places)))
 
 
 def _with_garbage(content, places):
-    """The file with some elements of its dataset (explicit VR) taken out (None) or given other bytes as value."""
+    """Returns the file with some elements of its dataset (explicit VR) removed (None) or with other bytes as value."""
     elements, position = [], 132
     while position < len(content):
         long = content[position + 4 : position + 6] in (b"OB", b"OW", b"SQ", b"UN", b"UT")

@@ -8,7 +8,7 @@ WINDOW = (-1000.0, 2000.0)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
-def test_the_window_maps_to_minus_one_and_one_and_clips(kind):
+def test_to_network_maps_window_to_minus_one_and_one_and_clips(kind):
     values = kind(np.array([-3000, -1000, 500, 2000, 9000], np.float32))
     mapped = to_network(values, WINDOW)
     assert type(mapped) is type(values)
@@ -17,6 +17,6 @@ def test_the_window_maps_to_minus_one_and_one_and_clips(kind):
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
-def test_from_network_is_the_inverse_inside_the_window(kind):
+def test_from_network_inverts_to_network_inside_window(kind):
     values = kind(np.linspace(-1000, 2000, 3001))
     np.testing.assert_allclose(from_network(to_network(values, WINDOW), WINDOW), values, atol=1e-9)

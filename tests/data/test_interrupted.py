@@ -1,4 +1,4 @@
-"""Preparing that is killed, loses a worker or fills the disk leaves no process and no half-made data set."""
+"""`prepare` that is killed, loses a worker or fills the disk leaves no process and no incomplete data set."""
 
 import os
 import resource
@@ -26,13 +26,13 @@ if __name__ == "__main__":
     try:
         module.prepare(request, progress)
     except JobError as error:
-        print("failed:", error, flush=True)
+        print(f"failed: [{error.code}] {error}", flush=True)
 """
 WAITING = SCRIPT.replace("print(done, flush=True)", "print(done, flush=True); sys.stdin.readline()")
 
 
 def children(pid):
-    """Processes that a process has started, and what those have."""
+    """Returns the processes that a process has started, and those that they have started."""
     found = [int(one) for one in subprocess.run(["pgrep", "-P", str(pid)], capture_output=True).stdout.split()]
     return found + [one for child in found for one in children(child)]
 
@@ -44,7 +44,7 @@ def command_of(pid):
         return b""
 
 
-def test_killed_in_the_middle_it_leaves_no_process_and_goes_on(phantoms, tmp_path):
+def test_killed_prepare_leaves_no_process_and_can_continue(phantoms, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(WAITING)
     out = tmp_path / "out"
@@ -63,7 +63,7 @@ def test_killed_in_the_middle_it_leaves_no_process_and_goes_on(phantoms, tmp_pat
     assert not list(out.rglob("*.part"))
 
 
-def test_a_killed_worker_ends_the_job_in_a_sentence(phantoms, tmp_path):
+def test_prepare_reports_killed_worker_process(phantoms, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(WAITING)
     command = [sys.executable, script, phantoms, tmp_path / "out"]
@@ -71,28 +71,28 @@ def test_a_killed_worker_ends_the_job_in_a_sentence(phantoms, tmp_path):
     assert job.stdout.readline().strip() == "1"
     for worker in children(job.pid):
         os.kill(worker, signal.SIGKILL)
-    said, _ = job.communicate("\n" * 9, timeout=60)
-    assert "failed: a worker process was killed" in said or said.split()[-1] == "6"
+    output, _ = job.communicate("\n" * 9, timeout=60)
+    assert "failed: [E-PREPARE-08] one of 2 worker processes was killed" in output or output.split()[-1] == "6"
 
 
-def test_ctrl_c_while_all_processes_still_import_ends_without_a_traceback(phantoms, tmp_path):
+def test_prepare_ends_without_traceback_on_ctrl_c_during_imports(phantoms, tmp_path):
     command = [sys.executable, "-m", "medgan.cli.main", "prepare", phantoms, "--out", tmp_path / "out"]
     job = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env=os.environ | {"MEDGAN_HOME": str(tmp_path / "home")},
-        # a shell that runs the tests in the background has them, and their children, ignore Ctrl-C
+        # a shell that runs the tests in the background lets them and their children ignore Ctrl-C
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 20
     while not any(b"forkserver" in command_of(child) for child in children(job.pid)) and time.monotonic() < deadline:
-        pass  # it imports for a while from here on, as the first process does
+        pass  # from here on the server imports for a while, as the first process does
     os.killpg(job.pid, signal.SIGINT)
     _, errors = job.communicate(timeout=30)
     assert job.returncode == 130
     assert not errors.strip()
 
 
-def test_a_full_disk_ends_the_job_in_a_sentence_and_leaves_no_data_set(phantoms, tmp_path):
+def test_prepare_reports_full_disk_and_leaves_no_data_set(phantoms, tmp_path):
     def little_room():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
@@ -100,7 +100,7 @@ def test_a_full_disk_ends_the_job_in_a_sentence_and_leaves_no_data_set(phantoms,
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.replace("module.SLICES_WORTH_A_PROCESS = 1", ""))
     command = [sys.executable, script, phantoms, tmp_path / "out"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=100, preexec_fn=little_room)
-    assert "failed: " in said.stdout, said.stderr
-    assert "File too large; what was finished is kept, the same command goes on" in said.stdout
+    job = subprocess.run(command, capture_output=True, text=True, timeout=100, preexec_fn=little_room)
+    assert f"failed: [E-PREPARE-03] {tmp_path / 'out'}: File too large" in job.stdout, job.stderr
+    assert "Finished patients are kept; run the same command again" in job.stdout
     assert not list((tmp_path / "out").rglob("dataset.json"))

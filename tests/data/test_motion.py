@@ -29,23 +29,23 @@ def error(volume, motion):
     return float(np.abs(apply_motion(volume, motion).array - volume.array).mean())
 
 
-def test_the_same_seed_gives_the_same_image_and_another_gives_another(volume):
+def test_apply_motion_with_same_seed_gives_same_image(volume):
     first, again, other = (apply_motion(volume, drawn(seed)).array for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_severity_zero_gives_the_very_volume(volume):
+def test_apply_motion_of_severity_zero_returns_given_volume(volume):
     assert apply_motion(volume, drawn(1, 0.0)) is volume
 
 
 @pytest.mark.parametrize("severity", [-0.1, float("nan"), float("inf")])
-def test_a_severity_below_zero_or_not_finite_is_refused(severity):
-    with pytest.raises(InputError, check=refusal("E-SIMULATE-04")):
+def test_draw_motion_refuses_severity_below_zero_or_not_finite(severity):
+    with pytest.raises(InputError, check=refusal("E-SIMULATE-04", severity=severity)):
         drawn(1, severity)
 
 
-def test_movements_scale_with_severity_and_times_do_not():
+def test_draw_motion_scales_movements_but_not_times_with_severity():
     half, full = drawn(4, 0.5), drawn(4, 1.0)
     np.testing.assert_allclose(np.multiply(half.degrees, 2), full.degrees)
     np.testing.assert_allclose(np.multiply(half.translation_mm, 2), full.translation_mm)
@@ -53,20 +53,20 @@ def test_movements_scale_with_severity_and_times_do_not():
     assert 0 < full.times[0] < full.times[1] < 1
 
 
-def test_severity_one_reaches_ten_degrees_and_ten_millimeters():
+def test_draw_motion_of_severity_one_reaches_ten_degrees_and_millimeters():
     motions = [drawn(seed) for seed in range(300)]
     for values in ([one.degrees for one in motions], [one.translation_mm for one in motions]):
         assert 9.5 < np.abs(values).max() <= 10
         assert np.shape(values) == (300, 2, 3)
 
 
-def test_more_severe_motion_is_a_larger_error_on_average(volume):
+def test_apply_motion_error_grows_with_severity_on_average(volume):
     means = [np.mean([error(volume, drawn(seed, severity)) for seed in range(6)]) for severity in (0.1, 0.3, 0.6, 1.0)]
     assert all(np.diff(means) > 0)
     assert means[-1] > 10
 
 
-def test_the_image_keeps_its_grid_its_unit_and_stays_non_negative(volume):
+def test_apply_motion_keeps_grid_and_unit_and_non_negative_values(volume):
     moved = apply_motion(volume, drawn(3))
     assert moved.array.shape == volume.array.shape
     assert moved.array.dtype == np.float32
@@ -76,14 +76,14 @@ def test_the_image_keeps_its_grid_its_unit_and_stays_non_negative(volume):
     assert np.isfinite(moved.array).all()
 
 
-def test_a_motion_written_as_json_replays_exactly(volume):
+def test_motion_written_as_json_replays_exactly(volume):
     motion = drawn(5)
     replayed = Motion(**json.loads(json.dumps(asdict(motion))))
     assert replayed == motion
     np.testing.assert_array_equal(apply_motion(volume, replayed).array, apply_motion(volume, motion).array)
 
 
-def test_where_the_patient_lies_in_the_scanner_does_not_matter(volume):
+def test_apply_motion_does_not_depend_on_position_in_scanner(volume):
     affine = volume.affine.copy()
     affine[:3, 3] = 0
     motion = drawn(6)
@@ -92,26 +92,26 @@ def test_where_the_patient_lies_in_the_scanner_does_not_matter(volume):
     )
 
 
-def test_ghosts_run_along_the_rows_axis(volume):
-    """A shift along the columns' axis alone leaves lines of phase encoding that hold nothing dark."""
+def test_apply_motion_ghosts_run_along_rows_axis(volume):
+    """Ghosts spread along the axis of phase encoding; columns beside the object stay dark."""
     motion = Motion([[0.0, 0.0, 0.0]], [[4.0, 0.0, 0.0]], [0.7])
     moved = apply_motion(volume, motion).array
     beside_rows, beside_columns = moved[5, :7, 18:30], moved[5, 12:28, :8]
     assert beside_rows.mean() > 5 * beside_columns.mean()
 
 
-def test_a_shift_after_the_whole_scan_changes_nothing(volume):
+def test_apply_motion_of_shift_after_scan_changes_nothing(volume):
     motion = Motion([[0.0, 0.0, 0.0]], [[0.0, 8.0, 0.0]], [1.0])
     moved = apply_motion(volume, motion).array
     np.testing.assert_allclose(moved, volume.array, atol=1e-2)
 
 
-def test_a_uniform_volume_does_not_show_motion(volume):
+def test_apply_motion_of_uniform_volume_changes_nothing(volume):
     uniform = volume.with_array(np.full(volume.array.shape, 100, np.float32))
     np.testing.assert_allclose(apply_motion(uniform, drawn(7)).array, 100, rtol=1e-4)
 
 
-def test_a_shift_is_that_of_numpys_own_k_space(volume):
+def test_apply_motion_shift_equals_shift_in_numpy_k_space(volume):
     """Reference: from the movement on, lines come from the image shifted by four pixels of 2 mm, padded by as many."""
     motion = Motion([[0.0, 0.0, 0.0]], [[0.0, 8.0, 0.0]], [0.7])
     padded = np.pad(volume.array, ((0, 0), (4, 4), (0, 0)))

@@ -84,7 +84,7 @@ ENHANCED_PET = {
 
 
 @pytest.mark.parametrize("kind", ["CT", "MR"])
-def test_frames_are_the_slices_of_a_series(tmp_path, kind):
+def test_frames_of_enhanced_image_are_slices_of_series(tmp_path, kind):
     (series,) = find_series(save(enhanced(kind), tmp_path))
     assert (series.frames, len(set(series.files))) == ((1, 2, 0, 3), 1)
     volume = read_volume(series)
@@ -94,7 +94,7 @@ def test_frames_are_the_slices_of_a_series(tmp_path, kind):
     assert volume.spacing_mm == pytest.approx((1.5, 2, 3))
 
 
-def test_frame_headers_are_those_of_classic_slices_in_slice_order(tmp_path):
+def test_frame_headers_equal_classic_headers_in_slice_order(tmp_path):
     (series,) = find_series(save(enhanced(StudyID="7"), tmp_path))
     headers = representative_headers(series)
     assert [header.ImagePositionPatient[2] for header in headers] == [0, 3, 6, 9]
@@ -106,7 +106,7 @@ def test_frame_headers_are_those_of_classic_slices_in_slice_order(tmp_path):
     assert "PixelData" not in first and "PerFrameFunctionalGroupsSequence" not in first
 
 
-def test_a_frames_own_rescale_slope_goes_before_the_shared_one(tmp_path):
+def test_rescale_slope_of_frame_precedes_shared_slope(tmp_path):
     image = enhanced("MR", own=lambda number: {
         "PixelValueTransformationSequence": [item(RescaleSlope=number + 1, RescaleIntercept=0, RescaleType="HU")]
     })  # fmt: skip
@@ -114,7 +114,7 @@ def test_a_frames_own_rescale_slope_goes_before_the_shared_one(tmp_path):
     assert volume.array[:, 0, 1].tolist() == [2 * 1001, 3 * 2001, 1, 4 * 3001]
 
 
-def test_enhanced_pet_in_activity_becomes_suv_by_its_decay_correction_time(tmp_path):
+def test_enhanced_pet_in_activity_becomes_suv_by_decay_correction_time(tmp_path):
     # one hour, as in test_suv.py: 2.76343e-4 g/ml per Bq/ml; a stored 1001 at 2 Bq/ml each: 0.553238
     image = enhanced("PT", shared={"RealWorldValueMappingSequence": mapping("Bq/ml", 2.0)}, **ENHANCED_PET)
     volume = read_volume(find_series(save(image, tmp_path))[0])
@@ -123,13 +123,13 @@ def test_enhanced_pet_in_activity_becomes_suv_by_its_decay_correction_time(tmp_p
 
 
 @pytest.mark.parametrize("code", ["{SUVbw}g/ml", "g/ml{SUVbw}", "126401"])
-def test_enhanced_pet_in_suv_is_taken_as_it_is_mapped(tmp_path, code):
+def test_enhanced_pet_in_suv_keeps_mapped_values(tmp_path, code):
     image = enhanced("PT", shared={"RealWorldValueMappingSequence": mapping(code, 0.001)})
     volume = read_volume(find_series(save(image, tmp_path))[0])
     assert volume.array[0, 0, 1] == pytest.approx(1.001)
 
 
-def test_what_one_frame_says_does_not_reach_the_others(tmp_path):
+def test_frame_headers_share_no_values_between_frames(tmp_path):
     shared = {"PixelValueTransformationSequence": [item(RescaleSlope=9, RescaleIntercept=0, RescaleType="US")]}
     image = enhanced("PT", places=(0.0, 3.0, 6.0), shared=shared, AcquisitionTime="090000", own=lambda number: {
         "RealWorldValueMappingSequence": mapping("{SUVbw}g/ml", number + 1.0)
@@ -140,7 +140,7 @@ def test_what_one_frame_says_does_not_reach_the_others(tmp_path):
     assert (image.AcquisitionTime, shared["PixelValueTransformationSequence"][0].RescaleSlope) == ("090000", 9)
 
 
-def test_a_legacy_conversion_keeps_its_classic_attributes(tmp_path):
+def test_legacy_converted_pet_keeps_classic_attributes(tmp_path):
     classic = {
         "Units": "BQML", "DecayCorrection": "START", "PatientWeight": 70, "SeriesDate": "20200102",
         "SeriesTime": "100000", "CorrectedImage": ["DECY", "ATTN"],
@@ -151,7 +151,7 @@ def test_a_legacy_conversion_keeps_its_classic_attributes(tmp_path):
     assert volume.array[0, 0, 1] == pytest.approx(1001 * 2.76343e-4, rel=1e-4)
 
 
-def test_pet_without_attenuation_correction_says_so(tmp_path):
+def test_enhanced_pet_without_attenuation_correction_is_refused(tmp_path):
     (series,) = find_series(save(enhanced("PT", **ENHANCED_PET | {"AttenuationCorrected": "NO"}), tmp_path))
     assert not series.attenuation_corrected
     with pytest.raises(InputError, check=refusal("E-SUV-04", names="DECY")):
@@ -161,22 +161,22 @@ def test_pet_without_attenuation_correction_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "more", "message"),
+    ("kind", "more", "expected"),
     [
         ("PT", {}, refusal("E-SUV-02", units="none")),
         ("PT", {"DecayCorrectionDateTime": None}, refusal("E-SUV-08", name="Decay Correction DateTime")),
         ("PT", {"DecayCorrected": "NO"}, refusal("E-SUV-06", correction="NONE")),
         ("PT", {"PatientWeight": None}, refusal("E-SUV-10", keyword="PatientWeight", value="None")),
         ("CT", {"places": (0.0, 3.0, 0.0, 3.0)}, refusal("E-GEOMETRY-03", modality="CT", most="2")),
-        ("CT", {"shared": {"PixelValueTransformationSequence": []}}, refusal("E-READ-05", number="0")),
+        ("CT", {"shared": {"PixelValueTransformationSequence": []}}, refusal("E-READ-05", modality="CT", number="0")),
         ("CT", {"PixelData": b"\0\0"}, refusal("E-HEADER-01", name="ValueError")),
     ],
 )
-def test_what_an_enhanced_image_lacks_is_named(tmp_path, kind, more, message):
+def test_enhanced_image_with_missing_value_is_refused(tmp_path, kind, more, expected):
     units = {} if kind == "CT" or not more else {"shared": {"RealWorldValueMappingSequence": mapping("Bq/ml", 1.0)}}
     pet = ENHANCED_PET if kind == "PT" else {}
     (series,) = find_series(save(enhanced(kind, **pet | units | more), tmp_path))
-    with pytest.raises(InputError, check=message):
+    with pytest.raises(InputError, check=expected):
         read_volume(series)
 
 
@@ -188,7 +188,7 @@ def test_what_an_enhanced_image_lacks_is_named(tmp_path, kind, more, message):
         ({"shared": {"PixelMeasuresSequence": []}}, "CT: 4 of 4 slices have no Pixel Spacing"),
     ],
 )
-def test_frames_without_their_places_are_a_problem(tmp_path, more, reason):
+def test_survey_reports_frames_without_positions(tmp_path, more, reason):
     save(enhanced(**more), tmp_path)
     (problem,) = survey(tmp_path).problems
     assert isinstance(problem, Problem)

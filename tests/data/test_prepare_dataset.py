@@ -13,6 +13,7 @@ from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import read_manifest
 from medgan.data.phantoms.phantom_patients import write_phantoms
 from medgan.data.prepare import prepare_dataset as module
+from medgan.data.prepare.plan import Plan
 from medgan.data.prepare.prepare_dataset import PrepareRequest, plan_only, prepare
 from medgan.errors import InputError
 from medgan.tasks import TASKS
@@ -25,7 +26,7 @@ def contents(folder):
 
 
 def made(source, datasets, size=16, **more):
-    """The data set of a folder, prepared and opened."""
+    """Prepares the data set of a folder and opens it."""
     return PreparedDataset.open(prepare(PrepareRequest(source, TASK, size, datasets, **more)))
 
 
@@ -42,7 +43,7 @@ def edit(folder, **changes):
         header.save_as(path)
 
 
-def test_the_manifest_says_what_lies_there(prepared):
+def test_manifest_describes_stored_files(prepared):
     manifest = prepared.manifest
     assert manifest.phantom
     assert manifest.size == 32
@@ -61,7 +62,7 @@ def test_the_manifest_says_what_lies_there(prepared):
         assert 1 < patient.mutual_information < 2
 
 
-def test_facts_and_plan_are_files_a_person_can_read(prepared):
+def test_fingerprint_and_plan_are_readable_json(prepared):
     facts = json.loads((prepared.folder / "fingerprint.json").read_text())
     assert facts["patients"] == 6
     assert facts["target"]["pixel_spacing_mm"] == [7.3333, 7.3333, 7.3333]
@@ -72,7 +73,7 @@ def test_facts_and_plan_are_files_a_person_can_read(prepared):
     assert (prepared.folder / "report.html").stat().st_size > 10_000
 
 
-def test_a_second_call_opens_the_same_files(phantoms, prepared):
+def test_second_prepare_leaves_files_unchanged(phantoms, prepared):
     before = contents(prepared.folder.parent)
     start = time.perf_counter()
     again = made(phantoms, prepared.folder.parent, 32)
@@ -81,7 +82,7 @@ def test_a_second_call_opens_the_same_files(phantoms, prepared):
     assert contents(prepared.folder.parent) == before
 
 
-def test_making_it_anew_gives_the_same_digest_also_over_processes(phantoms, prepared, tmp_path, monkeypatch):
+def test_prepare_elsewhere_in_processes_gives_same_digest(phantoms, prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SLICES_WORTH_A_PROCESS", 1)
     for name in (".key", "roles.json"):
         shutil.copy(prepared.folder.parent / name, tmp_path)
@@ -91,7 +92,7 @@ def test_making_it_anew_gives_the_same_digest_also_over_processes(phantoms, prep
     assert seen == [(number, 6) for number in range(1, 7)]
 
 
-def test_a_new_patient_alone_is_converted_and_roles_stay(copy, tmp_path):
+def test_prepare_converts_only_new_patient_and_keeps_roles(copy, tmp_path):
     held_back = shutil.move(copy / "PHANTOM-0003", tmp_path / "later")
     first = made(copy, tmp_path / "out")
     before = contents(first.folder / "patients")
@@ -109,7 +110,7 @@ def test_a_new_patient_alone_is_converted_and_roles_stay(copy, tmp_path):
     assert all(roles[patient.hash] == patient.role for patient in first.manifest.patients)
 
 
-def test_a_changed_file_makes_its_patient_anew_and_no_other(copy, tmp_path):
+def test_prepare_converts_only_patient_with_changed_file(copy, tmp_path):
     first = made(copy, tmp_path / "out")
     edit(copy / "PHANTOM-0001" / "CT", RescaleIntercept=-1000)
     second = made(copy, tmp_path / "out")
@@ -118,7 +119,7 @@ def test_a_changed_file_makes_its_patient_anew_and_no_other(copy, tmp_path):
     assert second.digest != first.digest
 
 
-def test_an_edited_plan_is_carried_out(copy, tmp_path):
+def test_prepare_follows_edited_plan(copy, tmp_path):
     request = PrepareRequest(copy, TASK, 16, tmp_path / "out")
     path = plan_only(request)
     assert not (path.parent / "dataset.json").exists()
@@ -130,38 +131,41 @@ def test_an_edited_plan_is_carried_out(copy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "message"),
+    ("before", "after", "expected"),
     [
         ('"size": 16', '"size": 8', refusal("E-PLAN-06", loc="size", given="8")),
-        ('"task": "pet2ct",', "", refusal("E-PLAN-06", loc="task")),
+        ('"task": "pet2ct",', "", refusal("E-PLAN-06", loc="task", msg="Field required")),
         ('"size": 16,', '"size": 16', refusal("E-PLAN-03", lineno="4")),
         ("10.0", "-1.0", refusal("E-PLAN-08", name="source_window", window="(0.0, -1.0)")),
     ],
 )
-def test_a_plan_that_cannot_be_is_refused_by_its_field(copy, tmp_path, before, after, message):
+def test_prepare_refuses_invalid_field_of_plan(copy, tmp_path, before, after, expected):
     request = PrepareRequest(copy, TASK, 16, tmp_path / "out")
     path = plan_only(request)
     path.write_text(path.read_text().replace(before, after, 1))
-    with pytest.raises(InputError, check=message):
+    with pytest.raises(InputError, check=expected) as caught:
         prepare(request)
+    assert str(path) in str(caught.value)
 
 
-def test_settings_of_the_plan_can_be_asked_for_and_belong_to_the_folder(copy, tmp_path):
+def test_prepare_applies_settings_and_refuses_later_changes(copy, tmp_path):
     request = PrepareRequest(copy, TASK, 16, tmp_path, {"spacing_mm": 30, "test_share": 0.5}, tmp_path / "own")
     manifest = read_manifest(prepare(request))
     assert manifest.spacing_mm == 30
     assert sum(patient.role == "test" for patient in manifest.patients) == 3
-    with pytest.raises(InputError, check=refusal("E-PREPARE-05", path="spacing_mm", there="30.0", value="20")):
+    plan = tmp_path / "own" / "plan.json"
+    expected = refusal("E-PREPARE-05", folder=plan, path="spacing_mm", there="30.0", value="20")
+    with pytest.raises(InputError, check=expected):
         prepare(replace(request, settings={"spacing_mm": 20}))
-    with pytest.raises(InputError, check=refusal("E-PREPARE-05", path="size", there="16", value="32")):
+    with pytest.raises(InputError, check=refusal("E-PREPARE-05", folder=plan, path="size", there="16", value="32")):
         prepare(replace(request, size=32))
-    with pytest.raises(InputError, check=refusal("E-PLAN-05", loc="severty")):
+    with pytest.raises(InputError, check=refusal("E-PLAN-05", loc="severty", known=", ".join(Plan.model_fields))):
         prepare(replace(request, settings={"severty": 3}, out=tmp_path / "other"))
     with pytest.raises(InputError, check=refusal("E-PLAN-02", path="simulation.severity")):
         prepare(replace(request, settings={"simulation.severity": 3}, out=tmp_path / "other"))
 
 
-def test_a_crash_leaves_no_data_set_and_keeps_what_was_finished(phantoms, tmp_path, monkeypatch):
+def test_crashed_prepare_leaves_no_data_set_and_keeps_finished_work(phantoms, tmp_path, monkeypatch):
     def crash(*arguments, **more):
         raise KeyboardInterrupt
 
@@ -181,14 +185,14 @@ def test_a_crash_leaves_no_data_set_and_keeps_what_was_finished(phantoms, tmp_pa
     }
 
 
-def test_too_little_room_is_refused_before_anything_is_converted(phantoms, tmp_path, monkeypatch):
+def test_prepare_refuses_too_little_disk_space_before_conversion(phantoms, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BYTES_A_PIXEL", 1e15)
     with pytest.raises(InputError, check=refusal("E-PREPARE-06")):
         made(phantoms, tmp_path)
     assert not list(tmp_path.rglob("*.npy"))
 
 
-def test_no_identifier_reaches_any_file(copy, tmp_path):
+def test_prepare_writes_no_identifier_to_any_file(copy, tmp_path):
     marker = "ZZSECRET"
     uid = "1.2.840.99999.7777"
     for number, patient in enumerate(sorted(path for path in copy.iterdir() if path.is_dir())):
@@ -206,57 +210,62 @@ def test_no_identifier_reaches_any_file(copy, tmp_path):
             assert secret.encode() not in content
 
 
-def test_a_patient_who_cannot_be_read_is_set_aside_with_the_reason(copy, tmp_path):
+def test_prepare_sets_unreadable_patient_aside_with_reason(copy, tmp_path):
     (copy / "PHANTOM-0001" / "CT" / "0003.dcm").unlink()
     edit(copy / "PHANTOM-0002" / "PT", Units="CNTS")
     one = made(copy, tmp_path / "out")
     assert len(one.manifest.patients) == 4
     notes = "\n".join(one.manifest.notes)
     assert "set aside: CT: slice spacing varies from 4.00 to 8.00 mm" in notes
-    assert "set aside: PT: Units CNTS need" in notes
+    assert "set aside: PT: expected Philips' SUV scale factor" in notes
+    assert "which Units CNTS needs" in notes
     assert "PHANTOM" not in notes
 
 
-def test_a_patient_whose_bodies_do_not_meet_is_set_aside_where_a_limit_is_set(copy, tmp_path):
+def test_prepare_sets_patient_below_least_overlap_aside(copy, tmp_path):
     for path in (copy / "PHANTOM-0001" / "PT").iterdir():
         header = pydicom.dcmread(path)
         header.ImagePositionPatient[0] += 120
         header.save_as(path)
     one = made(copy, tmp_path / "out", settings={"least_overlap": 0.7})
     assert len(one.manifest.patients) == 5
-    assert "PT and CT bodies overlap by 0." in one.manifest.set_aside[0]
+    reason = "set aside: PT and CT: expected bodies that overlap by at least 0.7 (Dice); got 0."
+    assert reason in one.manifest.set_aside[0]
 
 
-def test_too_many_broken_patients_are_refused_with_the_reasons(copy, tmp_path):
+def test_prepare_refuses_too_many_broken_patients_with_reasons(copy, tmp_path):
     for number in range(1, 5):
         edit(copy / f"PHANTOM-000{number}" / "PT", Units="CNTS")
-    with pytest.raises(InputError, check=refusal("E-PREPARE-07", num_usable="2", num_broken="4")):
+    expected = refusal("E-PREPARE-07", source=copy, most="0.5", num_usable="2", num_broken="4")
+    with pytest.raises(InputError, check=expected) as caught:
         made(copy, tmp_path / "out")
+    assert str(caught.value).count("which Units CNTS needs") == 4
     assert not list((tmp_path / "out").rglob("dataset.json"))
     assert len(made(copy, tmp_path / "out", settings={"most_broken": 0.8}).manifest.patients) == 2
 
 
-def test_one_modality_alone_is_refused_by_its_folder(copy, tmp_path):
+def test_prepare_refuses_folder_of_one_modality_alone(copy, tmp_path):
     for folder in copy.glob("*/PT"):
         shutil.rmtree(folder)
-    with pytest.raises(InputError, check=refusal("E-PAIR-01", expected="PT and CT")):
+    expected = refusal("E-PAIR-01", source=copy, expected="PT and CT", found="6 CT and 0 PT")
+    with pytest.raises(InputError, check=expected):
         made(copy, tmp_path / "out")
 
 
-def test_a_missing_folder_is_refused_before_anything_is_made(tmp_path):
-    with pytest.raises(InputError, check=refusal("E-PREPARE-02")):
+def test_prepare_refuses_missing_folder_before_writing(tmp_path):
+    with pytest.raises(InputError, check=refusal("E-PREPARE-02", source=tmp_path / "nowhere")):
         made(tmp_path / "nowhere", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_patients_and_phantoms_are_never_mixed(copy, tmp_path):
+def test_prepare_refuses_patients_mixed_with_phantoms(copy, tmp_path):
     edit(copy / "PHANTOM-0001", ManufacturerModelName="Discovery ST")
-    with pytest.raises(InputError, check=refusal("E-PATIENT-02")):
+    with pytest.raises(InputError, check=refusal("E-PATIENT-02", num_patients="1", num_phantoms="5")):
         made(copy, tmp_path / "out")
 
 
 @pytest.mark.real
-def test_the_real_patients_are_prepared(real, tmp_path):
+def test_prepare_converts_real_patients(real, tmp_path):
     one = made(real, tmp_path, 64)
     manifest = one.manifest
     assert len(manifest.patients) == 18
@@ -267,7 +276,7 @@ def test_the_real_patients_are_prepared(real, tmp_path):
     assert json.loads((one.folder / "dataset.json").read_text())["digest"] == one.digest
 
 
-def test_a_displaced_source_is_registered_where_the_plan_says_so(tmp_path):
+def test_prepare_registers_displaced_source_where_plan_says_rigid(tmp_path):
     source = write_phantoms(tmp_path / "dicom", patients=3, slices=16, matrix=64)
     for path in source.glob("*/PT/*"):
         header = pydicom.dcmread(path)

@@ -14,19 +14,22 @@ from medgan.errors import InputError
 
 PET = {"modality": "PT", "RescaleSlope": 1, "RescaleIntercept": 0, "pixels": np.full((5, 6), 5000, np.int16)}
 
+UNEVEN = [(0, 0, 0), (0, 0, 2.9), (0, 0, 8.9)]
+UNDECODED = "CT: the pixels of slice 0, in the transfer syntax Explicit VR Little Endian, could not be decoded"
+
 
 def only(folder):
     (series,) = find_series(folder)
     return series
 
 
-def test_slices_are_sorted_by_position_and_not_by_name(make_series, tmp_path):
+def test_find_series_sorts_slices_by_position_and_not_by_name(make_series, tmp_path):
     series = only(make_series(tmp_path / "deep" / "er"))
     assert [plane.position[2] for plane in series.planes] == [0, 3, 6, 9]
     assert [header.ImagePositionPatient[2] for header in representative_headers(series)] == [0, 3, 6, 9]
 
 
-def test_ct_comes_in_hu_with_the_standards_affine(make_series, tmp_path):
+def test_read_volume_gives_ct_in_hu_with_affine_of_standard(make_series, tmp_path):
     volume = read_volume(only(make_series(tmp_path)))
     assert volume.unit == "HU"
     assert volume.array.dtype == np.float32
@@ -34,7 +37,7 @@ def test_ct_comes_in_hu_with_the_standards_affine(make_series, tmp_path):
     np.testing.assert_allclose(volume.affine @ [3, 1, 2, 1], [-10 + 3 * 1.5, 5 + 2.0, 6, 1])
 
 
-def test_an_oblique_series_keeps_its_orientation(make_series, tmp_path):
+def test_read_volume_keeps_orientation_of_oblique_series(make_series, tmp_path):
     angle = np.deg2rad(20)
     orientation = [1, 0, 0, 0, float(np.cos(angle)), float(np.sin(angle))]
     normal = np.cross(orientation[:3], orientation[3:])
@@ -48,13 +51,13 @@ def test_an_oblique_series_keeps_its_orientation(make_series, tmp_path):
     assert volume.spacing_mm == pytest.approx((1.5, 2, 4))
 
 
-def test_every_slice_has_its_own_rescale_slope(make_series, tmp_path):
+def test_read_volume_applies_rescale_slope_of_each_slice(make_series, tmp_path):
     pixels = np.full((5, 6), 100, np.int16)
     volume = read_volume(only(make_series(tmp_path, pixels=pixels, RescaleSlope=lambda index: index + 1)))
     assert volume.array[:, 0, 0].tolist() == [(100 + index) * (index + 1) - 1000 for index in range(4)]
 
 
-def test_other_files_are_passed_over_and_double_slices_count_once(make_series, tmp_path):
+def test_find_series_passes_over_other_files_and_duplicate_slices(make_series, tmp_path):
     make_series(tmp_path / "a", series="1.2.4")
     make_series(tmp_path / "copy", series="1.2.4")
     make_series(tmp_path / "scout", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
@@ -62,7 +65,7 @@ def test_other_files_are_passed_over_and_double_slices_count_once(make_series, t
     assert len(only(tmp_path).files) == 4
 
 
-def test_suv_from_gml_is_the_value_as_it_is(make_series, tmp_path):
+def test_read_volume_keeps_suv_in_gml(make_series, tmp_path):
     volume = read_volume(only(make_series(tmp_path, **PET, Units="GML")))
     assert volume.unit == "SUV"
     assert volume.array[0, 0, 0] == 5000
@@ -80,45 +83,45 @@ def bqml(**more):
 
 
 @pytest.mark.parametrize("series_time", ["000000.0", "150000"])
-def test_suv_from_bqml_is_the_value_worked_by_hand(make_series, tmp_path, series_time):
+def test_read_volume_of_bqml_equals_suv_worked_by_hand(make_series, tmp_path, series_time):
     # one hour, across midnight: 370 MBq * 2^(-3600 / 6586.2) = 253.31 MBq; 5000 Bq/ml * 70000 g / 253.31 MBq = 1.3817
     volume = read_volume(only(make_series(tmp_path, **bqml(SeriesTime=series_time))))
     assert volume.array[0, 0, 0] == pytest.approx(1.3817, rel=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("more", "expected"),
     [
-        (PET | {"Units": "CNTS"}, refusal("E-SUV-03")),
-        ({"positions": [(0, 0, 0), (0, 0, 2.9), (0, 0, 8.9)]}, refusal("E-GEOMETRY-04", modality="CT", lowest="2.9", highest="6.0")),
-        ({"num": 1}, refusal("E-GEOMETRY-01", num_planes="1")),
-        ({"RescaleSlope": lambda index: None}, refusal("E-READ-05", number="0", units="HU")),
-        ({"PixelData": b"\0\0"}, refusal("E-HEADER-01", name="ValueError")),
+        (PET | {"Units": "CNTS"}, refusal("E-SUV-03", suv="none", activity="none")),
+        ({"positions": UNEVEN}, refusal("E-GEOMETRY-04", modality="CT", lowest="2.9", highest="6.0")),
+        ({"num": 1}, refusal("E-GEOMETRY-01", modality="CT", num_planes="1")),
+        ({"RescaleSlope": lambda index: None}, refusal("E-READ-05", modality="CT", number="0", units="HU")),
+        ({"PixelData": b"\0\0"}, refusal("E-HEADER-01", message=UNDECODED, name="ValueError")),
     ],
-)  # fmt: skip
-def test_what_cannot_be_read_is_refused_by_its_modality_and_figures(make_series, tmp_path, more, message):
+)
+def test_read_volume_refuses_unreadable_series_without_identifiers(make_series, tmp_path, more, expected):
     series = only(make_series(tmp_path, **more))
-    with pytest.raises(InputError, check=message) as caught:
+    with pytest.raises(InputError, check=expected) as caught:
         read_volume(series)
     assert "P1" not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_two_series_of_one_uid_stay_apart(make_series, tmp_path):
+def test_find_series_keeps_series_of_same_uid_apart(make_series, tmp_path):
     make_series(tmp_path / "a", series="1.2.4", frame="1.2.9")
     make_series(tmp_path / "b", series="1.2.4", frame="1.2.10")
     make_series(tmp_path / "c", series="1.2.4", patient="P2")
     assert [len(series.files) for series in find_series(tmp_path)] == [4, 4, 4]
 
 
-def test_two_slices_at_one_place_are_refused(make_series, tmp_path):
+def test_series_affine_refuses_two_slices_at_same_position(make_series, tmp_path):
     make_series(tmp_path / "a", series="1.2.4")
     make_series(tmp_path / "b", series="1.2.4", SOPInstanceUID=lambda index: f"1.2.5.{index + 1}")
     with pytest.raises(InputError, check=refusal("E-GEOMETRY-03", modality="CT", most="2")):
         _ = only(tmp_path).affine
 
 
-def test_a_series_with_a_slice_that_lacks_its_place_is_a_problem(make_series, tmp_path):
+def test_survey_reports_series_with_slices_without_position(make_series, tmp_path):
     make_series(tmp_path / "good", patient="P2")
     make_series(tmp_path / "bad", ImagePositionPatient=lambda index: None if index < 3 else [0, 0, 9])
     found = survey(tmp_path)
@@ -126,7 +129,7 @@ def test_a_series_with_a_slice_that_lacks_its_place_is_a_problem(make_series, tm
     assert found.problems == [Problem("P1", "CT: 3 of 4 slices have no Image Position (Patient)")]
 
 
-def test_what_is_passed_over_is_counted_by_reason(make_series, tmp_path):
+def test_survey_counts_passed_over_files_by_reason(make_series, tmp_path):
     make_series(tmp_path / "a", series="1.2.4")
     make_series(tmp_path / "copy", series="1.2.4")
     make_series(tmp_path / "scout", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], num=2)
@@ -146,7 +149,7 @@ def test_what_is_passed_over_is_counted_by_reason(make_series, tmp_path):
     }  # fmt: skip
 
 
-def test_links_to_folders_elsewhere_are_followed(make_series, tmp_path):
+def test_find_series_follows_links_to_folders(make_series, tmp_path):
     make_series(tmp_path / "elsewhere")
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "link").symlink_to(tmp_path / "elsewhere")
@@ -165,7 +168,7 @@ def nested(depth):
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
-def test_sequences_of_undefined_length_do_not_hide_what_follows(make_series, tmp_path, syntax):
+def test_find_series_reads_past_sequences_of_undefined_length(make_series, tmp_path, syntax):
     plain = only(make_series(tmp_path / "plain"))
     for path in make_series(tmp_path / "nested").iterdir():
         header = dcmread(path)
@@ -176,7 +179,7 @@ def test_sequences_of_undefined_length_do_not_hide_what_follows(make_series, tmp
     assert only(tmp_path / "nested").planes == plain.planes
 
 
-def test_a_private_element_of_unknown_kind_and_undefined_length_is_read(make_series, tmp_path):
+def test_survey_reads_past_private_element_of_undefined_length(make_series, tmp_path):
     """Its content is implicit little endian whatever the file is (PS3.5 6.2.2, note on UN of undefined length)."""
     inner = b"\x08\x00\x50\x11" + struct.pack("<L", 10) + b"1.2.3.4.5\0"
     item = b"\xfe\xff\x00\xe0" + b"\xff" * 4 + inner + b"\xfe\xff\x0d\xe0" + bytes(4)
@@ -192,38 +195,40 @@ def test_a_private_element_of_unknown_kind_and_undefined_length_is_read(make_ser
     assert found.series[0].planes == plain.planes
 
 
-def test_a_series_of_problems_only_is_refused_with_them(make_series, tmp_path):
+def test_find_series_refuses_folder_of_problems_with_reasons(make_series, tmp_path):
     make_series(tmp_path, PixelSpacing=None)
-    with pytest.raises(InputError, check=refusal("E-READ-03")) as caught:
+    expected = refusal("E-READ-03", folder=tmp_path, reasons="CT: 4 of 4 slices have no Pixel Spacing")
+    with pytest.raises(InputError, check=expected) as caught:
         find_series(tmp_path)
     assert "P1" not in str(caught.value)
 
 
-def test_slices_of_two_sizes_are_refused(make_series, tmp_path):
+def test_read_volume_refuses_slices_of_two_sizes(make_series, tmp_path):
     make_series(tmp_path / "a", series="1.2.4", num=2)
     make_series(tmp_path / "b", series="1.2.4", pixels=np.zeros((4, 6), np.int16), positions=[(0, 0, 6), (0, 0, 9)],
                 SOPInstanceUID=lambda index: f"1.2.5.{index}")  # fmt: skip
-    with pytest.raises(InputError, check=refusal("E-GEOMETRY-05", first_size="5", first_size_2="6", plane_size="4")):
+    sizes = {"first_size": 5, "first_size_2": 6, "plane_size": 4, "plane_size_2": 6}
+    with pytest.raises(InputError, check=refusal("E-GEOMETRY-05", modality="CT", **sizes)):
         read_volume(only(tmp_path))
 
 
-def test_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, check=refusal("E-READ-01")):
+def test_find_series_refuses_missing_folder(tmp_path):
+    with pytest.raises(InputError, check=refusal("E-READ-01", folder=tmp_path / "nowhere")):
         find_series(tmp_path / "nowhere")
 
 
-def test_a_folder_without_dicom_is_refused(tmp_path):
+def test_find_series_refuses_folder_without_dicom(tmp_path):
     (tmp_path / "notes.txt").write_text("no DICOM")
     with pytest.raises(InputError, check=refusal("E-READ-02", num_files="1")):
         find_series(tmp_path)
 
 
-def test_a_series_knows_whether_its_slices_are_a_regular_stack(make_series, tmp_path):
+def test_series_is_regular_only_with_evenly_spaced_slices(make_series, tmp_path):
     assert only(make_series(tmp_path / "even")).regular
-    assert not only(make_series(tmp_path / "uneven", positions=[(0, 0, 0), (0, 0, 2.9), (0, 0, 8.9)])).regular
+    assert not only(make_series(tmp_path / "uneven", positions=UNEVEN)).regular
 
 
-def test_files_come_folder_by_folder_and_what_is_none_is_counted(tmp_path):
+def test_files_below_yields_folder_by_folder_and_counts_circular_links(tmp_path):
     for name in ("b/z", "b/c/y", "a/x", "w"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -235,7 +240,7 @@ def test_files_come_folder_by_folder_and_what_is_none_is_counted(tmp_path):
 
 
 @pytest.mark.real
-def test_the_real_patients_are_all_found(real):
+def test_find_series_finds_all_real_patients(real):
     series = find_series(real)
     assert {name: sum(one.modality == name for one in series) for name in ("CT", "PT", "MR")} == {
         "CT": 18,

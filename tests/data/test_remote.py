@@ -46,12 +46,12 @@ def storage(url):
     return files, root
 
 
-def test_a_url_is_told_from_a_path():
+def test_is_remote_tells_url_from_path():
     assert is_remote("s3://bucket/set")
     assert not is_remote("/data/set")
 
 
-def test_a_published_set_comes_back_whole_and_is_fetched_once(url, prepared, tmp_path):
+def test_published_data_set_is_fetched_whole_and_only_once(url, prepared, tmp_path):
     copy = PreparedDataset.open(fetched(url, tmp_path))
     assert copy.digest == prepared.digest
     for role in ("train", "validation", "test"):
@@ -62,7 +62,7 @@ def test_a_published_set_comes_back_whole_and_is_fetched_once(url, prepared, tmp
     assert fetched(url, tmp_path) == copy.folder
 
 
-def test_publishing_again_copies_no_patient_twice(url, prepared):
+def test_publish_again_uploads_no_patient_twice(url, prepared):
     files, root = storage(url)
     path = f"{root}/{prepared.manifest.patients[0].folder}/source.npy"
     before = files.info(path)["LastModified"]
@@ -71,7 +71,7 @@ def test_publishing_again_copies_no_patient_twice(url, prepared):
     assert files.info(path)["LastModified"] == before
 
 
-def test_an_upload_that_was_cut_off_is_sent_again(url, prepared, tmp_path):
+def test_publish_uploads_truncated_file_again(url, prepared, tmp_path):
     files, root = storage(url)
     path = f"{root}/{prepared.manifest.patients[0].folder}/source.npy"
     files.pipe_file(path, files.cat_file(path)[:-1])
@@ -79,27 +79,28 @@ def test_an_upload_that_was_cut_off_is_sent_again(url, prepared, tmp_path):
     assert PreparedDataset.open(fetched(url, tmp_path)).digest == prepared.digest
 
 
-def test_a_damaged_array_is_refused_and_not_kept(url, prepared, tmp_path):
+def test_fetched_refuses_damaged_array_and_keeps_no_copy(url, prepared, tmp_path):
     files, root = storage(url)
     path = f"{prepared.manifest.patients[0].folder}/source.npy"
     files.pipe_file(f"{root}/{path}", b"damaged")
-    with pytest.raises(JobError, check=refusal("E-REMOTE-02")):
+    digest = prepared.manifest.patients[0].sha256["source.npy"]
+    with pytest.raises(JobError, check=refusal("E-REMOTE-02", source=f"{root}/{path}", digest=digest)):
         fetched(url, tmp_path)
     assert not list(tmp_path.rglob("dataset.json"))
     assert not list(tmp_path.rglob(f"*{prepared.manifest.patients[0].folder}/source.npy"))
 
 
-def test_a_set_that_names_files_outside_is_refused(url, tmp_path):
+def test_fetched_refuses_data_set_that_names_files_outside(url, tmp_path):
     files, root = storage(url)
     content = json.loads(files.cat_file(f"{root}/dataset.json"))
     content["patients"][0]["folder"] = "../../outside"
     files.pipe_file(f"{root}/dataset.json", json.dumps(content).encode())
-    with pytest.raises(InputError, check=refusal("E-REMOTE-03")):
+    with pytest.raises(InputError, check=refusal("E-REMOTE-03", url=url)):
         fetched(url, tmp_path)
 
 
-def test_a_place_without_a_data_set_is_refused(bucket, tmp_path):
+def test_fetched_refuses_url_without_data_set(bucket, tmp_path):
     with pytest.raises(InputError, check=refusal("E-REMOTE-01", url="s3://bucket/nothing", file_name="dataset.json")):
         fetched(f"{bucket}/nothing", tmp_path)
-    with pytest.raises(InputError, check=refusal("E-REMOTE-04", url="nosuch://a/b")):
+    with pytest.raises(InputError, check=refusal("E-REMOTE-04", url="nosuch://a/b"), match="Protocol not known"):
         fetched("nosuch://a/b", tmp_path)

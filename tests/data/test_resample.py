@@ -15,12 +15,12 @@ def volume(shape=(4, 9, 11), spacing=(1.0, 1.0, 3.0), frame="1.2", seed=0):
     return Volume(np.random.default_rng(seed).normal(size=shape).astype(np.float32), affine, frame, "SUV")
 
 
-def test_the_volumes_own_grid_changes_nothing():
+def test_resample_to_own_grid_changes_nothing():
     image = volume()
     np.testing.assert_array_equal(resample(image, grid_of(image), 0).array, image.array)
 
 
-def test_a_shift_by_one_pixel_moves_the_voxels_by_one():
+def test_resample_to_grid_shifted_by_one_pixel_moves_voxels_by_one():
     image = volume()
     affine = image.affine.copy()
     affine[0, 3] += 1
@@ -29,7 +29,7 @@ def test_a_shift_by_one_pixel_moves_the_voxels_by_one():
     assert (moved[:, :, -1] == -5).all()
 
 
-def test_a_linear_field_stays_exact_on_a_finer_grid():
+def test_resample_keeps_linear_field_exact_on_finer_grid():
     image = volume()
     slices, rows, columns = np.indices(image.array.shape)
     ramp = image.with_array((columns + 10 * rows + 100 * slices).astype(np.float32))
@@ -39,33 +39,33 @@ def test_a_linear_field_stays_exact_on_a_finer_grid():
     assert fine[0].mean() == pytest.approx(ramp.array[0].mean(), abs=1e-3)
 
 
-def test_the_grid_keeps_slices_and_in_plane_center():
+def test_in_plane_grid_keeps_slices_and_center():
     image = volume()
     grid = in_plane_grid(image, spacing_mm=2.0, size=8)
     np.testing.assert_allclose(grid.affine @ [3.5, 3.5, 2, 1], image.affine @ [5, 4, 2, 1])
     assert grid.shape == (4, 8, 8)
 
 
-def test_a_coarser_grid_does_not_alias():
+def test_resample_to_coarser_grid_does_not_alias():
     image = volume(shape=(2, 64, 64))
     stripes = image.with_array(np.broadcast_to(np.arange(64) % 2, (2, 64, 64)).astype(np.float32))
     coarse = resample(stripes, in_plane_grid(stripes, spacing_mm=4.0, size=12), 0).array
     assert np.abs(coarse - 0.5).max() < 0.02  # sigma of 1.5 pixels leaves next to nothing of the stripes
 
 
-def test_a_constant_stays_constant_inside_the_field_of_view():
+def test_resample_keeps_constant_inside_field_of_view():
     image = volume()
     flat = image.with_array(np.full(image.array.shape, 7, np.float32))
     np.testing.assert_allclose(resample(flat, in_plane_grid(flat, spacing_mm=2.5, size=3), 0).array, 7, rtol=1e-6)
 
 
-def test_two_frames_of_reference_are_refused():
+def test_resample_refuses_two_frames_of_reference():
     with pytest.raises(InputError, check=refusal("E-RESAMPLE-01")):
         resample(volume(frame="1.2"), grid_of(volume(frame="1.3")), 0)
 
 
 @pytest.mark.real
-def test_real_pet_on_its_ct_grid_equals_interpolation_point_by_point(real):
+def test_resample_of_real_pet_equals_pointwise_interpolation(real):
     series = {one.modality: one for one in find_series(real / "STS_019")}
     pet, ct = read_volume(series["PT"]), read_volume(series["CT"])
     grid = in_plane_grid(ct, spacing_mm=1.78, size=64)

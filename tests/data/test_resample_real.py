@@ -12,13 +12,13 @@ TOLERANCE_SUV = 1e-3
 
 
 def read_independently(folder):
-    """A series as SimpleITK reads it: its own sorting, geometry and rescaling."""
+    """Returns a series as SimpleITK sorts, places and rescales it."""
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
     return sitk.Cast(sitk.ReadImage(names), sitk.sitkFloat32)
 
 
 def pet_on_ct(pet, ct):
-    """Each CT voxel's place in mm, and the PET's value there, NaN outside: point by point, no grids of ours."""
+    """Returns the PET's value at the position of each CT voxel, NaN outside, by SimpleITK alone."""
     return sitk.GetArrayFromImage(sitk.Resample(pet, ct, sitk.Transform(), sitk.sitkLinear, float("nan")))
 
 
@@ -29,7 +29,7 @@ def largest_difference(ours, theirs):
 
 
 @pytest.mark.real
-def test_the_pet_on_the_cts_slices_equals_simpleitks_for_all_patients(real):
+def test_resample_of_all_real_pets_equals_simpleitk(real):
     patients = sorted(path for path in real.iterdir() if path.is_dir())
     assert len(patients) == 18
     worst = {}
@@ -43,7 +43,7 @@ def test_the_pet_on_the_cts_slices_equals_simpleitks_for_all_patients(real):
 
 
 @pytest.mark.real
-def test_an_origin_off_by_two_slices_is_seen(real, tmp_path):
+def test_resample_differs_where_pet_origin_is_off_by_two_slices(real, tmp_path):
     for number, path in enumerate(sorted((real / "STS_019" / "PET").iterdir())):
         header = pydicom.dcmread(path)
         header.ImagePositionPatient[2] += 2 * float(header.SliceThickness)

@@ -16,7 +16,7 @@ def modes():
     return settings.reading_validation_mode, settings.writing_validation_mode
 
 
-def test_the_last_of_two_overlapping_readers_restores_what_the_first_one_found():
+def test_tolerant_restores_settings_after_last_of_overlapping_readers():
     before, filters = modes(), list(warnings.filters)
     first_left, second_entered = threading.Event(), threading.Event()
     seen = []
@@ -37,7 +37,7 @@ def test_the_last_of_two_overlapping_readers_restores_what_the_first_one_found()
     assert modes() == before and warnings.filters == filters
 
 
-def test_a_reader_that_fails_restores_too():
+def test_tolerant_restores_settings_after_error():
     before = modes()
     with pytest.raises(KeyError), tolerant(), tolerant():
         raise KeyError

@@ -34,7 +34,7 @@ SYNTAXES = {
 
 
 def recode(path, syntax):
-    """Write a file again in another transfer syntax."""
+    """Writes a file again in another transfer syntax."""
     reader = gdcm.ImageReader()
     reader.SetFileName(str(path))
     assert reader.Read()
@@ -51,7 +51,7 @@ def recode(path, syntax):
 
 @pytest.mark.parametrize("modality", ["CT", "MR"])
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
-def test_a_series_is_the_same_in_every_lossless_transfer_syntax(make_series, tmp_path, syntax, modality):
+def test_read_volume_is_same_in_every_lossless_transfer_syntax(make_series, tmp_path, syntax, modality):
     pixels = np.random.default_rng(0).integers(-900, 1500, (17, 12), dtype=np.int16)  # signed, of odd sizes
     folder = make_series(tmp_path, modality=modality, pixels=pixels, RescaleSlope=1, RescaleIntercept=0)
     (series,) = find_series(folder)
@@ -66,21 +66,23 @@ def test_a_series_is_the_same_in_every_lossless_transfer_syntax(make_series, tmp
 
 
 @pytest.mark.parametrize("syntax", [b"1.2.826.0.1.3680043", b"1.2.840.10008.9.9.9"])
-def test_a_private_syntax_is_not_repeated(make_series, tmp_path, syntax):
+def test_read_volume_refusal_does_not_repeat_private_transfer_syntax(make_series, tmp_path, syntax):
     (series,) = find_series(make_series(tmp_path))
     content = series.files[0].read_bytes()
     series.files[0].write_bytes(content.replace(b"1.2.840.10008.1.2.1", syntax))
     with pytest.raises(InputError, check=refusal("E-HEADER-01")) as caught:
         read_volume(series)
+    assert "the pixels of slice 0, in the transfer syntax a private one" in str(caught.value)
     assert syntax.decode() not in str(caught.value)
 
 
-def test_a_syntax_whose_pixels_are_something_else_is_named(make_series, tmp_path):
+def test_read_volume_refusal_names_syntax_of_undecodable_pixels(make_series, tmp_path):
     (series,) = find_series(make_series(tmp_path))
     header = dcmread(series.files[0])
     header.PixelData = encapsulate([b"no image"])
     header["PixelData"].is_undefined_length = True
     header.file_meta.TransferSyntaxUID = JPEG2000
     header.save_as(series.files[0])
-    with pytest.raises(InputError, check=refusal("E-HEADER-01")):
+    with pytest.raises(InputError, check=refusal("E-HEADER-01")) as caught:
         read_volume(series)
+    assert "slice 0, in the transfer syntax JPEG 2000 Image Compression" in str(caught.value)

@@ -1,4 +1,4 @@
-"""A folder to be searched for identifiers, and what is found in it."""
+"""Fixtures: a folder to search for identifiers, and the findings in it."""
 
 import pytest
 from image_fixtures import make_series, phantoms, prepared, real  # noqa: F401

@@ -1,4 +1,4 @@
-"""What is packed in a file is opened."""
+"""`layers` opens the content that is packed in a file."""
 
 import gzip
 import io
@@ -31,26 +31,26 @@ def png(*chunks):
 
 
 @pytest.mark.parametrize("content", [b"", b"plain", b"PK", b"\x00" * 200])
-def test_a_plain_file_is_one_layer(content):
+def test_layers_of_plain_file_are_one_layer(content):
     assert opened(content) == [content]
 
 
-def test_gzip_is_opened():
+def test_layers_open_gzip():
     assert opened(gzip.compress(b"inside")) == [gzip.compress(b"inside"), b"inside"]
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_each_member_of_a_zip_is_opened(method):
+def test_layers_open_each_member_of_zip(method):
     assert opened(zipped(b"inside", method))[1:] == [b"inside", b""]
 
 
-def test_archives_in_archives_are_opened_to_three_deep():
+def test_layers_open_nested_archives_to_three_deep():
     three = zipped(gzip.compress(zipped(b"inside")))
     assert b"inside" in opened(three)
     assert b"inside" not in opened(gzip.compress(three))
 
 
-def test_compressed_texts_of_a_png_are_opened():
+def test_layers_open_compressed_texts_of_png():
     texts = png(
         (b"tEXt", b"Author\0plain"),
         (b"zTXt", b"Comment\0\0" + zlib.compress(b"first")),
@@ -71,6 +71,6 @@ def test_compressed_texts_of_a_png_are_opened():
         png((b"iTXt", b"Title\0\1\0")),
     ],
 )
-def test_damage_shows_as_one_of_the_errors_named(content):
+def test_layers_of_damaged_file_raise_unreadable_error(content):
     with pytest.raises(UNREADABLE):
         opened(content)

@@ -1,4 +1,4 @@
-"""The identifiers of DICOM files are found wherever they are left, and never repeated."""
+"""`find_identifiers` finds the identifiers of given DICOM files in any file, and never repeats them."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ SECRETS = [
 
 @pytest.fixture
 def dicom(make_series, tmp_path):
-    """One patient with identifiers in every place that is known."""
+    """The folder of one patient, with identifiers in every attribute that is searched."""
     other = Dataset()
     other.PatientID = OTHER
     return make_series(
@@ -79,12 +79,12 @@ def png(texts):
 @pytest.mark.parametrize(
     "write", [str.encode, lambda text: text.encode("utf-16-le"), lambda text: gzip.compress(text.encode())]
 )
-def test_each_kind_of_value_is_found_in_a_file(dicom, output, value, what, write, found):
+def test_find_identifiers_finds_each_kind_of_value_in_file(dicom, output, value, what, write, found):
     (output / "some.bin").write_bytes(write(f"before {value} after"))
     assert ("some.bin", what) in found(output, against=dicom)
 
 
-def test_a_place_of_every_format_is_searched(dicom, output, found):
+def test_find_identifiers_searches_every_file_format(dicom, output, found):
     (output / "a.json").write_text(json.dumps({"who": INSTITUTION}))
     (output / "b.html").write_text("<p>Kliniken Öster &amp; Co</p>")
     np.save(output / "c.npy", np.array([f"x {PATIENT}"]))
@@ -111,7 +111,7 @@ def test_a_place_of_every_format_is_searched(dicom, output, found):
     assert ("c.npy", "Patient ID") in found(output, against=dicom)
 
 
-def test_a_finding_never_repeats_a_value(dicom, output):
+def test_finding_does_not_repeat_identifying_value(dicom, output):
     (output / "run Zyxquist.log").write_text(" ".join(SECRETS))
     (output / STUDY).mkdir()
     (output / STUDY / "patient7714.txt").write_text("nothing")
@@ -125,7 +125,7 @@ def test_a_finding_never_repeats_a_value(dicom, output):
     assert "Kliniken" not in repr(findings)
 
 
-def test_the_scan_counts_what_it_looked_for(dicom, output):
+def test_scan_counts_files_and_values_searched_for(dicom, output):
     (output / "clean.txt").write_text("nothing")
     scan = find_identifiers(output, against=dicom)
     assert scan.findings == []
@@ -140,17 +140,17 @@ def test_the_scan_counts_what_it_looked_for(dicom, output):
 
 
 @pytest.mark.parametrize("word", ["Ole", "12", "ANONYMOUS", "images", "hospital", "1.2.9"])
-def test_words_that_stand_everywhere_are_not_looked_for(dicom, output, word, found):
+def test_find_identifiers_ignores_short_and_common_words(dicom, output, word, found):
     (output / "text.txt").write_text(f"x {word} x")
     assert found(output, against=dicom) == []
 
 
-def test_the_folder_both_lie_in_is_no_identifier(dicom, output, found):
+def test_find_identifiers_ignores_shared_parent_folders(dicom, output, found):
     (output / "text.txt").write_text("\n".join(part for part in output.resolve().parts if len(part) > 1))
     assert found(output, against=dicom) == []
 
 
-def test_base64_is_passed_over_for_it_holds_short_names_by_chance(dicom, output, found):
+def test_find_identifiers_ignores_base64_but_searches_text_around(dicom, output, found):
     picture = "A" * 500 + "zyxquist" + "A" * 500
     (output / "report.html").write_text(f'<img src="data:image/png;base64,{picture}">')
     assert found(output, against=dicom) == []
@@ -158,7 +158,7 @@ def test_base64_is_passed_over_for_it_holds_short_names_by_chance(dicom, output,
     assert found(output, against=dicom) == [("report.html", "Patient's Name")]
 
 
-def test_values_across_the_windows_of_a_file_are_found(dicom, output, monkeypatch, found):
+def test_find_identifiers_finds_values_across_read_windows(dicom, output, monkeypatch, found):
     monkeypatch.setattr(phi, "WINDOW_BYTES", 64)
     for shift in range(0, 64, 7):
         (output / f"{shift:02d}").write_bytes(b"." * shift + b"_" * 40 + PATIENT.encode() + b"_" * 40 + STUDY.encode())
@@ -168,24 +168,24 @@ def test_values_across_the_windows_of_a_file_are_found(dicom, output, monkeypatc
 
 
 def damage(path):
-    """Gives the study's UID a value representation that there is not."""
+    """Gives the study's UID a value representation that does not exist."""
     content = path.read_bytes()
     assert b"\x20\x00\x0d\x00UI" in content
     path.write_bytes(content.replace(b"\x20\x00\x0d\x00UI", b"\x20\x00\x0d\x00OI"))
 
 
-def test_a_damaged_header_is_a_finding_and_is_counted(dicom, output, found):
+def test_find_identifiers_reports_and_counts_damaged_header(dicom, output, found):
     source = next(dicom.rglob("CT-001"))
     damage(source)
     (output / "copy").write_bytes(source.read_bytes())
     findings = found(output, against=dicom)
     assert ("copy", "DICOM file whose header is damaged") in findings
-    assert any("Patient's Name" in what for _, what in findings), "what stands before the damage is known"
-    assert ("copy", "Patient ID") in findings, "its bytes are searched all the same"
+    assert any("Patient's Name" in what for _, what in findings), "values before the damage are known"
+    assert ("copy", "Patient ID") in findings, "the bytes are searched in spite of the damage"
     assert find_identifiers(output, against=dicom).num_unread == 1
 
 
-def test_a_file_that_may_not_be_read_is_counted(dicom, output, monkeypatch):
+def test_find_identifiers_counts_dicom_file_without_read_permission(dicom, output, monkeypatch):
     (output / "text.txt").write_text(PATIENT)
     closed, plain = next(dicom.rglob("CT-001")), Path.open
 
@@ -197,10 +197,10 @@ def test_a_file_that_may_not_be_read_is_counted(dicom, output, monkeypatch):
     monkeypatch.setattr(Path, "open", refuse)
     scan = find_identifiers(output, against=dicom)
     assert scan.num_unread == 1
-    assert [one.what for one in scan.findings] == ["Patient ID"], "the other slice says it too"
+    assert [one.what for one in scan.findings] == ["Patient ID"], "the other slice holds the same value"
 
 
-def test_a_folder_that_may_not_be_read_is_a_finding(dicom, output, monkeypatch):
+def test_find_identifiers_reports_folder_without_read_permission(dicom, output, monkeypatch):
     (output / "inner").mkdir()
     (dicom / "inner").mkdir()
     plain = os.scandir
@@ -216,14 +216,14 @@ def test_a_folder_that_may_not_be_read_is_a_finding(dicom, output, monkeypatch):
     assert scan.num_unread == 1
 
 
-def test_a_prepared_data_set_holds_no_identifier(prepared, phantoms):
+def test_prepared_data_set_holds_no_identifier(prepared, phantoms):
     scan = find_identifiers(prepared.folder, against=phantoms)
     assert scan.num_values > 6 * 10
     assert scan.num_files > 6 * 3
     assert scan.findings == []
 
 
-def test_a_folder_without_dicom_is_nothing_to_search_against(output, tmp_path):
+def test_find_identifiers_refuses_against_folder_without_dicom(output, tmp_path):
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("nothing")
     with pytest.raises(InputError, check=refusal("E-DEID-03", num_paths="1", num_unread="0")):

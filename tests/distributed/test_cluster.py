@@ -1,4 +1,4 @@
-"""Ray's start on a busy machine: tried again, and refused by name in the end."""
+"""Ray's start on a busy machine: it is retried, and fails with a clear error in the end."""
 
 import pytest
 import ray
@@ -17,7 +17,7 @@ PORT_OCCUPIED = ValueError("Failed to bind to 127.0.0.1:44227 because it's alrea
 
 @pytest.fixture
 def starts(monkeypatch):
-    """What `ray.init` was asked for; it raises what the list `errors` holds, one each time."""
+    """The calls of a replaced `ray.init`, and the list of errors that it raises, one in each call."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     calls, errors = [], []
 

@@ -1,4 +1,4 @@
-"""The command channel without Ray: orders, answers, and every way a group is lost."""
+"""The command channel without Ray: orders, answers, and every way in which a group is lost."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ def run(scenario):
 
 
 async def obey(channel, generation, rank, answers):
-    """A rank that answers each order with the next of `answers`; None is silence."""
+    """Acts as a rank that answers each order with the next of `answers`; at None it stops answering."""
     number = await channel.join(generation, rank)
     for answer in answers:
         number, order = await channel.next_order(generation, number)
@@ -82,7 +82,7 @@ def test_command_channel_drops_answers_of_old_generation():
         await channel.join("new", 0)
         asked = asyncio.create_task(ask(channel, "new", limit_s=0.1))
         await asyncio.sleep(0.02)
-        await channel.answer("old", 1, 0, "an echo")
+        await channel.answer("old", 1, 0, "a late answer")
         assert (await asked).lost
 
     run(scenario())

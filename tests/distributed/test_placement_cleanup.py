@@ -1,4 +1,4 @@
-"""Placement groups that a dead controller left behind are removed, and no others."""
+"""The removal of placement groups that a dead controller left behind."""
 
 import pytest
 import ray
@@ -18,7 +18,7 @@ class Clock:
 
 @ray.remote(num_cpus=0)
 class Controller:
-    """Makes a placement group, as Ray Train's does, and perhaps workers in it."""
+    """Makes a placement group, as Ray Train's controller does, with any number of workers in it."""
 
     def make(self, resources, workers):
         group = placement_group([resources])
@@ -51,10 +51,10 @@ def state_of(group):
 def test_placement_cleanup_removes_only_groups_long_without_actor(cluster):
     clock = Clock()
     orphans = OrphanedPlacementGroups(patience_s=20, clock=clock)
-    dead, alive, tunes = (Controller.remote() for _ in range(3))
+    dead, alive, tune = (Controller.remote() for _ in range(3))
     left = ray.get(dead.make.remote({"CPU": 1}, 0))
     used = ray.get(alive.make.remote({"CPU": 1}, 1))
-    memory = ray.get(tunes.make.remote({"memory": 1 << 20}, 0))
+    memory = ray.get(tune.make.remote({"memory": 1 << 20}, 0))
     ray.kill(dead)
     assert orphans.remove() == []
     clock.now = 19

@@ -1,4 +1,4 @@
-"""What a search relies on, tried on real local Ray: storage, data, tracking, and one step of the largest trial."""
+"""The probe before a search, on real local Ray: storage, data, tracking, and one step of the largest trial."""
 
 import http.server
 import os
@@ -73,7 +73,7 @@ def test_probe_tries_storage_and_step_and_leaves_no_file(nodes, state, tmp_path)
 
 def test_probe_refuses_output_folder_that_driver_cannot_write(nodes, state, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, check=refusal("E-PROBE-03", strerror="Not a directory")):
+    with pytest.raises(InputError, check=refusal("E-PROBE-03", output=tmp_path / "file", strerror="Not a directory")):
         run_probe(tmp_path / "file", state)
 
 
@@ -81,7 +81,8 @@ def test_check_nodes_names_node_with_different_folder(nodes, state, tmp_path):
     opened = os.open(tmp_path, os.O_RDONLY)
     own = os.dup2(opened, 900)  # a path that leads this process, and no other, to the folder
     try:
-        with pytest.raises(InputError, check=refusal("E-PROBE-04")):
+        fault = f"node {next(iter(nodes.values()))} .*is it shared storage"
+        with pytest.raises(InputError, check=refusal("E-PROBE-04"), match=fault):
             check_nodes(nodes, type(tmp_path)(f"/proc/self/fd/{own}/"), state, limit_s=LIMIT_S)
     finally:
         os.close(own)
@@ -90,31 +91,35 @@ def test_check_nodes_names_node_with_different_folder(nodes, state, tmp_path):
 
 
 def test_check_nodes_names_node_that_does_not_answer_in_time(nodes, state, tmp_path):
-    with pytest.raises(InputError, check=refusal("E-PROBE-04")):
+    fault = f"node {next(iter(nodes.values()))} .*: no answer within 0 s"
+    with pytest.raises(InputError, check=refusal("E-PROBE-04"), match=fault):
         check_nodes(nodes, tmp_path, state, limit_s=0)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_check_nodes_names_node_that_is_gone(nodes, state, tmp_path):
     gone = {"ab" * 28: "elsewhere"}
-    with pytest.raises(InputError, check=refusal("E-PROBE-04")):
+    fault = r"node elsewhere \(abababab\): could not be asked \(TaskUnschedulableError\)"
+    with pytest.raises(InputError, check=refusal("E-PROBE-04"), match=fault):
         check_nodes({**nodes, **gone}, tmp_path, state, limit_s=LIMIT_S)
 
 
 def test_try_step_refuses_step_that_takes_too_long(nodes, state):
-    with pytest.raises(InputError, check=refusal("E-PROBE-05", limit_s="0.001")):
+    with pytest.raises(InputError, check=refusal("E-PROBE-05", limit_s="0.001"), match="generator.num_blocks=1, "):
         try_step(TINY, state, Resources(workers=1), limit_s=0.001)
 
 
 def test_try_step_refuses_step_without_enough_memory(nodes, state):
     large = with_values(TINY, {"generator.base_channels": 1 << 20})
-    with pytest.raises(InputError, check=refusal("E-PROBE-07")):
+    with pytest.raises(InputError, check=refusal("E-PROBE-07"), match="generator.base_channels=1048576, "):
         try_step(large, state, Resources(workers=1), limit_s=LIMIT_S)
 
 
 def test_try_step_refuses_configuration_that_cannot_be_trained(nodes, state):
     unfit = with_values(TINY, {"extractor.weights": "/nowhere/vgg.pth"})
-    with pytest.raises(InputError, check=refusal("E-PROBE-08")):
+    with pytest.raises(
+        InputError, check=refusal("E-PROBE-08"), match="InputError: extractor.weights: .*/nowhere/vgg.pth"
+    ):
         try_step(unfit, state, Resources(workers=1), limit_s=LIMIT_S)
 
 
@@ -125,7 +130,7 @@ def test_make_step_shares_batch_among_workers(state):
 
 
 class TestLookAround:
-    """The part that runs on a node, here."""
+    """The part of the probe that runs on a node; here it runs in this process."""
 
     @pytest.fixture
     def folder(self, tmp_path):
@@ -158,7 +163,7 @@ class TestLookAround:
 
 
 class TestStores:
-    """Where runs are kept."""
+    """The addresses of the study database and of MLflow."""
 
     def test_sqlite_is_refused_on_several_hosts(self):
         with pytest.raises(
@@ -170,7 +175,7 @@ class TestStores:
         refuse_local_stores({"--tracking-uri": "sqlite:///runs.db"}, 1)
 
     def test_silent_server_is_refused_without_showing_password(self):
-        with pytest.raises(InputError, check=refusal("E-PROBE-02", uri="http://u:***@127.0.0.1:9")):
+        with pytest.raises(InputError, check=refusal("E-PROBE-02", uri="http://u:***@127.0.0.1:9"), match="refused"):
             refuse_silent_server("http://u:secret@127.0.0.1:9")
 
     def test_server_is_accepted_with_any_answer(self):

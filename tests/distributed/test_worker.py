@@ -1,4 +1,4 @@
-"""What a worker calls out of memory: every way in which torch, numpy and the system say so, and nothing else."""
+"""How a worker recognizes lack of memory in errors of torch, NumPy and the system, and what it reports."""
 
 import errno
 import re
@@ -60,7 +60,7 @@ class TestTrainingWithoutMemory:
 
     @pytest.fixture
     def full(self, monkeypatch):
-        """A GPU that has no room for what is asked."""
+        """Makes every build of a training fail, as on a GPU without free memory."""
 
         def refuse(*_, **__):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

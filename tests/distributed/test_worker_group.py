@@ -1,4 +1,4 @@
-"""What is made of Ray's word on a worker that died."""
+"""The cause that a worker group reports when Ray says that a worker died."""
 
 import ray.exceptions
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError

@@ -77,7 +77,7 @@ def test_model_is_not_better_than_itself():
 
 def test_judge_refuses_where_two_of_six_patients_lose():
     verdict = judge(*pair((0.03, 0.02, 0.03, 0.02, -0.01, -0.01)), Rules(**SUPERIOR), tried=1)
-    # In hundredths: for a sum of at least 8, negative ones of 3, 2, 3, 2, 1, 1 add up to 2 at most, which 6 patterns do.
+    # In hundredths: for a sum of at least 8, the negative ones of 3, 2, 3, 2, 1, 1 add up to 2 at most: 6 patterns.
     assert verdict.p == 6 / 64 and not verdict.passed
 
 

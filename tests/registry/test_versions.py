@@ -151,7 +151,7 @@ def test_fetched_refuses_model_of_other_program(store, tmp_path):
 @pytest.mark.timeout(90)
 def test_reached_reports_store_that_is_away_in_one_line():
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        taken.bind(("127.0.0.1", 0))  # does not listen
         away = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(JobError, check=refusal("E-REGISTRY-07", uri=away)), reached(away):
             resolve("models:/medgan-pet2ct@champion", away)

@@ -58,7 +58,7 @@ def test_score_leaves_out_patient_without_metric():
 
 
 def test_holm_agrees_with_values_by_hand():
-    # 3 x 0.01, 2 x 0.02, and 0.03 raised to what came before
+    # 3 x 0.01, 2 x 0.02, and 0.03 raised to the value before it
     assert holm({"c": 0.03, "a": 0.01, "b": 0.02}) == {"a": 0.03, "b": 0.04, "c": 0.04}
     assert holm({"a": 0.5, "b": 0.6}) == {"a": 1.0, "b": 1.0}
     assert holm({}) == {}
@@ -125,6 +125,7 @@ def test_results_refuse_table_with_unknown_method():
 
 def test_results_refuse_runs_on_different_patients():
     with pytest.raises(
-        InputError, check=refusal("E-REPORT-02", method_name="cgan", seed=3, num_first=2, num_patients=1, num_patients_2=1)
+        InputError,
+        check=refusal("E-REPORT-02", method_name="cgan", seed=3, num_first=2, num_patients=1, num_patients_2=1),
     ):
         compared(MethodResults("medgan", (run(0, 0.5, 0.6),)), MethodResults("cgan", (run(3, 0.5),)))

@@ -90,7 +90,9 @@ def test_draw_translation_refuses_unknown_method(tmp_path):
 
 
 def test_draw_panels_refuses_slices_with_different_methods(tmp_path):
-    with pytest.raises(InputError, check=refusal("E-REPORT-05", panel_label=LABEL, methods="cgan, medgan", outputs="medgan")):
+    with pytest.raises(
+        InputError, check=refusal("E-REPORT-05", panel_label=LABEL, methods="cgan, medgan", outputs="medgan")
+    ):
         panels_picture(tmp_path, [panel(), panel(("medgan",))], errors=False)
 
 

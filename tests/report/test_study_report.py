@@ -217,7 +217,7 @@ def test_report_names_no_folder(make, add, report, store, tmp_path):
 @pytest.mark.parametrize(("count", "shown"), [(0, ""), (1, "b"), (2, "bw"), (3, "bmw"), (6, "bmw")])
 def test_report_shows_best_median_and_worst_trial_with_pictures(make, add, report, store, count, shown):
     study = make()
-    for place in range(7):  # the best, the last, has none
+    for place in range(7):  # the last trial, the best, has no pictures
         number = add(study, "complete", 0.5 + 0.05 * place)
         if place < count:
             store(number)

@@ -1,4 +1,4 @@
-"""What a study took, over every attempt and every start, and when that is enough."""
+"""The device time and wall time of a study, over all attempts and starts, and when its budget is used up."""
 
 import pytest
 from refusal import refusal
@@ -76,5 +76,5 @@ def test_limited_prefers_command_line_over_space():
 
 @pytest.mark.parametrize(("option", "name"), [("--max-gpu-hours", "gpu_hours"), ("--max-hours", "hours")])
 def test_limited_refuses_budget_of_zero(option, name):
-    with pytest.raises(InputError, check=refusal("E-BUDGET-01")):
+    with pytest.raises(InputError, check=refusal("E-BUDGET-01", option=option, value=0.0)):
         limited(Budget(), **{"gpu_hours": None, "hours": None, name: 0.0})

@@ -1,4 +1,4 @@
-"""How long a search should take: the arithmetic by hand, and steps that are really timed."""
+"""The expected time of a search: arithmetic checked by hand, and steps with measured time."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The trial of a space that needs the most memory, and the refusal of one that does not fit."""
+"""The trial of a space that needs the most memory, and the refusal of a space whose largest trial does not fit."""
 
 import pytest
 from refusal import refusal
@@ -9,7 +9,7 @@ from medgan.presets.medgan import medgan
 from medgan.search.largest_trial import CERTAINLY, largest, refuse_what_has_no_memory
 from medgan.search.parameters import Move
 from medgan.search.space import Space
-from medgan.training.memory_estimate import estimate
+from medgan.training.memory_estimate import estimate, gigabytes
 
 BASE = with_values(
     medgan(),
@@ -82,9 +82,11 @@ def test_memory_check_refuses_trial_that_does_not_fit(device, factor):
         InputError,
         check=refusal(
             "E-MEMORY-01",
+            gigabytes=gigabytes(available // factor),
+            gigabytes_2=gigabytes(trial.estimate.bytes_per_worker),
             trial="generator.num_blocks=3",
             smaller="train.batch_size, data.size, generator.num_blocks",
-            precision=", or train.precision=bfloat16",
         ),
+        match="train.precision=bfloat16",
     ):
         refuse_what_has_no_memory(trial, available, workers=2, device=device)

@@ -1,4 +1,4 @@
-"""What a person reads before a start, and the arithmetic behind it."""
+"""The outlook that a user reads before a search, and the arithmetic behind it."""
 
 import time
 
@@ -27,8 +27,8 @@ NEEDS = Estimate(
 QUICK = read_space("quick", {})
 
 
-def foreseen(forecast=None, **launch):
-    """Four trials of 100 s on two of four cores each, two at once."""
+def outlook_of(forecast=None, **launch):
+    """Returns the outlook of four trials of 100 s on two of four cores each, two at once."""
     given = {
         "capacity": Capacity(4, 0),
         "resources": Resources(2),
@@ -42,7 +42,7 @@ def foreseen(forecast=None, **launch):
 
 
 def test_device_hours_sum_all_devices_of_all_trials():
-    assert foreseen().device_hours == pytest.approx(4 * 2 * 100 / 3600)
+    assert outlook_of().device_hours == pytest.approx(4 * 2 * 100 / 3600)
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,11 @@ def test_device_hours_sum_all_devices_of_all_trials():
     ],
 )
 def test_affordable_trials_are_limited_by_budget(limit, trials):
-    assert foreseen(**limit).affordable == trials
+    assert outlook_of(**limit).affordable == trials
 
 
 def test_study_bytes_sum_running_and_kept_checkpoints():
-    assert foreseen().study_bytes == 2 * 100_000_000 + 3 * 20_000_000
+    assert outlook_of().study_bytes == 2 * 100_000_000 + 3 * 20_000_000
 
 
 def test_study_bytes_apply_limit_to_kept_checkpoints_only():
@@ -73,7 +73,7 @@ def test_study_bytes_apply_limit_to_kept_checkpoints_only():
 
 def test_launch_lines_describe_groups_memory_time_and_budget():
     counted = "4 trials of about 10 epochs each"
-    assert lines(foreseen(memory_bytes=16_000_000_000, device_hours=0.1, hours=2.0)) == {
+    assert lines(outlook_of(memory_bytes=16_000_000_000, device_hours=0.1, hours=2.0)) == {
         "groups": "2 of 2 that fit at once; each takes 2 workers of 1 CPU core; 4 CPU cores are the limit",
         "networks": "generator 5 M parameters, discriminator 2 M",
         "memory": "at most about 3 GB a worker (generator.num_blocks=3), of 16 GB here",
@@ -84,7 +84,7 @@ def test_launch_lines_describe_groups_memory_time_and_budget():
 
 
 def test_launch_lines_name_gpus_as_limit_where_scarcer_than_cores():
-    facts = lines(foreseen(capacity=Capacity(64, 3), resources=Resources(1, 2, "gpu"), hours=10.0))
+    facts = lines(outlook_of(capacity=Capacity(64, 3), resources=Resources(1, 2, "gpu"), hours=10.0))
     each = "each takes 1 worker of 1 GPU and 2 CPU cores"
     assert facts["groups"] == f"2 of 3 that fit at once; {each}; 3 GPUs are the limit"
     assert "GPU-hours" in facts["expected"]
@@ -92,25 +92,25 @@ def test_launch_lines_name_gpus_as_limit_where_scarcer_than_cores():
 
 
 def test_launch_lines_warn_when_concurrent_trials_exceed_memory():
-    text = lines(foreseen(memory_bytes=7_000_000_000))["memory"]
+    text = lines(outlook_of(memory_bytes=7_000_000_000))["memory"]
     assert text.endswith("; 2 such trials at once need 12 GB, more than the 7 GB here")
 
 
 def test_launch_lines_without_forecast_promise_time_after_first_epochs():
-    facts = lines(foreseen(Forecast(None, 10.0, 2), device_hours=1.0))
+    facts = lines(outlook_of(Forecast(None, 10.0, 2), device_hours=1.0))
     assert facts["expected"].startswith("known after the first epochs, for 4 trials")
     assert facts["budget"] == "1 core-hours left"
 
 
 def test_launch_lines_of_finished_study_expect_no_trial():
-    facts = lines(foreseen(trials=0, hours=1.0))
+    facts = lines(outlook_of(trials=0, hours=1.0))
     assert facts["expected"] == "no trial is missing"
     assert "budget" not in facts
 
 
 def test_outlook_refuses_space_whose_largest_trial_does_not_fit():
     launch = Launch(Capacity(2, 0), Resources(2), 1, num_slices=100, trials=8, memory_bytes=1 << 29)
-    with pytest.raises(InputError, check=refusal("E-MEMORY-01", gigabytes="0.268 GB")):
+    with pytest.raises(InputError, check=refusal("E-MEMORY-01", gigabytes="0.268 GB"), match="generator.num_blocks=3"):
         outlook(QUICK, QUICK.base({}), launch)
 
 

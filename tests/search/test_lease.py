@@ -1,4 +1,4 @@
-"""One driver a study, wherever it runs; a dead one's lease is taken over at once, a silent one's when it expired."""
+"""One driver for each study: a dead driver loses its lease at once, one without renewal when the lease expires."""
 
 import subprocess
 import sys
@@ -57,8 +57,8 @@ def test_lease_is_separate_for_each_study_of_database(uri):
 
 
 def test_lease_refuses_second_driver_and_describes_first(uri, other):
-    message = refusal("E-LEASE-02", study="s")
-    with pytest.raises(InputError, check=message), leased(uri, "s"):
+    driver = rf"process {other.pid} on \S+ \(for \d+ s\)"
+    with pytest.raises(InputError, check=refusal("E-LEASE-02", study="s"), match=driver), leased(uri, "s"):
         pass
 
 
@@ -72,7 +72,8 @@ def test_lease_of_killed_driver_is_taken_over_at_once(uri, other):
 
 def test_lease_of_other_host_holds_only_while_renewed(uri, other):
     change(uri, host="elsewhere")
-    with pytest.raises(InputError, check=refusal("E-LEASE-02")), leased(uri, "s"):
+    driver = f"process {other.pid} on elsewhere"
+    with pytest.raises(InputError, check=refusal("E-LEASE-02", study="s"), match=driver), leased(uri, "s"):
         pass
     change(uri, beat=time.time() - lease.LIFE_S - 1)
     with leased(uri, "s"):
@@ -81,14 +82,12 @@ def test_lease_of_other_host_holds_only_while_renewed(uri, other):
 
 def test_lease_taken_over_by_other_driver_ends_first_driver(uri, monkeypatch):
     monkeypatch.setattr(lease, "BEAT_S", 0.05)
-    with pytest.raises(JobError, check=refusal("E-LEASE-01", study="s")), leased(uri, "s"):
-        change(uri, token="another's")
+    with pytest.raises(JobError, check=refusal("E-LEASE-01", study="s"), match=r"process \d+ on"), leased(uri, "s"):
+        change(uri, token="of another driver")
         time.sleep(5)
 
 
 def test_lease_refuses_database_that_cannot_be_opened():
-    with (
-        pytest.raises(InputError, check=refusal("E-STUDY-05")),
-        leased("sqlite:////no/x.db", "s"),
-    ):
+    uri = "sqlite:////no/x.db"
+    with pytest.raises(InputError, check=refusal("E-STUDY-05", uri=uri)), leased(uri, "s"):
         pass

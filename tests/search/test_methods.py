@@ -1,7 +1,8 @@
-"""Spaces in which the method itself moves, and grids."""
+"""Spaces that search the method itself, and grids."""
 
 import optuna
 import pytest
+from pydantic import ValidationError
 from refusal import refusal
 
 from medgan.config import flatten
@@ -93,17 +94,24 @@ def test_forecast_is_limited_by_setting_minutes(space):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "expected"),
     [
-        ({"search": {"optim.beta1": Move(float=(0, 1))}}, "optim.beta1: a grid needs int or choice"),
-        ({"search": {METHOD: Move(choice=("small", "pixpix"))}}, "expected one of medgan, .*; got 'pixpix'"),
-        ({"methods": {"a": {"preset": "medgan", "set": {"train.batch_size": 2}}}}, "train.batch_size is one for all"),
+        (
+            {"search": {"optim.beta1": Move(float=(0, 1))}},
+            refusal("E-SPACE-08", setting="optim.beta1", kind="float"),
+        ),
+        ({"search": {METHOD: Move(choice=("small", "pixpix"))}}, refusal("E-SPACE-12", name="pixpix")),
+        (
+            {"methods": {"a": {"preset": "medgan", "set": {"train.batch_size": 2}}}},
+            refusal("E-SPACE-05", shared="train.batch_size"),
+        ),
     ],
 )
-def test_space_refuses_invalid_grid_or_method(space, change, message):
+def test_space_refuses_invalid_grid_or_method(space, change, expected):
     content = {"set": FIXED, "methods": space.methods, "search": space.search, "sampler": "grid"}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValidationError) as caught:
         Space.model_validate({**content, **change})
+    assert expected(caught.value.errors()[0]["ctx"]["error"])
 
 
 def test_read_space_refusal_names_setting_of_invalid_method(tmp_path):
@@ -112,5 +120,6 @@ def test_read_space_refusal_names_setting_of_invalid_method(tmp_path):
         "set: {data.size: 64}\nmethods:\n  wide: {preset: medgan, set: {generator.num_blocks: 99}}\n"
         "search:\n  method: {choice: [wide]}\n"
     )
-    with pytest.raises(InputError, check=refusal("E-CONFIG-18", given="99")):
+    expected = refusal("E-CONFIG-18", given="99", line=", line 5")
+    with pytest.raises(InputError, check=expected, match="generator.num_blocks"):
         read_space(str(path), {})

@@ -1,4 +1,4 @@
-"""What a search writes down of each trial."""
+"""The records that a search makes of each trial in MLflow."""
 
 import json
 import threading
@@ -24,29 +24,29 @@ from medgan.training.checkpoint import PICTURES
 
 
 class Memory:
-    """A tracker that remembers."""
+    """A tracker that keeps its calls in memory."""
 
     def __init__(self):
-        self.said = []
+        self.calls = []
         self.files = {}
 
     def params(self, values, moved=None):
-        self.said.append(("params", dict(values), moved))
+        self.calls.append(("params", dict(values), moved))
 
     def tags(self, values):
-        self.said.append(("tags", dict(values)))
+        self.calls.append(("tags", dict(values)))
 
     def metrics(self, values, step, heard_ms=None):
-        told = {name: value for name, value in values.items() if not name.startswith("system/")}
-        self.said.append(("metrics", told, step))
-        self.system = values.keys() - told.keys()
+        own = {name: value for name, value in values.items() if not name.startswith("system/")}
+        self.calls.append(("metrics", own, step))
+        self.system = values.keys() - own.keys()
 
     def artifact(self, path, folder=""):
         self.files[Path(path).name] = Path(path).read_bytes()
-        self.said.append(("artifact", Path(path).name, folder))
+        self.calls.append(("artifact", Path(path).name, folder))
 
     def finish(self, status, heard_ms=None):
-        self.said.append(("finish", status))
+        self.calls.append(("finish", status))
 
     def opened(self, first_attempt, tags, began_ms):
         self.tags(tags)
@@ -55,7 +55,7 @@ class Memory:
 
 @pytest.fixture
 def assignment(tmp_path):
-    def made(first_attempt, metric="val/ssim", mode="max"):
+    def make(first_attempt, metric="val/ssim", mode="max"):
         folder = tmp_path / f"{first_attempt:04d}"
         folder.mkdir()
         return Assignment(
@@ -69,7 +69,7 @@ def assignment(tmp_path):
             "scratch",
         )
 
-    return made
+    return make
 
 
 @pytest.fixture
@@ -84,8 +84,14 @@ def facts():
 
 @pytest.fixture
 def recorder(study, facts):
-    """Makes one, of runs that a function opens."""
-    common = {"study": study, "task": TASKS["pet2ct"], "facts": facts, "recorded": lambda first_attempt: None, "say": print}
+    """Returns a function that makes a recorder, whose runs another function opens."""
+    common = {
+        "study": study,
+        "task": TASKS["pet2ct"],
+        "facts": facts,
+        "recorded": lambda first_attempt: None,
+        "say": print,
+    }
     return lambda open_run, **other: Recorder(open_run, **(common | other))
 
 
@@ -99,24 +105,24 @@ def test_recorder_records_origin_metrics_pictures_and_state_in_order(assignment,
     arrays = {name: np.zeros((2, 8, 8), np.float32) for name in ("source", "output", "target")}
     np.savez(Path(trial.folder) / PICTURES, **arrays, titles=np.array(["patient aa slice 1", "patient aa slice 2"]))
     listening = recorder(tracker.opened)
-    listening.machine.ticks = 0, 0  # of long ago: during a test not one of the kernel's ticks may pass
+    listening.machine.ticks = 0, 0  # long ago, because no tick of the kernel may pass during a short test
     listening.started(trial)
     listening.epoch(trial, epoch_of(0.5))
     listening.ended(trial, {"state": "pruned", "reason": ""})
     assert listening.close(60)
-    told = ["tags", "params", "artifact", "artifact", "metrics", "tags", "artifact", "finish"]
-    assert [entry[0] for entry in tracker.said] == told
-    assert tracker.said[0][1]["medgan.state"] == "running"
-    assert tracker.said[1][1]["generator.num_blocks"] == 1
-    assert [entry[1:] for entry in tracker.said if entry[0] == "artifact"] == [
+    methods = ["tags", "params", "artifact", "artifact", "metrics", "tags", "artifact", "finish"]
+    assert [entry[0] for entry in tracker.calls] == methods
+    assert tracker.calls[0][1]["medgan.state"] == "running"
+    assert tracker.calls[1][1]["generator.num_blocks"] == 1
+    assert [entry[1:] for entry in tracker.calls if entry[0] == "artifact"] == [
         ("config.json", ""),
         ("provenance.json", ""),
         ("validation.png", "pictures"),
     ]
-    assert tracker.said[4] == ("metrics", {"val/ssim": 0.5, "val/best_ssim": 0.5}, 1)
+    assert tracker.calls[4] == ("metrics", {"val/ssim": 0.5, "val/best_ssim": 0.5}, 1)
     assert "system/cpu_utilization_percentage" in tracker.system
-    assert tracker.said[5][1] == {"medgan.state": "pruned", "medgan.reason": "-"}
-    assert tracker.said[7] == ("finish", "FINISHED")
+    assert tracker.calls[5][1] == {"medgan.state": "pruned", "medgan.reason": "-"}
+    assert tracker.calls[7] == ("finish", "FINISHED")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +142,7 @@ def test_recorder_translates_end_of_trial_to_mlflow_status(assignment, study, re
     listening.started(trial)
     listening.ended(trial, {"state": state, "reason": "why"})
     assert listening.close(60)
-    assert tracker.said[-2:] == [("tags", {"medgan.state": state, "medgan.reason": "why"}), ("finish", status)]
+    assert tracker.calls[-2:] == [("tags", {"medgan.state": state, "medgan.reason": "why"}), ("finish", status)]
 
 
 def test_recorder_best_value_follows_direction_of_first_goal(assignment, study, recorder):
@@ -146,7 +152,7 @@ def test_recorder_best_value_follows_direction_of_first_goal(assignment, study, 
     result = {"objective": -80.0, "values": [80.0], "metrics": {"val/mae_hu": 95.0}, "epoch": 4}
     listening.epoch(trial, {"state": "running", **result})
     assert listening.close(60)
-    assert tracker.said[-1] == ("metrics", {"val/mae_hu": 95.0, "val/best_mae_hu": 80.0}, 4)
+    assert tracker.calls[-1] == ("metrics", {"val/mae_hu": 95.0, "val/best_mae_hu": 80.0}, 4)
 
 
 def test_recorder_stores_settings_and_provenance_of_trial(assignment, study, recorder, facts):
@@ -159,7 +165,7 @@ def test_recorder_stores_settings_and_provenance_of_trial(assignment, study, rec
     assert {section: kept[section] for section in facts} == facts
     assert kept["run"] == {"workers": 2, "threads": 3, "device": "cpu", "seed": 0}
     assert kept["trial"] == {"number": 0, "root": 0, "attempt": 1}
-    tags = tracker.said[0][1]
+    tags = tracker.calls[0][1]
     assert (tags["medgan.split_digest"], tags["medgan.workers"]) == ("5" * 64, 2)
     assert "medgan.retry_of" not in tags
 
@@ -173,7 +179,7 @@ def test_recorder_tags_retry_with_attempt_and_repeated_attempt(assignment, study
     listening = recorder(tracker.opened)
     listening.started(replace(assignment(0), number=2))
     assert listening.close(60)
-    tags = tracker.said[0][1]
+    tags = tracker.calls[0][1]
     assert (tags["medgan.trial"], tags["medgan.attempt"], tags["medgan.retry_of"]) == (2, 3, 1)
     kept = json.loads(tracker.files["provenance.json"])["trial"]
     assert kept == {"number": 2, "root": 0, "attempt": 3, "retry_of": 1}
@@ -196,10 +202,10 @@ def test_recorder_values_are_read_back_from_real_store(assignment, study, record
 
 
 def test_recorder_close_returns_false_when_store_refuses_run(assignment, study, recorder):
-    def refusing(first_attempt, tags, began_ms):
+    def refuse(first_attempt, tags, began_ms):
         raise ValueError("no such run")
 
-    listening = recorder(refusing)
+    listening = recorder(refuse)
     listening.started(assignment(study.ask({}).number))
     assert not listening.close(60)
 
@@ -213,8 +219,8 @@ def test_recorder_ends_first_attempt_before_retry_starts(assignment, study, reco
     study.ask({})
     listening.started(replace(trial, number=1))
     assert listening.close(60)
-    said = [entry for entry in tracker.said if entry[0] == "finish" or "medgan.trial" in entry[1]]
-    assert [entry[0] for entry in said] == ["tags", "finish", "tags"]
+    calls = [entry for entry in tracker.calls if entry[0] == "finish" or "medgan.trial" in entry[1]]
+    assert [entry[0] for entry in calls] == ["tags", "finish", "tags"]
 
 
 def test_recorder_stores_reason_of_trial_that_never_started(recorder):
@@ -222,8 +228,8 @@ def test_recorder_stores_reason_of_trial_that_never_started(recorder):
     listening = recorder(tracker.opened)
     listening.refused(4, "generator.depth 9 is too deep")
     assert listening.close(60)
-    assert tracker.said[0][1]["medgan.reason"] == "generator.depth 9 is too deep"
-    assert tracker.said[-1] == ("finish", "FAILED")
+    assert tracker.calls[0][1]["medgan.reason"] == "generator.depth 9 is too deep"
+    assert tracker.calls[-1] == ("finish", "FAILED")
 
 
 def test_recorder_keeps_nothing_of_ended_trials_in_memory(assignment, study, recorder):
@@ -237,7 +243,7 @@ def test_recorder_keeps_nothing_of_ended_trials_in_memory(assignment, study, rec
     assert (listening.runs, listening.attempts, listening.ends) == ({}, {}, [])
 
 
-def test_recorder_stores_sampled_numbers_as_metrics(assignment, study, recorder):
+def test_recorder_passes_sampled_numbers_to_tracker(assignment, study, recorder):
     tracker = Memory()
     trial = study.ask({})
     trial.suggest_float("loss.lambda_style", 0.5, 0.5)
@@ -245,50 +251,57 @@ def test_recorder_stores_sampled_numbers_as_metrics(assignment, study, recorder)
     listening = recorder(tracker.opened)
     listening.started(assignment(trial.number))
     assert listening.close(60)
-    assert tracker.said[1][2] == {"loss.lambda_style": 0.5}
+    assert tracker.calls[1][2] == {"loss.lambda_style": 0.5}
 
 
 def test_recorder_keeps_order_times_and_values_during_outage(assignment, study, facts, tmp_path, monkeypatch):
     monkeypatch.setattr(outage, "PAUSE_S", 0.01)
     tracking = MlflowStudy(f"sqlite:///{tmp_path / 'mlflow.db'}", "medgan/x", artifacts=tmp_path, study="s", key="k")
-    trial, back, said, taken = assignment(study.ask({}).number), threading.Event(), [], []
+    trial, available, messages, recorded = assignment(study.ask({}).number), threading.Event(), [], []
 
-    def away_at_first(first_attempt, tags, began_ms):
-        if not back.is_set():
-            raise ConnectionError("nobody there")
+    def unavailable_at_first(first_attempt, tags, began_ms):
+        if not available.is_set():
+            raise ConnectionError("no server")
         return tracking.trial(first_attempt, tags, began_ms)
 
     listening = Recorder(
-        away_at_first, study=study, task=TASKS["pet2ct"], facts=facts, recorded=taken.append, say=said.append
+        unavailable_at_first,
+        study=study,
+        task=TASKS["pet2ct"],
+        facts=facts,
+        recorded=recorded.append,
+        say=messages.append,
     )
     began = now_ms()
     listening.started(trial)
     for number in (1, 2, 3):
         listening.epoch(trial, epoch_of(0.1 * number, number))
     listening.ended(trial, {"state": "complete", "reason": ""})
-    heard = now_ms()
+    last_event = now_ms()
     deadline = time.monotonic() + 30
-    while not said and time.monotonic() < deadline:
+    while not messages and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert taken == []
-    back.set()
+    assert recorded == []
+    available.set()
     assert listening.close(60)
-    assert said[0] == "MLflow does not answer; what it is to be told waits until it does"
-    assert said[1].startswith("MLflow answers again, after ")
+    assert messages[0] == "MLflow does not answer; results wait here until it answers"
+    assert messages[1].startswith("MLflow answers again, after ")
     run = tracking.client.search_runs([tracking.experiment_id], "tags.`medgan.root` = '0'")[0]
-    told = tracking.client.get_metric_history(run.info.run_id, "val/ssim")
-    assert [(one.step, one.value) for one in told] == [(1, 0.1), (2, 0.2), (3, 0.1 * 3)]
-    assert all(began <= moment <= heard for moment in (run.info.start_time, run.info.end_time, told[0].timestamp))
-    assert (run.info.status, run.data.tags["medgan.state"], taken) == ("FINISHED", "complete", [0])
+    history = tracking.client.get_metric_history(run.info.run_id, "val/ssim")
+    assert [(one.step, one.value) for one in history] == [(1, 0.1), (2, 0.2), (3, 0.1 * 3)]
+    assert all(
+        began <= moment <= last_event for moment in (run.info.start_time, run.info.end_time, history[0].timestamp)
+    )
+    assert (run.info.status, run.data.tags["medgan.state"], recorded) == ("FINISHED", "complete", [0])
 
 
 def test_recorder_of_other_driver_records_stored_provenance(assignment, study, recorder, facts):
     tracker, trial = Memory(), assignment(study.ask({}).number)
 
-    def gone(first_attempt, tags, began_ms):
+    def refuse(first_attempt, tags, began_ms):
         raise ValueError("refused")
 
-    dead = recorder(gone)
+    dead = recorder(refuse)
     dead.started(trial)
     assert not dead.close(60)
     later = recorder(tracker.opened, facts=None)
@@ -297,4 +310,4 @@ def test_recorder_of_other_driver_records_stored_provenance(assignment, study, r
     kept = json.loads(tracker.files["provenance.json"])
     assert {section: kept[section] for section in facts} == facts
     assert validated(json.loads(tracker.files["config.json"])) == trial.config
-    assert tracker.said[0][1]["medgan.split_digest"] == "5" * 64
+    assert tracker.calls[0][1]["medgan.split_digest"] == "5" * 64

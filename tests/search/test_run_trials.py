@@ -1,4 +1,4 @@
-"""What Ray Tune calls becomes what the listeners hear, also of trials that never began."""
+"""The events that listeners receive from Ray Tune's callbacks, also for trials that never began."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from medgan.search.study import Identity, fail, frozen, open_study
 from medgan.search.trial import Assignment
 
 
-class Heard:
+class Listener:
     def __init__(self):
         self.calls = []
 
@@ -37,15 +37,15 @@ def trial(study):
 
 
 def test_forward_reports_start_and_end_of_trial_lost_before_start(study, trial):
-    heard = Heard()
+    listener = Listener()
     fail(study, frozen(study, 0), "infrastructure", "the trial's actor died")
-    _Forward([heard], study).on_trial_error(0, [], trial)
-    assert heard.calls == [("started", 0), ("ended", 0, "infrastructure")]
+    _Forward([listener], study).on_trial_error(0, [], trial)
+    assert listener.calls == [("started", 0), ("ended", 0, "infrastructure")]
 
 
 def test_forward_does_not_report_end_that_study_did_not_store(study, trial):
-    heard = Heard()
-    forward = _Forward([heard], study)
+    listener = Listener()
+    forward = _Forward([listener], study)
     forward.on_trial_start(0, [], trial)
     forward.on_trial_complete(0, [], trial)
-    assert heard.calls == [("started", 0)]
+    assert listener.calls == [("started", 0)]

@@ -1,4 +1,4 @@
-"""The searcher tells Optuna honestly how trials ended, which OptunaSearch as shipped does not."""
+"""The searcher stores in Optuna how each trial really ended, which OptunaSearch of Ray Tune does not."""
 
 import pytest
 from optuna.trial import TrialState
@@ -78,9 +78,9 @@ def test_searcher_queues_trial_again_after_lost_actor(study, searcher):
 def test_searcher_ends_search_when_database_cannot_store_end_of_trial(study, searcher, monkeypatch):
     searcher.suggest("t")
     with monkeypatch.context() as patch:
-        patch.setattr(study, "tell", lambda *told, **more: (_ for _ in ()).throw(OSError("the server is away\nnow")))
+        patch.setattr(study, "tell", lambda *given, **more: (_ for _ in ()).throw(OSError("the server is away\nnow")))
         searcher.on_trial_complete("t", result(4, 0.5, state="complete"))
-    searcher.on_trial_complete("t", None, error=True)  # what Tune says next
+    searcher.on_trial_complete("t", None, error=True)  # Tune calls this next
     assert searcher.fault == "the server is away"
     assert searcher.suggest("u") == Searcher.FINISHED
     assert [state_of(trial) for trial in study.trials] == ["running"]
@@ -115,14 +115,14 @@ def test_searcher_repeats_failed_last_trial_before_search_ends(searcher):
 
 
 def test_searcher_fails_incompatible_settings_and_draws_next_trial(study):
-    def picky(trial):
+    def refuse_first(trial):
         if assign(trial)["number"] == 0:
             raise InputError("discriminator.patch 34 is larger than data.size 32")
         return {"number": trial.number}
 
-    heard = []
+    refused = []
     searcher = StudySearcher(
-        study, target=2, assign=picky, meter=meter_of(study), refused=lambda *told: heard.append(told)
+        study, target=2, assign=refuse_first, meter=meter_of(study), refused=lambda *given: refused.append(given)
     )
     assert searcher.suggest("t") == {"number": 1}
     failed = study.trials[0]
@@ -130,8 +130,8 @@ def test_searcher_fails_incompatible_settings_and_draws_next_trial(study):
         "input",
         "discriminator.patch 34 is larger than data.size 32",
     )
-    assert heard == [(0, "discriminator.patch 34 is larger than data.size 32")]
-    assert searcher.suggest("u") is None, "the failed one counts"
+    assert refused == [(0, "discriminator.patch 34 is larger than data.size 32")]
+    assert searcher.suggest("u") is None, "the failed trial counts as finished"
 
 
 def test_searcher_stores_epoch_values_and_metrics_of_best_epoch(study, searcher):
@@ -181,7 +181,7 @@ def test_searcher_queues_running_trials_when_budget_is_used_up(study):
     meter = meter_of(study, lambda: now[0], gpu_hours=1.0)
     searcher = StudySearcher(study, target=3, assign=assign, meter=meter)
     assert searcher.suggest("t") and searcher.suggest("u")
-    now[0] = 901.0  # two trials of two cores for a quarter of an hour, and a little
+    now[0] = 901.0  # two trials on two cores each, for a little more than a quarter of an hour
     assert searcher.suggest("v") is None
     searcher.on_trial_complete("t", result(1, 0.5))
     searcher.on_trial_complete("u", result(1, 0.6))
@@ -189,5 +189,5 @@ def test_searcher_queues_running_trials_when_budget_is_used_up(study):
     assert [state_of(trial) for trial in study.trials] == ["budget", "budget", "waiting", "waiting"]
     assert [trial.user_attrs["device_s"] for trial in study.trials[:2]] == [1802.0, 1802.0]
     more = StudySearcher(study, target=3, assign=assign, meter=meter_of(study, gpu_hours=2.0))
-    assert more.suggest("w") == {"number": 2}, "the first of those that were put back"
+    assert more.suggest("w") == {"number": 2}, "the first trial that was queued again"
     assert study.trials[2].user_attrs["retries"] == 0

@@ -1,4 +1,4 @@
-"""Search spaces: read, refused, tried against the preset."""
+"""Search spaces: reading a file, refusing invalid ones, and drawing configurations."""
 
 import optuna
 import pytest
@@ -15,14 +15,14 @@ SMALL = "set: {data.size: 64, extractor.weights: random}\nsearch:\n  generator.n
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a space file and gives its path."""
+    """Returns a function that writes a space file and returns its path."""
 
-    def written(text: str) -> str:
+    def write_file(text: str) -> str:
         path = tmp_path / "space.yaml"
         path.write_text(text)
         return str(path)
 
-    return written
+    return write_file
 
 
 @pytest.mark.parametrize("name", [path.stem for path in folders()[-1].glob("*.yaml")])
@@ -107,7 +107,7 @@ def test_corner_takes_largest_values_in_any_order_of_choices(write):
     space = read_space(write(text), {})
     (corner,) = space.corners(space.base({}))
     assert (corner.loss.lambda_style, corner.loss.style_blocks, corner.optim.generator_lr) == (0.1, (1, 3), 1e-2)
-    assert (corner.generator.network, corner.generator.depth) == ("resnet", None), "depth moves for casnet alone"
+    assert (corner.generator.network, corner.generator.depth) == ("resnet", None), "depth varies for casnet only"
 
 
 SETTINGS = flatten(Config())
@@ -128,22 +128,22 @@ def test_space_can_vary_every_network_loss_and_optimizer_setting(setting, write,
 
 
 @pytest.mark.parametrize(
-    ("condition", "message"),
+    ("condition", "expected"),
     [
         ("always", refusal("E-SPACE-01", text="always")),
-        ("optim.beta1 > 0.1", refusal("E-SPACE-09", setting="optim.generator_lr")),
-        ("loss.lambda_stile > 0", refusal("E-SPACE-09", setting="optim.generator_lr")),
+        ("optim.beta1 > 0.1", refusal("E-SPACE-09", setting="optim.generator_lr", when="optim.beta1 > 0.1")),
+        ("loss.lambda_stile > 0", refusal("E-SPACE-09", setting="optim.generator_lr", when="loss.lambda_stile > 0")),
         ("discriminator.patch > 34", refusal("E-SPACE-11", when="discriminator.patch > 34", values="[16, 34]")),
         ("generator.network > 3", refusal("E-SPACE-10", when="generator.network > 3", values="casnet")),
         ("train.seed == 7", refusal("E-SPACE-11", when="train.seed == 7", values="[0]")),
     ],
 )
-def test_read_space_refuses_impossible_condition(condition, message, write):
+def test_read_space_refuses_impossible_condition(condition, expected, write):
     text = (
         SMALL + f"  discriminator.patch: {{choice: [16, 34]}}\n  optim.generator_lr: {{log: [1.0e-4, 1.0e-2], "
         f"when: '{condition}'}}\n  optim.beta1: {{float: [0.0, 0.9]}}\n"
     )
-    with pytest.raises(InputError, check=message):
+    with pytest.raises(InputError, check=expected):
         read_space(write(text), {})
 
 
@@ -177,29 +177,49 @@ def test_space_digest_depends_on_overrides_but_not_on_number_of_trials(write):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "place", "expected"),
     [
-        ("search: [", refusal("E-SPACE-15")),
-        ("search: {}", refusal("E-SPACE-14")),
-        ("search: {generator.num_blocks: {int: [3, 1]}}", refusal("E-SPACE-03")),
-        ("search: {generator.num_blocks: {int: [1, 3], log: [1, 3]}}", refusal("E-SPACE-02")),
-        ("search: {optim.generator_lr: {log: [0, 1]}}", refusal("E-SPACE-04")),
-        ("search: {generator.blocks: {int: [1, 3]}}", refusal("E-CONFIG-17")),
-        ("search: {generator.num_blocks: {int: [1, 30]}}", refusal("E-CONFIG-18", given="30")),
-        ("search: {discriminator.patch: {choice: [16, 17]}}", refusal("E-CONFIG-18", given="17")),
-        ("preset: other\nsearch: {generator.num_blocks: {int: [1, 3]}}", refusal("E-SPACE-12")),
-        ("search: {data.size: {choice: [32, 64]}}", refusal("E-SPACE-13", setting="data.size")),
-        ("search: {train.epochs: {int: [4, 12]}}", refusal("E-SPACE-13", setting="train.epochs")),
-        ("turns: 3\nsearch: {generator.num_blocks: {int: [1, 3]}}", refusal("E-SPACE-14")),
+        ("search: [", "space.yaml", refusal("E-SPACE-15")),
+        ("search: {}", "search: .*at least 1", refusal("E-SPACE-14")),
+        ("search: {generator.num_blocks: {int: [3, 1]}}", "num_blocks", refusal("E-SPACE-03", value="[3, 1]")),
+        (
+            "search: {generator.num_blocks: {int: [1, 3], log: [1, 3]}}",
+            "num_blocks",
+            refusal("E-SPACE-02", kinds="int, log"),
+        ),
+        ("search: {optim.generator_lr: {log: [0, 1]}}", "generator_lr", refusal("E-SPACE-04", value="0.0")),
+        (
+            "search: {generator.blocks: {int: [1, 3]}}",
+            "'generator.blocks'",
+            refusal("E-CONFIG-17", hint="did you mean generator.block?"),
+        ),
+        (
+            "search: {generator.num_blocks: {int: [1, 30]}}",
+            "generator.num_blocks",
+            refusal("E-CONFIG-18", given="30"),
+        ),
+        (
+            "search: {discriminator.patch: {choice: [16, 17]}}",
+            "discriminator.patch",
+            refusal("E-CONFIG-18", given="17"),
+        ),
+        (
+            "preset: other\nsearch: {generator.num_blocks: {int: [1, 3]}}",
+            "preset: expected one of medgan",
+            refusal("E-SPACE-12", name="other"),
+        ),
+        ("search: {data.size: {choice: [32, 64]}}", "data.size", refusal("E-SPACE-13", setting="data.size")),
+        ("search: {train.epochs: {int: [4, 12]}}", "train.epochs", refusal("E-SPACE-13", setting="train.epochs")),
+        ("turns: 3\nsearch: {generator.num_blocks: {int: [1, 3]}}", "turns", refusal("E-SPACE-14")),
     ],
 )
-def test_read_space_refuses_invalid_content(write, text, message):
-    with pytest.raises(InputError, check=message):
+def test_read_space_refuses_invalid_content(write, text, place, expected):
+    with pytest.raises(InputError, check=expected, match=place):
         read_space(write(text), {})
 
 
 def test_read_space_refuses_unknown_name_and_lists_known_names():
-    with pytest.raises(InputError, check=refusal("E-SPACE-17", name="fast")):
+    with pytest.raises(InputError, check=refusal("E-SPACE-17", name="fast"), match="pet2ct, quick, quick_same"):
         read_space("fast", {})
 
 
@@ -210,7 +230,7 @@ def test_read_space_reads_objectives_and_constraints(write):
     )
     space = read_space(write(text), {})
     assert [(goal.metric, goal.mode) for goal in space.goals] == [("val/mae_hu", "min"), ("cost/parameters", "min")]
-    assert space.base({}).metrics.select == "val/mae_hu", "by which the best epoch is kept"
+    assert space.base({}).metrics.select == "val/mae_hu", "the metric that selects the best epoch"
     assert str(space.limits[0]) == "val/ssim >= 0.5"
 
 
@@ -222,34 +242,65 @@ def test_space_digest_ignores_budget_and_checkpoints_but_not_goals(write):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "place", "expected"),
     [
-        (SMALL + "metric: loss/generator/l1\n", refusal("E-GOAL-04", metric="loss/generator/l1")),
-        (SMALL + "mode: min\n", refusal("E-GOAL-03", metric="val/ssim", better="larger", mode="min")),
-        (SMALL + "metric: cost/parameters\n", refusal("E-SPACE-07")),
-        (SMALL + "mode: max\nobjectives: {val/ssim: max, cost/parameters: min}\n", refusal("E-SPACE-06")),
-        (SMALL + "objectives: {val/ssim: max}\n", refusal("E-SPACE-14")),
-        (SMALL + "constraints:\n  - val/ssim > 3\n", refusal("E-GOAL-01")),
-        (SMALL + "sampler: cmaes\n", refusal("E-SPACE-14")),
-        (SMALL + "scheduler:\n  kind: asha\n  grace: 3\n", refusal("E-SPACE-14")),
-        (SMALL + "budget: {hours: 0}\n", refusal("E-SPACE-14")),
+        (
+            SMALL + "metric: loss/generator/l1\n",
+            "loss/generator/l1",
+            refusal("E-GOAL-04", metric="loss/generator/l1", line=""),
+        ),
+        (
+            SMALL + "mode: min\n",
+            "mode min",
+            refusal("E-GOAL-03", metric="val/ssim", better="larger", mode="min", line=""),
+        ),
+        (SMALL + "metric: cost/parameters\n", "objectives", refusal("E-SPACE-07", metric="cost/parameters", line="")),
+        (
+            SMALL + "mode: max\nobjectives: {val/ssim: max, cost/parameters: min}\n",
+            "metric and mode",
+            refusal("E-SPACE-06", metric="val/ssim", objectives="val/ssim, cost/parameters", line=""),
+        ),
+        (SMALL + "objectives: {val/ssim: max}\n", "objectives: .*at least 2", refusal("E-SPACE-14", line=", line 4")),
+        (
+            SMALL + "constraints:\n  - val/ssim > 3\n",
+            "constraints",
+            refusal("E-GOAL-01", text="val/ssim > 3", line=", line 4"),
+        ),
+        (
+            SMALL + "sampler: cmaes\n",
+            "sampler: .*'tpe', 'gp', 'nsga2', 'random' or 'grid'",
+            refusal("E-SPACE-14", line=", line 4"),
+        ),
+        (
+            SMALL + "scheduler:\n  kind: asha\n  grace: 3\n",
+            "scheduler.grace: Extra",
+            refusal("E-SPACE-14", line=", line 6"),
+        ),
+        (
+            SMALL + "budget: {hours: 0}\n",
+            "budget.hours: .*greater than 0",
+            refusal("E-SPACE-14", line=", line 4"),
+        ),
         (
             SMALL + "  generator.num_blocks: {int: [1, 2]}\n",
-            refusal("E-SPACE-16", place="generator.num_blocks", lines="3"),
+            "space.yaml",
+            refusal("E-SPACE-16", place="generator.num_blocks", line=4, lines=3),
         ),
         (
             "set:\n  data.size: 64\n  train.epoch: 3\nsearch: {generator.num_blocks: {int: [1, 3]}}",
-            refusal("E-CONFIG-17"),
+            "'train.epoch'",
+            refusal("E-CONFIG-17", hint="did you mean train.epochs?", line=", line 3"),
         ),
         (
             "search:\n  generator.num_blocks: {int: [1, 2]}\n  optim.beta1: {float: [0, 2]}\n",
-            refusal("E-CONFIG-18"),
+            "optim.beta1",
+            refusal("E-CONFIG-18", given="2.0", line=", line 3"),
         ),
-        ("- 3\n", refusal("E-SPACE-14")),
+        ("- 3\n", "space.yaml: Input should be", refusal("E-SPACE-14", line="")),
     ],
 )
-def test_read_space_refusal_names_line(write, text, message):
-    with pytest.raises(InputError, check=message):
+def test_read_space_refusal_names_line(write, text, place, expected):
+    with pytest.raises(InputError, check=expected, match=place):
         read_space(write(text), {})
 
 

@@ -39,21 +39,31 @@ def test_open_study_with_same_identity_opens_same_study(study, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("other", "message"),
+    ("other", "expected"),
     [
-        (Identity("mr_motion", "a" * 64, "b" * 64), "another task"),
-        (Identity("pet2ct", "c" * 64, "b" * 64), "another data digest"),
-        (Identity("pet2ct", "a" * 64, "c" * 64), "another space digest"),
+        (
+            Identity("mr_motion", "a" * 64, "b" * 64),
+            refusal("E-STUDY-03", study_name="s", replace="task", there="pet2ct", value="mr_motion"),
+        ),
+        (
+            Identity("pet2ct", "c" * 64, "b" * 64),
+            refusal("E-STUDY-03", study_name="s", replace="data digest", there="a" * 12, value="c" * 12),
+        ),
+        (
+            Identity("pet2ct", "a" * 64, "c" * 64),
+            refusal("E-STUDY-03", study_name="s", replace="space digest", there="b" * 12, value="c" * 12),
+        ),
     ],
 )
-def test_open_study_refuses_other_identity_under_same_name(study, tmp_path, other, message):
-    with pytest.raises(InputError, match=f"--study s: exists with {message}"):
+def test_open_study_refuses_other_identity_under_same_name(study, tmp_path, other, expected):
+    with pytest.raises(InputError, check=expected):
         open_study(f"sqlite:///{tmp_path / 'study.db'}", "s", other, seed=0)
 
 
 def test_open_study_refuses_unreachable_database():
-    with pytest.raises(InputError, check=refusal("E-STUDY-05")):
-        open_study("sqlite:////no/such/folder/study.db", "s", IDENTITY, seed=0)
+    uri = "sqlite:////no/such/folder/study.db"
+    with pytest.raises(InputError, check=refusal("E-STUDY-05", uri=uri)):
+        open_study(uri, "s", IDENTITY, seed=0)
 
 
 def test_diverged_trial_is_finished_with_reason(study):

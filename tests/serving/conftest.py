@@ -1,4 +1,4 @@
-"""A small PET series on disk, the volume and headers in it, and networks whose answers are known."""
+"""Writes a small PET series to disk, and makes networks with known outputs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AXIAL = np.array([[4.0, 0, 0, -30.5], [0, 5.0, 0, -40.25], [0, 0, 3.27, -881.3],
 
 
 def oblique_affine() -> np.ndarray:
-    """Turned by 20 degrees about x, then by 30 about z; spacing 4 (columns), 5 (rows), 3.27 mm (slices)."""
+    """Returns axes turned by 20 degrees about x, then by 30 about z, with spacings of 4, 5 and 3.27 mm."""
     a, b = np.deg2rad(20), np.deg2rad(30)
     about_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
     about_z = np.array([[np.cos(b), -np.sin(b), 0], [np.sin(b), np.cos(b), 0], [0, 0, 1]])
@@ -47,7 +47,7 @@ def facts() -> ModelFacts:
 
 
 def pet_headers(volume: Volume, *, patient: str = "P1") -> list[Dataset]:
-    """One PET header a slice, as a scanner would write it."""
+    """Returns a PET header for each slice, as a scanner would write it."""
     study, series = generate_uid(), generate_uid()
     headers = []
     for index in range(len(volume.array)):
@@ -71,7 +71,7 @@ def pet_headers(volume: Volume, *, patient: str = "P1") -> list[Dataset]:
 
 @pytest.fixture
 def volume(affine: np.ndarray) -> Volume:
-    """float32 (3, 6, 8) of SUV 0 to 10, in steps of 1/3200."""
+    """Returns float32 (3, 6, 8) of SUV 0 to 10, in steps of 1/3200."""
     stored = np.random.default_rng(0).integers(0, 32000, (3, 6, 8))
     return Volume((stored / 3200).astype(np.float32), affine, generate_uid(), "SUV")
 
@@ -82,7 +82,7 @@ def headers(volume: Volume) -> list[Dataset]:
 
 
 def write_pet(folder: Path, volume: Volume, headers: list[Dataset]) -> None:
-    """The volume as a PET series, one file a slice."""
+    """Writes a volume as a PET series, a file for each slice."""
     folder.mkdir(parents=True)
     for index, header in enumerate(headers):
         header.file_meta = FileMetaDataset()
@@ -98,7 +98,7 @@ def write_pet(folder: Path, volume: Volume, headers: list[Dataset]) -> None:
 
 @pytest.fixture
 def put_series() -> Callable[..., None]:
-    """Writes a volume of 0 to 10 as a PET series; any keyword of its headers can be given."""
+    """Writes a volume of 0 to 10 as a PET series, with changes of its headers."""
 
     def put(folder: Path, volume: Volume, **changes: object) -> None:
         headers = pet_headers(volume)
@@ -117,7 +117,7 @@ def pet_folder(tmp_path: Path, volume: Volume, headers: list[Dataset]) -> Path:
 
 
 class Identity(nn.Module):
-    """Gives back what it gets; insists on its divisor and on the range [-1, 1]."""
+    """Stands for a network that returns its input; requires sides that are multiples of 8, and [-1, 1]."""
 
     divisor = 8
 
@@ -129,7 +129,7 @@ class Identity(nn.Module):
 
 @pytest.fixture
 def translator_of() -> Callable[..., Translator]:
-    """Translators around a network; 4 mm, 16 x 16 and the windows of the task where nothing else is said."""
+    """Makes translators of a network; the default is 4 mm, 16 x 16 and the windows of the task."""
     task = TASKS["pet2ct"]
 
     def build(network: nn.Module | None = None, *, spacing_mm: float = 4.0, size: int = 16) -> Translator:
@@ -145,7 +145,7 @@ def translator_of() -> Callable[..., Translator]:
 
 @pytest.fixture
 def add_patient(pet_folder: Path, volume: Volume) -> Callable[[str], None]:
-    """Puts the series of one more patient into the source folder."""
+    """Adds the series of one more patient to the source folder."""
     return lambda patient: write_pet(pet_folder / patient, volume, pet_headers(volume, patient=patient))
 
 
@@ -155,7 +155,7 @@ NEWER_THAN_THE_VALIDATOR = "is not a recognized standard attribute - (0x0008,0x0
 
 @pytest.fixture
 def dciodvfy_errors() -> Callable[[Path], list[str]]:
-    """The errors that dicom3tools' validator finds in a CT, MR or PET image."""
+    """Returns the errors that the validator of dicom3tools finds in a CT, MR or PET image."""
     if shutil.which("dciodvfy") is None:
         pytest.skip("dciodvfy (dicom3tools) is not installed")
 
@@ -170,7 +170,7 @@ def dciodvfy_errors() -> Callable[[Path], list[str]]:
 
 @pytest.fixture
 def config() -> Config:
-    """A small generator for 16 x 16 slices."""
+    """Configures a small generator for 16 x 16 slices."""
     return with_values(Config(), {"data.size": 16, "generator.base_channels": 4})
 
 
@@ -190,7 +190,7 @@ def manifest(config: Config) -> ModelManifest:
 
 @pytest.fixture
 def model_folder(tmp_path: Path, config: Config, manifest: ModelManifest) -> Path:
-    """A model whose weights are not those a fresh network would have: 1.5 times them."""
+    """Saves a model with 1.5 times the weights of a new network."""
     generator = build_generator(config)
     with torch.no_grad():
         for parameter in generator.parameters():

@@ -13,11 +13,11 @@ SMALL = {
     "data.size": 16, "generator.base_channels": 2, "discriminator.base_channels": 2, "generator.num_blocks": 2,
     "loss.lambda_perceptual": 20.0, "train.generator_steps": 3, "train.batch_size": 2, "train.seed": 3,
 }  # fmt: skip
-"""A MedGAN that trains in milliseconds."""
+"""Settings of a MedGAN that trains in milliseconds."""
 
 
 class SyntheticSlices(Dataset):
-    """Stands for `data.dataset.Slices`: smooth random pairs of three patients, "a" with the most slices."""
+    """Replaces `data.dataset.Slices`: smooth random pairs of three patients, "a" with the most slices."""
 
     def __init__(self, num_slices, *, size=16, seed=0):
         draw = torch.Generator().manual_seed(seed)
@@ -60,7 +60,7 @@ def make_state():
 
 @pytest.fixture
 def make_training(small, make_state):
-    """A training on seven training and five validation slices: three batches an epoch, so steps of two carry over."""
+    """A training on seven training and five validation slices: three batches an epoch, so steps of two leave one over."""
 
     def make(config=None):
         config = config or small()

@@ -1,6 +1,7 @@
-"""A batch in parts: the same update as in one piece, in the memory of a part."""
+"""A batch in parts gives the same update as the whole batch and needs the memory of one part."""
 
 import itertools
+from dataclasses import fields
 
 import pytest
 import torch
@@ -13,16 +14,20 @@ from medgan.training.step import added, split, train_step, update_discriminator,
 
 TERMS = ("adversarial", "perceptual", "l1", "l2", "tv", "stages")
 METHODS = {
-    "one way": {f"loss__lambda_{term}": 1.0 for term in TERMS} | {"train__generator_steps": 3},
-    "a cycle": {"loss__lambda_cycle": 10.0, "loss__lambda_identity": 1.0, "loss__adversarial": "lsgan"},
-    "judged twice": {"train__generator_steps": 1, "train__discriminator_steps": 3, "train__pool_size": 4},
+    "one direction": {f"loss__lambda_{term}": 1.0 for term in TERMS} | {"train__generator_steps": 3},
+    "cycle": {"loss__lambda_cycle": 10.0, "loss__lambda_identity": 1.0, "loss__adversarial": "lsgan"},
+    "three discriminator updates": {
+        "train__generator_steps": 1,
+        "train__discriminator_steps": 3,
+        "train__pool_size": 4,
+    },
     "clipped": {"optim__clip_norm": 1e-3, "optim__clip_weights": 0.01, "train__ema_decay": 0.9},
 }
 
 
 @pytest.fixture
 def trained(small, make_state, batches):
-    """What two steps in float64 log and leave, on batches of four in so many parts."""
+    """Returns a function: losses and tensors of two steps in float64, with batches of four in `parts` parts."""
 
     def train(parts, **method):
         config = small(train__batch_size=4, train__accumulate=parts, discriminator__spectral_norm=False, **method)
@@ -45,7 +50,7 @@ def trained(small, make_state, batches):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_in_parts_trains_like_the_whole(method, parts, trained):
+def test_train_step_in_parts_equals_train_step_on_whole_batch(method, parts, trained):
     (whole, weights), (rows, same) = (trained(number, **METHODS[method]) for number in (1, parts))
     for row, other in zip(whole, rows, strict=True):
         assert row.keys() == other.keys()
@@ -57,7 +62,7 @@ def test_a_batch_in_parts_trains_like_the_whole(method, parts, trained):
         )
 
 
-def test_the_gradients_are_those_of_the_whole_batch(small, make_state, batches):
+def test_gradients_of_parts_add_up_to_those_of_whole_batch(small, make_state, batches):
     gradients = []
     for parts in (1, 2):
         config = small(train__accumulate=parts, discriminator__spectral_norm=False)
@@ -74,17 +79,15 @@ def test_the_gradients_are_those_of_the_whole_batch(small, make_state, batches):
         torch.testing.assert_close(added_up, whole, rtol=1e-9, atol=1e-12)
 
 
-def test_the_discriminator_sees_every_part_of_the_last_batch_and_its_output_from_before_the_update(
-    small, make_state, batches
-):
+def test_discriminator_sees_last_batch_in_parts_and_outputs_before_update(small, make_state, batches):
     config = small(train__accumulate=2)
-    state, outputs, judged = make_state(config), [], []
+    state, outputs, seen_pairs = make_state(config), [], []
     state.generator.register_forward_hook(lambda module, images, output: outputs.append(output))
-    state.directions[0].discriminator.register_forward_pre_hook(lambda module, pair: judged.append(pair))
+    state.directions[0].discriminator.register_forward_pre_hook(lambda module, pair: seen_pairs.append(pair))
     drawn = list(itertools.islice(batches(), 3))
     train_step(state, build_objective(config), iter(drawn), updates_of(config))
     assert [len(output) for output in outputs] == [1] * 6, "three batches in two parts each"
-    last_turn = judged[-4:]
+    last_turn = seen_pairs[-4:]
     for real, fake, output, number in zip(last_turn[::2], last_turn[1::2], outputs[-2:], (0, 1), strict=True):
         source, target = (images[number : number + 1] for images in drawn[-1])
         assert torch.equal(real[0], source)
@@ -95,7 +98,7 @@ def test_the_discriminator_sees_every_part_of_the_last_batch_and_its_output_from
 
 
 def most_kept(config, state, batch):
-    """The most bytes beside the weights that a generator's update holds for backward at once, each tensor once."""
+    """Returns the most bytes, weights not counted, that a generator update keeps for backward at the same time."""
     held, most = {weight.untyped_storage().data_ptr(): (1, 0) for weight in state.generator.parameters()}, [0]
 
     class Kept:
@@ -118,7 +121,7 @@ def most_kept(config, state, batch):
 @pytest.mark.parametrize(
     ("setting", "share"), [({"train__accumulate": 4}, 0.4), ({"generator__recompute": "blocks"}, 0.25)]
 )
-def test_what_is_kept_for_the_gradient_is_clearly_less(setting, share, small, make_state):
+def test_accumulate_and_recompute_keep_fewer_bytes_for_backward(setting, share, small, make_state):
     plain = {"generator__num_blocks": 6, "generator__base_channels": 4, "train__batch_size": 8, "data__size": 32,
              "loss__lambda_adversarial": 0.0, "loss__lambda_perceptual": 0.0, "loss__lambda_l1": 1.0}  # fmt: skip
     batch = tuple(torch.rand(2, 8, 1, 32, 32) * 2 - 1)
@@ -128,15 +131,15 @@ def test_what_is_kept_for_the_gradient_is_clearly_less(setting, share, small, ma
     assert after < share * before
 
 
-def test_nothing_that_was_computed_for_a_part_is_kept_but_its_output(small, make_state, batches):
+def test_update_generator_keeps_only_output_of_each_part(small, make_state, batches):
     config = small(loss__lambda_stages=1.0)
-    ((views,),), _ = update_generator(make_state(config), build_objective(config), next(batches()), updates_of(config))
-    assert views.within == ()
-    assert "_judged" not in vars(views)
-    assert not views.output.requires_grad
+    ((inputs,),), _ = update_generator(make_state(config), build_objective(config), next(batches()), updates_of(config))
+    assert inputs.within == ()
+    assert vars(inputs).keys() == {one.name for one in fields(inputs)}, "no cached value is kept"
+    assert not inputs.output.requires_grad
 
 
-def test_a_batch_is_split_along_its_images_in_order():
+def test_split_divides_batch_along_images_in_order():
     source, target = torch.arange(4).reshape(4, 1), torch.arange(4, 8).reshape(4, 1)
     assert [(one.flatten().tolist(), other.flatten().tolist()) for one, other in split((source, target), 2)] == [
         ([0, 1], [4, 5]),
@@ -144,13 +147,13 @@ def test_a_batch_is_split_along_its_images_in_order():
     ]
 
 
-def test_what_is_logged_is_the_sum_over_ways_and_the_mean_over_parts():
-    rows = [{"l1": torch.tensor(value)} for value in (1.0, 2.0, 3.0, 4.0)]  # two parts of two ways
+def test_added_sums_losses_over_directions_and_averages_over_parts():
+    rows = [{"l1": torch.tensor(value)} for value in (1.0, 2.0, 3.0, 4.0)]  # two parts, two directions
     assert added(rows, parts=2)["l1"] == 5.0
 
 
 @pytest.mark.filterwarnings("ignore:`broadcast_buffers` is deprecated")
-def test_ranks_average_their_gradients_once_an_update(small, make_state, batches, tmp_path):
+def test_ranks_average_gradients_once_per_update(small, make_state, batches, tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
     try:
         config = small(train__accumulate=2, train__generator_steps=1)
@@ -169,7 +172,7 @@ def test_ranks_average_their_gradients_once_an_update(small, make_state, batches
 
 
 def done(value):
-    """A future that is over."""
+    """Returns a future that is done."""
     future = torch.futures.Future()
     future.set_result(value)
     return future

@@ -1,4 +1,4 @@
-"""BEGAN's balance: what its discriminator minimizes, and the k that follows."""
+"""BEGAN's balance: the loss of the discriminator, and the weight k that balances it."""
 
 import pytest
 import torch
@@ -30,12 +30,12 @@ def batches():
 
 
 def errors(discriminator, source, image):
-    """The mean error of its restoration."""
+    """Returns the mean error with which the discriminator restores an image."""
     return float(-discriminator(source, image).logits.detach().mean())
 
 
 @pytest.fixture
-def judgement():
+def discriminator_inputs():
     torch.manual_seed(0)
     source, target, output = (torch.rand(3, 2, 1, 32, 32) * 2 - 1).unbind()
     discriminator = build_discriminator(configured(discriminator__spectral_norm=False))
@@ -43,42 +43,47 @@ def judgement():
     return DiscriminatorInputs(source, target, output / 4, discriminator, real, fake)
 
 
-def test_the_discriminator_restores_real_images_and_k_times_spoils_fakes(judgement):
-    discriminator = judgement.discriminator
+def test_began_discriminator_loss_is_real_error_minus_k_times_fake_error(discriminator_inputs):
+    discriminator = discriminator_inputs.discriminator
     discriminator.fake_share.fill_(0.3)
-    real, fake = (errors(discriminator, judgement.source, image) for image in (judgement.target, judgement.output))
-    total, _ = weighted_sum(build_objective(configured(loss__lambda_discriminator=2.0)).discriminator, judgement)
+    real, fake = (
+        errors(discriminator, discriminator_inputs.source, image)
+        for image in (discriminator_inputs.target, discriminator_inputs.output)
+    )
+    total, _ = weighted_sum(
+        build_objective(configured(loss__lambda_discriminator=2.0)).discriminator, discriminator_inputs
+    )
     assert float(total.detach()) == pytest.approx(2 * (real - 0.3 * fake))
     assert float(discriminator.fake_share) == pytest.approx(0.3 + 0.001 * (0.5 * real - fake))
 
 
-def test_its_gradient_is_that_of_the_k_from_before_the_change(judgement):
-    discriminator = judgement.discriminator
+def test_began_discriminator_gradient_uses_k_before_update_of_k(discriminator_inputs):
+    discriminator = discriminator_inputs.discriminator
     discriminator.fake_share.fill_(0.3)
-    weighted_sum(build_objective(configured()).discriminator, judgement)[0].backward()
+    weighted_sum(build_objective(configured()).discriminator, discriminator_inputs)[0].backward()
     gradient = [parameter.grad.clone() for parameter in discriminator.parameters()]
     discriminator.zero_grad()
-    error = -discriminator(judgement.source, judgement.target).logits.mean()
-    (error + 0.3 * discriminator(judgement.source, judgement.output).logits.mean()).backward()
+    error = -discriminator(discriminator_inputs.source, discriminator_inputs.target).logits.mean()
+    (error + 0.3 * discriminator(discriminator_inputs.source, discriminator_inputs.output).logits.mean()).backward()
     for one, parameter in zip(gradient, discriminator.parameters(), strict=True):
         torch.testing.assert_close(one, parameter.grad)
 
 
-def test_the_generator_minimizes_the_error_of_its_output():
+def test_began_generator_loss_is_restoration_error_of_output():
     config = configured()
     state, objective = build_state(config, CPU), build_objective(config)
     batch = next(batches())
-    (views,) = generator_inputs(state, objective, *batch)
+    (inputs,) = generator_inputs(state, objective, *batch)
     discriminator = state.directions[0].discriminator
-    value = weighted_sum(objective.generator, views)[1]["adversarial"]
-    assert float(value) == pytest.approx(errors(discriminator, views.source, views.output))
+    value = weighted_sum(objective.generator, inputs)[1]["adversarial"]
+    assert float(value) == pytest.approx(errors(discriminator, inputs.source, inputs.output))
     before = discriminator.fake_share.clone()
     update_generator(state, objective, batch, updates_of(config))
     assert torch.equal(discriminator.fake_share, before), "k follows the discriminator's updates alone"
 
 
 @pytest.mark.parametrize("updates", [1, 2])
-def test_k_follows_once_an_update(updates, monkeypatch):
+def test_k_is_updated_once_per_discriminator_update(updates, monkeypatch):
     config = configured(train__discriminator_steps=updates, train__generator_steps=3)
     state, objective = build_state(config, CPU), build_objective(config)
     discriminator, seen = state.directions[0].discriminator, []
@@ -88,7 +93,7 @@ def test_k_follows_once_an_update(updates, monkeypatch):
     assert all(real > 0 and fake > 0 for real, fake in seen)
 
 
-def test_there_and_back_each_discriminator_has_its_own_k():
+def test_discriminators_of_both_directions_have_separate_k():
     config = configured(loss__lambda_cycle=1.0)
     state, objective = build_state(config, CPU), build_objective(config)
     state.directions[1].discriminator.fake_share.fill_(0.5)
@@ -98,7 +103,7 @@ def test_there_and_back_each_discriminator_has_its_own_k():
     assert shares[1] != 0.5
 
 
-def test_training_goes_on_from_a_checkpoint_with_the_same_k(tmp_path):
+def test_resumed_training_continues_with_saved_k(tmp_path):
     config = configured()
     state, objective, stream = build_state(config, CPU), build_objective(config), batches()
     state.directions[0].discriminator.fake_share.fill_(0.25)
@@ -113,7 +118,7 @@ def test_training_goes_on_from_a_checkpoint_with_the_same_k(tmp_path):
     assert one == other
 
 
-def test_it_trains_a_translation():
+def test_began_training_lowers_adversarial_loss():
     config = configured(optim__generator_lr=3e-3, generator__base_channels=4, discriminator__base_channels=4)
     state, objective = build_state(config, CPU), build_objective(config)
     draw = torch.Generator().manual_seed(0)

@@ -20,14 +20,14 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("builder", [build_generator, build_discriminator])
-def test_a_network_depends_on_the_seed_alone(builder):
+def test_weights_of_network_depend_only_on_seed(builder):
     first = builder(configured(train__seed=1))
     torch.manual_seed(99)
     assert same(first, builder(configured(train__seed=1)))
     assert not same(first, builder(configured(train__seed=2)))
 
 
-def test_the_generator_has_what_is_set():
+def test_build_generator_follows_settings():
     config = configured(
         generator__num_blocks=3, generator__norm="batch", generator__between_blocks="none", generator__depth=3
     )
@@ -40,12 +40,12 @@ def test_the_generator_has_what_is_set():
     assert "Tanh" not in names
 
 
-def test_the_depth_follows_the_image():
+def test_generator_depth_follows_image_size():
     assert build_generator(configured()).divisor == 32
 
 
 @pytest.mark.parametrize("spectral", [True, False])
-def test_the_discriminator_has_what_is_set(spectral):
+def test_build_discriminator_follows_settings(spectral):
     config = configured(
         discriminator__patch=34 if spectral else 16, data__size=64, discriminator__spectral_norm=spectral
     )
@@ -55,7 +55,7 @@ def test_the_discriminator_has_what_is_set(spectral):
     assert "InstanceNorm2d" in [type(module).__name__ for module in discriminator.modules()]
 
 
-def test_each_network_has_its_own_adam_with_beta1_one_half():
+def test_networks_have_separate_adam_with_beta1_one_half():
     state = build_state(configured(optim__generator_lr=1e-3, optim__discriminator_lr=2e-3), CPU)
     for network, optimizer, rate in [
         (state.directions[0].generator, state.generator_optimizer, 1e-3),
@@ -68,19 +68,19 @@ def test_each_network_has_its_own_adam_with_beta1_one_half():
 
 
 @pytest.mark.parametrize(("style", "content", "deepest"), [(0, 0, 0), (1, 0, 3), (0, 1, 4), (1, 1, 4), (1e-4, 0, 3)])
-def test_the_extractor_is_as_deep_as_the_weighted_terms_need(style, content, deepest):
+def test_deepest_block_is_deepest_one_of_weighted_terms(style, content, deepest):
     config = configured(
         loss__lambda_style=style, loss__lambda_content=content, loss__style_blocks=[3, 1], loss__content_blocks=[2, 4]
     )
     assert deepest_block(config) == deepest
 
 
-def test_without_style_and_content_no_extractor_is_loaded(monkeypatch):
+def test_build_state_without_style_and_content_loads_no_extractor(monkeypatch):
     monkeypatch.setattr(networks, "load_extractor", lambda *arguments: pytest.fail("loaded"))
     frozen_extractor.cache_clear()
     assert build_state(configured(extractor__weights="some file"), CPU).extractor is None
 
 
-def test_an_extractor_is_built_once_a_process():
+def test_extractor_is_built_once_per_process():
     config = configured(loss__lambda_style=1.0, loss__style_blocks=[1])
     assert build_state(config, CPU).extractor is build_state(config, CPU).extractor

@@ -21,7 +21,7 @@ def configured(**values):
 
 
 @pytest.fixture
-def views():
+def inputs():
     torch.manual_seed(0)
     source, target, output = (torch.rand(3, 2, 1, 32, 32) * 2 - 1).unbind()
     discriminator = build_discriminator(configured()).eval()
@@ -32,30 +32,34 @@ def views():
 
 
 EXPECTED = {
-    "adversarial": lambda views: ADVERSARIAL["vanilla"].fool(views.discriminator(views.source, views.output).logits),
-    "l1": lambda views: (views.output - views.target).abs().mean(),
-    "l2": lambda views: ((views.output - views.target) ** 2).mean(),
-    "tv": lambda views: tv_loss(views.output),
-    "stages": lambda views: (views.output * 0.5 - views.target).abs().mean(),  # the second stage is the target
-    "feature_matching": lambda views: feature_matching_loss(
-        views.discriminator(views.source, views.output).features,
-        views.discriminator(views.source, views.target).features,
+    "adversarial": lambda inputs: ADVERSARIAL["vanilla"].fool(
+        inputs.discriminator(inputs.source, inputs.output).logits
     ),
-    "cycle": lambda views: (views.inverse(views.output) - views.source).abs().mean(),
-    "identity": lambda views: (views.generator(views.target) - views.target).abs().mean(),
-    "mmd": lambda views: mmd_loss(views.output, views.target),
-    "kl": lambda views: kl_loss(views.output * 0.5, views.target),  # as if these were a latent's mean and log variance
-    "perceptual": lambda views: perceptual_loss(
-        (views.output, *views.discriminator(views.source, views.output).features),
-        (views.target, *views.discriminator(views.source, views.target).features),
+    "l1": lambda inputs: (inputs.output - inputs.target).abs().mean(),
+    "l2": lambda inputs: ((inputs.output - inputs.target) ** 2).mean(),
+    "tv": lambda inputs: tv_loss(inputs.output),
+    "stages": lambda inputs: (inputs.output * 0.5 - inputs.target).abs().mean(),  # the second stage is the target
+    "feature_matching": lambda inputs: feature_matching_loss(
+        inputs.discriminator(inputs.source, inputs.output).features,
+        inputs.discriminator(inputs.source, inputs.target).features,
     ),
-    "style": lambda views: style_loss([views.extractor(views.output)[2]], [views.extractor(views.target)[2]]),
-    "content": lambda views: content_loss(views.extractor(views.output)[:2], views.extractor(views.target)[:2]),
+    "cycle": lambda inputs: (inputs.inverse(inputs.output) - inputs.source).abs().mean(),
+    "identity": lambda inputs: (inputs.generator(inputs.target) - inputs.target).abs().mean(),
+    "mmd": lambda inputs: mmd_loss(inputs.output, inputs.target),
+    "kl": lambda inputs: kl_loss(
+        inputs.output * 0.5, inputs.target
+    ),  # as if these were a latent's mean and log variance
+    "perceptual": lambda inputs: perceptual_loss(
+        (inputs.output, *inputs.discriminator(inputs.source, inputs.output).features),
+        (inputs.target, *inputs.discriminator(inputs.source, inputs.target).features),
+    ),
+    "style": lambda inputs: style_loss([inputs.extractor(inputs.output)[2]], [inputs.extractor(inputs.target)[2]]),
+    "content": lambda inputs: content_loss(inputs.extractor(inputs.output)[:2], inputs.extractor(inputs.target)[:2]),
 }
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_each_weight_is_of_its_own_term(name, views):
+def test_lambda_setting_weights_term_of_same_name(name, inputs):
     weights = {f"loss__lambda_{term}": 2.5 if term == name else 0.0 for term in EXPECTED}
     needs = {
         "identity": {"loss__lambda_cycle": 1e-9},
@@ -63,8 +67,8 @@ def test_each_weight_is_of_its_own_term(name, views):
         "kl": {"generator__network": "variational"},
     }.get(name, {})
     config = configured(**(weights | needs), loss__style_blocks=[3], loss__content_blocks=[1, 2])
-    total, logged = weighted_sum(build_objective(config).generator, views)
-    expected = EXPECTED[name](views)
+    total, logged = weighted_sum(build_objective(config).generator, inputs)
+    expected = EXPECTED[name](inputs)
     torch.testing.assert_close(logged[name], expected.detach())
     torch.testing.assert_close(total, 2.5 * expected)
     others = {"cycle", "cycle_weighted"} if name == "identity" else set()
@@ -72,48 +76,52 @@ def test_each_weight_is_of_its_own_term(name, views):
 
 
 @pytest.mark.parametrize("name", sorted(ADVERSARIAL))
-def test_the_adversarial_objective_is_chosen_by_name(name, views):
-    judge = {"discriminator__network": "autoencoder"} if name == "began" else {}
-    objective = build_objective(configured(loss__adversarial=name, **judge))
+def test_adversarial_loss_is_chosen_by_name(name, inputs):
+    network = {"discriminator__network": "autoencoder"} if name == "began" else {}
+    objective = build_objective(configured(loss__adversarial=name, **network))
     torch.testing.assert_close(
-        weighted_sum(objective.generator, views)[1]["adversarial"], ADVERSARIAL[name].fool(views.logits).detach()
+        weighted_sum(objective.generator, inputs)[1]["adversarial"], ADVERSARIAL[name].fool(inputs.logits).detach()
     )
 
 
 @pytest.fixture
-def judgement(views):
-    real = views.discriminator(views.source, views.target)
-    fake = views.discriminator(views.source, views.output)
-    return DiscriminatorInputs(views.source, views.target, views.output, views.discriminator, real, fake)
+def discriminator_inputs(inputs):
+    real = inputs.discriminator(inputs.source, inputs.target)
+    fake = inputs.discriminator(inputs.source, inputs.output)
+    return DiscriminatorInputs(inputs.source, inputs.target, inputs.output, inputs.discriminator, real, fake)
 
 
-def test_the_discriminator_has_no_terms_where_nothing_asks_it():
+def test_discriminator_has_no_terms_if_no_generator_term_uses_discriminator():
     assert build_objective(configured(loss__lambda_adversarial=0.0, loss__lambda_l1=1.0)).discriminator == {}
 
 
-def test_the_discriminators_terms_add_up_by_weight(judgement):
+def test_discriminator_loss_is_weighted_sum_of_terms(discriminator_inputs):
     config = configured(
         loss__adversarial="lsgan", loss__lambda_discriminator=0.5, loss__lambda_margin=2.0, loss__margin=3.0,
         loss__lambda_perceptual=1.0, loss__perceptual_weights=[5.0, 1.0, 4.0], loss__lambda_gradient_penalty=10.0,
     )  # fmt: skip
     torch.manual_seed(7)
-    total, logged = weighted_sum(build_objective(config).discriminator, judgement)
-    real, fake = judgement.real, judgement.fake
+    total, logged = weighted_sum(build_objective(config).discriminator, discriminator_inputs)
+    real, fake = discriminator_inputs.real, discriminator_inputs.fake
     adversarial = ((real.logits - 1) ** 2).mean() / 2 + (fake.logits**2).mean() / 2
-    distance = perceptual_loss((judgement.output, *fake.features), (judgement.target, *real.features), [5.0, 1.0, 4.0])
+    distance = perceptual_loss(
+        (discriminator_inputs.output, *fake.features), (discriminator_inputs.target, *real.features), [5.0, 1.0, 4.0]
+    )
     torch.manual_seed(7)
     penalty = gradient_penalty(
-        lambda image: judgement.discriminator(judgement.source, image).logits, judgement.target, judgement.output
+        lambda image: discriminator_inputs.discriminator(discriminator_inputs.source, image).logits,
+        discriminator_inputs.target,
+        discriminator_inputs.output,
     )
     torch.testing.assert_close(logged["margin"], torch.relu(3.0 - distance).detach())
     torch.testing.assert_close(total, 0.5 * adversarial + 2 * torch.relu(3.0 - distance) + 10 * penalty)
 
 
-def test_the_cycles_share_grows_with_the_training(views):
+def test_cycle_share_grows_with_progress(inputs):
     config = configured(loss__lambda_cycle=2.0, loss__lambda_l1=1.0, loss__cycle_share=[0.1, 0.5])
     objective = build_objective(config)
     for progress, share in ((0.0, 0.1), (0.5, 0.3), (1.0, 0.5)):
-        logged = weighted_sum(objective.at(progress).generator, views)[1]
+        logged = weighted_sum(objective.at(progress).generator, inputs)[1]
         torch.testing.assert_close(logged["cycle_weighted"], 2 * share * logged["cycle"])
         torch.testing.assert_close(logged["l1_weighted"], (1 - share) * logged["l1"])
     assert build_objective(configured()).at(0.5).generator.keys() == objective.generator.keys()

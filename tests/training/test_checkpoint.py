@@ -16,7 +16,7 @@ def without_times(history):
 
 @pytest.mark.parametrize("generator_steps", [2, 3])
 @pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_going_on_from_a_checkpoint_is_bit_identical_to_never_stopping(
+def test_restored_training_is_bit_identical_to_uninterrupted_training(
     make_training, small, tmp_path, norm, generator_steps
 ):
     config = small(generator__norm=norm, train__generator_steps=generator_steps)
@@ -27,7 +27,7 @@ def test_going_on_from_a_checkpoint_is_bit_identical_to_never_stopping(
     first = make_training(config)
     train_epoch(first)
     save_epoch(first, tmp_path)
-    torch.manual_seed(12345)  # a new process has another random state
+    torch.manual_seed(12345)  # as a new process has another random state
     second = make_training(config)
     assert restore(tmp_path, second.state)
     assert second.state.epoch == 1
@@ -50,13 +50,13 @@ def test_going_on_from_a_checkpoint_is_bit_identical_to_never_stopping(
     ],
     ids=["cycle", "no-discriminator", "augmented-averaged", "penalty", "batch-averaged"],
 )
-def test_every_kind_of_method_goes_on_from_a_checkpoint_as_if_never_stopped(make_training, small, tmp_path, method):
+def test_restored_training_of_every_kind_of_method_is_bit_identical(make_training, small, tmp_path, method):
     config = small(**method, train__epochs=4)
     straight, first = make_training(config), make_training(config)
     for training in (straight, straight, first):
         train_epoch(training)
     save_epoch(first, tmp_path)
-    torch.manual_seed(12345)  # a new process has another random state
+    torch.manual_seed(12345)  # as a new process has another random state
     second = make_training(config)
     assert restore(tmp_path, second.state)
     train_epoch(second)
@@ -66,7 +66,7 @@ def test_every_kind_of_method_goes_on_from_a_checkpoint_as_if_never_stopped(make
     assert without_times(second.state.history) == without_times(straight.state.history)
 
 
-def test_there_is_nothing_to_restore_in_a_new_folder(small, make_state, tmp_path):
+def test_restore_from_new_folder_changes_nothing(small, make_state, tmp_path):
     state = make_state(small())
     before = {name: value.clone() for name, value in tensors(state).items()}
     assert restore(tmp_path / "none", state) is False
@@ -74,7 +74,7 @@ def test_there_is_nothing_to_restore_in_a_new_folder(small, make_state, tmp_path
     assert all(torch.equal(value, before[name]) for name, value in tensors(state).items())
 
 
-def test_state_and_history_travel_in_one_file_without_pickle(small, make_state, tmp_path):
+def test_save_state_writes_state_and_history_to_one_file_without_pickle(small, make_state, tmp_path):
     state = make_state(small())
     state.history.append({"val/ssim": 0.5})
     save_state(tmp_path / "deep" / "down", state)
@@ -88,7 +88,7 @@ def test_state_and_history_travel_in_one_file_without_pickle(small, make_state, 
 
 
 @pytest.mark.parametrize("moment", ["write", "fsync", "rename"])
-def test_an_interrupted_write_leaves_the_earlier_file(tmp_path, monkeypatch, moment):
+def test_interrupted_save_tensors_leaves_earlier_file(tmp_path, monkeypatch, moment):
     path = tmp_path / LAST
     save_tensors(path, {"a": torch.ones(2)}, {"history": [1]})
     earlier = path.read_bytes()

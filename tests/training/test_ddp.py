@@ -91,7 +91,7 @@ class GlooRuntime:
 
 
 def train(config, runtime):
-    """Losses of each step on this rank's share, and the state at the end."""
+    """Returns the losses of each step on the slices of this rank, and the state at the end."""
     torch.manual_seed(runtime.rank)
     state = build_state(config, runtime)
     if state.extractor is not None:
@@ -125,7 +125,7 @@ def run_rank(rank: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
-    """What each of two ranks logged and ended with: method -> (rows of each, tensors of each, the same agreed)."""
+    """Returns a function: method -> losses of both ranks, their tensors, and their tensors after `agree`."""
     folder = tmp_path_factory.mktemp("ranks")
     ranks = torch.multiprocessing.spawn(run_rank, args=(str(folder),), nprocs=2, join=False)
     try:
@@ -148,14 +148,14 @@ def two_ranks(tmp_path_factory):
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("name", ["medgan", "cyclegan", "stages", "began", "saving"])
-def test_two_processes_train_like_one_on_the_same_global_batch(name, two_ranks):
+def test_two_processes_train_like_one_process_on_same_global_batch(name, two_ranks):
     shares, saved, _ = two_ranks(name)
     rows, state = train(METHODS[name], GlooRuntime(0, 1))
     for alone, first, second in zip(rows, *shares, strict=True):
         assert first != second, "the ranks must see different slices"
         assert {name: (first[name] + second[name]) / 2 for name in first} == pytest.approx(alone, rel=1e-6)
     for name, value in tensors(state).items():
-        assert torch.equal(saved[0][name], saved[1][name]), f"the ranks drifted apart in {name}"
+        assert torch.equal(saved[0][name], saved[1][name]), f"the ranks differ in {name}"
         torch.testing.assert_close(
             saved[0][name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
         )
@@ -163,8 +163,8 @@ def test_two_processes_train_like_one_on_the_same_global_batch(name, two_ranks):
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize(("name", "term"), [("penalty", "discriminator_gradient_penalty"), ("vae", "kl")])
-def test_a_term_that_each_rank_draws_for_itself_leaves_the_ranks_equal(name, term, two_ranks):
-    """The penalty's points differentiate beside the wrapper that averages; the latent's divergence, within it."""
+def test_ranks_stay_equal_with_term_that_each_rank_draws(name, term, two_ranks):
+    """DDP averages the gradient of the KL term; the gradient penalty is computed outside of DDP."""
     shares, saved, _ = two_ranks(name)
     assert all(math.isfinite(value) for rows in shares for row in rows for value in row.values())
     assert [row[term] for row in shares[0]] != [row[term] for row in shares[1]]
@@ -172,12 +172,12 @@ def test_a_term_that_each_rank_draws_for_itself_leaves_the_ranks_equal(name, ter
 
 
 @pytest.mark.timeout(200)
-def test_ranks_agree_on_the_mean_of_what_their_batch_normalization_has_seen(two_ranks):
+def test_agree_averages_batch_norm_statistics_over_ranks(two_ranks):
     _, before, agreed = two_ranks("batch_norm")
     statistics = [name for name in before[0] if name.rpartition(".")[2] in ("running_mean", "running_var")]
     assert len(statistics) > 2
     for name in statistics:
-        assert not torch.equal(before[0][name], before[1][name]), "each has seen its own slices"
+        assert not torch.equal(before[0][name], before[1][name]), "each rank has seen other slices"
         assert torch.equal(agreed[0][name], agreed[1][name])
         torch.testing.assert_close(agreed[0][name], (before[0][name] + before[1][name]) / 2)
     for name in before[0].keys() - set(statistics):

@@ -1,4 +1,4 @@
-"""There and back: a step of the methods with a cycle."""
+"""A training step of the methods that translate in both directions."""
 
 import pytest
 import torch
@@ -35,49 +35,49 @@ def cycle(small):
     return make
 
 
-def test_the_two_ways_start_from_different_weights(cycle, make_state):
+def test_directions_start_from_different_weights(cycle, make_state):
     there, back = make_state(cycle()).directions
     assert changed(there.generator, copies(back.generator))
     assert changed(there.discriminator, copies(back.discriminator))
 
 
-def test_one_step_changes_both_generators_and_both_discriminators(cycle, make_state, batches):
+def test_train_step_changes_both_generators_and_both_discriminators(cycle, make_state, batches):
     state = make_state(cycle())
     before = [copies(network) for network in networks(state)]
     train_step(state, build_objective(cycle()), batches(), Updates())
     assert [changed(*pair) for pair in zip(networks(state), before, strict=True)] == [True] * 4
 
 
-def test_each_way_looks_at_its_own_images_and_networks(cycle, make_state, batches):
+def test_generator_inputs_hold_images_and_networks_of_own_direction(cycle, make_state, batches):
     state, (source, target) = make_state(cycle()), next(batches())
     there, back = generator_inputs(state, build_objective(cycle()), source, target)
-    for view, direction, other, given, wanted in (
+    for own, direction, other, given, wanted in (
         (there, *state.directions, source, target),
         (back, *reversed(state.directions), target, source),
     ):
-        assert view.source is given
-        assert view.target is wanted
-        assert view.discriminator is direction.discriminator
-        assert torch.equal(view.output, direction.generator(given))
-        assert torch.equal(view.cycled, other.generator(direction.generator(given)))
-        assert torch.equal(view.kept, direction.generator(wanted))
+        assert own.source is given
+        assert own.target is wanted
+        assert own.discriminator is direction.discriminator
+        assert torch.equal(own.output, direction.generator(given))
+        assert torch.equal(own.cycled, other.generator(direction.generator(given)))
+        assert torch.equal(own.kept, direction.generator(wanted))
 
 
-def test_the_generators_descend_on_the_sum_over_both_ways(cycle, make_state, batches):
+def test_generator_gradient_is_gradient_of_sum_over_both_directions(cycle, make_state, batches):
     state, objective = make_state(cycle()), build_objective(cycle())
     for direction in state.directions:
         direction.discriminator.eval()  # spectral norm would take a step of its power iteration
     batch = next(batches())
-    views = generator_inputs(state, objective, *batch)
+    inputs = generator_inputs(state, objective, *batch)
     weights = [weight for direction in state.directions for weight in direction.generator.parameters()]
-    there, back = (weighted_sum(objective.generator, view)[0] for view in views)
+    there, back = (weighted_sum(objective.generator, own)[0] for own in inputs)
     expected = torch.autograd.grad(there + back, weights)
     update_generator(state, objective, batch, Updates())
     for weight, gradient in zip(weights, expected, strict=True):
         torch.testing.assert_close(weight.grad, gradient, rtol=1e-4, atol=1e-5)
 
 
-def test_the_cycle_term_of_one_way_alone_reaches_both_generators(cycle, make_state, batches):
+def test_cycle_term_of_one_direction_reaches_both_generators(cycle, make_state, batches):
     config = cycle(loss__lambda_adversarial=0.0, loss__lambda_identity=0.0, generator__norm="none")
     state, objective = make_state(config), build_objective(config)
     there, _ = generator_inputs(state, objective, *next(batches()))
@@ -86,7 +86,7 @@ def test_the_cycle_term_of_one_way_alone_reaches_both_generators(cycle, make_sta
         assert all(parameter.grad.abs().sum() > 0 for parameter in direction.generator.parameters())
 
 
-def test_the_identity_term_of_one_way_reaches_its_own_generator_alone(cycle, make_state, batches):
+def test_identity_term_reaches_only_generator_of_own_direction(cycle, make_state, batches):
     config = cycle(loss__lambda_adversarial=0.0, loss__lambda_cycle=1e-9)
     state, objective = make_state(config), build_objective(config)
     there, _ = generator_inputs(state, objective, *next(batches()))
@@ -96,8 +96,8 @@ def test_the_identity_term_of_one_way_reaches_its_own_generator_alone(cycle, mak
     assert all(parameter.grad is None for parameter in other.generator.parameters())
 
 
-def test_no_output_is_compared_with_its_own_target(cycle, make_state, batches):
-    """Which is what makes the method fit for images that are not paired."""
+def test_cycle_and_adversarial_terms_do_not_use_target_of_output(cycle, make_state, batches):
+    """Therefore the method works with images that are not paired."""
     state, objective = make_state(cycle()), build_objective(cycle())
     state.directions[0].discriminator.eval()  # spectral norm would take a step of its power iteration
     (source, target), (_, other) = next(batches()), next(batches(seed=1))
@@ -107,21 +107,23 @@ def test_no_output_is_compared_with_its_own_target(cycle, make_state, batches):
         assert one == same
 
 
-def test_the_discriminators_gradients_are_untouched_by_the_generators_turn(cycle, make_state, batches):
+def test_update_generator_leaves_gradients_of_discriminators_unchanged(cycle, make_state, batches):
     state, objective = make_state(cycle()), build_objective(cycle())
-    judges = [direction.discriminator for direction in state.directions]
-    before = [copies(judge) for judge in judges]
-    for judge in judges:
-        for parameter in judge.parameters():
+    discriminators = [direction.discriminator for direction in state.directions]
+    before = [copies(discriminator) for discriminator in discriminators]
+    for discriminator in discriminators:
+        for parameter in discriminator.parameters():
             parameter.grad = torch.ones_like(parameter)
     update_generator(state, objective, next(batches()), Updates())
-    for judge, weights in zip(judges, before, strict=True):
-        assert all((parameter.grad == 1).all() for parameter in judge.parameters())
-        assert all(parameter.requires_grad for parameter in judge.parameters()), "thawed for its own turn"
-        assert not changed(judge, weights)
+    for discriminator, weights in zip(discriminators, before, strict=True):
+        assert all((parameter.grad == 1).all() for parameter in discriminator.parameters())
+        assert all(parameter.requires_grad for parameter in discriminator.parameters()), (
+            "trainable again for the update of the discriminator"
+        )
+        assert not changed(discriminator, weights)
 
 
-def test_the_discriminators_turn_leaves_both_generators_alone(cycle, make_state, batches):
+def test_update_discriminator_leaves_both_generators_unchanged(cycle, make_state, batches):
     state, objective = make_state(cycle()), build_objective(cycle())
     before = [copies(direction.generator) for direction in state.directions]
     update_discriminator(state, objective, [generator_inputs(state, objective, *next(batches()))], Updates())
@@ -130,44 +132,42 @@ def test_the_discriminators_turn_leaves_both_generators_alone(cycle, make_state,
         assert all(parameter.grad is None for parameter in direction.generator.parameters())
 
 
-def test_each_discriminator_sees_its_own_real_images_and_the_detached_outputs_of_its_generator(
-    cycle, make_state, batches
-):
+def test_discriminators_see_own_real_images_and_detached_outputs(cycle, make_state, batches):
     state, seen = make_state(cycle()), ([], [])
     for direction, calls in zip(state.directions, seen, strict=True):
         direction.discriminator.register_forward_pre_hook(lambda module, pair, calls=calls: calls.append(pair))
     objective, (source, target) = build_objective(cycle()), next(batches())
-    views = generator_inputs(state, objective, source, target)
-    update_discriminator(state, objective, [views], Updates())
-    for calls, view, given, wanted in zip(seen, views, (source, target), (target, source), strict=True):
+    inputs = generator_inputs(state, objective, source, target)
+    update_discriminator(state, objective, [inputs], Updates())
+    for calls, own, given, wanted in zip(seen, inputs, (source, target), (target, source), strict=True):
         real, fake = calls
         assert real[0] is given
         assert real[1] is wanted
-        assert torch.equal(fake[1], view.output)
+        assert torch.equal(fake[1], own.output)
         assert not fake[1].requires_grad
 
 
-def test_what_is_logged_is_the_sum_over_the_ways(cycle, make_state, batches):
+def test_logged_losses_are_sums_over_directions(cycle, make_state, batches):
     config = cycle(discriminator__spectral_norm=False)
     state, objective, batch = make_state(config), build_objective(config), next(batches())
-    views = generator_inputs(state, objective, *batch)
-    each = [weighted_sum(objective.generator, view)[1] for view in views]
+    inputs = generator_inputs(state, objective, *batch)
+    each = [weighted_sum(objective.generator, own)[1] for own in inputs]
     terms = ("adversarial", "cycle", "identity")
-    judged = []
-    for direction, view in zip(state.directions, views, strict=True):
+    expected = []
+    for direction, own in zip(state.directions, inputs, strict=True):
         real, fake = (
-            direction.discriminator(view.source, view.target),
-            direction.discriminator(view.source, view.output),
+            direction.discriminator(own.source, own.target),
+            direction.discriminator(own.source, own.output),
         )
-        judged.append((((real.logits - 1) ** 2).mean() + (fake.logits**2).mean()) / 2)
+        expected.append((((real.logits - 1) ** 2).mean() + (fake.logits**2).mean()) / 2)
     losses = train_step(state, objective, iter([batch]), updates_of(config))
     assert set(losses) == {*terms, *(f"{term}_weighted" for term in terms), "discriminator"}
     for name in set(losses) - {"discriminator"}:
         torch.testing.assert_close(losses[name], each[0][name] + each[1][name])
-    torch.testing.assert_close(losses["discriminator"], sum(judged).detach())
+    torch.testing.assert_close(losses["discriminator"], sum(expected).detach())
 
 
-def test_clipping_holds_for_both_ways(cycle, make_state, batches):
+def test_clipping_applies_to_both_directions(cycle, make_state, batches):
     config = cycle(
         loss__adversarial="wasserstein", optim__clip_weights=0.01, optim__clip_norm=1e-3,
         discriminator__spectral_norm=False,
@@ -180,7 +180,7 @@ def test_clipping_holds_for_both_ways(cycle, make_state, batches):
         assert float(norm) == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_each_way_keeps_its_own_past_outputs(cycle, make_state, batches):
+def test_directions_have_separate_pools_of_past_outputs(cycle, make_state, batches):
     config = cycle(train__pool_size=3)
     state, objective, stream = make_state(config), build_objective(config), batches()
     for _ in range(3):
@@ -191,13 +191,13 @@ def test_each_way_keeps_its_own_past_outputs(cycle, make_state, batches):
     assert not any(output.requires_grad for pool in (there, back) for _, output in pool.kept)
 
 
-def test_without_a_cycle_there_is_one_way(small, make_state, batches):
+def test_method_without_cycle_has_one_direction(small, make_state, batches):
     state = make_state(small())
-    (views,) = generator_inputs(state, build_objective(small()), *next(batches()))
-    assert views.inverse is None
+    (inputs,) = generator_inputs(state, build_objective(small()), *next(batches()))
+    assert inputs.inverse is None
 
 
-def test_the_average_follows_the_way_that_is_evaluated(cycle, make_state, batches):
+def test_average_follows_generator_of_evaluated_direction(cycle, make_state, batches):
     config = cycle(train__ema_decay=0.5)
     state = make_state(config)
     start = copies(state.directions[0].generator)

@@ -12,7 +12,7 @@ def unchanged(source, target):
     return source, target
 
 
-def test_batches_are_the_same_from_the_devices_memory_and_from_the_disk(make_slices):
+def test_feed_from_device_memory_equals_feed_from_disk(make_slices):
     slices = make_slices(7)
     sampler = Batches(7, 2, seed=3)
     read = Feed(slices, sampler, device=CPU, augment=unchanged)
@@ -22,7 +22,7 @@ def test_batches_are_the_same_from_the_devices_memory_and_from_the_disk(make_sli
         assert torch.equal(one[1], other[1])
 
 
-def test_every_batch_is_augmented_and_waiting_is_counted(make_slices):
+def test_feed_augments_every_batch_and_counts_waiting_time(make_slices):
     slices = make_slices(4)
     feed = Feed(slices, Batches(4, 2, seed=0), device=CPU, augment=lambda source, target: (-source, target + 1))
     plain = Feed(slices, Batches(4, 2, seed=0), device=CPU, augment=unchanged)
@@ -35,6 +35,6 @@ def test_every_batch_is_augmented_and_waiting_is_counted(make_slices):
     assert feed.waited_s > first
 
 
-def test_a_processor_reads_from_the_disk(make_slices):
+def test_stored_on_cpu_is_none_and_bytes_of_counts_both_images(make_slices):
     assert stored_on(CPU, make_slices(3)) is None
     assert bytes_of(make_slices(3)) == 3 * 2 * 16 * 16 * 4

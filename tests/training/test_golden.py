@@ -92,7 +92,7 @@ def float64_on_one_thread():
 
 @pytest.mark.usefixtures("float64_on_one_thread")
 @pytest.mark.parametrize("name", sorted(PRESETS))
-def test_the_first_steps_of_a_preset_have_not_changed(name):
+def test_first_steps_of_preset_equal_golden_curve(name):
     rows = curve(small(name))
     path = FOLDER / f"{name}.txt"
     if os.environ.get("MEDGAN_REGENERATE_GOLDEN"):

@@ -4,7 +4,7 @@ from medgan.training.image_pool import Pool
 
 
 def batch(*numbers):
-    """A (source, output) batch whose pixels carry the number; the output's are negative."""
+    """Returns a batch (source, output): the pixels of each source hold its number, those of the output minus it."""
     source = torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
     return source, -source
 
@@ -13,13 +13,13 @@ def numbers(images):
     return [int(value) for value in images[:, 0, 0, 0].abs()]
 
 
-def test_a_pool_of_size_zero_hands_the_very_batch_through_and_keeps_nothing():
+def test_pool_of_size_zero_returns_same_batch_and_keeps_nothing():
     pool, (source, output) = Pool(0), batch(1, 2)
     assert all(one is other for one, other in zip(pool.exchange(source, output), (source, output), strict=True))
     assert pool.kept == []
 
 
-def test_while_it_fills_every_pair_is_new():
+def test_pool_returns_new_pairs_until_full():
     pool = Pool(4)
     for pair in (batch(1, 2), batch(3, 4)):
         source, output = pool.exchange(*pair)
@@ -28,7 +28,7 @@ def test_while_it_fills_every_pair_is_new():
     assert [int(source[0, 0, 0]) for source, _ in pool.kept] == [1, 2, 3, 4]
 
 
-def test_a_batch_may_be_larger_than_what_is_left_to_fill():
+def test_pool_accepts_batch_larger_than_free_places():
     pool = Pool(3)
     pool.exchange(*batch(1, 2))
     source, _ = pool.exchange(*batch(3, 4))
@@ -36,7 +36,7 @@ def test_a_batch_may_be_larger_than_what_is_left_to_fill():
     assert len(pool.kept) == 3
 
 
-def test_a_full_pool_gives_an_older_pair_half_of_the_time_and_takes_the_new_one_for_it():
+def test_full_pool_exchanges_new_pair_for_older_pair_half_of_time():
     torch.manual_seed(0)
     pool = Pool(5)
     pool.exchange(*batch(0, 1, 2, 3, 4))
@@ -55,7 +55,7 @@ def test_a_full_pool_gives_an_older_pair_half_of_the_time_and_takes_the_new_one_
     assert 440 < older < 560  # four standard deviations about a half
 
 
-def test_every_place_is_exchanged_sooner_or_later():
+def test_full_pool_exchanges_every_place():
     torch.manual_seed(0)
     pool = Pool(5)
     pool.exchange(*batch(*range(5)))
@@ -64,7 +64,7 @@ def test_every_place_is_exchanged_sooner_or_later():
     assert min(int(source[0, 0, 0]) for source, _ in pool.kept) >= 5
 
 
-def test_an_output_stays_beside_its_own_source():
+def test_pool_keeps_output_with_own_source():
     torch.manual_seed(0)
     pool = Pool(3)
     for start in range(1, 60, 2):
@@ -73,7 +73,7 @@ def test_an_output_stays_beside_its_own_source():
         assert all(torch.equal(kept, -own) for own, kept in pool.kept)
 
 
-def test_what_is_kept_does_not_keep_its_batch():
+def test_pool_does_not_keep_memory_of_whole_batch():
     pool = Pool(2)
     for _ in range(9):
         pool.exchange(torch.rand(4, 1, 8, 8), torch.rand(4, 1, 8, 8))

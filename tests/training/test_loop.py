@@ -15,7 +15,7 @@ from medgan.training.loop import save_epoch, steps_before, train_epoch
 from medgan.training.validation import evaluate
 
 
-def test_a_row_holds_losses_validation_metrics_and_times(make_training):
+def test_train_epoch_returns_losses_validation_metrics_and_times(make_training):
     training = make_training()
     row = train_epoch(training)
     terms = ("adversarial", "perceptual")
@@ -30,7 +30,7 @@ def test_a_row_holds_losses_validation_metrics_and_times(make_training):
     assert json.loads(json.dumps(row)) == row
 
 
-def test_losses_are_means_over_the_epochs_steps(make_training, small, monkeypatch):
+def test_losses_of_epoch_are_means_over_steps(make_training, small, monkeypatch):
     values = iter([1.0, 2.0, 6.0])
 
     def step(state, objective, batches, updates):
@@ -42,12 +42,12 @@ def test_losses_are_means_over_the_epochs_steps(make_training, small, monkeypatc
 
 
 @pytest.mark.parametrize(("generator_steps", "expected"), [(1, [0, 3, 6, 9]), (2, [0, 1, 3, 4]), (3, [0, 1, 2, 3])])
-def test_batches_left_over_are_carried_to_the_next_epoch(make_training, small, generator_steps, expected):
+def test_steps_before_carries_leftover_batches_to_next_epoch(make_training, small, generator_steps, expected):
     training = make_training(small(train__generator_steps=generator_steps))
     assert [steps_before(training, epoch) for epoch in range(4)] == expected
 
 
-def test_epochs_use_the_stream_of_batches_without_gap_or_repetition(make_training, small, monkeypatch):
+def test_epochs_use_batches_without_gap_or_repetition(make_training, small, monkeypatch):
     """Two generator steps, three batches an epoch: epochs take 2, 4, 2, 4 batches of one stream."""
     seen = []
 
@@ -67,7 +67,7 @@ def test_epochs_use_the_stream_of_batches_without_gap_or_repetition(make_trainin
         assert torch.equal(source, training.train.sources[next(sampler)])
 
 
-def test_the_first_batch_is_announced_once_an_epoch(make_training):
+def test_on_first_step_is_called_once_per_epoch(make_training):
     training = make_training()
     calls = []
     training.on_first_step = lambda: calls.append(training.state.epoch)
@@ -75,17 +75,17 @@ def test_the_first_batch_is_announced_once_an_epoch(make_training):
     assert calls == [0]
 
 
-def test_a_loss_that_is_not_finite_names_itself_and_the_epoch(make_training):
+def test_train_epoch_refuses_loss_that_is_not_finite(make_training):
     training = make_training()
     train_epoch(training)
     with torch.no_grad():
         next(training.state.directions[0].discriminator.parameters()).fill_(torch.nan)
-    with pytest.raises(Diverged, check=refusal("E-TRAIN-02", mean="nan", epoch="2")):
+    with pytest.raises(Diverged, check=refusal("E-TRAIN-02", name="loss/generator/adversarial", mean="nan", epoch=2)):
         train_epoch(training)
     assert training.state.epoch == 1
 
 
-def test_training_depends_on_the_seed_alone(make_training, small):
+def test_training_depends_only_on_seed(make_training, small):
     rows = []
     for seed in (3, 3, 4):
         torch.manual_seed(len(rows))
@@ -95,57 +95,53 @@ def test_training_depends_on_the_seed_alone(make_training, small):
 
 @dataclass
 class SlowerNeighbor:
-    """The first of two ranks; the other takes as long plus ten seconds, and everything it is asked is recorded."""
+    """Replaces the first of two ranks: the other needs ten seconds more, and `calls` records what is shared."""
 
-    asked: list
+    calls: list
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
 
     def mean(self, values):
-        self.asked.append("mean")
+        self.calls.append("mean")
         return {name: value + (5.0 if name.startswith("time/") else 0.0) for name, value in values.items()}
 
     def agree(self, module):
-        self.asked.append(module)
+        self.calls.append(module)
 
     def gather(self, rows):
-        self.asked.append("gather")
+        self.calls.append("gather")
         return list(rows)
 
 
-class TestWhatTheRanksShare:
-    def test_times_are_means_over_the_ranks(self, make_training):
-        """Every rank's history must be the same, for the length of a training follows from it."""
+class TestRanks:
+    def test_times_are_means_over_ranks(self, make_training):
+        """All ranks need the same history, because the length of a training depends on the times in it."""
         training = make_training()
         training.runtime = SlowerNeighbor([])
         row = train_epoch(training)
         assert 5 < row["time/train_s"] <= row["time/epoch_s"] < 5 + 60
 
-    def test_they_agree_on_what_is_evaluated_after_the_last_step_and_before_the_evaluation(
-        self, make_training, small, monkeypatch
-    ):
+    def test_ranks_agree_on_evaluated_generator_after_last_step(self, make_training, small, monkeypatch):
         training = make_training(small(train__ema_decay=0.9))
-        asked = []
-        training.runtime = SlowerNeighbor(asked)
+        calls = []
+        training.runtime = SlowerNeighbor(calls)
         step = loop.train_step
-        monkeypatch.setattr(loop, "train_step", lambda *arguments: asked.append("step") or step(*arguments))
-        training.state.average.register_forward_pre_hook(lambda module, images: asked.append("evaluate"))
+        monkeypatch.setattr(loop, "train_step", lambda *arguments: calls.append("step") or step(*arguments))
+        training.state.average.register_forward_pre_hook(lambda module, images: calls.append("evaluate"))
         train_epoch(training)
-        place = asked.index(training.state.best_generator)
-        assert "step" not in asked[place:]
-        assert "evaluate" not in asked[:place]
-        assert "evaluate" in asked[place:]
+        place = calls.index(training.state.best_generator)
+        assert "step" not in calls[place:]
+        assert "evaluate" not in calls[:place]
+        assert "evaluate" in calls[place:]
 
-    def test_they_agree_on_the_generator_in_training_too_which_a_restart_reads_from_one_of_them(
-        self, make_training, small
-    ):
-        """Else the average of a training that goes on starts from another rank's batch normalization."""
+    def test_ranks_agree_on_trained_generator_and_average(self, make_training, small):
+        """Otherwise a restored training would start from the batch normalization of another rank."""
         training = make_training(small(train__ema_decay=0.9, generator__norm="batch"))
         training.runtime = SlowerNeighbor([])
         train_epoch(training)
-        assert any(asked is training.state.generator for asked in training.runtime.asked)
-        assert any(asked is training.state.average for asked in training.runtime.asked)
+        assert any(shared is training.state.generator for shared in training.runtime.calls)
+        assert any(shared is training.state.average for shared in training.runtime.calls)
 
 
 class TestAugmentation:
@@ -160,10 +156,10 @@ class TestAugmentation:
         train_epoch(training)
         return seen
 
-    def test_pairs_are_moved_together_and_the_same_way_in_a_repeated_epoch(self, make_training, small, monkeypatch):
+    def test_augmentation_moves_pairs_together_and_equally_in_repeated_epoch(self, make_training, small, monkeypatch):
         config = small(train__augment="flip_shift")
         training = make_training(config)
-        training.train.targets = training.train.sources  # what is moved together stays equal
+        training.train.targets = training.train.sources  # pairs that are moved together stay equal
         first = self.batches_seen(training, monkeypatch)
         assert all(torch.equal(*pair) for pair in first)
         again = self.batches_seen(make_training(config), monkeypatch)
@@ -172,12 +168,12 @@ class TestAugmentation:
         assert not all(torch.equal(one[0], other[0]) for one, other in zip(first, plain, strict=True))
 
 
-class TestTheAveragedGenerator:
+class TestAveragedGenerator:
     @pytest.fixture
     def training(self, make_training, small):
         return make_training(small(train__ema_decay=0.5))
 
-    def test_it_is_what_is_evaluated(self, training, monkeypatch):
+    def test_averaged_generator_is_evaluated(self, training, monkeypatch):
         evaluated = []
         monkeypatch.setattr(
             loop, "evaluate",
@@ -186,7 +182,7 @@ class TestTheAveragedGenerator:
         train_epoch(training)
         assert evaluated == [training.state.average]
 
-    def test_it_is_what_is_kept_under_the_generators_own_names(self, training, tmp_path):
+    def test_averaged_generator_is_saved_under_weight_names_of_generator(self, training, tmp_path):
         train_epoch(training)
         save_epoch(training, tmp_path)
         stored = load_file(tmp_path / BEST)
@@ -195,7 +191,7 @@ class TestTheAveragedGenerator:
         assert all(torch.equal(stored[name], average[name]) for name in stored)
         assert not all(torch.equal(stored[name], generator[name]) for name in stored)
 
-    def test_it_is_restored(self, make_training, small, training, tmp_path):
+    def test_averaged_generator_is_restored(self, make_training, small, training, tmp_path):
         train_epoch(training)
         save_epoch(training, tmp_path)
         again = make_training(small(train__ema_decay=0.5))
@@ -205,7 +201,7 @@ class TestTheAveragedGenerator:
 
 
 class TestSaving:
-    def test_the_best_generator_and_its_pictures_are_kept(self, make_training, tmp_path):
+    def test_save_epoch_keeps_best_generator_and_pictures(self, make_training, tmp_path):
         training = make_training()
         for value, best in [(0.5, True), (0.4, False), (0.6, True), (0.6, True)]:
             train_epoch(training)["val/ssim"] = value
@@ -217,8 +213,8 @@ class TestSaving:
             assert set(pictures) == {"source", "output", "target", "titles"}
         assert {path.name for path in tmp_path.iterdir()} == {LAST, BEST, PICTURES}
 
-    def test_the_best_generator_is_never_older_than_the_history(self, make_training, tmp_path, monkeypatch):
-        """A crash while saving must not leave a history that names an epoch whose generator was not kept."""
+    def test_failed_save_epoch_does_not_extend_history(self, make_training, tmp_path, monkeypatch):
+        """A failure while saving must not leave a history with an epoch whose generator was not kept."""
         training = make_training()
         train_epoch(training)
         save_epoch(training, tmp_path)

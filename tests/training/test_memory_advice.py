@@ -1,4 +1,4 @@
-"""Out of memory: the settings that would need less, and how much."""
+"""After an out-of-memory error: the settings that need less memory, and how much."""
 
 import re
 
@@ -19,11 +19,11 @@ def large(**values):
 
 
 def advice(message):
-    """Setting -> (value, figure), of those that are named."""
+    """Returns setting -> (value, memory) of the settings that the message names."""
     return {path: (value, figure) for path, value, figure in re.findall(r"([\w.]+)=(\w+)[^=;]* \((.*? GB)\)", message)}
 
 
-def test_each_setting_is_named_with_its_value_and_what_is_then_needed():
+def test_what_needs_less_names_settings_with_value_and_memory():
     message, needed = what_needs_less(large()), gigabytes(estimate(large()).bytes_per_worker)
     assert message.startswith(
         f"out of memory with train.batch_size=512 at 64 px, about {needed} a process; what takes "
@@ -43,7 +43,7 @@ def test_each_setting_is_named_with_its_value_and_what_is_then_needed():
         assert float(figure.split()[0]) < 0.9 * float(needed.split()[0])
 
 
-def test_half_the_precision_is_for_a_gpu():
+def test_what_needs_less_advises_bfloat16_only_on_gpu():
     assert "train.precision=bfloat16 (" in what_needs_less(large(), device="gpu")
     assert "train.precision" not in what_needs_less(large(train__precision="bfloat16"), device="gpu")
 
@@ -61,16 +61,16 @@ def test_half_the_precision_is_for_a_gpu():
         ({"loss__lambda_mmd": 1.0}, 1, {"train.accumulate"}),
     ],
 )
-def test_what_cannot_be_lowered_or_does_not_go_together_is_not_advised(values, workers, left_out):
+def test_what_needs_less_omits_settings_that_cannot_change(values, workers, left_out):
     assert not left_out & advice(what_needs_less(large(**values), workers=workers)).keys()
 
 
-def test_workers_share_a_batch():
+def test_what_needs_less_divides_batch_among_workers():
     alone, shared = (advice(what_needs_less(large(), workers=workers)) for workers in (1, 4))
     assert float(shared["train.batch_size"][1].split()[0]) < float(alone["train.batch_size"][1].split()[0])
 
 
-def test_where_the_settings_are_not_to_blame_that_is_said():
+def test_what_needs_less_says_if_no_setting_helps():
     tiny = large(data__size=16, generator__base_channels=2, generator__num_blocks=1, train__batch_size=1)
     message = what_needs_less(tiny)
     assert re.fullmatch(

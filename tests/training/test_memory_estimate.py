@@ -1,4 +1,4 @@
-"""Memory, parameters and FLOPs counted on shapes, held against real steps and numbers worked by hand."""
+"""Memory, parameters and FLOPs counted on shapes, compared with real steps and numbers worked by hand."""
 
 import json
 import subprocess
@@ -35,8 +35,8 @@ for _ in range(2):
     train_step(state, objective, iter([tuple(images)] * updates_of(config).batches), updates_of(config))
 print(int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) << 10)
 """
-"""Two real steps in a process of their own: the second has Adam's moments. Prints the most it held, in bytes:
-its own, where getrusage counts what the process that started it held, too."""
+"""Takes two real steps in a new process, as Adam's moments exist from the second on, and prints the most memory of this
+process in bytes. (`getrusage` would also count the memory of the process that started it.)"""
 TINY = {
     "data.size": 32,
     "generator.num_blocks": 1,
@@ -57,11 +57,11 @@ CHAIN = {
     "generator__num_blocks": 8, "train__batch_size": 64, "loss__lambda_perceptual": 0.0, "loss__lambda_style": 0.0,
     "loss__lambda_content": 0.0, "loss__lambda_l1": 1.0, "loss__lambda_adversarial": 0.0,
 }  # fmt: skip
-"""Settings of a generator that is nearly all there is to train."""
+"""Settings with which the generator needs nearly all the memory."""
 
 
 def tensors_of(found):
-    """Bytes of an estimate that are not the process's."""
+    """Returns the bytes of an estimate without those of the process itself."""
     return found.bytes_per_worker - PROCESS_BYTES["cpu"]
 
 
@@ -88,7 +88,7 @@ def one_step(config):
         ),
     ],
 )  # fmt: skip
-def test_the_estimate_agrees_with_what_a_real_step_holds(preset, values):
+def test_estimate_agrees_with_memory_of_real_step(preset, values):
     run = subprocess.run(
         [sys.executable, "-c", STEP, preset, json.dumps(values)], capture_output=True, text=True, check=True
     )
@@ -97,21 +97,23 @@ def test_the_estimate_agrees_with_what_a_real_step_holds(preset, values):
     assert 0.7 < estimated / int(run.stdout) < 1.6
 
 
-def test_parameters_and_checkpoint_are_those_of_the_networks(tmp_path):
+def test_estimate_counts_parameters_and_checkpoint_of_networks(tmp_path):
     config = tiny()
     state, found = one_step(config), estimate(tiny())
     assert found.generator_parameters == sum(one.numel() for one in state.generator.parameters())
-    assert found.discriminator_parameters == sum(one.numel() for one in state.ways[0].discriminator.parameters())
+    assert found.discriminator_parameters == sum(one.numel() for one in state.directions[0].discriminator.parameters())
     save_state(tmp_path, state)
     save_tensors(tmp_path / BEST, {name: one.contiguous() for name, one in state.best_generator.state_dict().items()})
     pictures = 3 * 4 * 4 * 32**2
     on_disk = sum((tmp_path / name).stat().st_size for name in (LAST, BEST)) + pictures
-    assert found.checkpoint_bytes == pytest.approx(on_disk, rel=0.25)  # the files' headers, on networks this small
+    assert found.checkpoint_bytes == pytest.approx(
+        on_disk, rel=0.25
+    )  # networks this small have relatively large file headers
     assert found.kept_bytes == pytest.approx((tmp_path / BEST).stat().st_size + pictures, rel=0.25)
 
 
 @pytest.mark.parametrize("steps", [{}, {"train__generator_steps": 1, "train__discriminator_steps": 3}])
-def test_flops_are_those_of_a_real_step(steps):
+def test_estimate_counts_flops_of_real_step(steps):
     with FlopCounterMode(display=False) as counter:
         one_step(tiny(**steps))
     assert estimate(tiny(**steps)).flops_per_step == pytest.approx(counter.get_total_flops(), rel=0.02)
@@ -128,48 +130,48 @@ def test_flops_are_those_of_a_real_step(steps):
         {"train__ema_decay": 0.9},
     ],
 )
-def test_more_of_anything_takes_more(more):
+def test_estimate_grows_with_each_setting(more):
     assert estimate(tiny(**more)).bytes_per_worker > estimate(tiny()).bytes_per_worker
 
 
-def test_workers_share_a_batch():
+def test_estimate_divides_batch_among_workers():
     alone, shared = (estimate(tiny(train__batch_size=16), workers=workers) for workers in (1, 4))
     assert shared.bytes_per_worker < alone.bytes_per_worker
     assert shared.flops_per_step == pytest.approx(alone.flops_per_step / 4, rel=0.05)
 
 
-def test_half_the_precision_takes_less():
+def test_estimate_is_lower_in_bfloat16():
     assert (
         estimate(tiny(train__precision="bfloat16", train__batch_size=64)).bytes_per_worker
         < estimate(tiny(train__batch_size=64)).bytes_per_worker
     )
 
 
-def test_a_batch_in_parts_takes_less_for_the_same_arithmetic():
+def test_estimate_is_lower_for_batch_in_parts_with_same_flops():
     whole, parts = (estimate(tiny(train__batch_size=64, train__accumulate=number)) for number in (1, 8))
     assert tensors_of(parts) < 0.4 * tensors_of(whole)
     assert parts.flops_per_step == pytest.approx(whole.flops_per_step, rel=0.01)
 
 
-def test_blocks_computed_again_take_less_memory_and_a_third_more_of_the_generators_arithmetic():
+def test_estimate_with_recompute_is_lower_in_memory_and_higher_in_flops():
     kept, again = (estimate(tiny(**CHAIN, generator__recompute=how)) for how in ("none", "blocks"))
     assert tensors_of(again) < 0.4 * tensors_of(kept)
     assert 1.2 < again.flops_per_step / kept.flops_per_step < 1.35
 
 
-def test_every_preset_can_be_estimated():
+def test_estimate_accepts_every_preset():
     for preset in PRESETS.values():
         assert estimate(with_values(preset(), {"extractor.weights": "random"})).flops_per_step > 0
 
 
-def test_random_numbers_stay_where_they_are():
+def test_estimate_leaves_random_state_unchanged():
     torch.manual_seed(5)
     before = torch.get_rng_state()
     estimate(tiny(train__seed=11))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_tensor_counts_once_and_as_long_as_it_lives():
+def test_tally_counts_tensor_once_while_alive():
     with Tally() as tally:
         image = torch.zeros(10, 10, device="meta")
         flat = image.view(100)
@@ -180,16 +182,16 @@ def test_a_tensor_counts_once_and_as_long_as_it_lives():
         assert (tally.held, tally.most) == (400, 800)
 
 
-def test_flops_of_a_product_are_two_for_each_multiplication():
+def test_tally_counts_two_flops_per_multiplication():
     with Tally() as tally:
         torch.zeros(3, 4, device="meta") @ torch.zeros(4, 5, device="meta")
     assert tally.flops == 2 * 3 * 4 * 5
 
 
-def test_this_machine_has_memory():
+def test_available_bytes_finds_memory_of_machine():
     assert available_bytes("cpu") > 1 << 30
     assert (available_bytes("gpu") is None) == (not torch.cuda.is_available())
 
 
-def test_bytes_read_as_gigabytes():
+def test_gigabytes_formats_bytes_with_unit():
     assert gigabytes(11_452_000_000) == "11.5 GB"

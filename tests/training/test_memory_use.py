@@ -1,4 +1,4 @@
-"""The published MedGAN fits: one step of CasNet-6 at 256 x 256, batch 1, every term of the objective on."""
+"""The memory of the published MedGAN: a step of CasNet-6 at 256 x 256, batch 1, with every loss term."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ config = with_values(medgan(), {
     "loss.lambda_stages": 1.0, "loss.lambda_feature_matching": 1.0, "train.generator_steps": 1})
 state, objective = build_state(config, SingleProcess(torch.device("cpu"))), build_objective(config)
 pairs = ((torch.rand(1, 1, 256, 256) * 2 - 1, torch.rand(1, 1, 256, 256) * 2 - 1) for _ in itertools.count())
-for _ in range(2):  # the optimizers' moments are there from the first step on
+for _ in range(2):  # the optimizers' moments exist after the first step
     losses = train_step(state, objective, pairs, updates_of(config))
 assert all(value.isfinite() for value in losses.values()), losses
 print(len(losses), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
@@ -29,7 +29,7 @@ print(len(losses), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_published_network_trains_a_step_in_8_gb():
+def test_published_medgan_trains_step_in_8_gb():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=290)
     assert done.returncode == 0, done.stderr
     terms, peak_gib = done.stdout.split()

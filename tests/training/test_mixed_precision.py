@@ -34,18 +34,18 @@ def batch():
 
 
 def one_step(config):
-    """The state after a step, and what was logged."""
+    """Returns the state after a step, and the logged losses."""
     state = build_state(config, CPU)
     return state, train_step(state, build_objective(config), iter([batch()]), updates_of(config))
 
 
 @pytest.fixture(scope="module")
 def both():
-    """Each precision's state and losses after one step."""
+    """Precision -> state and losses after one step."""
     return {precision: one_step(configured(precision)) for precision in ("float32", "bfloat16")}
 
 
-def test_it_computes_in_bfloat16_at_all(both):
+def test_networks_compute_in_bfloat16(both):
     state, _ = both["bfloat16"]
     kinds = []
     for network in (state.generator.blocks[0].last[0], state.directions[0].discriminator.last):
@@ -54,7 +54,7 @@ def test_it_computes_in_bfloat16_at_all(both):
     assert kinds == [torch.bfloat16] * 2
 
 
-def test_the_losses_are_finite_float32_and_close_to_those_of_float32(both):
+def test_losses_in_bfloat16_are_float32_and_close_to_those_in_float32(both):
     (_, exact), (_, rough) = both["float32"], both["bfloat16"]
     assert rough.keys() == exact.keys()
     for name, value in rough.items():
@@ -64,25 +64,25 @@ def test_the_losses_are_finite_float32_and_close_to_those_of_float32(both):
     assert any(float(rough[name]) != float(exact[name]) for name in rough)
 
 
-def test_everything_that_is_kept_has_the_same_names_and_is_float32(both):
+def test_state_tensors_in_bfloat16_keep_names_and_are_float32(both):
     exact, rough = tensors(both["float32"][0]), tensors(both["bfloat16"][0])
     assert rough.keys() == exact.keys()
     assert {value.dtype for value in rough.values()} == {torch.float32}
 
 
-def test_what_the_networks_give_is_float32(both):
+def test_outputs_of_networks_are_float32(both):
     state, _ = both["bfloat16"]
     source, target = batch()
     assert state.generator(source).dtype == torch.float32
     assert state.average(source).dtype == torch.float32
     assert [stage.dtype for stage in state.generator(source, every_block=True)] == [torch.float32] * 2
-    judged = state.directions[0].discriminator(source, target)
-    assert type(judged).__name__ == "PatchOutput"
-    assert {judged.logits.dtype, *(level.dtype for level in judged.features)} == {torch.float32}
+    patches = state.directions[0].discriminator(source, target)
+    assert type(patches).__name__ == "PatchOutput"
+    assert {patches.logits.dtype, *(level.dtype for level in patches.features)} == {torch.float32}
     assert {level.dtype for level in state.extractor(target)} == {torch.float32}
 
 
-def test_gradients_are_float32_and_point_where_those_of_float32_do():
+def test_gradients_in_bfloat16_are_float32_and_keep_direction():
     gradients = []
     for precision in ("float32", "bfloat16"):
         config = configured(precision)
@@ -106,13 +106,13 @@ def test_gram_matrices_are_computed_in_float32(monkeypatch):
     assert seen == [(torch.float32, torch.float32, False)] * 4  # two blocks of output and target
 
 
-def test_a_gradient_penalty_is_finite_in_bfloat16():
+def test_gradient_penalty_is_finite_in_bfloat16():
     config = configured("bfloat16", loss__adversarial="wasserstein", loss__lambda_gradient_penalty=10.0)
     _, losses = one_step(config)
     assert losses["discriminator_gradient_penalty"].isfinite()
 
 
-def test_a_latents_divergence_is_computed_in_float32():
+def test_kl_divergence_of_latent_is_computed_in_float32():
     config = with_values(
         Config(),
         {
@@ -121,13 +121,13 @@ def test_a_latents_divergence_is_computed_in_float32():
         },
     )  # fmt: skip
     state, objective = build_state(config, CPU), build_objective(config)
-    (views,) = generator_inputs(state, objective, *batch())
-    assert [one.dtype for one in views.within] == [torch.float32] * 2
+    (inputs,) = generator_inputs(state, objective, *batch())
+    assert [one.dtype for one in inputs.within] == [torch.float32] * 2
     _, losses = one_step(config)
     assert losses["kl"].dtype == torch.float32 and losses["kl"].isfinite()
 
 
-def test_a_copy_computes_with_its_own_weights():
+def test_copy_of_network_computes_with_own_weights():
     config = configured("bfloat16")
     network = in_precision(build_generator(config), "bfloat16", torch.device("cpu"))
     twin = copy.deepcopy(network)
@@ -138,7 +138,7 @@ def test_a_copy_computes_with_its_own_weights():
     assert network(batch()[0]).abs().max() > 0
 
 
-def test_float32_leaves_a_network_as_it_is():
+def test_in_precision_leaves_float32_network_unchanged():
     network = build_generator(configured("float32"))
     assert in_precision(network, "float32", torch.device("cpu")) is network
     assert "forward" not in vars(network)

@@ -11,7 +11,7 @@ from medgan.training.patch_matching import PatchMatching, knn_image_predictor, m
 
 
 class Pairs(list):
-    """Stands for `data.dataset.Slices`: (source, target) by number."""
+    """Replaces `data.dataset.Slices`: (source, target) by number."""
 
     def __init__(self, sources, targets):
         super().__init__(zip(sources, targets, strict=True))
@@ -24,7 +24,7 @@ def drawn(count, *, seed=0, coarse=None, sides=(20, 24)):
     return interpolate(images, size=sides, mode="bilinear") if coarse else images
 
 
-def test_patches_are_those_around_each_pixel_with_the_border_repeated():
+def test_patches_of_surround_each_pixel_with_repeated_border():
     image = np.arange(12.0).reshape(3, 4)
     patches = patches_of(image, 3).reshape(3, 4, 3, 3)
     assert patches[1, 2].tolist() == [[1, 2, 3], [5, 6, 7], [9, 10, 11]]
@@ -34,7 +34,7 @@ def test_patches_are_those_around_each_pixel_with_the_border_repeated():
 
 
 @pytest.mark.parametrize(("patch", "neighbors"), [(3, 1), (3, 5), (1, 3)])
-def test_each_pixel_is_the_mean_target_of_the_nearest_patches_by_brute_force(patch, neighbors, monkeypatch):
+def test_predictor_equals_mean_target_of_nearest_patches_by_brute_force(patch, neighbors, monkeypatch):
     monkeypatch.setattr(knn, "SLACK", 0.0)  # nine components hold all of a patch of nine pixels
     sources, targets, new = drawn(3), drawn(3, seed=1), drawn(2, seed=2)
     predictor = knn_image_predictor(Pairs(sources, targets), patch=patch, neighbors=neighbors, seed=0)
@@ -45,14 +45,14 @@ def test_each_pixel_is_the_mean_target_of_the_nearest_patches_by_brute_force(pat
     torch.testing.assert_close(predictor(new), expected)
 
 
-def test_what_it_has_seen_it_gives_back():
+def test_predictor_returns_targets_of_training_images():
     sources, targets = drawn(2), drawn(2, seed=1)
     predictor = knn_image_predictor(Pairs(sources, targets), neighbors=1, seed=0)
     torch.testing.assert_close(predictor(sources), targets)
 
 
-def test_it_learns_a_contrast_that_depends_on_the_neighborhood():
-    """The target is the slope of the source: no table of single pixels could tell it."""
+def test_predictor_learns_contrast_that_depends_on_neighborhood():
+    """The target is the slope of the source, which a single pixel does not determine."""
 
     def slope(images):
         return torch.gradient(images, dim=3)[0] * 3
@@ -65,15 +65,15 @@ def test_it_learns_a_contrast_that_depends_on_the_neighborhood():
     assert around < 0.3 * slope(new).abs().mean() < alone
 
 
-def test_equal_patches_are_one_with_the_mean_of_their_targets():
+def test_equal_patches_are_merged_with_mean_of_targets():
     flat = torch.full((3, 1, 8, 8), -1.0)
     targets = torch.stack([torch.full((1, 8, 8), value) for value in (0.1, 0.2, 0.6)])
     predictor = knn_image_predictor(Pairs(flat, targets), seed=0)
-    assert len(predictor.values) == 1, "fewer patches than neighbors: all of them vote"
+    assert len(predictor.values) == 1, "with fewer patches than neighbors, all patches count"
     torch.testing.assert_close(predictor(flat), torch.full_like(flat, 0.3))
 
 
-def test_every_slice_gives_the_same_number_of_patches():
+def test_predictor_takes_same_number_of_patches_from_every_slice():
     sources = (
         torch.stack([torch.full((1, 16, 16), float(number)) for number in range(5)]) + drawn(5, sides=(16, 16)) / 4
     )
@@ -83,14 +83,14 @@ def test_every_slice_gives_the_same_number_of_patches():
         assert [int((middles == number).sum()) for number in range(5)] == [expected] * 5
 
 
-def test_the_seed_alone_decides_which_patches():
+def test_predictor_depends_only_on_seed():
     pairs, new = Pairs(drawn(3), drawn(3, seed=1)), drawn(1, seed=2)
     outputs = [knn_image_predictor(pairs, max_patches=90, seed=seed)(new) for seed in (4, 4, 5)]
     assert torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[0], outputs[2])
 
 
-def test_images_of_a_batch_are_translated_one_by_one_in_their_own_type():
+def test_predictor_translates_images_one_by_one_and_keeps_type():
     predictor = knn_image_predictor(Pairs(drawn(3), drawn(3, seed=1)), seed=0)
     batch = drawn(3, seed=7, sides=(9, 30))
     assert predictor(batch).shape == batch.shape
@@ -100,7 +100,7 @@ def test_images_of_a_batch_are_translated_one_by_one_in_their_own_type():
     assert predictor(batch).abs().max() <= 1
 
 
-def test_patches_are_compared_by_their_principal_components():
+def test_predictor_compares_patches_by_principal_components():
     along, across = torch.linspace(-1, 1, 24), torch.linspace(-1, 1, 20)[:, None]
     waves = torch.stack([torch.sin(k * along + across)[None] for k in range(2, 8)])
     predictor = knn_image_predictor(Pairs(waves, waves), seed=0)
@@ -111,20 +111,20 @@ def test_patches_are_compared_by_their_principal_components():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "expected"),
     [
-        ({"patch": 6}, refusal("E-MATCHING-01", patch="6")),
-        ({"patch": -1}, refusal("E-MATCHING-01", patch="-1")),
-        ({"neighbors": 0}, refusal("E-MATCHING-02", neighbors="0")),
-        ({"max_patches": 2}, refusal("E-MATCHING-03", num_train="3", max_patches="2")),
+        ({"patch": 6}, refusal("E-MATCHING-01", patch=6)),
+        ({"patch": -1}, refusal("E-MATCHING-01", patch=-1)),
+        ({"neighbors": 0}, refusal("E-MATCHING-02", neighbors=0)),
+        ({"max_patches": 2}, refusal("E-MATCHING-03", num_train=3, max_patches=2)),
     ],
 )
-def test_a_setting_without_meaning_is_refused(settings, message):
-    with pytest.raises(InputError, check=message):
+def test_predictor_refuses_setting_out_of_range(settings, expected):
+    with pytest.raises(InputError, check=expected):
         knn_image_predictor(Pairs(drawn(3), drawn(3)), seed=0, **settings)
 
 
-def test_it_is_taught_on_the_training_patients_and_measured_on_the_test_patients(monkeypatch):
+def test_measure_knn_on_test_learns_from_train_and_measures_test_patients(monkeypatch):
     roles = {"train": Pairs(drawn(2), drawn(2, seed=1)), "test": Pairs(drawn(1, seed=2), drawn(1, seed=3))}
 
     class Prepared:

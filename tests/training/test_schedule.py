@@ -1,4 +1,4 @@
-"""How far a training has come, and what follows from it."""
+"""The progress of a training, and the learning rate and cycle share that depend on it."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from medgan.training.checkpoint import restore
 from medgan.training.loop import SCHEDULES, Length, save_epoch, train_epoch
 
 
-class TestTheLearningRate:
+class TestLearningRate:
     @pytest.mark.parametrize(
         ("schedule", "expected"),
         [
@@ -17,11 +17,11 @@ class TestTheLearningRate:
             ("cosine", [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2, 0]),
         ],
     )
-    def test_its_factor_follows_the_share_of_the_training_that_is_done(self, schedule, expected):
+    def test_factor_of_schedule_follows_progress(self, schedule, expected):
         factors = [SCHEDULES[schedule](progress) for progress in (0.0, 0.25, 0.5, 0.75, 1.0)]
         assert factors == pytest.approx(expected, abs=1e-12)
 
-    def test_it_is_set_by_epoch_for_both_networks(self, make_training, small, monkeypatch):
+    def test_learning_rate_is_set_by_epoch_for_both_networks(self, make_training, small, monkeypatch):
         rates = []
 
         def step(state, objective, batches, updates):
@@ -40,7 +40,7 @@ class TestTheLearningRate:
         factors = [1, 1, 1, 0.5]
         assert rates == [pytest.approx((1e-3 * factor, 4e-3 * factor)) for factor in factors for _ in range(3)]
 
-    def test_a_restored_training_goes_on_at_its_place_in_the_schedule(self, make_training, small, tmp_path):
+    def test_restored_training_continues_schedule(self, make_training, small, tmp_path):
         config = small(train__epochs=4, optim__schedule="linear", optim__generator_lr=1e-3)
         first = make_training(config)
         for _ in range(3):
@@ -51,7 +51,7 @@ class TestTheLearningRate:
         train_epoch(second)
         assert second.state.generator_optimizer.param_groups[0]["lr"] == pytest.approx(0.5e-3)
 
-    def test_a_training_without_a_discriminator_has_one_as_well(self, make_training, small):
+    def test_training_without_discriminator_follows_schedule(self, make_training, small):
         config = small(
             loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, loss__lambda_l1=1.0, train__epochs=2,
             optim__schedule="cosine", optim__generator_lr=1e-3,
@@ -62,28 +62,28 @@ class TestTheLearningRate:
         assert training.state.generator_optimizer.param_groups[0]["lr"] == pytest.approx(0.5e-3)
 
 
-class TestTheLength:
+class TestLength:
     def rows(self, *seconds):
         return [{"time/epoch_s": value} for value in seconds]
 
-    def test_progress_by_epochs(self):
+    def test_progress_is_share_of_epochs(self):
         length = Length(4)
         assert [length.progress(self.rows(*[1e6] * done)) for done in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1]
 
-    def test_progress_by_minutes_where_they_run_out_first(self):
+    def test_progress_is_share_of_minutes_if_minutes_end_first(self):
         length = Length(100, minutes=2.0)
         assert length.progress([]) == 0
         assert length.progress(self.rows(30.0, 30.0)) == 0.5
         assert length.progress(self.rows(90.0, 90.0)) == 1
 
-    def test_progress_by_epochs_where_these_run_out_first(self):
+    def test_progress_is_share_of_epochs_if_epochs_end_first(self):
         assert Length(4, minutes=60.0).progress(self.rows(1.0, 1.0)) == 0.5
 
-    def test_the_clock_does_not_count(self, monkeypatch):
+    def test_progress_does_not_read_clock(self, monkeypatch):
         monkeypatch.setattr(loop.time, "perf_counter", lambda: pytest.fail("looked at the clock"))
         assert Length(4, minutes=1.0).progress(self.rows(6.0)) == 0.25
 
-    def test_the_cycles_share_follows_it(self, make_training, small, monkeypatch):
+    def test_cycle_share_follows_progress(self, make_training, small, monkeypatch):
         shares = []
 
         def step(state, objective, batches, updates):

@@ -7,7 +7,7 @@ from medgan.training.state import bare, load_tensors, tensors
 from medgan.training.step import Updates, train_step
 
 
-def test_loading_is_the_inverse_of_flattening(small, make_state, batches):
+def test_load_tensors_is_inverse_of_tensors(small, make_state, batches):
     config = small()
     trained, fresh = make_state(config), make_state(small(train__seed=99))
     train_step(trained, build_objective(config), batches(), updates=Updates(generator=3))
@@ -17,7 +17,7 @@ def test_loading_is_the_inverse_of_flattening(small, make_state, batches):
     assert all(torch.equal(value, saved[name]) for name, value in tensors(fresh).items())
 
 
-def test_networks_and_both_optimizers_moments_are_in_it(small, make_state, batches):
+def test_tensors_hold_networks_and_moments_of_both_optimizers(small, make_state, batches):
     state = make_state(small())
     assert not any("optimizer" in name for name in tensors(state))
     train_step(state, build_objective(small()), batches(), updates=Updates(generator=3))
@@ -30,21 +30,21 @@ def test_networks_and_both_optimizers_moments_are_in_it(small, make_state, batch
     assert float(saved["discriminator_optimizer.0.step"]) == 1
 
 
-def test_learning_rates_stay_those_a_state_was_built_with(small, make_state, batches):
+def test_load_tensors_keeps_learning_rate_of_new_state(small, make_state, batches):
     old, new = make_state(small()), make_state(small(optim__generator_lr=0.01))
     train_step(old, build_objective(small()), batches(), updates=Updates(generator=1))
     load_tensors(new, tensors(old))
     assert new.generator_optimizer.param_groups[0]["lr"] == 0.01
 
 
-def test_an_epoch_is_finished_when_its_row_is_in_the_history(small, make_state):
+def test_epoch_of_state_is_number_of_history_rows(small, make_state):
     state = make_state(small())
     assert state.epoch == 0
     state.history.append({"val/ssim": 0.5})
     assert state.epoch == 1
 
 
-def test_one_process_is_a_runtime_of_one():
+def test_single_process_is_runtime_of_one_rank():
     runtime = SingleProcess(torch.device("cpu"))
     module = nn.Linear(1, 1)
     assert (runtime.rank, runtime.size) == (0, 1)

@@ -11,7 +11,7 @@ from medgan.training.step import Updates, generator_inputs, train_step, update_d
 
 
 class Recorded(nn.Module):
-    """Remembers what it was called with, and with which mode of its weights."""
+    """Records the images of every call, and whether the weights were frozen then."""
 
     def __init__(self, network):
         super().__init__()
@@ -43,11 +43,11 @@ TERMS = ("adversarial", "perceptual", "feature_matching", "style", "content", "l
 
 @pytest.fixture
 def every_term(small):
-    """All that a method without a cycle can minimize at once."""
+    """All loss terms that a method without a cycle can have at the same time."""
     return small(**{f"loss__lambda_{term}": 1.0 for term in TERMS}, loss__style_blocks=[1, 2], loss__content_blocks=[2])
 
 
-def test_the_generator_sees_three_batches_and_the_discriminator_the_last_of_them(small, make_state, batches):
+def test_generator_sees_three_batches_and_discriminator_last_one(small, make_state, batches):
     state, objective = make_state(small()), build_objective(small())
     direction = state.directions[0]
     direction.generator, direction.discriminator = Recorded(direction.generator), Recorded(direction.discriminator)
@@ -66,7 +66,7 @@ def test_the_generator_sees_three_batches_and_the_discriminator_the_last_of_them
     assert len(list(rest)) == 2, "a step takes three batches, not more"
 
 
-def test_the_discriminators_fake_is_the_last_output_from_before_the_update_detached(small, make_state, batches):
+def test_fake_image_is_detached_last_output_before_update(small, make_state, batches):
     state, objective = make_state(small()), build_objective(small())
     outputs = []
     state.generator.register_forward_hook(lambda module, images, output: outputs.append(output))
@@ -78,31 +78,31 @@ def test_the_discriminators_fake_is_the_last_output_from_before_the_update_detac
     assert torch.equal(fake, outputs[-1])
 
 
-def test_an_update_of_the_discriminator_leaves_the_generator_alone(small, make_state, batches):
+def test_update_discriminator_leaves_generator_unchanged(small, make_state, batches):
     state, objective = make_state(small()), build_objective(small())
     source, target = next(batches())
-    before, judge = copies(state.generator), copies(state.directions[0].discriminator)
+    before, discriminator_before = copies(state.generator), copies(state.directions[0].discriminator)
     update_discriminator(state, objective, [generator_inputs(state, objective, source, target)], Updates())
     assert not changed(state.generator, before)
     assert all(parameter.grad is None for parameter in state.generator.parameters())
-    assert changed(state.directions[0].discriminator, judge)
+    assert changed(state.directions[0].discriminator, discriminator_before)
 
 
-def test_an_update_of_the_generator_leaves_the_discriminator_and_its_gradients_alone(all_losses, make_state, batches):
+def test_update_generator_leaves_discriminator_unchanged(all_losses, make_state, batches):
     state, objective = make_state(all_losses), build_objective(all_losses)
     source, target = next(batches())
-    before, judge = copies(state.generator), copies(state.directions[0].discriminator)
+    before, discriminator_before = copies(state.generator), copies(state.directions[0].discriminator)
     update_generator(state, objective, (source, target), Updates())
     assert changed(state.generator, before)
-    assert not changed(state.directions[0].discriminator, judge)
+    assert not changed(state.directions[0].discriminator, discriminator_before)
     assert all(parameter.grad is None for parameter in state.directions[0].discriminator.parameters())
     assert all(parameter.grad is None for parameter in state.extractor.parameters())
     assert all(parameter.requires_grad for parameter in state.directions[0].discriminator.parameters()), (
-        "thawed for its own turn"
+        "trainable again for the update of the discriminator"
     )
 
 
-def test_the_discriminators_own_gradients_are_not_touched_by_the_generators_turn(small, make_state, batches):
+def test_update_generator_leaves_gradients_of_discriminator_unchanged(small, make_state, batches):
     state, objective = make_state(small()), build_objective(small())
     source, target = next(batches())
     for parameter in state.directions[0].discriminator.parameters():
@@ -112,7 +112,7 @@ def test_the_discriminators_own_gradients_are_not_touched_by_the_generators_turn
 
 
 @pytest.mark.parametrize("term", ["adversarial", "l1", "perceptual", "style", "content"])
-def test_every_term_alone_reaches_every_weight_of_the_generator(term, all_losses, small, make_state, batches):
+def test_each_term_alone_reaches_every_weight_of_generator(term, all_losses, small, make_state, batches):
     names = ("adversarial", "l1", "perceptual", "style", "content")
     alone = {f"loss__lambda_{name}": 1.0 if name == term else 0.0 for name in names}
     config = small(**alone, loss__style_blocks=[1], loss__content_blocks=[1], generator__norm="none")
@@ -122,8 +122,8 @@ def test_every_term_alone_reaches_every_weight_of_the_generator(term, all_losses
     assert all(parameter.grad.abs().sum() > 0 for parameter in state.generator.parameters())
 
 
-def test_the_perceptual_gradient_flows_through_the_discriminators_features(small, make_state, batches):
-    """Features stored detached would leave the gradient of the pixel level alone."""
+def test_perceptual_gradient_flows_through_features_of_discriminator(small, make_state, batches):
+    """If the features were detached, only the gradient of the pixel level would remain."""
     config = small(loss__lambda_adversarial=0.0, loss__lambda_perceptual=1.0)
     source, target = next(batches())
     gradients = []
@@ -138,7 +138,7 @@ def test_the_perceptual_gradient_flows_through_the_discriminators_features(small
     assert not torch.allclose(*gradients)
 
 
-def test_the_perceptual_gradient_reaches_the_generator_and_not_the_discriminator(small, make_state, batches):
+def test_perceptual_gradient_reaches_generator_and_not_discriminator(small, make_state, batches):
     config = small(loss__lambda_adversarial=0.0, loss__lambda_perceptual=1.0)
     state, objective = make_state(config), build_objective(config)
     update_generator(state, objective, next(batches()), Updates())
@@ -146,8 +146,8 @@ def test_the_perceptual_gradient_reaches_the_generator_and_not_the_discriminator
     assert all(parameter.grad is None for parameter in state.directions[0].discriminator.parameters())
 
 
-def test_the_discriminators_update_is_of_its_own_gradients_alone(small, make_state, batches):
-    """The generator's turn before it neither adds to them nor takes the place of them (PAPER, section 6)."""
+def test_update_discriminator_uses_only_gradients_of_own_loss(small, make_state, batches):
+    """The generator update before it neither adds to these gradients nor replaces them (PAPER, section 6)."""
     gradients = []
     for turn_before in (False, True):
         state, objective = make_state(small()), build_objective(small())
@@ -161,26 +161,26 @@ def test_the_discriminators_update_is_of_its_own_gradients_alone(small, make_sta
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
 
 
-def test_the_discriminator_sees_real_and_fake_beside_the_same_source(small, make_state, batches):
-    """A discriminator that is not conditional could not know whether the image belongs to the source."""
+def test_discriminator_loss_depends_on_source(small, make_state, batches):
+    """A discriminator that is not conditional would not see whether the image belongs to the source."""
     state, objective = make_state(small()), build_objective(small())
     state.directions[0].discriminator.eval()
     source, target = next(batches())
-    (views,) = generator_inputs(state, objective, source, target)
-    loss = update_discriminator(state, objective, [[views]], Updates())["discriminator"]
+    (inputs,) = generator_inputs(state, objective, source, target)
+    loss = update_discriminator(state, objective, [[inputs]], Updates())["discriminator"]
     other = make_state(small())
     other.directions[0].discriminator.eval()
-    views.source = source.flip(3)
-    assert update_discriminator(other, objective, [[views]], Updates())["discriminator"] != loss
+    inputs.source = source.flip(3)
+    assert update_discriminator(other, objective, [[inputs]], Updates())["discriminator"] != loss
 
 
-def test_one_generator_update_asks_the_discriminator_once_of_each_pair(all_losses, make_state, batches):
+def test_update_generator_runs_discriminator_once_per_pair(all_losses, make_state, batches):
     state, objective = make_state(all_losses), build_objective(all_losses)
     direction = state.directions[0]
     direction.discriminator, state.extractor = Recorded(direction.discriminator), Recorded(state.extractor)
     source, target = next(batches())
-    [[views]], _ = update_generator(state, objective, (source, target), Updates())
-    output = views.output
+    [[inputs]], _ = update_generator(state, objective, (source, target), Updates())
+    output = inputs.output
     asked = [(torch.equal(images[0], source), torch.equal(images[1], output), torch.equal(images[1], target), frozen)
              for images, frozen in state.directions[0].discriminator.calls]  # fmt: skip
     assert sorted(asked) == [(True, False, True, True), (True, True, False, True)]
@@ -188,23 +188,23 @@ def test_one_generator_update_asks_the_discriminator_once_of_each_pair(all_losse
     assert sorted(seen) == [(False, True), (True, False)]
 
 
-def test_with_every_term_at_once_each_image_is_still_judged_and_extracted_once(every_term, make_state, batches):
+def test_update_generator_with_all_terms_runs_networks_once_per_image(every_term, make_state, batches):
     state, objective = make_state(every_term), build_objective(every_term)
     direction = state.directions[0]
     direction.discriminator, state.extractor = Recorded(direction.discriminator), Recorded(state.extractor)
     source, target = next(batches())
-    [[views]], losses = update_generator(state, objective, (source, target), Updates())
+    [[inputs]], losses = update_generator(state, objective, (source, target), Updates())
     assert set(losses) == {*TERMS, *(f"{term}_weighted" for term in TERMS)}
     asked = [
-        [torch.equal(image, known) for known in (views.output, target)]
+        [torch.equal(image, known) for known in (inputs.output, target)]
         for (_, image), _ in direction.discriminator.calls
     ]
     assert sorted(asked) == [[False, True], [True, False]]
-    seen = [[torch.equal(image, known) for known in (views.output, target)] for (image,), _ in state.extractor.calls]
+    seen = [[torch.equal(image, known) for known in (inputs.output, target)] for (image,), _ in state.extractor.calls]
     assert sorted(seen) == [[False, True], [True, False]]
 
 
-def test_without_style_and_content_the_extractor_never_runs(every_term, make_state, batches):
+def test_extractor_never_runs_without_style_and_content(every_term, make_state, batches):
     state = make_state(every_term)
     state.extractor = Recorded(state.extractor)
     config = with_values(every_term, {"loss.lambda_style": 0.0, "loss.lambda_content": 0.0})
@@ -212,28 +212,28 @@ def test_without_style_and_content_the_extractor_never_runs(every_term, make_sta
     assert state.extractor.calls == []
 
 
-def test_the_discriminator_is_not_asked_about_the_target_without_a_perceptual_term(small, make_state, batches):
+def test_discriminator_does_not_see_target_without_perceptual_term(small, make_state, batches):
     config = small(loss__lambda_perceptual=0.0)
     state, objective = make_state(config), build_objective(config)
     state.directions[0].discriminator = Recorded(state.directions[0].discriminator)
     source, target = next(batches())
-    [[views]], _ = update_generator(state, objective, (source, target), Updates())
-    output = views.output
+    [[inputs]], _ = update_generator(state, objective, (source, target), Updates())
+    output = inputs.output
     assert [torch.equal(images[1], output) for images, _ in state.directions[0].discriminator.calls] == [True]
 
 
-def test_without_style_and_content_there_is_no_extractor(small, make_state, batches):
+def test_state_has_no_extractor_without_style_and_content(small, make_state, batches):
     state = make_state(small(extractor__weights="/nowhere"))
     assert state.extractor is None
     train_step(state, build_objective(small()), batches(), updates=Updates(generator=1))
 
 
-def test_one_step_changes_both_networks_and_logs_detached_scalars(all_losses, make_state, batches):
+def test_train_step_changes_both_networks_and_logs_detached_scalars(all_losses, make_state, batches):
     state, objective = make_state(all_losses), build_objective(all_losses)
-    before, judge = copies(state.generator), copies(state.directions[0].discriminator)
+    before, discriminator_before = copies(state.generator), copies(state.directions[0].discriminator)
     losses = train_step(state, objective, batches(), updates=Updates(generator=3))
     assert changed(state.generator, before)
-    assert changed(state.directions[0].discriminator, judge)
+    assert changed(state.directions[0].discriminator, discriminator_before)
     assert all(value.shape == () and not value.requires_grad for value in losses.values())
     raw = {"adversarial": 1.0, "l1": 1.0, "perceptual": 20.0, "style": 1e-4, "content": 1e-4}
     assert set(losses) == {*raw, *(f"{name}_weighted" for name in raw), "discriminator"}
@@ -241,8 +241,8 @@ def test_one_step_changes_both_networks_and_logs_detached_scalars(all_losses, ma
         torch.testing.assert_close(losses[f"{name}_weighted"], weight * losses[name])
 
 
-def test_gradients_of_one_update_do_not_add_to_the_next(small, make_state, batches):
-    """Two updates on one batch, the first undone: the second computes what it would have computed alone."""
+def test_gradients_of_update_do_not_add_to_next_update(small, make_state, batches):
+    """After an update with learning rate 0, a second update on the same batch has the gradients of a first one."""
     config = small()
     source, target = next(batches())
     alone, after = make_state(config), make_state(config)
@@ -257,7 +257,7 @@ def test_gradients_of_one_update_do_not_add_to_the_next(small, make_state, batch
         torch.testing.assert_close(one.grad, other.grad)
 
 
-def test_the_generator_descends_on_its_objective(small, make_state, batches):
+def test_train_step_lowers_objective_of_generator(small, make_state, batches):
     config = small(
         loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, loss__lambda_l1=1.0, optim__generator_lr=2e-3
     )
@@ -269,13 +269,13 @@ def test_the_generator_descends_on_its_objective(small, make_state, batches):
     assert last < 0.9 * first
 
 
-def test_the_discriminator_learns_to_tell_real_from_fake(small, make_state, batches):
+def test_discriminator_learns_to_tell_real_from_fake(small, make_state, batches):
     config = small(optim__discriminator_lr=2e-3)
     state, objective = make_state(config), build_objective(config)
     source, target = next(batches())
-    views = generator_inputs(state, objective, source, target)
-    losses = [update_discriminator(state, objective, [views], Updates())["discriminator"] for _ in range(30)]
-    output = views[0].output
+    inputs = generator_inputs(state, objective, source, target)
+    losses = [update_discriminator(state, objective, [inputs], Updates())["discriminator"] for _ in range(30)]
+    output = inputs[0].output
     assert losses[-1] < 0.5 * losses[0]
-    judged = state.directions[0].discriminator.eval()
-    assert judged(source, target).logits.mean() > judged(source, output).logits.mean()
+    discriminator = state.directions[0].discriminator.eval()
+    assert discriminator(source, target).logits.mean() > discriminator(source, output).logits.mean()

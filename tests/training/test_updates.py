@@ -1,4 +1,4 @@
-"""How a step updates: how often, how far, and what follows the generator."""
+"""The updates of a step: their number, their limits, and the average of the generator."""
 
 import copy
 import itertools
@@ -21,8 +21,8 @@ def norm_of_gradients(network):
     return float(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]).norm())
 
 
-class TestFurtherUpdatesOfTheDiscriminator:
-    def test_three_take_two_further_batches_each_seen_once(self, small, make_state, batches):
+class TestDiscriminatorUpdates:
+    def test_three_discriminator_updates_take_two_further_batches(self, small, make_state, batches):
         config = small(train__generator_steps=1, train__discriminator_steps=3, loss__lambda_perceptual=0.0)
         state, seen = make_state(config), []
         state.directions[0].discriminator.register_forward_pre_hook(lambda module, pair: seen.append(pair))
@@ -31,22 +31,22 @@ class TestFurtherUpdatesOfTheDiscriminator:
         assert updates_of(config).batches == 3
         train_step(state, build_objective(config), rest, updates_of(config))
         assert len(list(rest)) == 1, "one batch for the generator, two more for the discriminator"
-        judged = seen[1:]  # the first was the generator's
+        discriminator_pairs = seen[1:]  # the first call belongs to the generator update
         for number, (source, target) in enumerate(drawn[:3]):
-            real, fake = judged[2 * number : 2 * number + 2]
+            real, fake = discriminator_pairs[2 * number : 2 * number + 2]
             assert torch.equal(real[0], source)
             assert torch.equal(real[1], target)
             assert torch.equal(fake[0], source)
             assert not fake[1].requires_grad
 
-    def test_the_generator_takes_one_step_and_the_discriminator_three(self, small, make_state, batches):
+    def test_generator_is_updated_once_and_discriminator_three_times(self, small, make_state, batches):
         config = small(train__generator_steps=1, train__discriminator_steps=3)
         state = make_state(config)
         train_step(state, build_objective(config), batches(), updates_of(config))
         for optimizer, steps in ((state.generator_optimizer, 1), (state.discriminator_optimizer, 3)):
             assert {float(values["step"]) for values in optimizer.state.values()} == {steps}
 
-    def test_the_generators_turn_is_the_same_however_often_the_discriminator_follows(self, small, make_state, batches):
+    def test_generator_update_does_not_depend_on_discriminator_steps(self, small, make_state, batches):
         after = []
         for steps in (1, 3):
             config = small(train__discriminator_steps=steps)
@@ -55,7 +55,7 @@ class TestFurtherUpdatesOfTheDiscriminator:
             after.append(copies(state.generator))
         assert all(torch.equal(*pair) for pair in zip(*after, strict=True))
 
-    def test_further_fakes_come_from_the_updated_generator(self, small, make_state, batches):
+    def test_further_fake_images_come_from_updated_generator(self, small, make_state, batches):
         config = small(train__generator_steps=1, train__discriminator_steps=2)
         state, seen = make_state(config), []
         state.directions[0].discriminator.register_forward_pre_hook(lambda module, pair: seen.append(pair))
@@ -65,21 +65,21 @@ class TestFurtherUpdatesOfTheDiscriminator:
             assert torch.equal(seen[-1][1], state.generator(drawn[1][0]))
 
 
-class TestWithoutADiscriminator:
+class TestWithoutDiscriminator:
     @pytest.fixture
     def config(self, small):
         return small(
             loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, loss__lambda_l1=1.0, train__generator_steps=1
         )
 
-    def test_none_is_built_updated_or_logged(self, config, make_state, batches):
+    def test_unused_discriminator_is_not_built_updated_or_logged(self, config, make_state, batches):
         state = make_state(config)
         assert state.directions[0].discriminator is None
         assert state.discriminator_optimizer is None
         losses = train_step(state, build_objective(config), batches(), updates_of(config))
         assert set(losses) == {"l1", "l1_weighted"}
 
-    def test_the_generator_learns(self, config, make_state, batches):
+    def test_generator_learns_without_discriminator(self, config, make_state, batches):
         state, before = make_state(config), copies(make_state(config).generator)
         train_step(state, build_objective(config), batches(), updates_of(config))
         assert not any(
@@ -87,7 +87,9 @@ class TestWithoutADiscriminator:
         )
 
     @pytest.mark.parametrize("steps", [1, 4])
-    def test_a_step_takes_the_generators_batches_alone(self, config, small, make_state, batches, steps):
+    def test_step_without_discriminator_takes_only_batches_of_generator(
+        self, config, small, make_state, batches, steps
+    ):
         config = small(
             loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, loss__lambda_l1=1.0, train__generator_steps=2,
             train__discriminator_steps=steps,
@@ -98,9 +100,9 @@ class TestWithoutADiscriminator:
         assert len(list(rest)) == 3
 
 
-class TestClippingTheNorm:
+class TestClipNorm:
     @pytest.mark.parametrize("turn", [update_generator, update_discriminator])
-    def test_the_norm_of_each_networks_gradient_is_limited(self, turn, small, make_state, batches):
+    def test_clip_norm_limits_gradient_norm_of_each_network(self, turn, small, make_state, batches):
         config = small(optim__clip_norm=1e-3)
         norms = []
         for updates in (Updates(), updates_of(config)):
@@ -119,7 +121,7 @@ class TestClippingTheNorm:
         assert free > 2e-3, "else the limit would do nothing"
         assert clipped == pytest.approx(1e-3, rel=1e-3)
 
-    def test_its_direction_stays(self, small, make_state, batches):
+    def test_clip_norm_keeps_direction_of_gradient(self, small, make_state, batches):
         gradients = []
         for limit in (None, 1e-3):
             state, objective = make_state(small()), build_objective(small())
@@ -127,7 +129,7 @@ class TestClippingTheNorm:
             gradients.append(torch.cat([parameter.grad.flatten() for parameter in state.generator.parameters()]))
         assert float(torch.cosine_similarity(*gradients, dim=0)) == pytest.approx(1, abs=1e-5)
 
-    def test_a_gradient_below_the_limit_is_left_as_it_is(self, small, make_state, batches):
+    def test_clip_norm_leaves_smaller_gradient_unchanged(self, small, make_state, batches):
         norms = []
         for limit in (None, 1e6):
             state, objective = make_state(small()), build_objective(small())
@@ -136,9 +138,7 @@ class TestClippingTheNorm:
         assert norms[0] == norms[1]
 
 
-def test_clipping_the_weights_bounds_every_one_of_the_discriminators_and_none_of_the_generators(
-    small, make_state, batches
-):
+def test_clip_weights_bounds_weights_of_discriminator_and_not_of_generator(small, make_state, batches):
     config = small(
         loss__adversarial="wasserstein", optim__clip_weights=0.01, discriminator__spectral_norm=False,
         loss__lambda_perceptual=0.0,
@@ -154,8 +154,8 @@ def test_clipping_the_weights_bounds_every_one_of_the_discriminators_and_none_of
     assert max(float(weight.abs().max()) for weight in copies(state.generator)) > 0.9 * generator
 
 
-class TestTheAveragedGenerator:
-    def test_it_follows_the_recursion_worked_by_hand(self):
+class TestAveragedGenerator:
+    def test_follow_equals_recursion_worked_by_hand(self):
         average, network = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
         values = []
         with torch.no_grad():
@@ -167,7 +167,7 @@ class TestTheAveragedGenerator:
         # 0.75 * 1 + 0.25 * 3 = 1.5; 0.75 * 1.5 - 0.25 = 0.875; 0.75 * 0.875 + 0.25 * 5 = 1.90625
         assert values == pytest.approx([1.5, 0.875, 1.90625])
 
-    def test_it_starts_as_the_generator_and_takes_a_share_of_every_update(self, small, make_state, batches):
+    def test_average_starts_as_generator_and_follows_every_update(self, small, make_state, batches):
         config = small(train__ema_decay=0.9)
         state, objective, stream = make_state(config), build_objective(config), batches()
         expected = copies(state.generator)
@@ -178,7 +178,7 @@ class TestTheAveragedGenerator:
         for mine, by_hand in zip(copies(state.average), expected, strict=True):
             torch.testing.assert_close(mine, by_hand)
 
-    def test_batch_norms_statistics_are_copied(self, small, make_state, batches):
+    def test_follow_copies_batch_norm_statistics(self, small, make_state, batches):
         config = small(train__ema_decay=0.9, generator__norm="batch")
         state = make_state(config)
         fresh = [buffer.clone() for buffer in state.average.buffers()]
@@ -187,7 +187,7 @@ class TestTheAveragedGenerator:
         assert all(torch.equal(*pair) for pair in zip(buffers, state.generator.buffers(), strict=True))
         assert not all(torch.equal(*pair) for pair in zip(buffers, fresh, strict=True))
 
-    def test_it_is_no_part_of_the_training(self, small, make_state, batches):
+    def test_average_does_not_change_training(self, small, make_state, batches):
         after = []
         for decay in (0.0, 0.9):
             config = small(train__ema_decay=decay)
@@ -197,35 +197,37 @@ class TestTheAveragedGenerator:
         assert all(torch.equal(*pair) for pair in zip(*after, strict=True))
         assert not any(parameter.requires_grad for parameter in state.average.parameters())
 
-    def test_it_is_what_is_evaluated_where_it_is_kept(self, small, make_state):
+    def test_best_generator_is_average_if_there_is_one(self, small, make_state):
         with_average, without = make_state(small(train__ema_decay=0.9)), make_state(small())
         assert with_average.best_generator is with_average.average
         assert without.average is None
         assert without.best_generator is without.generator
 
 
-class TestTheOutputsOfEveryBlock:
-    def asked(self, config, make_state, batches):
+class TestBlockOutputs:
+    def inputs_and_calls(self, config, make_state, batches):
         state, calls = make_state(config), []
         state.generator.register_forward_pre_hook(
             lambda module, images, settings: calls.append(settings), with_kwargs=True
         )
-        (views,) = generator_inputs(state, build_objective(config), *next(batches()))
-        return state, views, calls
+        (inputs,) = generator_inputs(state, build_objective(config), *next(batches()))
+        return state, inputs, calls
 
-    def test_they_are_asked_for_where_a_term_looks_at_them(self, small, make_state, batches):
-        state, views, calls = self.asked(small(loss__lambda_stages=1.0, generator__num_blocks=3), make_state, batches)
+    def test_block_outputs_are_computed_if_term_uses_them(self, small, make_state, batches):
+        state, inputs, calls = self.inputs_and_calls(
+            small(loss__lambda_stages=1.0, generator__num_blocks=3), make_state, batches
+        )
         assert calls == [{"every_block": True}]
-        assert len(views.within) == 2
-        outputs = state.generator(views.source, every_block=True)
-        assert all(torch.equal(*pair) for pair in zip((*views.within, views.output), outputs, strict=True))
+        assert len(inputs.within) == 2
+        outputs = state.generator(inputs.source, every_block=True)
+        assert all(torch.equal(*pair) for pair in zip((*inputs.within, inputs.output), outputs, strict=True))
 
-    def test_they_are_not_asked_for_otherwise(self, small, make_state, batches):
-        _, views, calls = self.asked(small(), make_state, batches)
+    def test_block_outputs_are_not_computed_if_no_term_uses_them(self, small, make_state, batches):
+        _, inputs, calls = self.inputs_and_calls(small(), make_state, batches)
         assert calls == [{}]
-        assert views.within == ()
+        assert inputs.within == ()
 
-    def test_their_l1_reaches_the_blocks_before_them_and_no_later_one(self, small, make_state, batches):
+    def test_stages_loss_reaches_all_blocks_but_last(self, small, make_state, batches):
         config = small(
             loss__lambda_stages=1.0, loss__lambda_adversarial=0.0, loss__lambda_perceptual=0.0, generator__num_blocks=3
         )
@@ -237,7 +239,7 @@ class TestTheOutputsOfEveryBlock:
         assert sum(float(gradient.abs().sum()) for gradient in second) > 0
         assert all(gradient is None or not gradient.any() for gradient in last)
 
-    def test_they_are_compared_with_the_target_by_hand(self, small, make_state, batches):
+    def test_stages_loss_equals_value_worked_by_hand(self, small, make_state, batches):
         config = small(loss__lambda_stages=2.0, generator__num_blocks=3, train__generator_steps=1)
         state, drawn = make_state(config), next(batches())
         before = copy.deepcopy(state.generator)
@@ -249,15 +251,15 @@ class TestTheOutputsOfEveryBlock:
         torch.testing.assert_close(losses["stages_weighted"], 2 * expected)
 
 
-class TestTheLatent:
-    """What a variational generator says about its latent, for the term that looks at it."""
+class TestLatent:
+    """The mean and log variance of a variational generator's latent, which the KL term uses."""
 
     CONFIG = {
         "generator__network": "variational", "loss__lambda_kl": 0.5, "loss__lambda_l1": 1.0,
         "loss__lambda_adversarial": 0.0, "loss__lambda_perceptual": 0.0, "train__generator_steps": 1,
     }  # fmt: skip
 
-    def test_it_is_of_the_one_pass_that_made_the_output(self, small, make_state, batches):
+    def test_latent_comes_from_same_pass_as_output(self, small, make_state, batches):
         config = small(**self.CONFIG)
         state, drawn = make_state(config), next(batches())
         before, calls = copy.deepcopy(state.generator), []
@@ -273,13 +275,13 @@ class TestTheLatent:
         torch.testing.assert_close(losses["l1"], (output - drawn[1]).abs().mean())
         assert not any(value.requires_grad for value in losses.values())
 
-    def test_there_and_back_each_has_its_own(self, small, make_state, batches):
-        """The way back translates the outputs too: its latent of these must not be taken for that of the targets."""
+    def test_directions_have_separate_latents(self, small, make_state, batches):
+        """The generator of the other direction translates the outputs too; the KL term must not use that latent."""
         config = small(**self.CONFIG, loss__lambda_cycle=1.0)
         state, objective = make_state(config), build_objective(config)
-        views = generator_inputs(state, objective, *next(batches()))
-        for view, direction in zip(views, state.directions, strict=True):
-            view.cycled  # noqa: B018
+        inputs = generator_inputs(state, objective, *next(batches()))
+        for own, direction in zip(inputs, state.directions, strict=True):
+            own.cycled  # noqa: B018
             direction.generator.eval()
-            mean, log_variance, _ = direction.generator(view.source, with_latent=True)
-            torch.testing.assert_close(view.within, (mean, log_variance))
+            mean, log_variance, _ = direction.generator(own.source, with_latent=True)
+            torch.testing.assert_close(own.within, (mean, log_variance))

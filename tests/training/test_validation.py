@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 @dataclass
 class FakeRank:
-    """One of several ranks, run one after the other; what they share is kept in lists."""
+    """Replaces one of several ranks, which run one after the other; `collected` holds the rows of all ranks so far."""
 
     rank: int
     size: int
@@ -33,7 +33,7 @@ class FakeRank:
 
 
 class Broken(nn.Module):
-    """Not finite for some sources."""
+    """Returns NaN for some sources."""
 
     def forward(self, source):
         return torch.where(source.mean() > 0, torch.full_like(source, torch.nan), source)
@@ -45,7 +45,7 @@ def generator(small, make_state):
 
 
 @pytest.mark.parametrize("num_slices", [5, 6])
-def test_two_ranks_measure_the_same_as_one(generator, make_slices, num_slices):
+def test_evaluate_on_two_ranks_equals_evaluate_on_one_rank(generator, make_slices, num_slices):
     slices = make_slices(num_slices)
     collected = []
     for rank in (0, 1):
@@ -60,14 +60,14 @@ def test_two_ranks_measure_the_same_as_one(generator, make_slices, num_slices):
     )
 
 
-def test_more_ranks_than_slices_are_fine(generator, make_slices):
+def test_evaluate_accepts_more_ranks_than_slices(generator, make_slices):
     collected = []
     for rank in range(3):
         rows = evaluate(generator, make_slices(2), FakeRank(rank, 3, collected))
     assert len(rows) == 2
 
 
-def test_a_row_names_its_patient_slice_and_physical_errors(generator, make_slices):
+def test_evaluate_returns_patient_slice_and_errors_in_hu(generator, make_slices):
     slices = make_slices(4)
     rows = evaluate(generator, slices, SingleProcess(CPU))
     assert [row[:2] for row in rows] == list(zip(slices.patients, slices.slice_numbers, strict=True))
@@ -79,22 +79,22 @@ def test_a_row_names_its_patient_slice_and_physical_errors(generator, make_slice
         assert row.values["mae_hu_body"] == pytest.approx(float(error[index][slices.mask(index)].mean()), rel=1e-4)
 
 
-def test_source_and_target_are_not_swapped(make_slices):
+def test_evaluate_does_not_swap_source_and_target(make_slices):
     slices = make_slices(3)
     rows = evaluate(nn.Identity(), slices, SingleProcess(CPU))
     expected = 1500 * (slices.sources - slices.targets).abs().mean(dim=(1, 2, 3))
     assert [row.values["mae_hu"] for row in rows] == pytest.approx(expected.tolist(), rel=1e-4)
 
 
-def test_an_output_that_is_not_finite_is_refused(make_slices):
+def test_evaluate_refuses_output_that_is_not_finite(make_slices):
     network = Broken().train()
-    with pytest.raises(Diverged, check=refusal("E-TRAIN-03")):
+    with pytest.raises(Diverged, check=refusal("E-TRAIN-03", num_slices=4)):
         evaluate(network, make_slices(4), SingleProcess(CPU), batch_size=1)
     assert network.training
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_generator_works_in_evaluation_mode_and_keeps_its_own(make_slices, training):
+def test_evaluate_uses_evaluation_mode_and_restores_mode_of_generator(make_slices, training):
     modes = []
 
     class Watched(nn.Module):
@@ -109,7 +109,7 @@ def test_the_generator_works_in_evaluation_mode_and_keeps_its_own(make_slices, t
     assert network.training is training
 
 
-def test_a_constant_image_is_measured_as_the_output_of_every_slice(make_slices):
+def test_evaluate_image_measures_constant_output_for_every_slice(make_slices):
     slices = make_slices(5)
     image = torch.full((16, 16), 0.25)
     rows = evaluate_image(image, slices, batch_size=2)
@@ -118,7 +118,7 @@ def test_a_constant_image_is_measured_as_the_output_of_every_slice(make_slices):
     assert [row.slice_number for row in rows] == slices.slice_numbers
 
 
-def test_pictures_show_the_same_slices_every_time_in_the_targets_unit(generator, make_slices):
+def test_fixed_pictures_show_same_slices_in_unit_of_target(generator, make_slices):
     slices = make_slices(40)
     pictures = fixed_pictures(generator, slices, CPU)
     assert [picture.shape for picture in pictures.values()] == [(4, 16, 16)] * 3 + [(4,)]
@@ -129,33 +129,33 @@ def test_pictures_show_the_same_slices_every_time_in_the_targets_unit(generator,
     assert all(np.array_equal(pictures[name], again[name]) for name in pictures)
 
 
-def test_pictures_of_a_short_set_show_each_slice_once(generator, make_slices):
+def test_fixed_pictures_of_two_slices_show_each_slice_once(generator, make_slices):
     assert len(fixed_pictures(generator, make_slices(2), CPU)["titles"]) == 2
 
 
 class Collapsed(nn.Module):
-    """One image for every source."""
+    """Returns the same image for every source."""
 
     def forward(self, source):
         return torch.full_like(source, -1.0)
 
 
-def test_a_generator_that_gives_one_image_for_every_source_has_diverged(make_slices):
-    with pytest.raises(Diverged, check=refusal("E-TRAIN-04")):
+def test_evaluate_refuses_same_output_for_every_source(make_slices):
+    with pytest.raises(Diverged, check=refusal("E-TRAIN-04", num_slices=4)):
         evaluate(Collapsed(), make_slices(4), SingleProcess(CPU), batch_size=2)
 
 
 class Saturated(nn.Module):
-    """Follows the source, with no value between the ends of the range."""
+    """Follows the source, but returns only the lowest and the highest value."""
 
     def forward(self, source):
         return torch.where(source > source.mean(), 1.0, -1.0)
 
 
-def test_a_generator_without_a_value_between_the_ends_of_the_range_has_diverged(make_slices):
-    with pytest.raises(Diverged, check=refusal("E-TRAIN-05")):
+def test_evaluate_refuses_output_of_only_black_and_white(make_slices):
+    with pytest.raises(Diverged, check=refusal("E-TRAIN-05", num_slices=4)):
         evaluate(Saturated(), make_slices(4), SingleProcess(CPU), batch_size=2)
 
 
-def test_of_a_single_slice_nobody_can_say_so(make_slices):
+def test_evaluate_accepts_constant_output_for_single_slice(make_slices):
     assert len(evaluate(Collapsed(), make_slices(1), SingleProcess(CPU))) == 1

@@ -59,7 +59,7 @@ def content_on(network: str, weights: str) -> Config:
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(3, 2), (8, 3), (1, 2)])
-def test_a_batch_that_the_workers_cannot_share_is_refused(batch_size, workers):
+def test_refuse_what_cannot_train_rejects_batch_that_workers_cannot_share(batch_size, workers):
     config = configured("unet_l1", {"train.batch_size": batch_size}, small=True)
     message = refusal("E-REQUEST-07")
     with pytest.raises(InputError, check=message):
@@ -67,11 +67,11 @@ def test_a_batch_that_the_workers_cannot_share_is_refused(batch_size, workers):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4, 8])
-def test_a_batch_that_the_workers_can_share_is_accepted(workers):
+def test_refuse_what_cannot_train_accepts_batch_that_workers_can_share(workers):
     refuse_what_cannot_train(configured("medgan", {"generator.depth": 4}, small=True), workers)
 
 
-def test_what_each_worker_has_left_of_the_batch_must_be_enough_for_the_terms():
+def test_refuse_what_cannot_train_rejects_mmd_on_single_slice_per_worker():
     config = configured("unet_l1", {"loss.lambda_mmd": 1.0, "train.batch_size": 4}, small=True)
     for workers in (1, 2):
         refuse_what_cannot_train(config, workers)
@@ -80,12 +80,12 @@ def test_what_each_worker_has_left_of_the_batch_must_be_enough_for_the_terms():
         refuse_what_cannot_train(config, 4)
 
 
-def test_networks_that_the_images_do_not_fit_are_refused_by_name():
+def test_refuse_what_cannot_train_rejects_size_that_generator_cannot_halve():
     with pytest.raises(InputError, check=refusal("E-NETWORK-13", divisor="4", rows="18")):
         refuse_what_cannot_train(with_values(Config(), {"generator.network": "resnet", "data.size": 18}), 1)
 
 
-def test_an_epoch_without_a_step_is_refused_and_an_epoch_of_one_step_is_not():
+def test_refuse_too_few_slices_rejects_epoch_without_step():
     config = configured("medgan", {"train.batch_size": 4}, small=True)  # three updates of G, one of D: three batches
     refuse_too_few_slices(config, 12)
     message = refusal("E-REQUEST-09", batches="3", num_slices="11", batch_size="4")
@@ -93,20 +93,20 @@ def test_an_epoch_without_a_step_is_refused_and_an_epoch_of_one_step_is_not():
         refuse_too_few_slices(config, 11)
 
 
-def test_the_discriminators_updates_count_only_where_there_is_one():
+def test_refuse_too_few_slices_ignores_steps_of_unused_discriminator():
     steps = {"train.discriminator_steps": 5, "train.batch_size": 1}
     refuse_too_few_slices(configured("unet_l1", steps, small=True), 1)
     with pytest.raises(InputError, check=refusal("E-REQUEST-09", batches="5", num_slices="4")):
         refuse_too_few_slices(configured("cgan", steps, small=True), 4)
 
 
-def test_random_weights_and_weights_nobody_looks_at_stay_as_they_are(place):
+def test_with_weights_leaves_random_and_unused_weights_unchanged(place):
     for config, deepest in ((content_on("vgg19", "random"), 1), (content_on("vgg19", "/no/such/file"), 0)):
         assert with_weights(config, deepest, place) == config
     assert not place.output.exists()
 
 
-def test_a_weights_file_is_named_absolutely_for_every_worker(place, encoder, monkeypatch):
+def test_with_weights_makes_path_absolute(place, encoder, monkeypatch):
     monkeypatch.chdir(encoder.parent)
     config = with_weights(content_on("in_domain", encoder.name), 1, place)
     assert config == content_on("in_domain", str(encoder))
@@ -126,12 +126,12 @@ def test_a_weights_file_is_named_absolutely_for_every_worker(place, encoder, mon
         ("in_domain", "download", refusal("E-WEIGHTS-01", network="in_domain")),
     ],
 )
-def test_weights_that_cannot_be_had_are_refused(place, network, weights, message):
+def test_with_weights_refuses_missing_weights(place, network, weights, message):
     with pytest.raises(InputError, check=message):
         with_weights(content_on(network, weights), 1, place)
 
 
-def test_weights_of_another_network_are_refused_by_name(place, encoder, tmp_path):
+def test_with_weights_refuses_weights_of_another_network(place, encoder, tmp_path):
     torch.save(SqueezeNet(2).state_dict(), tmp_path / "squeezenet.pth")
     for network, file, message in (
         ("vgg19", encoder, refusal("E-EXTRACTOR-04")),
@@ -143,7 +143,7 @@ def test_weights_of_another_network_are_refused_by_name(place, encoder, tmp_path
     assert with_weights(content_on("squeezenet", str(tmp_path / "squeezenet.pth")), 1, place)
 
 
-def test_the_features_are_named_where_a_term_looks_at_them():
+def test_features_of_names_extractor_only_if_term_uses_extractor():
     assert features_of(content_on("in_domain", "/a/b.safetensors")) == "in_domain, /a/b.safetensors weights"
     assert features_of(configured("unet_l1", {})) == "none"
 
@@ -153,7 +153,7 @@ def refuse(output: Path) -> None:
     raise InputError("no")
 
 
-def test_a_refusal_removes_the_output_folder_only_where_it_made_it(tmp_path):
+def test_nothing_left_behind_removes_only_new_output_folder(tmp_path):
     with pytest.raises(InputError, match="no"), nothing_left_behind(tmp_path / "new"):
         refuse(tmp_path / "new")
     assert not (tmp_path / "new").exists()
@@ -163,7 +163,7 @@ def test_a_refusal_removes_the_output_folder_only_where_it_made_it(tmp_path):
     assert (tmp_path / "old" / "datasets").exists()
 
 
-def test_what_fails_otherwise_or_is_accepted_is_kept(tmp_path):
+def test_nothing_left_behind_keeps_folder_of_failed_or_finished_job(tmp_path):
     with pytest.raises(RuntimeError), nothing_left_behind(tmp_path / "failed"):
         (tmp_path / "failed").mkdir()
         raise RuntimeError
@@ -172,7 +172,7 @@ def test_what_fails_otherwise_or_is_accepted_is_kept(tmp_path):
     assert (tmp_path / "failed").exists() and (tmp_path / "done").exists()
 
 
-def test_a_prepared_data_set_is_taken_as_it_is_and_must_be_the_tasks(tmp_path, place):
+def test_dataset_for_takes_only_prepared_data_set_of_same_task_and_size(tmp_path, place):
     source = write_phantoms(tmp_path / "phantoms", patients=3, slices=4, matrix=32)
     folder = prepare(PrepareRequest(source, TASKS["pet2ct"], 32, tmp_path / "datasets"))
     dataset = dataset_for(str(folder), TASKS["pet2ct"], size=32, place=place)
@@ -185,7 +185,7 @@ def test_a_prepared_data_set_is_taken_as_it_is_and_must_be_the_tasks(tmp_path, p
         dataset_for(str(folder), TASKS["mr_motion"], size=32, place=place)
 
 
-def test_a_training_is_called_what_it_was_before_there_were_younger_settings():
+def test_digest_of_does_not_change_with_younger_settings_at_defaults():
     plain = Config()
     before = {
         path: value

@@ -32,13 +32,13 @@ def request_of(tmp_path):
     return asked
 
 
-def test_the_paper_s_methods_with_three_seeds_and_three_minutes_are_the_default(request_of):
+def test_default_space_has_methods_of_paper_three_seeds_and_three_minutes(request_of):
     space = space_of(request_of())
     assert (len(space.grid()), space.base({}).train.minutes) == (33, 3.0)
     assert space.grid()[0] == {"train.seed": 0, "method": "cgan"}
 
 
-def test_the_paper_s_setting_is_one_word_away(request_of):
+def test_space_of_paper_scale_equals_published_settings(request_of):
     space = space_of(request_of(scale="paper", methods=("medgan",)))
     (config,) = space.corners(space.base({}))
     published = configured("medgan", {"train.seed": 2})
@@ -46,7 +46,7 @@ def test_the_paper_s_setting_is_one_word_away(request_of):
     assert (config.train.epochs, config.generator.num_blocks, config.data.size) == (200, 6, 256)
 
 
-def test_all_methods_share_size_batch_and_time(request_of):
+def test_all_methods_have_same_size_batch_and_time(request_of):
     space = space_of(request_of(minutes=1.5))
     corners = space.corners(space.base({}))
     assert {(one.data.size, one.train.batch_size, one.train.minutes) for one in corners} == {(64, 8, 1.5)}
@@ -61,12 +61,12 @@ def test_all_methods_share_size_batch_and_time(request_of):
         ({"tuned": "nothing"}, refusal("E-STUDY-01")),
     ],
 )
-def test_what_cannot_be_compared_is_refused(request_of, more, message):
+def test_space_of_refuses_methods_or_options_that_cannot_be_compared(request_of, more, message):
     with pytest.raises(InputError, check=message):
         space_of(request_of(**more))
 
 
-def test_a_tuned_row_is_medgan_with_what_the_best_trial_drew(request_of):
+def test_tuned_method_is_medgan_with_settings_of_best_trial(request_of):
     request = request_of(methods=("medgan",), tuned="before")
     uri = request.search.place.study_uri
     request.search.place.output.mkdir()
@@ -96,7 +96,7 @@ def test_a_tuned_row_is_medgan_with_what_the_best_trial_drew(request_of):
     assert (default.loss.lambda_perceptual, tuned.loss.lambda_perceptual) == (20.0, 7.0)
 
 
-def test_one_seed_is_one_training_of_each_method(request_of):
+def test_one_seed_gives_one_training_per_method(request_of):
     request = request_of(methods=("medgan", "unet_l1"), seeds=1)
     space = space_of(request)
     accepted = accept(replace(request.search, space=space))
@@ -104,7 +104,7 @@ def test_one_seed_is_one_training_of_each_method(request_of):
     assert {point["train.seed"] for point in space.beginnings(accepted.base)[:2]} == {0}
 
 
-def test_fewer_seeds_than_what_waits_are_refused(request_of):
+def test_open_study_refuses_fewer_seeds_than_waiting_trials(request_of):
     def accepted(seeds):
         request = request_of(methods=("medgan", "unet_l1"), seeds=seeds)
         return accept(replace(request.search, space=space_of(request)))
@@ -124,23 +124,23 @@ def test_fewer_seeds_than_what_waits_are_refused(request_of):
         ("cgan perceptual pan id_cgan fila_sgan cyclegan", "cgan perceptual pan id_cgan fila_sgan"),
     ],
 )
-def test_at_most_five_methods_are_in_the_pictures(trained, expected):
+def test_pictured_returns_at_most_five_methods(trained, expected):
     assert pictured(trained.split()) == expected.split()
 
 
-def test_a_setting_that_moves_cannot_be_fixed(request_of):
+def test_accept_refuses_fixed_value_of_varied_setting(request_of):
     request = request_of(overrides={"train.seed": 5})
     with pytest.raises(InputError, check=refusal("E-REQUEST-02", setting="train.seed", space_name="grid")):
         accept(replace(request.search, space=space_of(request)))
 
 
-def test_a_grid_has_no_more_trials_than_points(request_of):
+def test_accept_refuses_more_trials_than_grid_points(request_of):
     request = request_of(trials=9, methods=("medgan", "unet_l1"), seeds=2)
     with pytest.raises(InputError, check=refusal("E-REQUEST-04", most="4", trials="9")):
         accept(replace(request.search, space=space_of(request)))
 
 
-def test_too_few_patients_to_split_are_refused(request_of, tmp_path):
+def test_reproduce_tables_refuses_too_few_patients_to_split(request_of, tmp_path):
     folder = write_phantoms(tmp_path / "images", task="pet2ct", patients=2)
     with pytest.raises(InputError, check=refusal("E-DATASET-01")):
         reproduce_tables(request_of(data=str(folder)))

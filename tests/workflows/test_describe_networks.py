@@ -40,7 +40,7 @@ def inspect(monkeypatch, capsys):
     return run
 
 
-def test_medgan_is_printed_with_the_papers_networks_and_objective(inspect):
+def test_inspect_prints_networks_and_objective_of_medgan(inspect):
     code, text, error = inspect()
     assert (code, error) == (0, "")
     assert re.search(r"^generator: casnet\n326,479,878 parameters, .* receptive field: the whole image$", text, re.M)
@@ -60,7 +60,7 @@ def test_medgan_is_printed_with_the_papers_networks_and_objective(inspect):
     assert "updates a step: 3 of the generator (Adam 0.0002), 1 of the discriminator (Adam 0.0002)" in text
 
 
-def test_pix2pix_has_its_papers_objective():
+def test_show_networks_prints_objective_of_pix2pix():
     text = shown(configured("pix2pix", {}))
     assert rows_of(text) == [
         ["generator", "adversarial", "1"],
@@ -72,23 +72,23 @@ def test_pix2pix_has_its_papers_objective():
 
 
 @pytest.mark.parametrize("patch", [1, 16, 34, 70, 142, 286])
-def test_a_patch_discriminator_sees_its_patch(patch):
+def test_receptive_field_of_patch_discriminator_is_patch(patch):
     config = configured("medgan", {"data.size": 512, "discriminator.patch": patch})
     assert read_discriminator(config).field == patch
 
 
-def test_a_patch_as_large_as_the_image_is_the_whole_image():
+def test_receptive_field_of_patch_as_large_as_image_is_whole_image():
     assert read_discriminator(configured("medgan", {"data.size": 16, "discriminator.patch": 16})).field is None
 
 
-def test_convolutions_that_keep_the_resolution_add_up_to_the_shallow_networks_field():
+def test_receptive_field_of_shallow_network_equals_value_worked_by_hand():
     """id_cgan: twelve 3x3 convolutions with stride 1, 1 + 12 x 2 pixels."""
     reading = read_generator(configured("id_cgan", {}))
     assert [layer.kind.removeprefix("transposed ") for layer in reading.layers] == ["3x3, stride 1"] * 12
     assert reading.field == 25
 
 
-def test_a_deep_residual_network_has_its_field_by_hand():
+def test_receptive_field_of_residual_network_equals_value_worked_by_hand():
     """cyclegan: 7x7, two strided 3x3, nine blocks of two 3x3 at stride 4, two transposed, 7x7, from last to first.
 
     An output pixel needs 7; the middle one's 7 come from 5 before a transposed 3x3 with stride 2, and these from 3;
@@ -97,7 +97,7 @@ def test_a_deep_residual_network_has_its_field_by_hand():
     assert read_generator(configured("cyclegan", {})).field == 2 * (2 * (3 + 36) + 1) + 1 + 6
 
 
-def test_flops_and_shapes_of_the_16_pixel_discriminator_are_those_worked_by_hand():
+def test_flops_and_shapes_of_16_pixel_discriminator_equal_values_by_hand():
     """4x4 convolutions: 2 x 16 x in x out for each pixel they give."""
     by_hand = 2 * 16 * (2 * 64 * 128**2 + 64 * 128 * 127**2 + 128 * 1 * 126**2)
     for spectral_norm in (False, True):
@@ -107,7 +107,7 @@ def test_flops_and_shapes_of_the_16_pixel_discriminator_are_those_worked_by_hand
         assert [layer.parameters for layer in reading.layers] == [2112, 131200, 2049]
 
 
-def test_flops_of_a_network_grow_with_the_pixels():
+def test_flops_grow_with_number_of_pixels():
     small, large = (
         read_generator(configured("id_cgan", {"data.size": size, "discriminator.patch": 34})) for size in (64, 128)
     )
@@ -115,7 +115,7 @@ def test_flops_of_a_network_grow_with_the_pixels():
     assert (large.parameters, large.field) == (small.parameters, small.field)
 
 
-def test_a_dead_term_is_not_shown_and_nothing_is_judged_where_no_term_looks():
+def test_show_networks_omits_terms_without_weight_and_unused_discriminator():
     text = shown(configured("unet_l1", {}))
     assert rows_of(text) == [["generator", "l1", "1"]]
     assert "discriminator: none, no weighted term looks at one" in text
@@ -123,33 +123,33 @@ def test_a_dead_term_is_not_shown_and_nothing_is_judged_where_no_term_looks():
     assert read_discriminator(configured("unet_l1", {})) is None
 
 
-def test_settings_that_the_networks_do_not_know_are_named():
+def test_show_networks_names_settings_without_effect():
     text = shown(configured("cyclegan", {}, small=True))
     named = re.search(r"Without effect on these networks: (.*)", text)[1].split(", ")
     assert {"generator.depth", "generator.block", "generator.block_input"} <= set(named)
     assert "generator.num_blocks" not in named
 
 
-def test_the_older_peer_is_shown_with_its_latent():
+def test_show_networks_prints_latent_of_vae():
     text = shown(configured("vae", {}, small=True))
     assert rows_of(text) == [["generator", "l1", "1"], ["generator", "kl", "0.01"]]
     assert re.search(r"^mean +1x1, stride 1 +16 x 4 x 4 ", text, re.M)
     assert re.search(r"^log_variance +1x1, stride 1 +16 x 4 x 4 ", text, re.M)
 
 
-def test_a_judge_that_restores_is_shown():
+def test_show_networks_prints_autoencoder_discriminator():
     settings = {"loss.adversarial": "began", "discriminator.network": "autoencoder"}
     text = shown(configured("cgan", settings, small=True))
     assert "discriminator: autoencoder, sees source_and_image" in text
     assert "began, of the discriminator's logits" in text
 
 
-def test_a_share_of_the_cycle_is_explained():
+def test_show_networks_explains_cycle_share():
     text = shown(configured("discogan", {}, small=True))
     assert "cycle share r from 0.01 to 0.5: (1 - r) x other terms + r x cycle" in text
 
 
-def test_every_setting_is_listed_by_its_dotted_path_with_its_value(inspect):
+def test_inspect_lists_every_setting_with_path_and_value(inspect):
     code, text, _ = inspect("--preset", "unet_l1", "--quick", "--settings", "--set", "train.epochs=7")
     assert code == 0
     lines = text[text.index("\nsettings\n") :].splitlines()[2:]
@@ -161,7 +161,7 @@ def test_every_setting_is_listed_by_its_dotted_path_with_its_value(inspect):
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 @pytest.mark.parametrize("small", [True, False], ids=["quick", "whole"])
-def test_every_preset_can_be_inspected(name, small):
+def test_show_networks_accepts_every_preset(name, small):
     config = configured(name, {}, small=small)
     text = shown(config)
     assert f"generator: {config.generator.network}" in text
@@ -175,13 +175,13 @@ def test_every_preset_can_be_inspected(name, small):
 
 
 @pytest.mark.parametrize("num_blocks", [1, 6, 8])
-def test_every_length_of_a_chain_can_be_inspected(num_blocks):
+def test_read_generator_accepts_every_number_of_blocks(num_blocks):
     for network in ("casnet", "resnet"):
         config = configured("medgan", {"generator.network": network, "generator.num_blocks": num_blocks}, small=True)
         assert read_generator(with_values(config, {"data.size": 64})).flops > 0
 
 
-def test_the_autoencoder_of_the_features_can_be_inspected():
+def test_receptive_field_of_autoencoder_is_whole_image():
     config = configured("unet_l1", {"generator.network": "autoencoder", "data.size": 64}, small=True)
     assert read_generator(config).field is None  # group normalization looks at the whole image
 
@@ -198,7 +198,7 @@ def test_the_autoencoder_of_the_features_can_be_inspected():
         (["--quick", "--set", "discriminator.patch=142"], "discriminator.patch 142 is larger than data.size 64"),
     ],
 )
-def test_a_misfit_is_refused_by_name(inspect, arguments, message):
+def test_inspect_refuses_settings_that_do_not_fit(inspect, arguments, message):
     code, text, error = inspect(*arguments)
     assert (code, text) == (2, "")
     assert re.search(message, error.strip())

@@ -75,7 +75,7 @@ def folder_of(weights: Path, home: Path) -> Path:
     return home / "checkpoints" / weights.stem.removeprefix("pet2ct-")
 
 
-def test_the_file_holds_the_best_epochs_encoder_and_says_what_it_is(home, weights):
+def test_weights_file_holds_encoder_of_best_epoch_and_metadata(home, weights):
     with safe_open(weights, framework="pt") as file:
         assert file.metadata() == {"network": "in_domain", "base_channels": str(WIDTH)}
     written, best = load_file(weights), load_file(folder_of(weights, home) / "best.safetensors")
@@ -84,14 +84,14 @@ def test_the_file_holds_the_best_epochs_encoder_and_says_what_it_is(home, weight
     assert all(torch.equal(written[name], encoder[name]) for name in written)
 
 
-def test_every_block_can_be_loaded_as_an_extractor(weights):
+def test_load_extractor_loads_every_block_of_weights_file(weights):
     features = load_extractor("in_domain", str(weights), 4)(torch.zeros(2, 1, SIZE, SIZE))
     assert [tuple(block.shape) for block in features] == [
         (2, WIDTH * 2**stage, SIZE // 2 ** (stage + 1), SIZE // 2 ** (stage + 1)) for stage in range(4)
     ]
 
 
-def test_the_terminal_tells_the_plan_every_epoch_and_how_to_use_the_file(dicom, tmp_path, run):
+def test_features_prints_plan_epochs_and_use_of_weights_file(dicom, tmp_path, run):
     out = tmp_path / "deep" / "mine.safetensors"
     code, said = run(*command(dicom, tmp_path / "home"), "--out", out)
     assert code == 0, said
@@ -103,7 +103,7 @@ def test_the_terminal_tells_the_plan_every_epoch_and_how_to_use_the_file(dicom, 
     assert out.is_file() and not list(out.parent.glob("*.part"))
 
 
-def test_asking_again_gives_the_same_file_without_training(dicom, home, weights, run):
+def test_features_again_writes_same_weights_without_training(dicom, home, weights, run):
     before, last = load_file(weights), folder_of(weights, home) / "last.safetensors"
     written = last.stat().st_mtime_ns
     code, said = run(*command(dicom, home))
@@ -114,7 +114,7 @@ def test_asking_again_gives_the_same_file_without_training(dicom, home, weights,
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_what_was_stopped_goes_on_from_its_checkpoint(dicom, home, run):
+def test_features_with_more_epochs_continues_from_checkpoint(dicom, home, run):
     """More epochs of a constant rate go on from fewer: a stop that can be timed."""
     code, said = run(*command(dicom, home, optim__schedule="constant", train__epochs=1, train__seed=1))
     assert code == 0, said
@@ -123,7 +123,7 @@ def test_what_was_stopped_goes_on_from_its_checkpoint(dicom, home, run):
     assert re.findall(r"^epoch (\S+):", said, re.M) == ["2/3", "3/3"]
 
 
-def test_other_settings_are_other_features(dicom, home, weights, run):
+def test_features_with_other_settings_trains_anew(dicom, home, weights, run):
     before = weights.read_bytes()
     for settings in ({"generator__base_channels": 6}, {"optim__generator_lr": 1e-4}, {"train__epochs": 3}):
         code, said = run(*command(dicom, home, **settings))
@@ -132,7 +132,7 @@ def test_other_settings_are_other_features(dicom, home, weights, run):
     assert weights.read_bytes() == before
 
 
-def test_learning_lowers_the_restorations_error(dicom, home, run):
+def test_features_training_lowers_restoration_error(dicom, home, run):
     code, said = run(*command(dicom, home, train__epochs=12, generator__base_channels=8))
     assert code == 0, said
     folder = max((home / "checkpoints").iterdir(), key=lambda one: one.stat().st_mtime_ns)
@@ -141,7 +141,7 @@ def test_learning_lowers_the_restorations_error(dicom, home, run):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_training_looks_through_the_features(dicom, home, weights, run):
+def test_train_uses_learned_features(dicom, home, weights, run):
     values = {
         **{"data.size": SIZE, "generator.base_channels": 4, "train.epochs": 1, "loss.lambda_content": 1},
         **{"extractor.network": "in_domain", "extractor.weights": weights, "loss.content_blocks": "[1,2]"},
@@ -169,7 +169,7 @@ def test_a_training_looks_through_the_features(dicom, home, weights, run):
         ("in_domain", "/no/file", "extractor.weights: .*medgan features --data FOLDER; there is no file /no/file"),
     ],
 )
-def test_a_training_refuses_a_file_of_another_network(dicom, home, weights, tmp_path, run, network, file, message):
+def test_train_refuses_weights_of_another_network(dicom, home, weights, tmp_path, run, network, file, message):
     path = {"features": weights, "best.safetensors": folder_of(weights, home) / "best.safetensors"}.get(file, file)
     values = {
         **{"data.size": SIZE, "loss.lambda_content": 1, "loss.content_blocks": "[1]"},
@@ -183,7 +183,7 @@ def test_a_training_refuses_a_file_of_another_network(dicom, home, weights, tmp_
     assert not folder.exists()
 
 
-def test_a_second_driver_of_the_same_features_is_refused(dicom, home, weights, run):
+def test_features_refuses_second_driver(dicom, home, weights, run):
     name = folder_of(weights, home).name
     with only_driver(home / "logs" / f"{name}.lock", name):
         code, said = run(*command(dicom, home))
@@ -191,7 +191,7 @@ def test_a_second_driver_of_the_same_features_is_refused(dicom, home, weights, r
     assert re.search(rf"^error: .*{name}: already run by process \d+ on .*; wait for it$", said, re.M)
 
 
-def test_features_that_diverge_say_what_to_try(dicom, home, run):
+def test_features_that_diverge_suggest_lower_learning_rate(dicom, home, run):
     code, said = run(*command(dicom, home, optim__generator_lr=1e30, optim__beta1=0.0))
     assert code == 1, said
     message = r"^failed: the features diverged: .*(is nan|is inf|not finite).*; try --set optim.generator_lr=1e-4$"

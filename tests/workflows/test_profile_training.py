@@ -71,7 +71,7 @@ def profiled(request_for):
     return screen.file.getvalue(), folder
 
 
-def test_every_part_of_a_step_has_its_time_and_its_share(profiled):
+def test_profile_prints_time_and_share_of_every_part(profiled):
     text, _ = profiled
     rows = {part: re.search(rf"^{re.escape(part)} +([\d.e+]+) +([\d.]+)%$", text, re.MULTILINE) for part in PARTS}
     assert [part for part, row in rows.items() if row is None] == [], text
@@ -83,7 +83,7 @@ def test_every_part_of_a_step_has_its_time_and_its_share(profiled):
     )
 
 
-def test_ten_operators_are_named_with_their_calls(profiled):
+def test_profile_prints_ten_operators_with_calls(profiled):
     text, _ = profiled
     table = text[text.index("operator ") :].splitlines()[1:11]
     shares = [float(re.search(r" ([\d.]+)% +[\d.]+$", line)[1]) for line in table]
@@ -92,7 +92,7 @@ def test_ten_operators_are_named_with_their_calls(profiled):
     assert not any(part in line for part in PARTS for line in table)
 
 
-def test_the_arithmetic_is_set_against_the_peak(profiled):
+def test_profile_compares_arithmetic_with_peak(profiled):
     text, _ = profiled
     told = re.search(
         r"([\d.]+) GFLOP a step \(convolutions and products\), ([\d.]+) GFLOP/s: ([\d.]+)% of a large b?float\d\d "
@@ -104,7 +104,7 @@ def test_the_arithmetic_is_set_against_the_peak(profiled):
     assert 0 < share < 100
 
 
-def test_the_trace_shows_the_parts(profiled):
+def test_trace_holds_all_parts(profiled):
     text, folder = profiled
     trace = folder / "profile" / "trace.json"
     assert f"{trace} (open it in " in text.replace("\n", "")
@@ -115,13 +115,13 @@ def test_the_trace_shows_the_parts(profiled):
     assert len(optimizers) == TRACED * (3 + 1), "three updates of the generator a step, one of the discriminator"
 
 
-def test_nothing_is_trained_registered_or_logged(profiled, request_for):
+def test_profile_trains_registers_and_logs_nothing(profiled, request_for):
     _, folder = profiled
     assert [path.name for path in folder.rglob("*") if path.is_file()] == ["trace.json"]
     assert {path.name for path in request_for().place.output.iterdir()} == {"checkpoints", "datasets"}
 
 
-def test_the_shared_extractor_is_left_as_it_was(profiled, request_for):
+def test_profile_leaves_shared_extractor_unchanged(profiled, request_for):
     config, *_ = accepted(request_for())
     device, named = SingleProcess().device, config.extractor
     shared = frozen_extractor(named.network, named.weights, deepest_block(config), device, config.train.precision)
@@ -129,7 +129,7 @@ def test_the_shared_extractor_is_left_as_it_was(profiled, request_for):
     assert not shared._forward_pre_hooks
 
 
-def test_a_training_at_hand_stays_as_it_is(request_in, tmp_path):
+def test_profile_leaves_existing_training_unchanged(request_in, tmp_path):
     request = request_in(tmp_path / "home")
     config, dataset, name = accepted(request)
     folder = request.place.checkpoints(name)
@@ -142,7 +142,7 @@ def test_a_training_at_hand_stays_as_it_is(request_in, tmp_path):
     assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
 
 
-def test_without_memory_the_settings_that_need_less_are_told(request_for, monkeypatch):
+def test_profile_without_memory_names_settings_that_need_less(request_for, monkeypatch):
     def refuse(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -151,12 +151,12 @@ def test_without_memory_the_settings_that_need_less_are_told(request_for, monkey
         profile(request_for())
 
 
-def test_several_workers_are_refused(request_for):
+def test_profile_refuses_several_workers(request_for):
     with pytest.raises(InputError, check=refusal("E-PROFILE-01", workers="2")):
         profile(request_for(workers=2))
 
 
-def test_the_command_line_has_it(monkeypatch, capsys, tmp_path):
+def test_train_command_refuses_profile_on_several_workers(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(
         sys, "argv", ["medgan", "train", "--profile", "--workers", "2", "--output", str(tmp_path / "o")]
     )

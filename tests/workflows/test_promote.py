@@ -75,14 +75,14 @@ def tags(uri, version):
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_without_a_champion_a_candidate_that_beats_the_mean_image_becomes_it(story):
+def test_promote_makes_first_candidate_above_mean_image_champion(story):
     (code, said), champion, previous = story["first"]
     assert (code, champion, previous) == (0, "1", None)
     assert "there is no champion to compare with" in said
     assert "above that of the mean image" in said
 
 
-def test_a_worse_candidate_is_refused_with_reasons(story, uri):
+def test_promote_refuses_worse_candidate(story, uri):
     (code, _), champion, previous = story["worse"]
     assert (code, champion, previous) == (1, "1", None)
     told = tags(uri, "2")
@@ -90,7 +90,7 @@ def test_a_worse_candidate_is_refused_with_reasons(story, uri):
     assert float(told["medgan.gate_p"]) > 0.5
 
 
-def test_a_better_candidate_is_promoted_and_the_champion_becomes_previous(story, uri):
+def test_promote_makes_better_candidate_champion_and_champion_previous(story, uri):
     (code, said), champion, previous = story["better"]
     assert (code, champion, previous) == (0, "3", "1")
     assert f"Promoted: {MODEL} version 3 is champion; version 1 is previous." in said
@@ -99,11 +99,11 @@ def test_a_better_candidate_is_promoted_and_the_champion_becomes_previous(story,
     assert float(told["medgan.gate_p_adjusted"]) == pytest.approx(3 * float(told["medgan.gate_p"]), rel=1e-3)
 
 
-def test_the_champion_is_not_compared_with_itself(story):
+def test_promote_does_not_compare_champion_with_itself(story):
     assert story["again"][0] == (0, f"{MODEL} version 3 is champion already.\n")
 
 
-def test_a_rollback_and_a_promotion_by_the_evidence_of_before(story, uri):
+def test_promote_after_rollback_uses_earlier_evidence(story, uri):
     assert story["rollback"][1:] == ("1", None)
     (code, said), champion, previous = story["after"]
     assert (code, champion, previous) == (0, "3", "1")
@@ -113,7 +113,7 @@ def test_a_rollback_and_a_promotion_by_the_evidence_of_before(story, uri):
     assert (told["medgan.gate"], told["medgan.gate_against"]) == ("passed", "version 1")
 
 
-def test_the_evidence_is_with_the_version_and_names_no_patient(story, home, uri, tmp_path):
+def test_evidence_is_stored_with_version_and_names_no_patient(story, home, uri, tmp_path):
     client = MlflowClient(tracking_uri=uri)
     version = client.get_model_version(MODEL, "3")
     folder = version.tags["medgan.gate_evidence"]
@@ -129,7 +129,7 @@ def test_the_evidence_is_with_the_version_and_names_no_patient(story, home, uri,
     assert "PHANTOM" not in page + json.dumps(record)
 
 
-def test_rules_of_ones_own_decide(story, home, uri, tmp_path):
+def test_promote_follows_rules_file(story, home, uri, tmp_path):
     rules = tmp_path / "rules.yaml"
     rules.write_text("floors: {ssim: 0.99}\n")
     run(home, "rollback", MODEL)
@@ -137,7 +137,7 @@ def test_rules_of_ones_own_decide(story, home, uri, tmp_path):
     assert (code, holder(MODEL, "champion", uri=uri)) == (1, "1")
 
 
-def test_rules_about_what_nobody_measures_are_refused_before_anything_counts_as_tried(story, home, uri, tmp_path):
+def test_promote_refuses_rule_on_unmeasured_metric_before_counting_candidate(story, home, uri, tmp_path):
     rules, before = tmp_path / "rules.yaml", MlflowClient(tracking_uri=uri).get_registered_model(MODEL).tags
     rules.write_text("floors: {mae_suv: 1}\n")
     with pytest.raises(InputError, check=refusal("E-PROMOTE-01", unknown="mae_suv")):
@@ -145,7 +145,7 @@ def test_rules_about_what_nobody_measures_are_refused_before_anything_counts_as_
     assert MlflowClient(tracking_uri=uri).get_registered_model(MODEL).tags == before
 
 
-def test_a_model_that_has_seen_the_test_patients_is_never_compared(story, home, uri):
+def test_promote_refuses_model_that_has_seen_test_patients(story, home, uri):
     """The data set's roles are changed by hand in a copy, as a person might who wants more test patients."""
     (prepared,) = [path.parent for path in (home / "home" / "datasets").glob("*/dataset.json")]
     manifest = json.loads((prepared / "dataset.json").read_text())
@@ -161,7 +161,7 @@ def test_a_model_that_has_seen_the_test_patients_is_never_compared(story, home, 
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_the_job_refuses_a_model_that_is_not_there(story, home):
+def test_promote_job_refuses_missing_model(story, home):
     command = [sys.executable, "jobs/promote.py", "--model", f"models:/{MODEL}@nobody", "--data", str(home / "images")]
     done = subprocess.run([*command, "--output", str(home / "home")], capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 2

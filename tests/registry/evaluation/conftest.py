@@ -1,4 +1,4 @@
-"""A small data set of phantoms, and a generator that was registered with it in a real MLflow store."""
+"""Makes a small data set of phantoms, and registers a generator with it in a real MLflow store."""
 
 import json
 import shutil
@@ -29,13 +29,13 @@ def model_name() -> str:
 
 @pytest.fixture(scope="session")
 def size() -> int:
-    """Of the images, in pixels."""
+    """Returns the size of the images in pixels."""
     return 32
 
 
 @pytest.fixture(scope="module")
 def dicom(tmp_path_factory):
-    """Six small patients as DICOM."""
+    """Writes six small patients as DICOM."""
     return write_phantoms(tmp_path_factory.mktemp("dicom") / "phantoms", patients=6, slices=6, matrix=48)
 
 
@@ -46,7 +46,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def own_store(place):
-    """MLflow itself sets the variable, and medgan would look there."""
+    """Unsets the address of a store that MLflow may have left in the environment."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "")
         yield
@@ -59,7 +59,7 @@ def dataset(dicom, place, size):
 
 @pytest.fixture(scope="module")
 def trained(dataset, place, model_name, size):
-    """What a registered, untrained generator measured when it was registered."""
+    """Registers an untrained generator; returns its test results."""
     config = with_values(Config(), {"data.size": size, "generator.base_channels": 4})
     weights = place.output / "best.safetensors"
     save_file(build_generator(config).state_dict(), weights)
@@ -74,14 +74,14 @@ def trained(dataset, place, model_name, size):
 
 @pytest.fixture(scope="module")
 def registered(trained, place, tmp_path_factory, model_name):
-    """The registered model's folder."""
+    """Returns a folder with the registered model."""
     with fetched(f"models:/{model_name}/1", uri=place.tracking_uri) as (folder, _, _):
         return Path(shutil.copytree(folder, tmp_path_factory.mktemp("model") / "model"))
 
 
 @pytest.fixture
 def model(registered, tmp_path):
-    """A copy of it to change; `model(field=value)` changes its manifest."""
+    """Copies the registered model; `model(field=value)` changes the manifest of the copy."""
     folder = Path(shutil.copytree(registered, tmp_path / "changed"))
 
     def changed(**fields):

@@ -1,4 +1,4 @@
-"""`medgan evaluate` on real phantoms and a real MLflow store: what it measures, keeps and shows."""
+"""`medgan evaluate` measures a model on phantoms, stores the result in a real MLflow store, and shows it."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from medgan.cli.registry_view import show_evaluation
+from medgan.cli.registry_view import show_evaluated, show_evaluation
 from medgan.cli.terminal import Terminal
 from medgan.data.dataset import PreparedDataset
 from medgan.inference.saved_model import read_manifest
@@ -22,11 +22,12 @@ from medgan.workflows.evaluate import evaluate_model
 
 @pytest.fixture(scope="module")
 def evaluated(registered, dicom, place, model_name):
-    """The evaluation of the registered model on the DICOM it was trained on, and what the terminal said."""
-    said = io.StringIO()
-    terminal = Terminal({Evaluation: show_evaluation}, Console(file=said, width=120))
+    """Returns the evaluation of the registered model on the DICOM of its training, and the output on the terminal."""
+    screen = io.StringIO()
+    terminal = Terminal({Evaluation: show_evaluation}, Console(file=screen, width=120))
     found = evaluate_model(f"models:/{model_name}/1", str(dicom), place, terminal)
-    return found.evaluation, said.getvalue()
+    show_evaluated(terminal.console, found, place)
+    return found.evaluation, screen.getvalue()
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_evaluate_model_measures_same_values_as_training(evaluated, trained, dat
     assert sum(measured.slices.values()) == len(dataset.slices("test"))
     assert (measured.task, measured.data_digest, measured.version) == ("pet2ct", dataset.digest, "1")
     assert measured.latency_ms > 0 and 0.05 < measured.memory_gb < 20 and measured.device.startswith(("cpu", "NVIDIA"))
-    assert measured.pretrained, "no extractor was used, so none was random"
+    assert measured.pretrained, "no extractor was used, so no random one"
 
 
 def test_evaluate_model_reuses_data_set_of_training(evaluated, dataset, place):
@@ -71,13 +72,13 @@ def test_evaluate_model_draws_best_median_and_worst_patient(evaluated, files):
 
 
 def test_terminal_shows_patients_mean_and_folder_of_files(evaluated, files, place):
-    measured, said = evaluated
-    lines = said.splitlines()
+    measured, output = evaluated
+    lines = output.splitlines()
     best = max(measured.patients, key=lambda patient: measured.patients[patient]["ssim"])
     rows = [line.split() for line in lines if line.split()[:1] and line.split()[0] in {*measured.patients, "mean"}]
     assert rows[0][0] == best and rows[-1][0] == "mean"
     assert float(rows[-1][1]) == pytest.approx(overall_means(measured.patients)["ssim"], rel=1e-3)
-    assert "ssim" in said and "psnr (dB)" in said and "mae_hu_body" in said
+    assert "ssim" in output and "psnr (dB)" in output and "mae_hu_body" in output
     assert f"Files: {files}" in lines
     assert "Synthetic images, for research only; not for diagnosis." in lines
 
@@ -89,8 +90,8 @@ def test_evaluation_is_stored_with_version_in_mlflow(evaluated, dataset, place, 
     kept = {Path(one.path).name for one in client.list_artifacts(version.run_id, f"evaluation/{short}")}
     assert kept == {"evaluation.json", "patients.csv", "best.png", "median.png", "worst.png"}
     mean = overall_means(measured.patients)["ssim"]
-    assert version.tags[f"medgan.registry.evaluation.{short}.ssim"] == f"{mean:.5g}"
-    assert version.tags[f"medgan.registry.evaluation.{short}.patients"] == "2"
+    assert version.tags[f"medgan.evaluation.{short}.ssim"] == f"{mean:.5g}"
+    assert version.tags[f"medgan.evaluation.{short}.patients"] == "2"
 
 
 def test_registered_model_records_training_patients_and_has_card(registered, dataset):

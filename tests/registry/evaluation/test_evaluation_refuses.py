@@ -1,4 +1,4 @@
-"""What `medgan evaluate` refuses: patients the model has seen or may have, images it was not made for, damage."""
+"""`medgan evaluate` refuses patients that the model has or may have seen, unfit images, and damaged models."""
 
 import hashlib
 import shutil
@@ -25,14 +25,14 @@ from medgan.workflows.evaluate import evaluate_model
 def test_measure_model_refuses_test_patient_of_training(model, dataset, role, model_name):
     seen = dataset.manifest.hashes("test")[0]
     folder = model(**{role: [*getattr(read_manifest(model()), role), seen]})
-    with pytest.raises(InputError, check=refusal("E-EVALUATE-08", num_seen="1", num_tested="2", seen="87ae2f09b839")):
+    with pytest.raises(InputError, check=refusal("E-EVALUATE-08", num_seen=1, num_tested=2, seen=seen)):
         measure_model(folder, dataset, name=model_name, version="1")
 
 
 def test_refuse_seen_knows_patients_in_every_data_set_of_output_folder(
     dicom, registered, dataset, place, tmp_path, size
 ):
-    """Two patients alone are test patients; the roles drawn before are lost here, so that nothing else holds them."""
+    """Two patients alone are all test patients; the roles that were drawn before are removed here."""
     of_training = set(dataset.manifest.hashes("train"))
     source = next(
         folder
@@ -56,7 +56,7 @@ def _two_of(dicom: Path, folder: Path, first: int) -> Path:
 
 
 def _hashes(source: Path, place, tmp_path: Path, size) -> set[str]:
-    """By the output folder's own key."""
+    """Returns the patients of a source, hashed with the key of the output folder."""
     datasets = tmp_path / "keyed"
     datasets.mkdir(exist_ok=True)
     shutil.copy(place.datasets / ".key", datasets)
@@ -64,12 +64,12 @@ def _hashes(source: Path, place, tmp_path: Path, size) -> set[str]:
     return {one.hash for one in made.patients}
 
 
-def test_refuse_seen_refuses_patients_of_other_output_folder(
-    registered, dicom, dataset, tmp_path, size
-):
+def test_refuse_seen_refuses_patients_of_other_output_folder(registered, dicom, dataset, tmp_path, size):
     other = PreparedDataset.open(prepare(PrepareRequest(dicom, TASKS["pet2ct"], size, tmp_path / "datasets")))
-    with pytest.raises(InputError, check=refusal("E-EVALUATE-10")):
-        refuse_seen(read_manifest(registered), other)
+    manifest = read_manifest(registered)
+    expected = refusal("E-EVALUATE-10", key_id=manifest.key_id, key=other.manifest.key_id)
+    with pytest.raises(InputError, check=expected):
+        refuse_seen(manifest, other)
 
 
 def test_dataset_for_model_prepares_nothing_in_other_output_folder(registered, dicom, tmp_path):
@@ -79,18 +79,18 @@ def test_dataset_for_model_prepares_nothing_in_other_output_folder(registered, d
 
 
 def test_measure_model_refuses_phantoms_for_model_of_patients(model, dataset):
-    with pytest.raises(InputError, check=refusal("E-EVALUATE-03", wanted="patients")):
+    with pytest.raises(InputError, check=refusal("E-EVALUATE-03", wanted="patients", there="phantoms")):
         measure_model(model(name="medgan-pet2ct"), dataset, name="medgan-pet2ct", version="1")
 
 
 def test_measure_model_refuses_model_without_recorded_patients(model, dataset, model_name):
-    with pytest.raises(InputError, check=refusal("E-EVALUATE-09")):
+    with pytest.raises(InputError, check=refusal("E-EVALUATE-09", manifest_name=model_name)):
         measure_model(model(key_id=""), dataset, name=model_name, version="1")
 
 
 def test_refuse_seen_refuses_data_set_without_key(registered, dataset):
     unknown = PreparedDataset(dataset.folder, dataset.manifest.model_copy(update={"key_id": ""}))
-    with pytest.raises(InputError, check=refusal("E-EVALUATE-07")):
+    with pytest.raises(InputError, check=refusal("E-EVALUATE-07", named=f"data set {dataset.digest[:12]}")):
         refuse_seen(read_manifest(registered), unknown)
 
 
@@ -103,35 +103,32 @@ def test_prepare_adds_key_to_data_set_without_key(dicom, tmp_path, size):
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "expected"),
     [
         ({"task": "pet_denoise"}, refusal("E-EVALUATE-04", task="pet_denoise", task_name="pet2ct")),
-        (
-            {"spacing_mm": 1.25},
-            refusal("E-EVALUATE-05", spacing_mm="1.25"),
-        ),
+        ({"spacing_mm": 1.25}, refusal("E-EVALUATE-05", spacing_mm="1.25")),
         (
             {"source_window": [0, 20]},
-            refusal("E-EVALUATE-06", side="source", window="(0.0, 20.0)"),
+            refusal("E-EVALUATE-06", side="source", window="(0.0, 20.0)", own="(0.0, 10.0)"),
         ),
-        ({"target_window": [0, 20]}, refusal("E-EVALUATE-06", side="target")),
+        ({"target_window": [0, 20]}, refusal("E-EVALUATE-06", side="target", window="(0.0, 20.0)")),
     ],
 )
-def test_refuse_unfit_refuses_model_for_other_images(model, dataset, fields, message):
-    with pytest.raises(InputError, check=message):
+def test_refuse_unfit_refuses_model_for_other_images(model, dataset, fields, expected):
+    with pytest.raises(InputError, check=expected):
         refuse_unfit(read_manifest(model(**fields)), dataset)
 
 
 def test_measure_model_refuses_size_that_network_cannot_halve(registered, dataset, model_name):
     odd = PreparedDataset(dataset.folder, dataset.manifest.model_copy(update={"size": 33}))
-    with pytest.raises(InputError, check=refusal("E-EVALUATE-01", divisor="32", size="33")):
+    with pytest.raises(InputError, check=refusal("E-EVALUATE-01", name=model_name, divisor=32, size=33)):
         measure_model(registered, odd, name=model_name, version="1")
 
 
 def test_measure_model_refuses_damaged_weights(model, dataset, model_name):
     folder = model()
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-1])
-    with pytest.raises(InputError, check=refusal("E-MODEL-05")):
+    with pytest.raises(InputError, check=refusal("E-MODEL-05", folder=folder / WEIGHTS)):
         measure_model(folder, dataset, name=model_name, version="1")
 
 
@@ -140,13 +137,12 @@ def test_measure_model_fails_where_output_is_constant(model, dataset, model_name
     tensors = {name: torch.zeros_like(tensor) for name, tensor in load_file(folder / WEIGHTS).items()}
     save_file(tensors, folder / WEIGHTS)
     model(weights_sha256=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest())
-    with pytest.raises(JobError, check=refusal("E-EVALUATE-02", name="medgan-pet2ct-phantom", version="1")):
+    with pytest.raises(JobError, check=refusal("E-EVALUATE-02", name=model_name, version=1)) as failed:
         measure_model(folder, dataset, name=model_name, version="1")
+    assert failed.value.fields["error"].code == "E-TRAIN-04"
 
 
 def test_evaluate_model_refuses_unregistered_model(place, dataset, model_name):
-    with pytest.raises(
-        InputError,
-        check=refusal("E-REGISTRY-06", model="models:/medgan-pet2ct-phantom@nobody", known="medgan-pet2ct-phantom"),
-    ):
-        evaluate_model(f"models:/{model_name}@nobody", str(dataset.folder), place)
+    model = f"models:/{model_name}@nobody"
+    with pytest.raises(InputError, check=refusal("E-REGISTRY-06", model=model, known=model_name)):
+        evaluate_model(model, str(dataset.folder), place)

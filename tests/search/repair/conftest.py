@@ -1,4 +1,4 @@
-"""A small real study to be broken in one way at a time: the doctor says so, mends it, and then finds nothing."""
+"""A small real study: each test breaks it in one way; `examine` finds that, `repair` repairs it."""
 
 import shutil
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ from medgan.training.checkpoint import BEST, LAST, save_tensors
 SPACE = {"optim.generator_lr": FloatDistribution(1e-4, 1e-2, log=True)}
 GOALS = (Goal("val/ssim", "max"),)
 CURVES = {0: [0.3, 0.6, 0.6, 0.7], 1: [0.2, 0.25], 2: [0.1], 3: [0.4, 0.5]}
-"""The best so far by epoch: trial 0 is complete, 1 pruned, 2 diverged, 3 interrupted and waits to go on."""
+"""The best value so far by epoch: trial 0 is complete, 1 pruned, 2 diverged, 3 interrupted and queued again."""
 
 
 def write_checkpoints(folder, *names):
@@ -38,7 +38,7 @@ def open_tracking(place, study):
 
 
 def run_trial(study, tracking, checkpoints):
-    """One trial as a search leaves it: in the study, in MLflow and on disk."""
+    """Adds a trial as a search leaves it: in the study, in MLflow and on disk."""
     trial = study.ask(SPACE)
     curve, run = CURVES[trial.number], tracking.trial(trial.number)
     for epoch, value in enumerate(curve, start=1):
@@ -62,7 +62,7 @@ def run_trial(study, tracking, checkpoints):
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory):
-    """The output folder of a study on which everything agrees."""
+    """The output folder of a study whose three stores agree."""
     output = tmp_path_factory.mktemp("healthy")
     place = find_place(output, tracking_uri=f"sqlite:///{output / 'mlflow.db'}")
     study = open_study(place.study_uri, "s", Identity("pet2ct", "a" * 64, "b" * 64), goals=GOALS)
@@ -73,8 +73,8 @@ def healthy(tmp_path_factory):
 
 
 @pytest.fixture
-def there(healthy, tmp_path):
-    """A copy of it to be broken: its stores, by name."""
+def stored(healthy, tmp_path):
+    """The stores of a copy of this study, which the test may break."""
     output = tmp_path / "output"
     shutil.copytree(healthy, output)
     place = find_place(output, tracking_uri=f"sqlite:///{output / 'mlflow.db'}")
@@ -99,29 +99,31 @@ def write():
 
 
 @pytest.fixture
-def tracked():
+def open_runs():
     return open_tracking
 
 
 @pytest.fixture
-def said_by():
-    def call_and_listen(call, there):
-        lines = []
-        return call(there.stores, lines.append), lines
+def lines_of():
+    """Returns a function that calls `examine` or `repair`, and returns its result and the lines that it printed."""
 
-    return call_and_listen
+    def call(function, stored):
+        lines = []
+        return function(stored.stores, lines.append), lines
+
+    return call
 
 
 @pytest.fixture
-def expect_mended(said_by):
-    """Examined, the lines are said; repaired, they are said again with what was done; examined again, nothing is."""
+def expect_repaired(lines_of):
+    """Returns a function: `examine` prints these lines, `repair` repeats them, and `examine` then finds nothing."""
 
-    def expect(there, *lines):
-        num_found, found = said_by(examine, there)
+    def expect(stored, *lines):
+        num_found, found = lines_of(examine, stored)
         assert (num_found, [line for line in lines if not any(line in one for one in found)]) == (len(found), []), found
-        left, mended = said_by(repair, there)
-        assert (left, [line for line in lines if not any(line in one for one in mended)]) == (0, []), mended
-        assert said_by(examine, there) == (0, [])
-        return mended
+        left, repaired = lines_of(repair, stored)
+        assert (left, [line for line in lines if not any(line in one for one in repaired)]) == (0, []), repaired
+        assert lines_of(examine, stored) == (0, [])
+        return repaired
 
     return expect

@@ -1,4 +1,4 @@
-"""From DICOM to the networks' range and back to DICOM, through the very code of `medgan prepare` and `translate`."""
+"""Images go from DICOM to the range of the networks and back, through the code of `medgan prepare` and `translate`."""
 
 from dataclasses import replace
 
@@ -29,13 +29,13 @@ ORIENTATIONS = {
 
 
 def smooth(points):
-    """Between 0 and 10, changing over tens of millimetres; at points (..., 3) in mm."""
+    """Returns values from 0 to 10 that change over tens of millimeters; at points (..., 3) in mm."""
     return 5 + 5 * np.prod(np.cos(points / 40), axis=-1)
 
 
 @pytest.fixture
 def on_disk(put_series, tmp_path):
-    """Puts a smooth image on the disk, as a PET or an MR series turned in some way."""
+    """Writes a smooth image to disk as a PET or MR series of some orientation."""
 
     def put(modality, orientation, *, pixel_mm=4.0, shape=(5, 24, 32)):
         affine = np.eye(4)
@@ -50,19 +50,19 @@ def on_disk(put_series, tmp_path):
 
 
 def points_of(affine, shape):
-    """(slices, rows, columns, 3): where each voxel lies, in mm."""
+    """Returns (slices, rows, columns, 3): the position of each voxel in mm."""
     slices, rows, columns = np.indices(shape)
     return np.stack([columns, rows, slices], axis=-1) @ affine[:3, :3].T + affine[:3, 3]
 
 
 @pytest.fixture
 def translated(translator_of, tmp_path, facts):
-    """What an identity network makes of a series, as read back from DICOM, and one of its headers."""
+    """Translates a series with an identity network; returns the result as read from DICOM, and one header."""
 
     def run(task, source, *, size, **settings):
         manifest = read_manifest(prepare(PrepareRequest(source, task, size, tmp_path / "datasets", settings)))
         translator = replace(translator_of(), task=manifest.task, spacing_mm=manifest.spacing_mm, size=manifest.size)
-        (folder,) = translate_folder(translator, source, tmp_path / "out", facts=facts, progress=lambda said: None)
+        (folder,) = translate_folder(translator, source, tmp_path / "out", facts=facts, progress=lambda _: None)
         (series,) = find_series(folder)
         return read_volume(series), pydicom.dcmread(series.files[0])
 
@@ -92,7 +92,7 @@ def test_round_trip_on_other_grid_has_exact_place_and_small_error(on_disk, trans
     assert result.spacing_mm == pytest.approx((3, 3, 3.27), abs=1e-3)
     np.testing.assert_allclose(result.directions, ORIENTATIONS[orientation], atol=1e-6)
     wanted = smooth(points_of(result.affine, result.array.shape))
-    inside = (slice(None), slice(1, -1), slice(1, -1))  # at the border the edge's value reaches half a pixel outwards
+    inside = (slice(None), slice(1, -1), slice(1, -1))  # at the border, values are extrapolated by half a pixel
     error = np.abs(result.array - wanted)[inside]
     assert error.max() < 0.03, "linear interpolation of this image is off by at most 0.03 of 10"
 
@@ -100,7 +100,7 @@ def test_round_trip_on_other_grid_has_exact_place_and_small_error(on_disk, trans
 def test_derived_ct_has_place_of_source_pet(on_disk, translator_of, tmp_path, facts):
     folder = on_disk("PT", "oblique")
     translator = translator_of(size=32)
-    (out,) = translate_folder(translator, folder, tmp_path / "out", facts=facts, progress=lambda said: None)
+    (out,) = translate_folder(translator, folder, tmp_path / "out", facts=facts, progress=lambda _: None)
     source, result = (read_volume(find_series(place)[0]) for place in (folder, out))
     np.testing.assert_allclose(result.affine, source.affine, atol=1e-3)
     np.testing.assert_allclose(result.array, source.array / 10 * 3000 - 1000, atol=0.2)

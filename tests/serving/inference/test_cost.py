@@ -13,7 +13,7 @@ SLOW_S, HELD_BYTES = 0.01, 100_000_000
 
 
 class Costly(nn.Module):
-    """Takes its time, and holds memory meanwhile."""
+    """Stands for a network that takes time and memory."""
 
     divisor = 1
 

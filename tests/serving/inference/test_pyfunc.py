@@ -40,7 +40,7 @@ def saved(model_folder: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def for_mr(tmp_path: Path, config: Config, manifest: ModelManifest) -> PyFuncModel:
-    """A model whose source has no window of its own."""
+    """Saves a model whose source has no window."""
     windowless = {"task": "mr_motion", "source_window": None, "target_window": None}
     save_model(
         tmp_path / "mr",
@@ -62,7 +62,7 @@ def test_saved_pyfunc_holds_no_pickle(saved: Path) -> None:
 
 
 def test_load_context_has_argument_named_context() -> None:
-    """MLflow passes it by that name and fails otherwise only when the model is served."""
+    """MLflow passes the argument by this name; another name would fail only when the model is served."""
     assert list(inspect.signature(pyfunc.MedganModel.load_context).parameters) == ["self", "context"]
 
 
@@ -83,17 +83,19 @@ def test_pyfunc_with_window_of_volume_predicts_slice_as_in_volume(for_mr: PyFunc
     window = [float(value) for value in np.percentile(volume, (0.5, 99.5))]
     whole = for_mr.predict(volume)
     np.testing.assert_allclose(for_mr.predict(volume[1:2], params={"window": window}), whole[1:2], atol=1e-2)
-    assert np.abs(for_mr.predict(volume[1:2] / 2) - whole[1:2]).max() > 1, "without it, the slice's own is taken"
+    assert np.abs(for_mr.predict(volume[1:2] / 2) - whole[1:2]).max() > 1, (
+        "without the window, the window of the slice is used"
+    )
 
 
 @pytest.mark.parametrize("window", [[5.0, 5.0], [1.0], [3.0, 2.0], [1.0, 2.0, 3.0]])
 def test_pyfunc_refuses_malformed_window(for_mr: PyFuncModel, window: list[float]) -> None:
-    with pytest.raises(InputError, check=refusal("E-MODEL-02")):
+    with pytest.raises(InputError, check=refusal("E-MODEL-02", values=window)):
         for_mr.predict(np.ones((1, 8, 8), dtype=np.float32), params={"window": window})
 
 
 def test_pyfunc_refuses_window_where_model_has_window(saved: Path) -> None:
-    with pytest.raises(InputError, check=refusal("E-MODEL-01", own="0.0", values="[0.0, 5.0]")):
+    with pytest.raises(InputError, check=refusal("E-MODEL-01", own=0.0, own_2=10.0, values=[0.0, 5.0])):
         mlflow.pyfunc.load_model(str(saved)).predict(
             np.ones((1, 8, 8), dtype=np.float32), params={"window": [0.0, 5.0]}
         )

@@ -1,4 +1,4 @@
-"""Each task's derived series on phantoms and on real patients: a validator, SimpleITK and pydicom agree on it."""
+"""A validator, SimpleITK and pydicom accept the derived series of each task, of phantoms and of real patients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Derived = tuple[Volume, list[Path]]
 
 
 class Curve(nn.Module):
-    """A network that changes every value, and none into another's."""
+    """Stands for a network that changes every value and keeps values distinct."""
 
     divisor = 8
 
@@ -60,7 +60,7 @@ def derived(
     tmp_path: Path,
     facts: ModelFacts,
 ) -> Derived:
-    """What was translated, and the files it was written to."""
+    """Returns a translated volume, and the files of its derived series."""
     task = TASKS[request.param]
     translator = replace(translator_of(Curve(), spacing_mm=3.7, size=64), task=task)
     series = next(one for one in find_series(source_of(task.name)) if one.modality == task.source.modality)
@@ -71,7 +71,9 @@ def derived(
     return volume, files
 
 
-def test_dciodvfy_finds_no_error_in_derived_series_of_task(derived: Derived, dciodvfy_errors: Callable[[Path], list[str]]) -> None:
+def test_dciodvfy_finds_no_error_in_derived_series_of_task(
+    derived: Derived, dciodvfy_errors: Callable[[Path], list[str]]
+) -> None:
     _, files = derived
     for path in (files[0], files[len(files) // 2], files[-1]):
         assert dciodvfy_errors(path) == []

@@ -19,7 +19,7 @@ Build = Callable[..., Translator]
 
 
 def as_hu(suv: np.ndarray) -> np.ndarray:
-    """What the identity network makes of SUV inside the window."""
+    """Returns the output of the identity network for SUV inside the window."""
     return suv * 300 - 1000
 
 
@@ -57,7 +57,7 @@ def test_translate_slices_pads_with_background_to_training_grid(
 
 def test_translate_slices_takes_slices_smaller_than_network_needs(translator_of: Build) -> None:
     network = build_generator(with_values(Config(), {"generator.network": "resnet", "generator.base_channels": 4}))
-    with pytest.raises(ValueError, check=refusal("E-NETWORK-14")):
+    with pytest.raises(ValueError, check=refusal("E-NETWORK-14", rows=4, columns=4)):
         network(torch.zeros(1, 1, 4, 4))
     assert translate_slices(translator_of(network), np.full((1, 1, 3), 5.0)).shape == (1, 1, 3)
 
@@ -77,7 +77,7 @@ def test_identity_network_returns_resampled_volume(translator_of: Build, volume:
     output = translate_volume(translator_of(spacing_mm=2.0, size=32), volume)
     placed = resample(volume, in_plane_grid(volume, spacing_mm=2.0, size=32), 0.0)
     # 8 columns of 4 mm reach 16 mm from the middle, 6 rows of 5 mm reach 15; pixel centers lie at 1, 3, ... 15 mm:
-    # 16 of the 32 lie inside either way, the last rows right on the border.
+    # 16 of the 32 lie inside in both directions, the last rows exactly on the border.
     inside = placed.array[:, 8:24, 8:24]
     assert output.array.shape == (3, 16, 16)
     np.testing.assert_allclose(output.array, as_hu(inside), atol=1e-2)
@@ -119,5 +119,5 @@ def test_translate_volume_refuses_other_unit(translator_of: Build, volume: Volum
 def test_translate_slices_refuses_wrong_shape_and_values_not_finite(translator_of: Build) -> None:
     with pytest.raises(InputError, check=refusal("E-TRANSLATE-08", values_shape="(8, 8)")):
         translate_slices(translator_of(), np.zeros((8, 8)))
-    with pytest.raises(InputError, check=refusal("E-TRANSLATE-09", bad="2", values_size="16")):
+    with pytest.raises(InputError, check=refusal("E-TRANSLATE-09", bad=2, values_size=16)):
         translate_slices(translator_of(), np.where(np.arange(16).reshape(1, 4, 4) < 2, np.inf, 0))

@@ -1,4 +1,4 @@
-"""The HTTP interface on a real port, around a small model, and who asks it."""
+"""Runs the HTTP interface of a small model on a real port, with a client."""
 
 import hashlib
 import io
@@ -32,7 +32,7 @@ def affine():
 
 
 class Client:
-    """A server and its address."""
+    """Sends requests to a server."""
 
     def __init__(self, address, scratch, follower):
         self.address, self.scratch, self.follower = address, scratch, follower
@@ -47,7 +47,7 @@ class Client:
 
     @contextmanager
     def connected(self, body, length=None):
-        """Sends a body that is said to have that length; at the end the client goes away."""
+        """Sends a body with this Content-Length; the client disconnects at the end."""
         host, port = self.address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=LIMIT_S) as connection:
             head = (
@@ -58,13 +58,13 @@ class Client:
             yield
 
     def has_begun(self, num_requests):
-        """Waits until so many requests are being worked on."""
+        """Waits until so many requests are in progress."""
         end = time.monotonic() + LIMIT_S
         while len(list(self.scratch.iterdir())) < num_requests and time.monotonic() < end:
             time.sleep(0.02)
 
     def left_behind(self):
-        """What is in the scratch folder once nothing is worked on any more."""
+        """Returns the content of the scratch folder once no request is in progress."""
         end = time.monotonic() + LIMIT_S
         while (left := list(self.scratch.iterdir())) and time.monotonic() < end:
             time.sleep(0.02)
@@ -80,7 +80,7 @@ def served(model_folder):
 
 @pytest.fixture
 def start(served, tmp_path):
-    """`start(limits, network=None)`: a server; at the end nothing may be left in its folder."""
+    """Returns a function of limits and network that starts a server; at the end its folder must be empty."""
     running = []
 
     def begin(limits=None, network=None):
@@ -109,7 +109,7 @@ def start(served, tmp_path):
 
 @pytest.fixture(scope="session")
 def zip_of():
-    """`zip_of(folder)`: its DICOM files as the body of a request."""
+    """Returns a function of a folder: its DICOM files as the body of a request."""
 
     def made(folder: Path) -> bytes:
         body = io.BytesIO()
@@ -123,7 +123,7 @@ def zip_of():
 
 @pytest.fixture(scope="session")
 def files_of():
-    """`files_of(folder)`: the same as a form."""
+    """Returns a function of a folder: its DICOM files as a form."""
 
     def made(folder: Path):
         return [("f", (path.name, path.read_bytes())) for path in sorted(folder.rglob("*.dcm"))]
@@ -133,7 +133,7 @@ def files_of():
 
 @pytest.fixture(scope="session")
 def unzipped():
-    """`unzipped(response)`: the DICOM files of an answer."""
+    """Returns a function of a response: its DICOM files."""
 
     def made(response):
         with zipfile.ZipFile(io.BytesIO(response.content)) as archive:

@@ -1,17 +1,20 @@
-"""Following an alias: the next model takes the place of the last one, or does not, and the service goes on."""
+"""A follower replaces the served model when the alias moves, and keeps the old one when the next fails."""
 
 import time
 from dataclasses import replace
 
 import pytest
+from refusal import refusal
 
 from medgan.data.dicom.attributes import ModelFacts
 from medgan.errors import InputError
 from medgan.server.alias_watcher import Follower, Served
 
+DAMAGED = InputError("E-MODEL-05", folder="model", weights_sha256="ab", digest="cd")
+
 
 class Registry:
-    """Names a version and gives it, or fails as it is told to."""
+    """Stands for a registry that names a version and loads it, or fails with the errors in `broken`."""
 
     def __init__(self, served):
         self.served, self.number, self.broken, self.loads = served, "1", {}, []
@@ -36,7 +39,7 @@ def registry(translator_of, manifest):
 
 @pytest.fixture
 def follow(registry):
-    """A follower that looks when it is told to only."""
+    """Starts followers that check the alias only when a test calls `look`."""
     started = []
 
     def start(**times):
@@ -65,7 +68,7 @@ def test_follower_replaces_version_and_goes_back(registry, follow):
         registry.number = number
         follower.look()
         assert state(follower) == (number, "")
-    assert first.facts.version == "1", "who took the first one keeps it"
+    assert first.facts.version == "1", "a request that took the first version keeps it"
 
 
 def test_follower_checks_alias_periodically(registry, follow):
@@ -77,9 +80,7 @@ def test_follower_checks_alias_periodically(registry, follow):
     assert state(follower) == ("2", "")
 
 
-@pytest.mark.parametrize(
-    "error", [InputError("expected sha256 ab, got cd; the file is damaged"), RuntimeError(), OSError()]
-)
+@pytest.mark.parametrize("error", [DAMAGED, RuntimeError(), OSError()])
 def test_follower_keeps_version_when_next_cannot_be_loaded(registry, follow, error):
     follower = follow()
     registry.number, registry.broken = "2", {"2": error}
@@ -139,6 +140,6 @@ def test_follower_notes_version_of_other_task(registry, follow, manifest):
 
 
 def test_follower_refuses_first_version_that_cannot_be_loaded(registry, follow):
-    registry.broken = {"1": InputError("the file is damaged")}
-    with pytest.raises(InputError, match="the file is damaged"):
+    registry.broken = {"1": DAMAGED}
+    with pytest.raises(InputError, check=refusal("E-MODEL-05", folder="model")):
         follow()

@@ -1,20 +1,21 @@
-"""What the HTTP interface answers: a series, the model, its health, and nothing without the token."""
+"""The HTTP interface answers with a series, the model or its health, and requires the token."""
 
 import numpy as np
 import pydicom
 import pytest
 
+from medgan.errors import messages
 from medgan.inference.dicom_folder import translate_folder
 
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.mark.parametrize("way", ["zip", "multipart"])
+@pytest.mark.parametrize("kind", ["zip", "multipart"])
 def test_translate_request_gives_same_voxels_as_translate_folder(
-    start, served, pet_folder, tmp_path, way, zip_of, files_of, unzipped
+    start, served, pet_folder, tmp_path, kind, zip_of, files_of, unzipped
 ):
     client = start()
-    if way == "zip":
+    if kind == "zip":
         response = client.post(zip_of(pet_folder))
     else:
         response = client.post(content_type=None, files=files_of(pet_folder))
@@ -46,4 +47,4 @@ def test_translate_request_without_token_is_refused(start, pet_folder, header, z
     client.headers = {"Authorization": header}
     response = client.post(zip_of(pet_folder))
     assert response.status_code == 401 and response.headers["WWW-Authenticate"] == "Bearer"
-    assert response.json() == {"detail": "expected the header Authorization: Bearer TOKEN with the server's token"}
+    assert response.json() == {"detail": messages()["E-SERVER-01"], "code": "E-SERVER-01"}

@@ -1,4 +1,4 @@
-"""The HTTP interface under way: places, limits, clients that go away, defects, and a version that changes."""
+"""The HTTP interface keeps to its limits, and survives lost clients, defects and a change of version."""
 
 import threading
 from dataclasses import replace
@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
+from medgan.errors import messages
 from medgan.server.upload import Limits
 
 LIMIT_S = 30
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 class Gated(nn.Module):
-    """Waits for its gate, but not for ever."""
+    """Stands for a network that waits for its gate, within a time limit."""
 
     divisor = 8
 
@@ -30,7 +31,7 @@ class Gated(nn.Module):
 
 @pytest.fixture
 def gated(start):
-    """`gated(limits)`: a server that has loaded a network which then waits."""
+    """Returns a function of limits: starts a server whose network waits."""
 
     def begin(limits):
         network = Gated()
@@ -51,7 +52,8 @@ def test_server_refuses_requests_above_limit_and_health_still_answers(gated, pet
     client.has_begun(2)
     refused = client.post(body)
     assert refused.status_code == 503 and refused.headers["Retry-After"] == "10"
-    assert refused.json() == {"detail": "2 requests are being worked on; try again in 10 s"}
+    detail = messages()["E-SERVER-02"].format(requests=2, again_s=10)
+    assert refused.json() == {"detail": detail, "code": "E-SERVER-02"}
     assert client.get("/health").status_code == 200
     network.gate.set()
     for thread in threads:
@@ -65,7 +67,7 @@ def test_server_ends_request_above_time_limit_and_serves_next(gated, pet_folder,
     client, network = gated(limits)
     response = client.post(zip_of(pet_folder))
     assert response.status_code == 504
-    assert response.json() == {"detail": "expected to be done within 0.5 s; it takes longer"}
+    assert response.json() == {"detail": messages()["E-SERVER-03"].format(request_s=0.5), "code": "E-SERVER-03"}
     network.gate.set()
     assert client.left_behind() == []
     object.__setattr__(limits, "request_s", float(LIMIT_S))  # the next one must not fail for a slow machine
@@ -93,7 +95,7 @@ class Failing(nn.Module):
 
     def forward(self, source):
         if self.fails:
-            raise RuntimeError("what it says names Grün^Eva")
+            raise RuntimeError("the slice of Grün^Eva is wrong")
         return source
 
 
@@ -103,7 +105,8 @@ def test_defect_fails_one_request_and_is_reported_by_type_only(start, pet_folder
     network.fails = True
     response = client.post(zip_of(pet_folder))
     assert response.status_code == 500
-    assert response.json() == {"detail": "failed with RuntimeError; the server's log says where"}
+    detail = messages()["E-SERVER-05"].format(name="RuntimeError")
+    assert response.json() == {"detail": detail, "code": "E-SERVER-05"}
     assert "a request failed: RuntimeError at test_app_busy.py" in caplog.text and "Eva" not in caplog.text
     network.fails = False
     assert client.post(zip_of(pet_folder)).status_code == 200

@@ -1,4 +1,4 @@
-"""What the HTTP interface refuses before anything is translated, and what its messages keep to themselves."""
+"""The HTTP interface refuses wrong uploads before it translates, and its messages hold no identifiers."""
 
 import re
 import shutil
@@ -14,6 +14,11 @@ from medgan.server.translate_upload import _without
 from medgan.server.upload import Limits
 
 pytestmark = pytest.mark.timeout(120)
+
+
+def refusal_of(response):
+    """Returns the status and the code of an answer."""
+    return response.status_code, response.json()["code"]
 
 
 def changed(folder, **values):
@@ -93,29 +98,32 @@ def deflated(folder, put_series, volume):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "status", "message"),
+    ("spoil", "status", "code", "values"),
     [
-        (two_patients, 422, "expected one PT series of one patient; found 6 PT slices in 2 series of 2 patients"),
-        (two_series, 422, "expected one PT series of one patient; found 6 PT slices in 2 series"),
-        (another_modality, 422, "expected one PT series of one patient; found 3 CT slices in 1 series"),
-        (two_modalities, 422, "found 3 CT slices in 1 series, 3 PT slices in 1 series"),
-        (a_missing_slice, 422, "PT: "),
-        (no_dicom, 422, "expected the DICOM files of one PT series; found no DICOM image"),
-        (a_cut_header, 422, "found one that cannot: PT: 1 of 1 slices has no Study Instance UID"),
-        (a_damaged_header, 422, "found files besides: 1 with: damaged DICOM header"),
-        (a_synthetic_series, 422, "expected an acquired PT series; found 3 PT slices in 1 series, synthetic"),
-        (an_empty_file, 422, "expected nothing but whole slices of one PT series; found files besides: 1 with: empty"),
-        (a_series_without_positions, 422, "3 of 3 slices have no Image Position (Patient)"),
-        (a_study_without_a_valid_name, 422, "expected a valid PatientID to file the result under"),
-        (deflated, 415, "expected DICOM in another transfer syntax than deflated"),
+        (two_patients, 422, "E-UPLOAD-06", "6 PT slices in 2 series of 2 patients"),
+        (two_series, 422, "E-UPLOAD-06", "6 PT slices in 2 series."),
+        (another_modality, 422, "E-UPLOAD-06", "3 CT slices in 1 series."),
+        (two_modalities, 422, "E-UPLOAD-06", "3 CT slices in 1 series, 3 PT slices in 1 series"),
+        (a_missing_slice, 422, "E-UPLOAD-01", "PT: slice spacing"),
+        (no_dicom, 422, "E-UPLOAD-03", "one PT series"),
+        (a_cut_header, 422, "E-UPLOAD-04", "PT: 1 of 1 slices has no Study Instance UID"),
+        (a_damaged_header, 422, "E-UPLOAD-07", "1 with: damaged DICOM header"),
+        (a_synthetic_series, 422, "E-UPLOAD-05", "3 PT slices in 1 series"),
+        (an_empty_file, 422, "E-UPLOAD-07", "1 with: empty"),
+        (a_series_without_positions, 422, "E-UPLOAD-04", "3 of 3 slices have no Image Position (Patient)"),
+        (a_study_without_a_valid_name, 422, "E-UPLOAD-01", "valid PatientID"),
+        (deflated, 415, "E-UPLOAD-02", DeflatedExplicitVRLittleEndian.name),
     ],
     ids=lambda one: getattr(one, "__name__", None),
 )
-def test_translate_request_refuses_upload_other_than_one_series(start, pet_folder, put_series, volume, spoil, status, message, zip_of):
+def test_translate_request_refuses_upload_other_than_one_series(
+    start, pet_folder, put_series, volume, spoil, status, code, values, zip_of
+):
     client = start()
     spoil(pet_folder, put_series, volume)
     response = client.post(zip_of(pet_folder))
-    assert response.status_code == status and message in response.json()["detail"], response.text
+    assert refusal_of(response) == (status, code), response.text
+    assert values in response.json()["detail"], response.text
     for secret in ("Eva", "P" * 70, "P1", "P2", str(client.scratch), volume.frame_of_reference):
         assert secret not in response.text
 
@@ -132,12 +140,12 @@ def test_translate_request_ignores_harmless_files_in_zip(start, pet_folder, zip_
 
 
 @pytest.mark.parametrize(
-    "message",
+    "text",
     ["of GRÜN^EVA", "of Grün", "of Eva", repr(["Grün^Eva"]), ascii("Grün^Eva"), r"of Gr\xfcn", r"of PET\\17", "17"],
 )
-def test_without_removes_every_form_of_patient_name(message):
-    told = _without(message, ["Grün^Eva", "PET\\17"])
-    assert "(withheld)" in told and not {"grün", "eva", "17"} & set(re.findall(r"\w+", told.lower()))
+def test_without_removes_every_form_of_patient_name(text):
+    left = _without(text, ["Grün^Eva", "PET\\17"])
+    assert "(withheld)" in left and not {"grün", "eva", "17"} & set(re.findall(r"\w+", left.lower()))
 
 
 def test_without_keeps_words_that_contain_name():
@@ -146,29 +154,29 @@ def test_without_keeps_words_that_contain_name():
 
 def test_translate_request_refuses_empty_body_and_other_type(start):
     client = start()
-    assert client.post(b"").status_code == 400
-    assert client.post(b"{}", "application/json").status_code == 415
+    assert refusal_of(client.post(b"")) == (400, "E-UPLOAD-13")
+    assert refusal_of(client.post(b"{}", "application/json")) == (415, "E-UPLOAD-12")
     assert client.get("/translate").status_code == 405
 
 
 def test_translate_request_refuses_large_content_length(start, pet_folder, zip_of):
     client = start(Limits(body_bytes=100))
     response = client.post(zip_of(pet_folder))
-    assert response.status_code == 413 and "expected a body of at most 0 MiB" in response.json()["detail"]
+    assert refusal_of(response) == (413, "E-UPLOAD-14")
+    assert "at most 0 MiB" in response.json()["detail"]
 
 
 def test_translate_request_refuses_pixels_above_limit_before_decoding(start, pet_folder, files_of):
     response = start(Limits(inflated_bytes=3 * 6 * 8 * 4 - 1)).post(content_type=None, files=files_of(pet_folder))
-    assert response.status_code == 413 and "expected a series of at most 0 MiB of pixels" in response.json()["detail"]
+    assert refusal_of(response) == (413, "E-UPLOAD-08")
+    assert "at most 0 MiB" in response.json()["detail"]
 
 
-def test_translate_request_refuses_slices_too_large_on_network_grid(
-    start, put_series, tmp_path, files_of
-):
+def test_translate_request_refuses_slices_too_large_on_network_grid(start, put_series, tmp_path, files_of):
     tiny = Volume(np.zeros((40, 2, 2), np.float32), np.diag([2.0, 2.0, 3.0, 1.0]), generate_uid(), "SUV")
     put_series(tmp_path / "tiny", tiny)
     needed = 40 * 2 * 2 * 4 + 2 * 40 * 16 * 16 * 4
     body = {"content_type": None, "files": files_of(tmp_path / "tiny")}
     response = start(Limits(inflated_bytes=needed - 1)).post(**body)
-    assert response.status_code == 413 and "those on the network's grid" in response.json()["detail"]
+    assert refusal_of(response) == (413, "E-UPLOAD-08")
     assert start(Limits(inflated_bytes=needed)).post(**body).status_code != 413

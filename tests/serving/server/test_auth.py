@@ -1,4 +1,4 @@
-"""The bearer token: made once, for its owner only."""
+"""The bearer token is made once, and only its owner may read its file."""
 
 import hashlib
 
@@ -30,7 +30,7 @@ def test_token_digest_refuses_file_without_token(tmp_path, content):
     file = tmp_path / "token"
     file.touch(0o600)
     file.write_bytes(content)
-    with pytest.raises(InputError, check=refusal("E-AUTH-03", shortest="20")):
+    with pytest.raises(InputError, check=refusal("E-AUTH-03", file=file, shortest=20)):
         token_digest(file)
 
 
@@ -39,10 +39,10 @@ def test_token_digest_refuses_file_open_to_other_users(tmp_path, mode):
     file = tmp_path / "token"
     token_digest(file)
     file.chmod(mode)
-    with pytest.raises(InputError, check=refusal("E-AUTH-02")):
+    with pytest.raises(InputError, check=refusal("E-AUTH-02", file=file, mode=mode)):
         token_digest(file)
 
 
 def test_token_digest_refuses_folder(tmp_path):
-    with pytest.raises(InputError, check=refusal("E-AUTH-01")):
+    with pytest.raises(InputError, check=refusal("E-AUTH-01", file=tmp_path)):
         token_digest(tmp_path)

@@ -1,5 +1,6 @@
-"""What `medgan serve` refuses before anything is started."""
+"""`medgan serve` refuses wrong input before it starts anything."""
 
+import errno
 import socket
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def champion(place, model_folder):
-    """A registered champion; gives the file with its weights."""
+    """Registers a champion; returns the file with its weights."""
     place.output.mkdir()
     study = MlflowStudy(place.tracking_uri, "medgan/pet2ct", artifacts=place.artifacts, study="s", key="k")
     register(
@@ -44,37 +45,40 @@ def champion(place, model_folder):
     return next(place.artifacts.rglob("generator.safetensors"))
 
 
-def refused(place, message, **changes):
-    with pytest.raises(InputError, check=message):
+def refused(place, expected, **changes):
+    """Runs a service that must be refused and leave nothing behind; returns the fields of the error."""
+    with pytest.raises(InputError, check=expected) as caught:
         serve(**{"model": f"models:/{NAME}@champion", "place": place, **changes})
     assert not (place.output / "serve.token").exists() and not (place.output / "serving").exists()
+    return caught.value.fields
 
 
 def test_serve_refuses_missing_registry_and_makes_none(place):
-    refused(place, refusal("E-REGISTRY-05"))
+    refused(place, refusal("E-REGISTRY-05", model=f"models:/{NAME}@champion"))
     assert not place.output.exists()
 
 
 @pytest.mark.parametrize("model", ["models:/medgan-pet2ct@challenger", "models:/medgan-ct2pet@champion"])
 def test_serve_refuses_unknown_model_or_alias(place, champion, model):
-    refused(place, refusal("E-REGISTRY-06", known="medgan-pet2ct"), model=model)
+    refused(place, refusal("E-REGISTRY-06", model=model, known=NAME), model=model)
 
 
 def test_serve_refuses_damaged_weights(place, champion):
     champion.write_bytes(champion.read_bytes()[:-1] + b"\0")
-    refused(place, refusal("E-MODEL-05"))
+    assert refused(place, refusal("E-MODEL-05"))["folder"].name == champion.name
 
 
 def test_serve_refuses_address_in_use_or_of_other_machine(place, champion):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused(place, refusal("E-SERVE-02", host="127.0.0.1", port=port), port=port)
-    refused(place, refusal("E-SERVE-02", host="192.0.2.77", port="8000"), host="192.0.2.77")
+        fields = refused(place, refusal("E-SERVE-02", host="127.0.0.1", port=port), port=port)
+        assert fields["error"].errno == errno.EADDRINUSE
+    refused(place, refusal("E-SERVE-02", host="192.0.2.77", port=8000), host="192.0.2.77")
 
 
 def test_serve_refuses_given_ray_address(place, champion, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    refused(place, refusal("E-SERVE-01"))
+    refused(place, refusal("E-SERVE-01", address="auto"))
 
 
 def test_own_folder_removes_files_of_dead_services_only(tmp_path):
@@ -84,7 +88,7 @@ def test_own_folder_removes_files_of_dead_services_only(tmp_path):
         (folder / "upload").mkdir(parents=True)
         folder.with_name(f"{folder.name}.lock").touch()
     with (
-        held(living.with_name(f"{living.name}.lock"), "a living one", limit_s=1),
+        held(living.with_name(f"{living.name}.lock"), "the living service", limit_s=1),
         _own_folder(tmp_path / "x-8002") as own,
     ):
         assert own.is_dir() and living.is_dir() and not dead.exists()

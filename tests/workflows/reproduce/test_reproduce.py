@@ -20,7 +20,7 @@ def recorded(home, run_id):
     return read_run(f"sqlite:///{home / 'mlflow.db'}", run_id)
 
 
-def test_a_training_s_run_carries_its_configuration_exactly(home, run_id):
+def test_run_of_training_records_exact_configuration(home, run_id):
     kept = validated(recorded(home, run_id).files["config.json"])
     params = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}").get_run(run_id).data.params
     assert {path: str(value) for path, value in flatten(kept).items()} == {
@@ -28,7 +28,7 @@ def test_a_training_s_run_carries_its_configuration_exactly(home, run_id):
     }
 
 
-def test_a_training_s_run_carries_what_made_it(home, run_id, dataset_folder):
+def test_run_of_training_records_provenance(home, run_id, dataset_folder):
     told, manifest = recorded(home, run_id), read_manifest(dataset_folder)
     facts = told.files["provenance.json"]
     assert facts["data"] == {"digest": manifest.digest, "split": manifest.split_digest}
@@ -40,14 +40,14 @@ def test_a_training_s_run_carries_what_made_it(home, run_id, dataset_folder):
     assert told.tags["medgan.commit"] == facts["code"]["commit"]
 
 
-def test_what_made_a_run_names_no_host_no_user_and_no_folder(home, run_id):
+def test_provenance_names_no_host_user_or_folder(home, run_id):
     text = json.dumps(recorded(home, run_id).files["provenance.json"])
     assert "/" not in text
     assert socket.gethostname() not in text
     assert f'"{getpass.getuser()}"' not in text
 
 
-def test_the_same_code_data_and_threads_give_the_same_curve_again(medgan_reproduce, home, run_id):
+def test_reproduce_gives_same_curve_with_same_code_data_and_threads(medgan_reproduce, home, run_id):
     before = {path.relative_to(home) for path in home.rglob("*")}
     code, said = medgan_reproduce(run_id)
     assert code == 0, said
@@ -59,7 +59,7 @@ def test_the_same_code_data_and_threads_give_the_same_curve_again(medgan_reprodu
     assert {path.parent.name for path in left} <= {"logs"}, "nothing but a log is left behind"
 
 
-def test_reproducing_tells_mlflow_nothing(medgan_reproduce, home, run_id):
+def test_reproduce_changes_nothing_in_mlflow(medgan_reproduce, home, run_id):
     client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     experiments = [one.experiment_id for one in client.search_experiments()]
     before = [one.to_dictionary() for one in client.search_runs(experiments)]
@@ -67,7 +67,7 @@ def test_reproducing_tells_mlflow_nothing(medgan_reproduce, home, run_id):
     assert [one.to_dictionary() for one in client.search_runs(experiments)] == before
 
 
-def test_another_setting_gives_another_curve_whose_first_differing_epoch_is_named(medgan_reproduce, artifact, run_id):
+def test_reproduce_with_other_setting_names_first_epoch_that_differs(medgan_reproduce, artifact, run_id):
     artifact("config.json", {"optim.schedule": "linear"})  # which begins to fall with the third epoch
     code, said = medgan_reproduce(run_id)
     assert code == 1, said
@@ -76,14 +76,14 @@ def test_another_setting_gives_another_curve_whose_first_differing_epoch_is_name
     assert medgan_reproduce(run_id, "--rtol", 1)[0] == 0
 
 
-def test_only_as_many_epochs_as_were_asked_for_are_compared(medgan_reproduce, artifact, run_id):
+def test_reproduce_compares_only_requested_epochs(medgan_reproduce, artifact, run_id):
     artifact("config.json", {"optim.schedule": "linear"})
     code, said = medgan_reproduce(run_id, "--epochs", 2)
     assert code == 0, said
     assert "identical in 2 epochs" in said
 
 
-def test_a_trial_that_was_stopped_early_is_trained_for_the_epochs_it_had(medgan_reproduce, artifact, run_id):
+def test_reproduce_trains_only_recorded_epochs_of_trial_stopped_early(medgan_reproduce, artifact, run_id):
     artifact("config.json", {"train.epochs": 9})
     code, said = medgan_reproduce(run_id)
     assert code == 0, said
@@ -91,14 +91,14 @@ def test_a_trial_that_was_stopped_early_is_trained_for_the_epochs_it_had(medgan_
     assert "identical in 3 epochs" in said
 
 
-def test_a_training_that_now_diverges_is_not_reproduced(medgan_reproduce, artifact, run_id):
+def test_reproduce_fails_if_training_diverges(medgan_reproduce, artifact, run_id):
     artifact("config.json", {"optim.generator_lr": 1e30})
     code, said = medgan_reproduce(run_id)
     assert code == 1
     assert "failed: not reproduced: epoch 1, which the run recorded, now ends: " in said
 
 
-def test_what_differs_from_then_is_told_a_line_each(medgan_reproduce, artifact, run_id):
+def test_reproduce_prints_line_for_each_difference(medgan_reproduce, artifact, run_id):
     artifact("provenance.json", {"versions.torch": "1.0", "code.commit": "f00", "hardware.cpu": "Z80"})
     code, said = medgan_reproduce(run_id, "--epochs", 1)
     assert code == 0, said
@@ -107,19 +107,19 @@ def test_what_differs_from_then_is_told_a_line_each(medgan_reproduce, artifact, 
     assert "are those of then" not in said
 
 
-def test_a_schedule_that_followed_the_clock_is_pointed_out(medgan_reproduce, artifact, run_id):
+def test_reproduce_notes_schedule_that_followed_clock(medgan_reproduce, artifact, run_id):
     artifact("config.json", {"optim.schedule": "cosine", "train.minutes": 60})
     said = medgan_reproduce(run_id, "--epochs", 1)[1]
     assert "train.minutes: its schedule followed the clock" in said
 
 
-def test_steps_that_were_measured_and_may_round_otherwise_are_pointed_out(medgan_reproduce, artifact, run_id):
+def test_reproduce_notes_measured_speed(medgan_reproduce, artifact, run_id):
     artifact("config.json", {"train.speed": "measured"})
     said = medgan_reproduce(run_id, "--epochs", 1)[1]
     assert "train.speed: how a step is computed fastest is measured anew, and may round otherwise" in said
 
 
-def test_a_run_without_provenance_is_compared_all_the_same(medgan_reproduce, home, run_id):
+def test_reproduce_compares_run_without_provenance(medgan_reproduce, home, run_id):
     (path,) = (home / "mlflow-artifacts").rglob("provenance.json")
     path.unlink()
     code, said = medgan_reproduce(run_id, "--epochs", 1)
@@ -127,7 +127,7 @@ def test_a_run_without_provenance_is_compared_all_the_same(medgan_reproduce, hom
     assert "its code, versions and hardware are not recorded" in said
 
 
-def test_ctrl_c_says_that_nothing_is_kept(medgan_reproduce, home, run_id, monkeypatch):
+def test_reproduce_stopped_by_ctrl_c_keeps_nothing(medgan_reproduce, home, run_id, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -148,19 +148,19 @@ def test_ctrl_c_says_that_nothing_is_kept(medgan_reproduce, home, run_id, monkey
         ([math.nan, 0.8], "differs from epoch 1 by up to nan (relative inf)", math.inf),
     ],
 )
-def test_the_verdict_names_the_first_epoch_that_differs_and_by_how_much(now, said, gap):
+def test_verdict_names_first_epoch_that_differs_and_difference(now, said, gap):
     told, largest = verdict({1: 0.5, 2: 0.8}, now)
     assert told == said
     assert largest == pytest.approx(gap, rel=1e-6)
 
 
-def test_epochs_that_were_never_recorded_are_not_judged():
+def test_verdict_ignores_epochs_that_were_not_recorded():
     assert verdict({2: math.nan}, [0.3, math.nan]) == ("identical in 1 epoch", 0.0)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_training_on_two_workers_is_reproduced_on_two_workers(dicom, tmp_path, capfd, trained):
+def test_reproduce_on_two_workers_equals_training_on_two_workers(dicom, tmp_path, capfd, trained):
     run_id = trained(dicom, tmp_path / "home", workers=2)
     capfd.readouterr()
     place = find_place(tmp_path / "home", f"sqlite:///{tmp_path / 'home' / 'mlflow.db'}")

@@ -10,7 +10,7 @@ from medgan.data.manifest import read_manifest
 from medgan.tracking.mlflow_runs import MlflowStudy
 
 
-def test_a_data_set_that_is_not_there_is_named_by_its_digest(
+def test_reproduce_refuses_missing_data_set_by_digest(
     medgan_reproduce, home, run_id, tmp_path, dataset_folder, trained
 ):
     digest = read_manifest(dataset_folder).digest
@@ -25,7 +25,7 @@ def test_a_data_set_that_is_not_there_is_named_by_its_digest(
     assert f"digest {digest}; it is not {tmp_path}" in said
 
 
-def test_a_data_set_whose_images_changed_is_refused(medgan_reproduce, run_id, dataset_folder):
+def test_reproduce_refuses_data_set_with_changed_images(medgan_reproduce, run_id, dataset_folder):
     folder = dataset_folder
     path = folder / read_manifest(folder).patients[0].folder / "source.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
@@ -34,7 +34,7 @@ def test_a_data_set_whose_images_changed_is_refused(medgan_reproduce, run_id, da
     assert f"error: {path}: the data set of digest {read_manifest(folder).digest} has changed: expected sha256" in said
 
 
-def test_a_data_set_whose_description_changed_is_refused(medgan_reproduce, run_id, dataset_folder):
+def test_reproduce_refuses_data_set_with_changed_description(medgan_reproduce, run_id, dataset_folder):
     (state,) = (dataset_folder / "states").iterdir()
     tree = json.loads(state.read_text())
     tree["patients"][0]["role"] = "test"
@@ -44,7 +44,7 @@ def test_a_data_set_whose_description_changed_is_refused(medgan_reproduce, run_i
     assert f"error: {state}: the data set has changed: its description is not that of digest {state.stem}" in said
 
 
-def test_a_run_of_another_split_is_refused(medgan_reproduce, home, run_id, dataset_folder):
+def test_reproduce_refuses_run_of_another_split(medgan_reproduce, home, run_id, dataset_folder):
     client, split = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}"), read_manifest(dataset_folder).split_digest
     client.set_tag(run_id, "medgan.split_digest", "abc")
     code, said = medgan_reproduce(run_id)
@@ -54,20 +54,20 @@ def test_a_run_of_another_split_is_refused(medgan_reproduce, home, run_id, datas
     assert f"({split})" in said
 
 
-def test_an_unknown_run_is_refused(medgan_reproduce, home):
+def test_reproduce_refuses_unknown_run(medgan_reproduce, home):
     code, said = medgan_reproduce("0" * 32)
     assert code == 2
     assert f"error: run {'0' * 32}: not found in sqlite:///{home / 'mlflow.db'}: " in said
 
 
-def test_a_store_that_is_not_there_is_refused_and_not_made(medgan_reproduce, run_id, tmp_path):
+def test_reproduce_refuses_missing_store_and_does_not_create_store(medgan_reproduce, run_id, tmp_path):
     code, said = medgan_reproduce(run_id, "--tracking-uri", f"sqlite:///{tmp_path / 'none.db'}")
     assert code == 2
     assert f"error: --tracking-uri sqlite:///{tmp_path / 'none.db'}: there is no such store" in said
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_run_without_a_configuration_is_refused(medgan_reproduce, tmp_path):
+def test_reproduce_refuses_run_without_configuration(medgan_reproduce, tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     study = MlflowStudy(uri, "medgan/pet2ct-phantom", artifacts=tmp_path / "artifacts", study="s", key="k")
     code, said = medgan_reproduce(study.run.run_id, "--tracking-uri", uri)
@@ -82,7 +82,7 @@ def test_a_run_without_a_configuration_is_refused(medgan_reproduce, tmp_path):
         ({"metrics.select": "val/psnr_body_2"}, "expected val/psnr_body_2 of one epoch or more, to compare with"),
     ],
 )
-def test_a_configuration_that_says_nothing_here_is_refused(medgan_reproduce, artifact, run_id, values, message):
+def test_reproduce_refuses_unusable_configuration(medgan_reproduce, artifact, run_id, values, message):
     artifact("config.json", values)
     code, said = medgan_reproduce(run_id)
     assert code == 2
@@ -99,7 +99,7 @@ def test_a_configuration_that_says_nothing_here_is_refused(medgan_reproduce, art
         (("--rtol", -1), "Invalid value for '--rtol'"),
     ],
 )
-def test_options_that_cannot_be_are_refused(medgan_reproduce, run_id, arguments, message):
+def test_reproduce_refuses_wrong_option(medgan_reproduce, run_id, arguments, message):
     code, said = medgan_reproduce(run_id, *arguments)
     assert code == 2
     assert re.search(message, said), said

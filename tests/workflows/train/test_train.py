@@ -10,7 +10,7 @@ import pytest
 from medgan.locks import only_driver
 
 
-def test_the_terminal_tells_the_plan_every_epoch_the_test_and_what_to_do_next(trained, home, name_in, kept):
+def test_train_prints_plan_epochs_test_metrics_and_next_commands(trained, home, name_in, kept):
     name = name_in(trained)
     assert name.startswith("unet_l1-")
     assert "up to 2 epochs" in trained
@@ -35,7 +35,7 @@ def test_the_terminal_tells_the_plan_every_epoch_the_test_and_what_to_do_next(tr
     assert "--set train.epochs=N" in trained
 
 
-def test_mlflow_holds_one_run_with_parameters_every_epoch_the_test_and_pictures(trained, name_in, kept):
+def test_mlflow_run_holds_parameters_epochs_test_metrics_and_pictures(trained, name_in, kept):
     client, found = kept.store, kept.run_named(name_in(trained))
     assert found.info.status == "FINISHED"
     assert found.data.params["preset"] == "unet_l1"
@@ -55,7 +55,7 @@ def test_mlflow_holds_one_run_with_parameters_every_epoch_the_test_and_pictures(
     assert [file.path for file in client.list_artifacts(found.info.run_id, "pictures")] == ["pictures/validation.png"]
 
 
-def test_the_version_holds_the_best_generator_and_no_alias_names_it(trained, name_in, kept, same_weights):
+def test_registered_version_holds_best_generator_and_has_no_alias(trained, name_in, kept, same_weights):
     (version,) = kept.versions(name_in(trained))
     assert version.version in ("1", 1)
     assert kept.store.get_registered_model(kept.model).aliases == {}
@@ -63,7 +63,7 @@ def test_the_version_holds_the_best_generator_and_no_alias_names_it(trained, nam
     assert same_weights(kept.registered_generator(version.version), kept.best_generator(name_in(trained)))
 
 
-def test_the_version_translates_a_phantom(trained, home, dicom, tmp_path, run, kept):
+def test_registered_version_translates_phantom(trained, home, dicom, tmp_path, run, kept):
     source = dicom / "PHANTOM-0002" / "PT"
     code, said = run("translate", source, tmp_path / "out", "--model", f"models:/{kept.model}/1", "--output", home)
     assert code == 0, said
@@ -74,7 +74,7 @@ def test_the_version_translates_a_phantom(trained, home, dicom, tmp_path, run, k
     }
 
 
-def test_the_same_command_again_gives_the_same_result_without_training(trained, home, command, run, name_in, kept):
+def test_train_again_prints_same_result_without_training(trained, home, command, run, name_in, kept):
     last = home / "checkpoints" / name_in(trained) / "last.safetensors"
     before = last.stat().st_mtime_ns
     code, again = run(*command("unet_l1", train__epochs=2))
@@ -89,7 +89,7 @@ def test_the_same_command_again_gives_the_same_result_without_training(trained, 
     assert kept.run_named(name_in(trained)).info.status == "FINISHED"
 
 
-def test_no_patient_and_no_source_folder_is_named_outside_the_dicom_itself(trained, home, dicom):
+def test_output_folder_names_no_patient_and_no_source_folder(trained, home, dicom):
     for path in home.rglob("*"):
         assert "PHANTOM-00" not in str(path)
         if path.is_file():
@@ -97,7 +97,7 @@ def test_no_patient_and_no_source_folder_is_named_outside_the_dicom_itself(train
             assert str(dicom).encode() not in path.read_bytes(), path
 
 
-def test_a_second_driver_of_the_same_training_is_refused(trained, home, command, run, name_in):
+def test_train_refuses_second_driver(trained, home, command, run, name_in):
     name = name_in(trained)
     with only_driver(home / "logs" / f"{name}.lock", name):
         code, said = run(*command("unet_l1", train__epochs=2))
@@ -107,14 +107,14 @@ def test_a_second_driver_of_the_same_training_is_refused(trained, home, command,
     )
 
 
-def test_settings_without_effect_on_the_networks_are_named_in_the_plan(trained, command, run):
+def test_plan_names_settings_without_effect_on_networks(trained, command, run):
     settings = {"generator__network": "resnet", "generator__block": "residual", "generator__depth": 3}
     code, said = run(*command("unet_l1", train__epochs=1, **settings))
     assert code == 0, said
     assert re.search(r"^no effect +generator\.block, generator\.depth on these networks$", said, re.M)
 
 
-def test_settings_of_networks_that_are_not_built_are_named_in_the_plan(trained, command, run):
+def test_plan_names_settings_of_networks_that_are_not_built(trained, command, run):
     settings = {"discriminator__patch": 16, "discriminator__norm": "none", "extractor__network": "alexnet"}
     code, said = run(*command("unet_l1", train__epochs=1, **settings))
     assert code == 0, said
@@ -123,7 +123,7 @@ def test_settings_of_networks_that_are_not_built_are_named_in_the_plan(trained, 
     assert set(named[1].split(", ")) == {"discriminator.patch", "discriminator.norm", "extractor.network"}
 
 
-def test_settings_are_recorded_by_the_same_dotted_paths_that_set_accepts(trained, run, name_in, kept):
+def test_mlflow_run_records_settings_by_paths_that_set_accepts(trained, run, name_in, kept):
     code, said = run("inspect", "--preset", "unet_l1", "--quick", "--settings")
     assert code == 0
     paths = re.findall(r"^((?:data|generator|discriminator|loss|extractor|optim|train|metrics)\.\w+) ", said, re.M)

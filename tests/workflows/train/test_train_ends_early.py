@@ -7,14 +7,14 @@ import pytest
 import torch
 
 
-def test_minutes_end_a_training_early(trained, command, run):
+def test_train_ends_after_minutes(trained, command, run):
     code, said = run(*command("unet_l1", train__epochs=500, train__minutes=0.00001, train__seed=1))
     assert code == 0, said
     assert "up to 500 epochs or 1e-05 min" in said
     assert re.findall(r"^epoch (\S+):.* (\w+)$", said, re.M) == [("1/500", "done")]
 
 
-def test_a_training_that_diverges_ends_with_the_reason_in_terminal_and_mlflow(trained, command, run, name_in, kept):
+def test_train_that_diverges_gives_reason_in_terminal_and_mlflow(trained, command, run, name_in, kept):
     settings = {"loss__adversarial": "lsgan", "optim__generator_lr": 1e30, "train__epochs": 3}
     code, said = run(*command("cgan", **settings))
     assert code == 1
@@ -29,7 +29,7 @@ def test_a_training_that_diverges_ends_with_the_reason_in_terminal_and_mlflow(tr
     assert kept.versions(name) == []
 
 
-def test_a_training_without_memory_ends_with_the_settings_that_need_less(
+def test_train_without_memory_names_settings_that_need_less(
     trained, monkeypatch, command, run, name_in, kept
 ):
     def refuse(*_, **__):
@@ -45,7 +45,7 @@ def test_a_training_without_memory_ends_with_the_settings_that_need_less(
 
 
 @pytest.mark.timeout(120)
-def test_ctrl_c_keeps_whole_epochs_and_the_same_command_goes_on(trained, command, run, started, name_in, kept):
+def test_train_stopped_by_ctrl_c_keeps_epochs_and_continues(trained, command, run, started, name_in, kept):
     arguments = command("unet_l1", train__epochs=60, train__seed=3)
     job = started(arguments)
     job.until(r"^epoch 2/60")

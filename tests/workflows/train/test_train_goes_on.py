@@ -44,7 +44,7 @@ def without_times(history):
     return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in history]
 
 
-def test_more_epochs_go_on_from_the_checkpoint(extended, name_in, kept):
+def test_train_with_more_epochs_continues_from_checkpoint(extended, name_in, kept):
     shorter, longer = extended
     name = name_in(longer)
     assert name == name_in(shorter)
@@ -54,7 +54,7 @@ def test_more_epochs_go_on_from_the_checkpoint(extended, name_in, kept):
     assert steps == [1, 2, 3, 4]
 
 
-def test_training_on_ends_bit_for_bit_where_an_uninterrupted_training_does(
+def test_continued_training_is_bit_identical_to_uninterrupted_training(
     extended, home, uninterrupted, name_in, kept, same_weights
 ):
     name, (folder, test) = name_in(extended[1]), uninterrupted
@@ -66,7 +66,7 @@ def test_training_on_ends_bit_for_bit_where_an_uninterrupted_training_does(
     assert {metric: logged[f"test/{metric}"] for metric in test} == test
 
 
-def test_training_on_registers_what_was_learned_meanwhile(extended, name_in, kept, same_weights):
+def test_continued_training_registers_better_generator(extended, name_in, kept, same_weights):
     name = name_in(extended[1])
     values = [row["val/ssim"] for row in kept.history(name)]
     assert max(values[2:]) > max(values[:2]), "the later epochs must be better, else this shows nothing"
@@ -80,12 +80,12 @@ def test_training_on_registers_what_was_learned_meanwhile(extended, name_in, kep
     assert told == pytest.approx([float(ssim) for ssim in ssims], rel=1e-3)
 
 
-def test_mlflow_says_how_long_a_training_that_went_on_is(extended, name_in, kept):
+def test_mlflow_run_records_length_of_continued_training(extended, name_in, kept):
     found = kept.run_named(name_in(extended[1]))
     assert found.data.params["train.epochs"] == "4" or found.data.tags.get("medgan.epochs") == "4"
 
 
-def test_where_the_length_shapes_the_schedule_another_length_is_another_training(trained, command, run, name_in):
+def test_train_with_cosine_schedule_and_other_length_starts_anew(trained, command, run, name_in):
     settings = {"optim__schedule": "cosine"}
     (one, shorter), (two, longer) = (run(*command("unet_l1", train__epochs=epochs, **settings)) for epochs in (1, 2))
     assert (one, two) == (0, 0)
