@@ -1,11 +1,9 @@
 """Holds all settings in one frozen tree; each leaf has one dotted path, in YAML, the command line and MLflow alike."""
 
-from __future__ import annotations
-
 import difflib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
@@ -142,7 +140,7 @@ class Config(Section):
     metrics: MetricsConfig = MetricsConfig()
 
     @model_validator(mode="after")
-    def fits_the_image(self) -> Config:
+    def fits_the_image(self) -> Self:
         """Refuses networks whose sizes do not fit the size of the image."""
         size, generator = self.data.size, self.generator
         if generator.network == "casnet":
@@ -156,7 +154,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def has_a_term_and_the_blocks_it_compares(self) -> Config:
+    def has_a_term_and_the_blocks_it_compares(self) -> Self:
         """Refuses a generator without a loss term, and extractor blocks that do not exist."""
         loss, network, blocks = self.loss, self.extractor.network, EXTRACTOR_BLOCKS[self.extractor.network]
         weights = {f"loss.{name}": value for name, value in loss if name.startswith("lambda_") and name not in JUDGED}
@@ -169,7 +167,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def has_what_its_terms_need(self) -> Config:
+    def has_what_its_terms_need(self) -> Self:
         """Refuses a term without the network or the setting that it needs."""
         loss, pool_size = self.loss, self.train.pool_size
         margin, penalty = loss.lambda_margin, loss.lambda_gradient_penalty
@@ -188,7 +186,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def has_the_networks_made_for_its_terms(self) -> Config:
+    def has_the_networks_made_for_its_terms(self) -> Self:
         """Refuses a term with a network that cannot serve it."""
         loss, network, num_blocks = self.loss, self.generator.network, self.generator.num_blocks
         if loss.lambda_stages and (network, num_blocks > 1) != ("casnet", True):
@@ -200,7 +198,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def saves_memory_for_the_same_gradient(self) -> Config:
+    def saves_memory_for_the_same_gradient(self) -> Self:
         """Refuses settings that save memory and change the gradient: parts of a batch, blocks computed again."""
         generator, (batch_size, parts) = self.generator, (self.train.batch_size, self.train.accumulate)
         if (generator.network, generator.recompute, generator.norm) == ("casnet", "blocks", "batch"):

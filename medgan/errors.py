@@ -1,7 +1,5 @@
 """Defines the errors that medgan raises on purpose; every other exception is a defect."""
 
-from __future__ import annotations
-
 import tomllib
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Locks between processes by means of files; the system releases a lock however its process ends."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import socket

@@ -1,7 +1,5 @@
 """Says where files are: in one output folder, which the same rule finds wherever a command is started."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass

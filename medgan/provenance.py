@@ -1,7 +1,5 @@
 """Records what made a result (code, data, libraries, machine) and compares two such records."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Defines what each task translates: modalities, units, intensity windows and tissues."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 

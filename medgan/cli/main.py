@@ -13,16 +13,7 @@ from medgan.cli import registry_commands as cli_registry
 from medgan.cli import run_commands as cli_runs
 from medgan.cli import search_commands as cli_search
 from medgan.cli import serving_commands as cli_serving
-from medgan.cli.options import (
-    Data,
-    Output,
-    Preset,
-    Quick,
-    Settings,
-    TaskName,
-    TrackingUri,
-    stoppable,
-)
+from medgan.cli.options import Data, Output, Preset, Quick, Settings, TaskName, TrackingUri, stoppable
 from medgan.errors import InputError, JobError
 
 app = typer.Typer(

@@ -10,8 +10,7 @@ from medgan.cli.options import Model, Output, TrackingUri, stoppable
 app = typer.Typer()
 
 TestData = Annotated[
-    str,
-    typer.Option(help="whose test patients: prepared data set, folder or URL, or a folder of images, any layout"),
+    str, typer.Option(help="whose test patients: prepared data set, folder or URL, or a folder of images, any layout")
 ]
 
 

@@ -1,7 +1,5 @@
 """Shows the events of a workflow on the terminal, and keeps what engines print out of it."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys
@@ -10,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -76,7 +74,7 @@ class Terminal:
         self._bar: Progress | None = None
         self._began, self._left = time.monotonic(), ""
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,10 +1,8 @@
 """Reads prepared slices for training: a torch data set over memory maps, and an endless stream of batches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -30,7 +28,7 @@ class PreparedDataset:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, place: Path) -> PreparedDataset:
+    def open(cls, place: Path) -> Self:
         """Opens a data set's folder, or the file of one of its `states`; raises InputError if it is no data set."""
         return cls(place.parent.parent if place.suffix == ".json" else place, read_manifest(place))
 
@@ -49,7 +47,7 @@ class PreparedDataset:
         """Returns the task, with the intensity windows that the data set was made for."""
         return self.manifest.task
 
-    def slices(self, role: str, *, given: Literal["source", "target"] = "source") -> Slices:
+    def slices(self, role: str, *, given: Literal["source", "target"] = "source") -> Self:
         """Returns the slices of all patients of a role.
 
         Args:

@@ -1,8 +1,7 @@
 """Defines the image type between DICOM and the networks: voxels, their place in the patient, and their unit."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -43,7 +42,7 @@ class Volume:
         """Returns the unit vectors of the column, row and slice axes, (3, 3), one in each column of the matrix."""
         return self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
 
-    def with_array(self, array: np.ndarray, unit: str | None = None) -> Volume:
+    def with_array(self, array: np.ndarray, unit: str | None = None) -> Self:
         """Returns a volume at the same place in the patient with other voxels of the same shape."""
         if array.shape != self.array.shape:
             raise InputError("E-VOLUME-03", array_shape=self.array.shape, array_shape_2=array.shape)

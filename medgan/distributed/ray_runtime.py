@@ -1,10 +1,8 @@
 """Runs the engine on Ray Train workers: DDP over gloo (CPU) or NCCL (GPU)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import ray.train
 import ray.train.torch
@@ -22,7 +20,7 @@ class RayRuntime:
     device: torch.device
 
     @classmethod
-    def current(cls) -> RayRuntime:
+    def current(cls) -> Self:
         """Returns the runtime of the worker that calls this method."""
         context = ray.train.get_context()
         return cls(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())

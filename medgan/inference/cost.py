@@ -1,7 +1,5 @@
 """Measures what translating one slice costs: time and memory."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from dataclasses import dataclass

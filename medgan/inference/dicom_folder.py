@@ -1,7 +1,5 @@
 """Translates every DICOM series of the right modality below a folder; continues what an earlier run began."""
 
-from __future__ import annotations
-
 import glob
 import shutil
 from collections import defaultdict

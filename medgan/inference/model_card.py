@@ -1,7 +1,5 @@
 """Writes the model card in Markdown: what a registered model is, its training, its results and its limits."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Defines the registered model, which MLflow loads by path ("models from code") and which scales intensities."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,12 +1,10 @@
 """Saves and loads a trained generator: a folder with `model.json`, its manifest, and `generator.safetensors`."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import safetensors.torch
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
@@ -47,7 +45,7 @@ class ModelManifest(BaseModel, frozen=True, extra="forbid"):
     intended_use: Literal["research only"] = "research only"
 
     @model_validator(mode="after")
-    def windows_open_upwards(self) -> ModelManifest:
+    def windows_open_upwards(self) -> Self:
         """Refuses a window whose low end is not below its high end."""
         for name in ("source_window", "target_window"):
             low, high = getattr(self, name) or (0.0, 1.0)

@@ -1,7 +1,5 @@
 """Translates slices and volumes with a trained generator, from physical units to physical units."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -38,9 +38,7 @@ HINGE = Adversarial(
 """This uses a margin of 1 (Lim & Ye, 2017; Miyato et al., 2018)."""
 
 WASSERSTEIN = Adversarial(
-    real=lambda logits: -logits.mean(),
-    fake=lambda logits: logits.mean(),
-    fool=lambda logits: -logits.mean(),
+    real=lambda logits: -logits.mean(), fake=lambda logits: logits.mean(), fool=lambda logits: -logits.mean()
 )
 """This needs a Lipschitz critic: set `optim.clip_weights` or use `gradient_penalty` (Arjovsky et al., 2017)."""
 

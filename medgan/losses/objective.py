@@ -1,11 +1,9 @@
 """Defines what both networks minimize: weighted terms over shared inputs (Armanious et al., eq. 8)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +120,7 @@ class Objective:
     discriminator: DiscriminatorTerms
     cycle_share: tuple[float, float] | None = None
 
-    def at(self, progress: float) -> Objective:
+    def at(self, progress: float) -> Self:
         """Returns the objective at `progress`, the completed share of the training, from 0 to 1."""
         if self.cycle_share is None:
             return self

@@ -1,14 +1,6 @@
 """Defines the methods that translate in both directions, as published; they learn from shuffled pairs."""
 
-from medgan.config import (
-    Config,
-    DataConfig,
-    DiscriminatorConfig,
-    GeneratorConfig,
-    LossConfig,
-    OptimConfig,
-    TrainConfig,
-)
+from medgan.config import Config, DataConfig, DiscriminatorConfig, GeneratorConfig, LossConfig, OptimConfig, TrainConfig
 
 DATA = DataConfig(size=256)
 

@@ -68,11 +68,7 @@ def fila_sgan() -> Config:
         generator=GeneratorConfig(network="filament", norm="batch"),
         discriminator=DiscriminatorConfig(network="filament", base_channels=32, norm="batch", spectral_norm=False),
         loss=LossConfig(
-            lambda_style=10.0,
-            style_blocks=(1, 2, 3, 4, 5),
-            lambda_content=1.0,
-            content_blocks=(4,),
-            lambda_tv=100.0,
+            lambda_style=10.0, style_blocks=(1, 2, 3, 4, 5), lambda_content=1.0, content_blocks=(4,), lambda_tv=100.0
         ),
         extractor=ExtractorConfig(weights="download"),
         train=TRAIN,

@@ -1,7 +1,5 @@
 """Makes the rows and columns of the tables as text without markup; the spread decides the digits of a figure."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import textwrap

@@ -1,7 +1,5 @@
 """Holds the results of a comparison of methods; computes means, spreads and paired tests against one method."""
 
-from __future__ import annotations
-
 import statistics
 from collections import Counter
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Writes `tables.md`, `.csv`, `.html` and `patients.csv`: methods side by side, with spreads, tests and failures."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

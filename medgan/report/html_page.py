@@ -1,7 +1,5 @@
 """Makes the HTML of a report: the page, its tables and its pictures; callers escape cells and captions."""
 
-from __future__ import annotations
-
 import struct
 from base64 import b64encode
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Draws test slices: source, each method's output, target and errors, with units on the color bars."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

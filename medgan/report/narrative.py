@@ -1,7 +1,5 @@
 """Says in sentences what the numbers of a comparison support."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
 

@@ -1,11 +1,9 @@
 """Draws how the goals depend on the settings: one panel for each setting, and all settings side by side."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from matplotlib import colormaps
@@ -100,7 +98,7 @@ class ValueAxis:
     is_whole: bool = False
 
     @classmethod
-    def of_setting(cls, name: str, moves: BaseDistribution) -> ValueAxis:
+    def of_setting(cls, name: str, moves: BaseDistribution) -> Self:
         """Returns the axis of a setting, over the whole range in which it moves."""
         if isinstance(moves, CategoricalDistribution):
             return cls(name, -0.3, len(moves.choices) - 0.7, choices=tuple(moves.choices))
@@ -108,7 +106,7 @@ class ValueAxis:
         return cls(name, moves.low, moves.high, is_log=moves.log, is_whole=isinstance(moves, IntDistribution))
 
     @classmethod
-    def of_goal(cls, goal: Goal, values: Sequence[float]) -> ValueAxis:
+    def of_goal(cls, goal: Goal, values: Sequence[float]) -> Self:
         """Returns the axis of a goal, over the range of the reached values."""
         return cls(goal.metric, *drawn_range(values, goal))
 

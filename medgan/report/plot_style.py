@@ -1,7 +1,5 @@
 """Sets the style that all pictures of a study share: colors, marks, axes of a goal, legends."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Writes `promotion.html`: two models on the same test patients, and the result of the rules, in one file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape

@@ -1,12 +1,10 @@
 """Reads a study for its report: which trials have values, what they cost, and short names for a person."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -67,7 +65,7 @@ class Overview:
     settings: dict[str, BaseDistribution]
 
     @classmethod
-    def of(cls, study: Study) -> Overview:
+    def of(cls, study: Study) -> Self:
         """Returns the overview of a study as it is now."""
         goals, trials, found = goals_of(study), study.get_trials(deepcopy=False), best_trial(study)
         scored = [Scored(trial, values) for trial in trials if (values := values_of(trial, goals[0]))]

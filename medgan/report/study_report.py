@@ -1,7 +1,5 @@
 """Writes `report.html`, a study with its pictures in one file that loads nothing, and the pictures as PNG files."""
 
-from __future__ import annotations
-
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Draws the trials of a study: history, importances, Pareto front and learning curves."""
 
-from __future__ import annotations
-
 import itertools
 import warnings
 from collections.abc import Sequence

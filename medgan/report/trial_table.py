@@ -1,7 +1,5 @@
 """Writes the words of a study's report: the facts at its head, and the table of all trials."""
 
-from __future__ import annotations
-
 from collections import Counter
 from html import escape
 

@@ -1,7 +1,5 @@
 """Keeps the lease on a study in its database: one driver at a time, on any host; a dead driver loses its lease."""
 
-from __future__ import annotations
-
 import _thread
 import os
 import socket
@@ -11,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Self
 
 from sqlalchemy import Column, Connection, Engine, Float, Integer, MetaData, Row, String, Table, create_engine
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
@@ -84,7 +83,7 @@ def is_expired(uri: str, study: str) -> bool:
         return store.has(study) and not store.holder(study)
 
 
-def _opened(uri: str) -> _Store:
+def _opened(uri: str) -> Self:
     with database_errors(uri), opening(uri):
         return _Store(uri)
 

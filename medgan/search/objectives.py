@@ -1,12 +1,10 @@
 """Defines the goals of a search (one validation metric or several), and the limits that a usable trial keeps."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import optuna
 
@@ -42,7 +40,7 @@ class Constraint:
     limit: float
 
     @classmethod
-    def read(cls, text: str) -> Constraint:
+    def read(cls, text: str) -> Self:
         """Parses the text of a constraint; raises InputError if it is invalid."""
         found = re.fullmatch(r"\s*(\S+)\s*(<=|>=)\s*([-+.\deE]+)\s*", text)
         if not found:

@@ -1,13 +1,11 @@
 """Defines how one setting varies in a search space, and under which condition."""
 
-from __future__ import annotations
-
 import json
 import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from optuna.trial import Trial
 from pydantic import BaseModel, Field, model_validator
@@ -37,7 +35,7 @@ class Condition:
     value: Any
 
     @classmethod
-    def read(cls, text: str) -> Condition:
+    def read(cls, text: str) -> Self:
         """Parses the text of a condition; raises InputError if it is invalid."""
         found = re.fullmatch(r"\s*(\S+)\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*", text)
         if not found:
@@ -60,7 +58,7 @@ class Move(BaseModel, frozen=True, extra="forbid"):
     when: str | None = Field(None, description="condition on a setting that moves above this one")
 
     @model_validator(mode="after")
-    def is_one_range(self) -> Move:
+    def is_one_range(self) -> Self:
         """Raises InputError unless there is exactly one range, its ends are in order, and the condition can be read."""
         if self.when is not None:
             Condition.read(self.when)

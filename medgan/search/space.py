@@ -1,12 +1,10 @@
 """Defines a search space: preset, fixed settings, searched settings, goals, and how to search."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from optuna.trial import Trial
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -110,7 +108,7 @@ class Space(Part):
         return texts
 
     @model_validator(mode="after")
-    def has_goals(self) -> Space:
+    def has_goals(self) -> Self:
         """Raises InputError unless there is one metric, or objectives of which the first is a validation metric."""
         if self.objectives and (self.model_fields_set & {"metric", "mode"}):
             raise InputError("E-SPACE-06", metric=self.metric, objectives=", ".join(self.objectives))
@@ -119,7 +117,7 @@ class Space(Part):
         return self
 
     @model_validator(mode="after")
-    def can_be_searched(self) -> Space:
+    def can_be_searched(self) -> Self:
         """Raises InputError if a searched method is unknown, or a grid has a float range or a condition."""
         if METHOD in self.search:
             for name in self.names_of_methods:
@@ -158,7 +156,7 @@ class Space(Part):
         selected = {"metrics.select": self.goals[0].metric}
         return with_values(PRESETS[self.preset](), {**selected, **self.set, **overrides})
 
-    def with_overrides(self, overrides: Mapping[str, Any]) -> Space:
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Self:
         """Returns the space with overrides in every searched method, as `base` applies them to the preset."""
         own = {path: value for path, value in overrides.items() if path not in FIXED}
         named = {name: self.methods.get(name) or Method(preset=name) for name in self.names_of_methods}

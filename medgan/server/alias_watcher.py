@@ -1,7 +1,5 @@
 """Serves the version that an alias names: loads a new model beside the old one, then replaces the old one."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

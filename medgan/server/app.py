@@ -1,7 +1,5 @@
 """Defines the HTTP interface of a served model: /health, /model and /translate, which returns a derived series."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any

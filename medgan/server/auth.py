@@ -1,7 +1,5 @@
 """Checks the bearer token of a server: only its owner can read its file; the server compares digests."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import secrets

@@ -1,7 +1,5 @@
 """Deploys a model with Ray Serve: each replica holds the model, follows its alias and answers HTTP requests."""
 
-from __future__ import annotations
-
 import glob
 import logging
 import os

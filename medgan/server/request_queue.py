@@ -1,7 +1,5 @@
 """Queues requests: a limited number at once, each in its own folder; the network takes one volume at a time."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

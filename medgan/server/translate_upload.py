@@ -1,7 +1,5 @@
 """Turns one upload into one derived series: checks, reads, translates, writes and packs it."""
 
-from __future__ import annotations
-
 import re
 import zipfile
 from collections.abc import Callable, Sequence

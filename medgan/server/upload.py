@@ -1,7 +1,5 @@
 """Writes the body of a request to numbered files in a folder, within limits; ignores the names in the request."""
 
-from __future__ import annotations
-
 import zipfile
 import zlib
 from collections.abc import AsyncIterator

@@ -1,12 +1,10 @@
 """Writes a study's run and its trials' runs to MLflow; after a crash it finds them again by their tags."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 from mlflow import MlflowClient
@@ -94,7 +92,7 @@ class MlflowStudy:
         self.parent, self.is_new = self.run.run_id, STUDY_ROOT in self.made
         self.given_up = False
 
-    def __enter__(self) -> MlflowStudy:
+    def __enter__(self) -> Self:
         return self
 
     def go_on(self) -> None:

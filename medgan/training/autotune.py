@@ -4,8 +4,6 @@ On a CPU only the memory format is tried: compiling takes tens of seconds a netw
 compiler tool-chain, no memory, no bfloat16) is left out and reported in a line; it is never an error.
 """
 
-from __future__ import annotations
-
 import gc
 import json
 import textwrap
@@ -14,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +47,7 @@ class Speed:
     ratio: float = 1.0
     notes: tuple[str, ...] = ()
 
-    def eager(self) -> Speed:
+    def eager(self) -> Self:
         """Returns the same speed without compilation, for discriminators.
 
         Spectral normalization gives each discriminator a class of its own, which torch compiles anew for every trial,

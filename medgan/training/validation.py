@@ -72,12 +72,7 @@ def evaluate_image(
 
 
 def rows_of(
-    slices: Slices,
-    indices: range,
-    output: Tensor,
-    target: Tensor,
-    mask: Tensor,
-    perceptual: Perceptual | None = None,
+    slices: Slices, indices: range, output: Tensor, target: Tensor, mask: Tensor, perceptual: Perceptual | None = None
 ) -> list[SliceMetrics]:
     """Returns the metrics of a batch, one row for each slice."""
     values = slice_metrics(output, target, mask, image=slices.task.target, perceptual=perceptual)

@@ -1,12 +1,10 @@
 """Tests the best trial of a search on held-out patients, registers it, and sets its aliases."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from safetensors.torch import load_file
 
@@ -78,7 +76,7 @@ class Outcome:
         study.set_user_attr(OUTCOME, json.dumps(asdict(self)))
 
     @classmethod
-    def of(cls, study: Study) -> Outcome | None:
+    def of(cls, study: Study) -> Self | None:
         """Returns the outcome that is kept with the study, or None."""
         kept = study.user_attrs.get(OUTCOME)
         return cls(**json.loads(kept)) if kept else None
@@ -143,14 +141,7 @@ def _why_none(study: Study) -> str:
 
 
 def register_generator(
-    name: str,
-    config: Config,
-    weights: Path,
-    dataset: PreparedDataset,
-    *,
-    run_id: str,
-    uri: str,
-    test: Patients,
+    name: str, config: Config, weights: Path, dataset: PreparedDataset, *, run_id: str, uri: str, test: Patients
 ) -> str:
     """Registers a trained and tested generator with all that is needed to use and to judge it; returns its version.
 

@@ -13,13 +13,7 @@ from medgan.search.launch import Forecast
 from medgan.search.mlflow_sync import STATUS, Recorder, best_of
 from medgan.search.objectives import Goal
 from medgan.search.run_trials import Listener, SearchJob, run_search
-from medgan.search.study import (
-    Study,
-    finished,
-    first_attempt_of,
-    recover,
-    state_of,
-)
+from medgan.search.study import Study, finished, first_attempt_of, recover, state_of
 from medgan.search.trial import Assignment
 from medgan.tracking.mlflow_runs import MlflowStudy
 from medgan.tracking.store import NOTE_TAG, STATE_TAG

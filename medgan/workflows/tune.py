@@ -22,16 +22,7 @@ from medgan.search.lease import leased
 from medgan.search.objectives import goals_of
 from medgan.search.repair import mend
 from medgan.search.run_trials import SearchJob, retell
-from medgan.search.study import (
-    KEY,
-    Study,
-    best_trial,
-    find_study,
-    finished,
-    first_attempt_of,
-    front,
-    summary,
-)
+from medgan.search.study import KEY, Study, best_trial, find_study, finished, first_attempt_of, front, summary
 from medgan.tracking import outage
 from medgan.tracking.mlflow_runs import MlflowStudy
 from medgan.tracking.study_runs import StudyRuns
