@@ -18,7 +18,7 @@ REAL = Path(__file__).parents[2] / "shared" / "data" / "sts_petct"
 def write_series(
     folder: Path, *, modality="CT", patient="P1", study="1.2.3", frame="1.2.9", series=None, num=4, **more
 ):
-    """A small series; `positions`, `pixels`, `orientation` and any DICOM keyword can be given."""
+    """Writes a small series; takes `positions`, `pixels`, `orientation` and any DICOM keyword."""
     folder.mkdir(parents=True, exist_ok=True)
     positions = more.pop("positions", [(-10.0, 5.0, 3.0 * index) for index in range(num)])
     pixels = more.pop("pixels", 20 * np.arange(5 * 6, dtype=np.int16).reshape(5, 6))
@@ -40,7 +40,7 @@ def write_series(
         header.PixelData = (pixels + index).astype("<i2").tobytes()
         for keyword, value in more.items():
             setattr(header, keyword, value(index) if callable(value) else value)
-        # names run against the order of the slices: sorting by name must not work
+        # file names are in reverse order of the slices: sorting by name gives the wrong order
         header.save_as(folder / f"{modality}-{len(positions) - index:03d}", enforce_file_format=True)
     return folder
 

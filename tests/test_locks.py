@@ -8,19 +8,19 @@ from medgan.locks import held, opening
 from medgan.tracking.mlflow_runs import MlflowStudy
 
 
-def test_a_lock_that_stays_held_is_told_by_name(tmp_path):
+def test_held_refuses_lock_that_stays_held(tmp_path):
     lock = tmp_path / "lock"
     with (
         held(lock, "this", limit_s=1),
-        pytest.raises(InputError, check=refusal("E-LOCK-01", what="that")),
+        pytest.raises(InputError, check=refusal("E-LOCK-01", what="that", lock_file=lock)),
         held(lock, "that", limit_s=0.3),
     ):
-        pytest.fail("two hold it")
+        pytest.fail("two holders at once")
     with held(lock, "that", limit_s=0):
         pass
 
 
-def test_a_server_is_opened_without_a_lock(tmp_path, monkeypatch):
+def test_opening_server_uses_no_lock_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with opening("postgresql://host/db"), opening("http://host:5000"):
         pass
@@ -35,7 +35,7 @@ def open_store(folder, name, failures):
 
 
 @pytest.mark.timeout(120)
-def test_several_processes_may_open_a_new_store_at_once(tmp_path):
+def test_opening_lets_several_processes_create_one_store(tmp_path):
     context = multiprocessing.get_context("spawn")
     failures = context.Queue()
     processes = [context.Process(target=open_store, args=(tmp_path, name, failures)) for name in "abc"]

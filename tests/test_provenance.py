@@ -1,4 +1,4 @@
-"""What made a result: this machine and its packages as they are, and how two accounts differ."""
+"""The record of what made a result (machine, packages, code), and the comparison of two records."""
 
 import json
 import os
@@ -40,18 +40,18 @@ def two_gpus(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
 
-def test_the_versions_are_those_installed():
+def test_library_versions_are_those_installed():
     versions = library_versions()
     assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
     assert {name: versions[name] for name in LIBRARIES} == {name: version(name) for name in LIBRARIES}
 
 
-def test_a_library_that_is_not_installed_is_none(monkeypatch):
+def test_library_version_of_missing_library_is_none(monkeypatch):
     monkeypatch.setattr("medgan.provenance.LIBRARIES", ("nosuchlibrary",))
     assert library_versions()["nosuchlibrary"] == "none"
 
 
-def test_finding_all_this_out_imports_none_of_the_libraries():
+def test_job_facts_import_no_library():
     text = (
         "import sys; from medgan.provenance import job_facts; job_facts(data_digest='a', split_digest='b'); "
         f"print(sorted(set(sys.modules) & set({LIBRARIES!r})))"
@@ -59,26 +59,26 @@ def test_finding_all_this_out_imports_none_of_the_libraries():
     assert subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_the_hardware_is_this_machine_s():
+def test_hardware_describes_this_machine():
     found = hardware()
     assert found["cores"] == len(os.sched_getaffinity(0))
     assert found["cpu"]
     assert found["memory_gib"] >= 1
 
 
-def test_without_an_nvidia_driver_there_are_no_gpus(monkeypatch, tmp_path):
+def test_hardware_without_nvidia_driver_has_no_gpus(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     found = hardware()
     assert (found["gpus"], found["gpu_driver"], found["cuda"]) == ([], "none", "none")
 
 
-def test_gpus_are_named_with_their_driver_and_its_cuda(two_gpus):
+def test_hardware_names_gpus_driver_and_cuda(two_gpus):
     found = hardware()
     assert found["gpus"] == ["NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-40GB"]
     assert (found["gpu_driver"], found["cuda"]) == ("550.54.15", "12.4")
 
 
-def test_a_driver_that_fails_counts_as_none(tmp_path, monkeypatch):
+def test_hardware_with_failing_driver_has_no_gpus(tmp_path, monkeypatch):
     command = tmp_path / "nvidia-smi"
     command.write_text("#!/bin/sh\necho 'couldn, not communicate'\nexit 9\n")
     command.chmod(0o755)
@@ -86,19 +86,19 @@ def test_a_driver_that_fails_counts_as_none(tmp_path, monkeypatch):
     assert hardware()["gpus"] == []
 
 
-def test_the_commit_comes_from_the_variable_where_there_is_no_repository(monkeypatch, tmp_path):
+def test_code_version_uses_variable_without_repository(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))  # no git
     monkeypatch.setenv("MEDGAN_COMMIT", "abc")
     assert code_version() == {"commit": "abc", "commit_source": "MEDGAN_COMMIT"}
 
 
-def test_without_a_commit_the_package_is_named_by_its_digest(monkeypatch, tmp_path):
+def test_code_version_without_commit_is_package_digest(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("MEDGAN_COMMIT", raising=False)
     assert code_version() == {"commit": package_digest(), "commit_source": "package digest"}
 
 
-def test_the_tags_are_few_and_filterable(facts):
+def test_tags_from_facts_are_few_and_filterable(facts):
     assert tags_from(facts) == {
         "medgan.data_digest": "d" * 64,
         "medgan.split_digest": "5" * 64,
@@ -108,17 +108,17 @@ def test_the_tags_are_few_and_filterable(facts):
     }
 
 
-def test_configuration_and_account_are_handed_over_as_json_to_the_last_digit(facts):
+def test_attach_writes_configuration_and_facts_as_exact_json(facts):
     taken, config = {}, {"optim": {"generator_lr": 0.1 + 0.2}, "loss": {"style_blocks": [1, 5]}}
     attach(lambda path: taken.update({path.name: json.loads(path.read_text())}), config, facts)
     assert taken == {"config.json": config, "provenance.json": facts}
 
 
-def test_two_accounts_of_the_same_do_not_differ(facts):
+def test_differences_of_equal_facts_are_empty(facts):
     assert differences(json.loads(json.dumps(facts)), facts) == []
 
 
-def test_a_difference_is_told_by_name_then_and_now(facts):
+def test_differences_name_fact_then_and_now(facts):
     then = json.loads(json.dumps(facts))
     then["versions"]["torch"], then["hardware"]["gpus"], then["run"]["workers"] = "1.0", ["Tesla", "Tesla"], 1
     del then["code"]["package"]
@@ -131,5 +131,5 @@ def test_a_difference_is_told_by_name_then_and_now(facts):
     ]
 
 
-def test_what_belongs_to_a_trial_alone_is_no_difference(facts):
+def test_differences_ignore_facts_of_trial(facts):
     assert differences({**facts, "trial": {"number": 3, "root": 1}}, facts) == []

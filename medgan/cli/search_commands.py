@@ -1,5 +1,7 @@
 """Defines the commands that search, and that say what a search will do: tune, plan."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 

@@ -1,5 +1,7 @@
 """Reads prepared slices for training: a torch data set over memory maps, and an endless stream of batches."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -47,7 +49,7 @@ class PreparedDataset:
         """Returns the task, with the intensity windows that the data set was made for."""
         return self.manifest.task
 
-    def slices(self, role: str, *, given: Literal["source", "target"] = "source") -> Self:
+    def slices(self, role: str, *, given: Literal["source", "target"] = "source") -> Slices:
         """Returns the slices of all patients of a role.
 
         Args:

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Self
 
 from sqlalchemy import Column, Connection, Engine, Float, Integer, MetaData, Row, String, Table, create_engine
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
@@ -83,7 +82,7 @@ def is_expired(uri: str, study: str) -> bool:
         return store.has(study) and not store.holder(study)
 
 
-def _opened(uri: str) -> Self:
+def _opened(uri: str) -> "_Store":
     with database_errors(uri), opening(uri):
         return _Store(uri)
 

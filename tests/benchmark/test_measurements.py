@@ -19,12 +19,12 @@ ROWS = [
 ]
 
 
-def test_the_spread_is_median_and_quartiles():
+def test_spread_of_is_median_and_quartiles():
     assert spread_of([5.0, 1.0, 2.0, 3.0, 4.0]) == (3.0, 2.0, 4.0)
     assert spread_of([7.0]) == (7.0, 7.0, 7.0)
 
 
-def test_a_table_a_setting_says_what_where_and_how_sure():
+def test_table_text_has_one_table_for_each_setting():
     assert table_text(ROWS).splitlines() == [
         "step: quick; cpu, 2 threads",
         "  figure  median  quartiles    unit      ratio  quartiles   against  wanted",
@@ -38,7 +38,7 @@ def test_a_table_a_setting_says_what_where_and_how_sure():
     ]
 
 
-def test_the_file_holds_the_rows_and_what_they_were_measured_with(tmp_path):
+def test_write_json_holds_rows_and_versions(tmp_path):
     write_json(tmp_path / "found.json", ROWS, {"versions": {"torch": "2"}})
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["versions"] == {"torch": "2"}

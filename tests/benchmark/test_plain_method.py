@@ -1,4 +1,4 @@
-"""What is timed is what `medgan train` builds."""
+"""The timed method equals the method that `medgan train` builds."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def config():
     return configured("medgan", {"generator.num_blocks": 2, "optim.generator_lr": 2e-4}, small=True)
 
 
-def test_a_step_of_a_setting_is_a_step_of_the_preset(config):
+def test_plain_setting_trains_same_step_as_preset(config):
     small = {"data.size": 32, "generator.base_channels": 4, "discriminator.base_channels": 4}
     config, setting = with_values(config, small), SMALL
     trained = [
@@ -39,7 +39,7 @@ def test_a_step_of_a_setting_is_a_step_of_the_preset(config):
     assert updates_of(config) == UPDATES
 
 
-def test_the_optimizers_are_the_same(config):
+def test_plain_setting_has_optimizers_of_preset(config):
     mine, theirs = method.build_state(QUICK, CPU), build_state(config, SingleProcess(CPU))
     for name in ("generator_optimizer", "discriminator_optimizer"):
         one, other = getattr(mine, name), getattr(theirs, name)
@@ -48,7 +48,7 @@ def test_the_optimizers_are_the_same(config):
 
 
 @pytest.mark.parametrize(("setting", "preset"), [(QUICK, None), (PAPER, preset_named("medgan"))])
-def test_the_settings_are_those_of_the_presets(setting, preset, config):
+def test_plain_setting_has_values_of_preset(setting, preset, config):
     preset = preset or config
     assert preset.data.size == setting.size
     assert (preset.generator.num_blocks, preset.generator.base_channels) == (setting.num_blocks, setting.base_channels)
@@ -59,7 +59,7 @@ def test_the_settings_are_those_of_the_presets(setting, preset, config):
     assert preset.optim.generator_lr == preset.optim.discriminator_lr == method.RATE
 
 
-def test_the_weights_of_the_terms_are_the_presets():
+def test_plain_setting_has_loss_weights_of_preset():
     objectives = build_objective(preset_named("medgan")), method.build_objective(PAPER)
     for of in ("generator", "discriminator"):
         mine, theirs = ({n: weight for n, (weight, _) in getattr(one, of).items() if weight} for one in objectives)

@@ -13,13 +13,13 @@ from medgan.training.step import generator_inputs, train_step, update_discrimina
 CPU = torch.device("cpu")
 SMALL = replace(QUICK, size=32, base_channels=4, batch_size=2)
 ROUNDING = 1e-5
-"""Of a network's largest gradient: a bias before a norm has none, but for rounding."""
+"""Tolerance as a share of a network's largest gradient; a bias before a norm has only rounding errors."""
 LOSSES = ("adversarial", "perceptual", "style", "content", "discriminator")
 
 
 @pytest.fixture
 def both():
-    """The engine's state and the reference with the same weights; largest singular values are found before."""
+    """The engine's state and the reference with the same weights, after the power iteration has converged."""
     state, reference = build_state(SMALL, CPU), Reference(SMALL, CPU)
     source, target = next(random_batches(SMALL, CPU, seed=7))
     with torch.no_grad():
@@ -42,13 +42,13 @@ def close(mine, theirs):
         )
 
 
-def test_both_start_from_the_same_weights(both):
+def test_reference_starts_from_weights_of_engine(both):
     state, reference = both
     close(dict(state.generator.named_parameters()), dict(reference.generator.named_parameters()))
     close(dict(state.extractor.named_parameters()), dict(reference.extractor.named_parameters()))
 
 
-def test_the_losses_of_a_whole_step_are_the_same(both):
+def test_reference_step_has_losses_of_engine(both):
     state, reference = both
     mine = train_step(state, build_objective(SMALL), random_batches(SMALL, CPU), UPDATES)
     theirs = reference.step(random_batches(SMALL, CPU))
@@ -57,7 +57,7 @@ def test_the_losses_of_a_whole_step_are_the_same(both):
         torch.testing.assert_close(mine[name], theirs[name], rtol=1e-4, atol=0.0)
 
 
-def test_the_gradients_of_the_generator_are_the_same(both):
+def test_reference_generator_gradients_equal_engine(both):
     state, reference = both
     source, target = next(random_batches(SMALL, CPU))
     objective = build_objective(SMALL)
@@ -67,17 +67,17 @@ def test_the_gradients_of_the_generator_are_the_same(both):
     close(gradients(state.generator), gradients(reference.generator))
 
 
-def test_the_gradients_of_the_discriminator_are_the_same(both):
+def test_reference_discriminator_gradients_equal_engine(both):
     state, reference = both
     source, target = next(random_batches(SMALL, CPU))
     objective = build_objective(SMALL)
-    views = generator_inputs(state, objective, source, target)
-    update_discriminator(state, objective, [views], UPDATES)
-    reference.discriminator_loss(source, target, views[0].output.detach()).backward()
+    inputs = generator_inputs(state, objective, source, target)
+    update_discriminator(state, objective, [inputs], UPDATES)
+    reference.discriminator_loss(source, target, inputs[0].output.detach()).backward()
     close(gradients(state.directions[0].discriminator), gradients(reference.discriminator))
 
 
-def test_both_still_agree_after_three_steps(both):
+def test_reference_agrees_with_engine_after_three_steps(both):
     state, reference = both
     mine, theirs, objective = random_batches(SMALL, CPU), random_batches(SMALL, CPU), build_objective(SMALL)
     for _ in range(3):
@@ -86,15 +86,15 @@ def test_both_still_agree_after_three_steps(both):
         torch.testing.assert_close(last[name], reference_last[name], rtol=1e-2, atol=1e-4)
 
 
-def test_the_reference_takes_three_batches_a_step():
+def test_reference_step_takes_three_batches():
     stream = itertools.count()
     batches = (batch for _, batch in zip(stream, random_batches(SMALL, CPU), strict=False))
     Reference(SMALL, CPU).step(batches)
     assert next(stream) == 3
 
 
-def test_the_reference_shares_nothing():
-    """Three generator updates with three judgements and four looks at features each, then two judgements."""
+def test_reference_step_shares_no_intermediate_result():
+    """Each of three generator updates runs the discriminator 3 times and the extractor 4 times; 2 more runs follow."""
     reference, calls = Reference(SMALL, CPU), {"discriminator": 0, "extractor": 0}
 
     def count(name):

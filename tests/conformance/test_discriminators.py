@@ -1,4 +1,4 @@
-"""What every discriminator keeps to, whatever its layers are."""
+"""Properties that every discriminator has."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def discriminator(request):
 
 
 def widely_drawn(network):
-    """Weights that neither shrink nor blow up a signal, so that every layer matters in the judgement."""
+    """Weights that neither shrink nor blow up a signal, so that every layer affects the logits."""
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=(2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.2)
     return network
@@ -47,7 +47,7 @@ def pair(side, channels=(1, 1), batch=1):
 @pytest.mark.parametrize("sees", ["source_and_image", "image"])
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
 @pytest.mark.parametrize("spectral_norm", [False, True])
-def test_one_image_of_the_smallest_size_is_judged_in_training_mode(discriminator, sees, norm, spectral_norm):
+def test_discriminator_accepts_one_image_of_smallest_size_in_training(discriminator, sees, norm, spectral_norm):
     build, smallest = discriminator
     network = build(sees=sees, norm=norm, spectral_norm=spectral_norm).train()
     assert network.least == smallest
@@ -62,7 +62,7 @@ def test_one_image_of_the_smallest_size_is_judged_in_training_mode(discriminator
 
 
 @pytest.mark.parametrize(("sees", "source_channels", "entering"), [("source_and_image", 3, 5), ("image", 3, 2)])
-def test_channels_of_source_and_image_are_chosen(discriminator, sees, source_channels, entering):
+def test_discriminator_accepts_chosen_numbers_of_channels(discriminator, sees, source_channels, entering):
     build, smallest = discriminator
     network = build(sees=sees, source_channels=source_channels, image_channels=2)
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
@@ -70,22 +70,22 @@ def test_channels_of_source_and_image_are_chosen(discriminator, sees, source_cha
     assert network(*pair(smallest, (3, 2), batch=2)).logits.shape[:2] == (2, 1)
 
 
-def test_a_conditional_one_judges_source_and_image_together_and_in_order(discriminator):
+def test_conditional_discriminator_depends_on_source_image_and_order(discriminator):
     build, smallest = discriminator
     network = widely_drawn(build(sees="source_and_image")).eval()
     source, image = pair(2 * smallest)
     other = torch.randn_like(source)
     with torch.no_grad():
-        judged = network(source, image)
+        first = network(source, image)
         for changed in (network(other, image), network(source, other), network(image, source)):
-            assert not torch.allclose(judged.logits, changed.logits, atol=1e-4)
+            assert not torch.allclose(first.logits, changed.logits, atol=1e-4)
             assert all(
                 not torch.allclose(one, two, atol=1e-4)
-                for one, two in zip(judged.features, changed.features, strict=True)
+                for one, two in zip(first.features, changed.features, strict=True)
             )
 
 
-def test_one_that_sees_the_image_alone_ignores_the_source(discriminator):
+def test_unconditional_discriminator_ignores_source(discriminator):
     build, smallest = discriminator
     network = widely_drawn(build(sees="image")).eval()
     source, image = pair(2 * smallest)
@@ -96,7 +96,7 @@ def test_one_that_sees_the_image_alone_ignores_the_source(discriminator):
 
 
 @pytest.mark.parametrize("sees", ["source_and_image", "image"])
-def test_every_feature_and_the_logits_carry_gradient_to_the_image(discriminator, sees):
+def test_discriminator_features_and_logits_carry_gradient_to_image(discriminator, sees):
     build, smallest = discriminator
     network = widely_drawn(build(sees=sees))
     source, image = pair(2 * smallest)
@@ -107,7 +107,7 @@ def test_every_feature_and_the_logits_carry_gradient_to_the_image(discriminator,
         assert gradient.abs().sum() > 0
 
 
-def test_gradients_reach_every_parameter(discriminator):
+def test_discriminator_gradients_reach_every_parameter(discriminator):
     build, smallest = discriminator
     network = widely_drawn(build(norm="none")).double()
     logits = network(*(image.double() for image in pair(2 * smallest, batch=2))).logits
@@ -115,7 +115,7 @@ def test_gradients_reach_every_parameter(discriminator):
     assert [name for name, weight in network.named_parameters() if not weight.grad.any()] == []
 
 
-def test_a_gradient_penalty_can_be_trained_on(discriminator):
+def test_discriminator_can_be_trained_with_gradient_penalty(discriminator):
     build, smallest = discriminator
     network = widely_drawn(build(norm="instance"))
     source, image = pair(2 * smallest)
@@ -127,7 +127,7 @@ def test_a_gradient_penalty_can_be_trained_on(discriminator):
     assert first.grad.any()
 
 
-def test_spectral_norm_parametrizes_every_kernel_when_on_and_none_when_off(discriminator):
+def test_spectral_norm_parametrizes_every_kernel_or_none(discriminator):
     build, _ = discriminator
     for spectral_norm in (True, False):
         kernels = [
@@ -137,7 +137,7 @@ def test_spectral_norm_parametrizes_every_kernel_when_on_and_none_when_off(discr
         assert all(parametrize.is_parametrized(kernel, "weight") is spectral_norm for kernel in kernels)
 
 
-def test_evaluation_is_deterministic(discriminator):
+def test_discriminator_in_evaluation_is_deterministic(discriminator):
     build, smallest = discriminator
     network = build(spectral_norm=True).eval()
     source, image = pair(smallest)
@@ -145,25 +145,22 @@ def test_evaluation_is_deterministic(discriminator):
         assert torch.equal(network(source, image).logits, network(source, image).logits)
 
 
-def test_weights_are_float32_and_each_its_own(discriminator):
+def test_discriminator_weights_are_float32_and_not_shared(discriminator):
     build, _ = discriminator
     weights = list(build().parameters())
     assert all(weight.dtype == torch.float32 for weight in weights)
     assert len({weight.untyped_storage().data_ptr() for weight in weights}) == len(weights)
 
 
-def test_an_image_that_is_too_small_is_refused_by_the_least_size(discriminator):
+def test_discriminator_refuses_image_below_least_size(discriminator):
     build, smallest = discriminator
     network, less = build(), smallest - 1
     for rows, columns in ((less, 2 * smallest), (2 * smallest, less)):
-        with pytest.raises(
-            ValueError,
-            check=refusal("E-NETWORK-12"),
-        ):
+        with pytest.raises(ValueError, check=refusal("E-NETWORK-12", least=smallest, rows=rows, columns=columns)):
             network(torch.zeros(1, 1, rows, columns), torch.zeros(1, 1, rows, columns))
 
 
-def test_an_unknown_view_is_refused(discriminator):
+def test_discriminator_refuses_unknown_sees(discriminator):
     build, _ = discriminator
     with pytest.raises(ValueError, check=refusal("E-NETWORK-11", sees="source")):
         build(sees="source")

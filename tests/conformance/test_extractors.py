@@ -1,4 +1,4 @@
-"""What every frozen extractor keeps to."""
+"""Properties that every frozen extractor has."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def images(count, side=40):
 
 
 def written(network, folder, *, drop=""):
-    """A file of the whole network, named as its makers name it."""
+    """Writes the weights of the whole network; torchvision's names may lose the prefix `drop`."""
     module = load_extractor(network, "random", EXTRACTOR_BLOCKS[network])
     path = folder / f"{network}.weights"
     if network == "in_domain":
@@ -29,14 +29,14 @@ def written(network, folder, *, drop=""):
 
 @EVERY
 @pytest.mark.parametrize("source", ["random", "file"])
-def test_it_is_frozen_and_in_evaluation_mode(network, source, tmp_path):
+def test_extractor_is_frozen_and_in_evaluation_mode(network, source, tmp_path):
     module = load_extractor(network, written(network, tmp_path) if source == "file" else "random", 2)
     assert not module.training
     assert not any(parameter.requires_grad for parameter in module.parameters())
 
 
 @EVERY
-def test_gradient_reaches_the_image_and_not_the_weights(network):
+def test_extractor_gradient_reaches_image_but_not_weights(network):
     module = load_extractor(network, "random", EXTRACTOR_BLOCKS[network])
     for block in range(EXTRACTOR_BLOCKS[network]):
         image = images(1).requires_grad_()
@@ -46,14 +46,14 @@ def test_gradient_reaches_the_image_and_not_the_weights(network):
 
 
 @EVERY
-def test_it_gives_as_many_features_as_blocks_were_asked_for(network):
+def test_extractor_returns_as_many_features_as_blocks(network):
     for deepest in range(1, EXTRACTOR_BLOCKS[network] + 1):
         features = load_extractor(network, "random", deepest)(images(1))
         assert isinstance(features, tuple) and len(features) == deepest
 
 
 @EVERY
-def test_cut_short_it_gives_the_first_features_of_the_whole(network, tmp_path):
+def test_shorter_extractor_returns_first_features_of_whole(network, tmp_path):
     weights = written(network, tmp_path)
     whole = load_extractor(network, weights, EXTRACTOR_BLOCKS[network])(images(2))
     for deepest in range(1, EXTRACTOR_BLOCKS[network]):
@@ -62,7 +62,7 @@ def test_cut_short_it_gives_the_first_features_of_the_whole(network, tmp_path):
 
 
 @EVERY
-def test_each_image_of_a_batch_gets_its_own_features(network):
+def test_extractor_features_of_image_are_equal_alone_and_in_batch(network):
     """Public code expands sample 0 for the whole batch (PAPER, section 6)."""
     module, batch = load_extractor(network, "random", EXTRACTOR_BLOCKS[network]).double(), images(3).double()
     alone = [module(batch[row : row + 1]) for row in range(3)]
@@ -72,7 +72,7 @@ def test_each_image_of_a_batch_gets_its_own_features(network):
 
 
 @EVERY
-def test_it_is_deterministic_and_leaves_its_image_alone(network):
+def test_extractor_is_deterministic_and_leaves_image_unchanged(network):
     module, image = load_extractor(network, "random", EXTRACTOR_BLOCKS[network]), images(1)
     first = module(image)
     assert all(torch.equal(one, other) for one, other in zip(first, module(image), strict=True))
@@ -81,7 +81,7 @@ def test_it_is_deterministic_and_leaves_its_image_alone(network):
 
 @EVERY
 @pytest.mark.parametrize("source", ["random", "file"])
-def test_loading_is_the_same_every_time_and_draws_nothing_from_the_callers_generator(network, source, tmp_path):
+def test_load_extractor_is_deterministic_and_keeps_random_state(network, source, tmp_path):
     weights = written(network, tmp_path) if source == "file" else "random"
     torch.manual_seed(7)
     first = load_extractor(network, weights, 2)
@@ -94,16 +94,18 @@ def test_loading_is_the_same_every_time_and_draws_nothing_from_the_callers_gener
 
 
 @EVERY
-def test_it_takes_sides_from_the_least_on_and_refuses_shorter_ones(network):
+def test_extractor_accepts_least_side_and_refuses_shorter_sides(network):
     module, least = load_extractor(network, "random", EXTRACTOR_BLOCKS[network]), LEAST[network]
     assert all(features.isfinite().all() for features in module(images(1, least)))
     if least > 1:
-        with pytest.raises(ValueError, check=refusal("E-EXTRACTOR-06", rows="40")):
+        with pytest.raises(
+            ValueError, check=refusal("E-EXTRACTOR-06", network=network, least=least, rows=40, columns=least - 1)
+        ):
             module(torch.zeros(1, 1, 40, least - 1))
 
 
 @pytest.mark.parametrize("network", ["vgg19", "squeezenet", "alexnet"])
-def test_each_block_alone_works_from_its_own_least_side_on(network):
+def test_extractor_least_side_is_exact_for_every_number_of_blocks(network):
     for deepest in range(1, EXTRACTOR_BLOCKS[network] + 1):
         module = load_extractor(network, "random", deepest)
         least = module.input.least
@@ -115,7 +117,7 @@ def test_each_block_alone_works_from_its_own_least_side_on(network):
 
 
 @pytest.mark.parametrize("network", ["vgg19", "squeezenet", "alexnet"])
-def test_names_with_and_without_torchvisions_prefix_are_read_and_a_classifier_is_left_out(network, tmp_path):
+def test_load_extractor_reads_torchvision_names_and_skips_classifier(network, tmp_path):
     weights = written(network, tmp_path, drop="features.")
     bare = torch.load(weights, weights_only=True)
     assert all(name[0].isdigit() for name in bare)
@@ -130,6 +132,8 @@ def test_names_with_and_without_torchvisions_prefix_are_read_and_a_classifier_is
 
 @EVERY
 @pytest.mark.parametrize("deepest", [0, 8])
-def test_a_block_that_does_not_exist_is_refused(network, deepest):
-    with pytest.raises(ValueError, check=refusal("E-EXTRACTOR-02")):
+def test_load_extractor_refuses_block_that_does_not_exist(network, deepest):
+    blocks = EXTRACTOR_BLOCKS[network]
+    expected = refusal("E-EXTRACTOR-02", network=network, extractor_blocks=blocks, deepest=deepest)
+    with pytest.raises(ValueError, check=expected):
         load_extractor(network, "random", deepest)

@@ -1,4 +1,4 @@
-"""What every generator keeps to, whatever its layers are."""
+"""Properties that every generator has."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def generator(request):
 
 
 def widely_drawn(network):
-    """Weights that neither shrink nor blow up a signal, so that every layer matters in the output."""
+    """Weights that neither shrink nor blow up a signal, so that every layer affects the output."""
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=(2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.2)
     return network
@@ -45,7 +45,7 @@ def widely_drawn(network):
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
 @pytest.mark.parametrize(("tall", "wide"), [(1, 1), (1, 2), (3, 1)])
-def test_one_image_keeps_its_size_in_training_mode(generator, norm, tall, wide):
+def test_generator_keeps_image_size_in_training(generator, norm, tall, wide):
     build, smallest = generator
     source = torch.randn(1, 1, tall * smallest, wide * smallest)
     output = build(norm=norm).train()(source)
@@ -54,14 +54,14 @@ def test_one_image_keeps_its_size_in_training_mode(generator, norm, tall, wide):
 
 
 @pytest.mark.parametrize(("in_channels", "out_channels"), [(3, 1), (1, 2)])
-def test_channels_are_chosen(generator, in_channels, out_channels):
+def test_generator_accepts_chosen_numbers_of_channels(generator, in_channels, out_channels):
     build, smallest = generator
     network = build(in_channels=in_channels, out_channels=out_channels)
     output = network(torch.randn(2, in_channels, smallest, smallest))
     assert output.shape == (2, out_channels, smallest, smallest)
 
 
-def test_every_multiple_of_the_divisor_from_the_smallest_side_on_is_legal(generator):
+def test_generator_accepts_multiples_of_divisor_from_smallest_side(generator):
     build, smallest = generator
     network = build()
     assert isinstance(network.divisor, int)
@@ -70,7 +70,7 @@ def test_every_multiple_of_the_divisor_from_the_smallest_side_on_is_legal(genera
     assert network(torch.zeros(1, 1, side, smallest)).shape == (1, 1, side, smallest)
 
 
-def test_the_output_stays_within_minus_one_and_one(generator):
+def test_generator_output_stays_within_minus_one_and_one(generator):
     build, smallest = generator
     network = widely_drawn(build())
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_the_output_stays_within_minus_one_and_one(generator):
     assert any(isinstance(module, nn.Tanh) for module in network.modules())
 
 
-def test_the_output_follows_the_source(generator):
+def test_generator_output_depends_on_source(generator):
     build, smallest = generator
     network = widely_drawn(build()).eval()
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_the_output_follows_the_source(generator):
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_evaluation_is_deterministic_and_takes_each_image_by_itself(generator, norm):
+def test_generator_in_evaluation_is_deterministic_for_each_image(generator, norm):
     build, smallest = generator
     network = widely_drawn(build(norm=norm)).eval()
     sources = torch.randn(2, 1, 2 * smallest, 2 * smallest)
@@ -99,7 +99,7 @@ def test_evaluation_is_deterministic_and_takes_each_image_by_itself(generator, n
     torch.testing.assert_close(first, alone, rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_reach_every_parameter_and_the_source(generator):
+def test_generator_gradients_reach_every_parameter_and_source(generator):
     build, smallest = generator
     network = widely_drawn(build(norm="none")).double().train()
     side = max(2 * smallest, 32)  # enough pixels for both sides of every activation
@@ -109,7 +109,7 @@ def test_gradients_reach_every_parameter_and_the_source(generator):
     assert [name for name, weight in network.named_parameters() if not weight.grad.any()] == []
 
 
-def test_weights_are_float32_finite_and_each_its_own(generator):
+def test_generator_weights_are_float32_finite_and_not_shared(generator):
     build, _ = generator
     weights = list(build(norm="none").parameters())
     assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in weights)
@@ -118,7 +118,7 @@ def test_weights_are_float32_finite_and_each_its_own(generator):
     assert all(not torch.equal(one, two) for one, two in zip(matrices, matrices[1:], strict=False))
 
 
-def test_convolutions_start_at_pix2pix_values(generator):
+def test_generator_convolutions_start_at_pix2pix_values(generator):
     build, _ = generator
     network = build(base_channels=16)
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
@@ -127,18 +127,20 @@ def test_convolutions_start_at_pix2pix_values(generator):
     assert not any(layer.bias.any() for layer in layers)
 
 
-def test_sides_that_are_no_multiple_of_the_divisor_are_refused(generator):
+def test_generator_refuses_sides_that_divisor_does_not_divide(generator):
     build, smallest = generator
     network = build()
     if network.divisor == 1:
         pytest.skip("every side is a multiple of 1")
     odd = smallest + network.divisor // 2
     for rows, columns in ((odd, smallest), (smallest, odd)):
-        with pytest.raises(ValueError, check=refusal("E-NETWORK-13", divisor=network.divisor)):
+        with pytest.raises(
+            ValueError, check=refusal("E-NETWORK-13", divisor=network.divisor, rows=rows, columns=columns)
+        ):
             network(torch.zeros(1, 1, rows, columns))
 
 
-def test_an_unknown_norm_is_refused(generator):
+def test_generator_refuses_unknown_norm(generator):
     build, _ = generator
     with pytest.raises(ValueError, check=refusal("E-NETWORK-10", kind="layer")):
         build(norm="layer")

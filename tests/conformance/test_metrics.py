@@ -1,4 +1,4 @@
-"""What every metric of a pair of images promises."""
+"""Properties that every metric of two images has."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ SIZE = 176
 
 @dataclass(frozen=True)
 class Case:
-    """A metric with its own properties; `best` is the value of equal images."""
+    """A metric and its properties; `best` is the value of equal images."""
 
     function: object
     best: float
@@ -65,7 +65,7 @@ def mask(target):
 
 
 @every
-def test_equal_images_get_the_best_value(metric, target, mask):
+def test_metric_of_equal_images_is_best_value(metric, target, mask):
     for region in (None, mask):
         torch.testing.assert_close(
             metric(target, target, mask=region).double(), torch.full((3,), metric.best).double(), atol=1e-6, rtol=0
@@ -74,9 +74,9 @@ def test_equal_images_get_the_best_value(metric, target, mask):
 
 @every
 @pytest.mark.parametrize("masked", [False, True])
-def test_growing_noise_makes_it_worse_in_its_direction(metric, target, noise, mask, masked):
+def test_metric_gets_worse_with_growing_noise(metric, target, noise, mask, masked):
     region = mask if masked else None
-    # A bias does not see noise of zero mean: it is given the noise's size.
+    # Noise of zero mean has no bias, so the bias is tested with the noise's absolute value.
     noise = noise.abs() if metric.name == "bias" else noise
     values = torch.stack([metric(target + sigma * noise, target, mask=region) for sigma in (0, 2, 10, 50)])
     falling = values.diff(dim=0) < 0
@@ -84,18 +84,18 @@ def test_growing_noise_makes_it_worse_in_its_direction(metric, target, noise, ma
 
 
 @every
-def test_swapping_the_images_changes_nothing_where_it_is_symmetric(metric, target, noise):
+def test_metric_is_symmetric_exactly_where_declared(metric, target, noise):
     output = (target * 0.8 + 10 * noise).clamp(0, 255)
-    there, back = metric(output, target), metric(target, output)
+    forward, backward = metric(output, target), metric(target, output)
     if metric.symmetric:
-        torch.testing.assert_close(there, back)
+        torch.testing.assert_close(forward, backward)
     else:
-        assert (there - back).abs().min() > 1e-3
+        assert (forward - backward).abs().min() > 1e-3
 
 
 @every
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_row_of_a_batch_is_what_the_image_alone_gives(metric, target, noise, mask, masked):
+def test_metric_of_image_is_equal_alone_and_in_batch(metric, target, noise, mask, masked):
     output = (target + torch.tensor([1.0, 10.0, 50.0]).view(3, 1, 1, 1) * noise).clamp(0, 255)
     together = metric(output, target, mask=mask if masked else None)
     assert together.shape == (3,)
@@ -107,13 +107,13 @@ def test_a_row_of_a_batch_is_what_the_image_alone_gives(metric, target, noise, m
 
 
 @every
-def test_an_empty_mask_gives_nan_for_that_image_alone(metric, target, noise, mask):
+def test_metric_with_empty_mask_is_nan_for_that_image_only(metric, target, noise, mask):
     some = mask & torch.tensor([True, False, True]).view(3, 1, 1, 1)
     assert metric(target + noise, target, mask=some).isnan().tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("metric", [case for case in CASES if case.name != "ms_ssim"], ids=lambda case: case.name)
-def test_what_lies_far_outside_the_mask_does_not_count(metric, target, noise):
+def test_metric_ignores_pixels_far_outside_mask(metric, target, noise):
     """Windows of a map reach 5 pixels beyond it; those of MS-SSIM's coarsest scale 80, over the whole of this image."""
     mask = torch.zeros_like(target, dtype=torch.bool)
     mask[..., 40:120, 50:130] = True
@@ -124,7 +124,7 @@ def test_what_lies_far_outside_the_mask_does_not_count(metric, target, noise):
 
 
 @every
-def test_its_range_is_named_and_carries_the_scale(metric, target, noise):
+def test_metric_requires_data_range_and_scales_with_range(metric, target, noise):
     output = (target + 10 * noise).clamp(0, 255)
     if metric.ranged:
         with pytest.raises(TypeError, match="data_range"):
@@ -135,7 +135,7 @@ def test_its_range_is_named_and_carries_the_scale(metric, target, noise):
 
 
 @every
-def test_nothing_is_written_into_the_images(metric, target, noise, mask):
+def test_metric_leaves_images_unchanged(metric, target, noise, mask):
     output, before, after = target + noise, target + noise, target.clone()
     metric(output, target, mask=mask)
     assert torch.equal(output, before)

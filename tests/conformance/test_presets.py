@@ -1,4 +1,4 @@
-"""What every preset keeps to, as published and made small."""
+"""Properties that every preset has, as published and in its quick form."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ CPU = SingleProcess(torch.device("cpu"))
 
 
 def batches():
-    """Endless different smooth pairs, (source, target), each (2, 1, 64, 64)."""
+    """Yields different smooth pairs without end, (source, target), each (2, 1, 64, 64)."""
     draw = torch.Generator().manual_seed(0)
     while True:
         coarse = torch.rand(4, 1, 8, 8, generator=draw) * 2 - 1
@@ -31,7 +31,7 @@ def batches():
 
 
 def before_a_norm(network):
-    """The biases that normalization takes away again."""
+    """Returns the names of the biases that the normalization behind them removes."""
     names = set()
     for name, module in network.named_modules():
         if isinstance(module, nn.Sequential):
@@ -45,18 +45,18 @@ def before_a_norm(network):
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 class TestEveryPreset:
-    def test_is_valid_and_survives_being_written_down(self, name):
+    def test_preset_is_valid_and_survives_serialization(self, name):
         config = PRESETS[name]()
         assert validated(config.model_dump(mode="json")) == config
         assert with_values(config, flatten(config)) == config
         assert PRESETS[name].__name__ == name
         assert PRESETS[name].__doc__
 
-    def test_asks_for_weights_trained_on_images_where_it_uses_an_extractor(self, name):
+    def test_preset_with_extractor_downloads_trained_weights(self, name):
         config = PRESETS[name]()
         assert deepest_block(config) == 0 or config.extractor.weights == "download"
 
-    def test_translates_a_slice(self, name):
+    def test_preset_translates_slice(self, name):
         config = with_values(PRESETS[name](), {"generator.base_channels": 2, "discriminator.base_channels": 2})
         image = torch.zeros(1, 1, config.data.size, config.data.size)
         with torch.no_grad():
@@ -64,19 +64,19 @@ class TestEveryPreset:
             assert output.shape == image.shape
             assert build_discriminator(config)(image, output).logits.isfinite().all()
 
-    def test_takes_its_images_one_at_a_time_as_published(self, name):
+    def test_preset_accepts_batches_of_one(self, name):
         config = PRESETS[name]()
         assert (config.data.size, config.train.batch_size) == (256, 1)
         refuse_misfit(config, slices=1)
 
-    def test_made_small_it_takes_its_images_in_eights_or_one_in_each_process(self, name):
+    def test_quick_preset_accepts_eight_slices_or_one_in_each_process(self, name):
         config = quick(PRESETS[name]())
         assert (config.data.size, config.train.batch_size) == (64, 8)
         assert config.extractor.weights == "random"
         for slices in (8, 1):
             refuse_misfit(config, slices=slices)
 
-    def test_made_small_it_is_the_same_method(self, name):
+    def test_quick_preset_changes_size_settings_only(self, name):
         whole, small = flatten(PRESETS[name]()), flatten(quick(PRESETS[name]()))
         changed = {path for path in whole if whole[path] != small[path]}
         assert changed <= {
@@ -85,13 +85,13 @@ class TestEveryPreset:
             "loss.perceptual_weights", "optim.generator_lr", "train.epochs", "train.batch_size", "train.augment",
         }  # fmt: skip
 
-    def test_sets_nothing_that_its_networks_do_not_know(self, name):
+    def test_preset_sets_only_values_with_effect(self, name):
         config = PRESETS[name]()
         values, defaults = flatten(config), flatten(Config())
         unused = {path for path in without_effect(config) if values[path] != defaults[path]}
-        assert unused <= {"extractor.weights"}, "which a user who adds a style loss must not get at random"
+        assert unused <= {"extractor.weights"}, "a user who adds a style loss must not get random weights"
 
-    def test_trains_a_step_with_finite_losses(self, name):
+    def test_preset_trains_one_step_with_finite_losses(self, name):
         config = with_values(quick(PRESETS[name]()), {"train.batch_size": 2})
         state, objective = build_state(config, CPU), build_objective(config)
         losses = train_step(state, objective.at(0.0), batches(), updates_of(config))
@@ -101,7 +101,7 @@ class TestEveryPreset:
             for network in (direction.generator, direction.discriminator):
                 assert network is None or all(weight.isfinite().all() for weight in network.parameters())
 
-    def test_reaches_every_parameter_of_its_generators(self, name):
+    def test_preset_gradients_reach_every_generator_parameter(self, name):
         config = with_values(quick(PRESETS[name]()), {"train.batch_size": 2})
         state, objective = build_state(config, CPU), build_objective(config).at(0.0)
         update_generator(state, objective, next(batches()), updates_of(config))
@@ -110,8 +110,8 @@ class TestEveryPreset:
             unreached = [path for path, weight in direction.generator.named_parameters() if not weight.grad.any()]
             assert set(unreached) <= left_out
 
-    def test_each_network_is_under_adam_with_beta1_one_half(self, name):
-        """Public code leaves it 0.9 (PAPER, section 6)."""
+    def test_preset_optimizers_are_adam_with_beta1_one_half(self, name):
+        """Public code leaves beta1 at 0.9 (PAPER, section 6)."""
         state = build_state(quick(PRESETS[name]()), CPU)
         for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
             for group in optimizer.param_groups if optimizer is not None else ():

@@ -110,7 +110,7 @@ REFUSED = [
     Row("mixed orientations", edit("CT", put(ImageOrientationPatient=TURNED), {3}),
         refusal("E-GEOMETRY-07", modality="CT", orientation=tuple(AXIAL), orientation_2=tuple(TURNED))),
     Row("no weight", edit("PT", put(PatientWeight=None)),
-        refusal("E-SUV-10", keyword="PatientWeight", value=None)),
+        refusal("E-SUV-10", keyword="PatientWeight", value="None")),
     Row("no injection time", edit("PT", no_injection),
         refusal("E-SUV-09", name="Radiopharmaceutical Start Time")),
     Row("no attenuation correction", edit("PT", put(CorrectedImage=["DECY"])), refusal("E-SUV-04", names="DECY")),

@@ -139,8 +139,8 @@ def test_report_escapes_text_of_manifest(report):
         medgan="<u>",
         digest='"><p>',
     )
-    for wrong in ("<script", '<img src="x"', "& <b>", "<u>", '"><p>', "<i>"):
-        assert wrong not in text
+    for forbidden in ("<script", '<img src="x"', "& <b>", "<u>", '"><p>', "<i>"):
+        assert forbidden not in text
     assert "&lt;script&gt;alert(1)" in text
 
 
@@ -148,8 +148,8 @@ def test_report_loads_nothing_from_outside(report):
     text = report(patient("aa11"))
     assert "default-src 'none'" in text
     without_pictures = re.sub(r"base64,[^\"]*", "", text).replace(XMLNS, "")
-    for wrong in ("://", "<script", "<link", "url(", "@import", "onload"):
-        assert wrong not in without_pictures
+    for forbidden in ("://", "<script", "<link", "url(", "@import", "onload"):
+        assert forbidden not in without_pictures
     assert set(re.findall(r'<image[^>]*href="([^"]{10})', text)) == {"data:image"}
     assert "src=" not in text
 

@@ -61,10 +61,7 @@ def test_stack_affine_refuses_irregular_stack(places, expected):
             {"pixel_spacing": (2.0, 1.6)},
             refusal("E-GEOMETRY-06", modality="MR", pixel_spacing=(2.0, 1.5), pixel_spacing_2=(2.0, 1.6)),
         ),
-        (
-            {"orientation": TURNED},
-            refusal("E-GEOMETRY-07", modality="MR", orientation=AXIAL, orientation_2=TURNED),
-        ),
+        ({"orientation": TURNED}, refusal("E-GEOMETRY-07", modality="MR", orientation=AXIAL, orientation_2=TURNED)),
         ({"position": (-9.0, 5.0, 6.0)}, refusal("E-GEOMETRY-02", modality="MR", shift_mm="1.0")),
     ],
 )

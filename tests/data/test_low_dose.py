@@ -12,7 +12,7 @@ MIDDLE = np.s_[:, 20:30, 16:32]  # well inside the activity of `volume`
 
 @pytest.fixture(scope="module")
 def volume():
-    """Three slices of a uniform ellipse of 5 SUV, higher than wide, with nothing around it."""
+    """Three slices of a uniform ellipse of 5 SUV, taller than wide, with nothing around it."""
     rows, columns = np.mgrid[:50, :48]
     disk = ((rows - 25) / 18) ** 2 + ((columns - 24) / 14) ** 2 < 1
     return Volume(np.float32(5) * np.stack([disk] * 3).astype(np.float32), np.diag([4.0, 4, 4, 1]), "1.2", "SUV")
@@ -56,7 +56,7 @@ def test_low_dose_noise_equals_noise_of_poisson_sinogram(volume):
     low = random.poisson(0.1 * scale * sinogram) / (0.1 * scale)
     noise = iradon(low - sinogram, angles, output_size=50, filter_name=FILTER, circle=False)
     got = low_dose(volume, 0.1) - volume.array
-    # Poisson at f has 1/f, thinning of given counts 1/f - 1
+    # variance at fraction f: 1/f for a new Poisson draw, 1/f - 1 for thinning of given counts
     assert got[MIDDLE].std() == pytest.approx(noise[20:30, 17:33].std() * np.sqrt(0.9), rel=0.15)
 
 

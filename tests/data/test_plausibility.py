@@ -20,7 +20,8 @@ def test_check_values_accepts_plausible_image(array, modality):
     ("array", "modality", "expected"),
     [
         (np.where(BODY > 0, np.nan, BODY), "MR", refusal("E-PLAUSIBLE-01", modality="MR", num_wrong=12, array_size=24)),
-        (np.where(BODY > 999, np.inf, BODY), "CT", refusal("E-PLAUSIBLE-01", modality="CT", num_wrong=6)),
+        (np.where(BODY > 999, np.inf, BODY), "CT",
+         refusal("E-PLAUSIBLE-01", modality="CT", num_wrong=6, array_size=24)),
         (0 * BODY, "PT", refusal("E-PLAUSIBLE-02", modality="PT", low=0.0)),
         (BODY + 5000, "CT", refusal("E-PLAUSIBLE-03", low=4000.0, high=6000.0, median=5020.0)),
         (BODY / 100, "CT", refusal("E-PLAUSIBLE-03", low=-10.0, high=10.0)),

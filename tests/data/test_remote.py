@@ -14,7 +14,7 @@ from medgan.paths import is_remote
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
-    """An empty bucket on a server of its own, as the user's environment and `~/.aws` would name it."""
+    """An empty bucket on a test server; the environment names the server as it would for a user."""
     import fsspec
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)

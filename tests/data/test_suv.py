@@ -147,7 +147,7 @@ def test_suv_factor_refusal_does_not_repeat_invalid_number(keyword, value):
         ({}, {"Units": "GML", "SUVType": "BSA"}, refusal("E-SUV-01", suv_type="BSA")),
         ({}, {"Units": "GML", "SUVType": "IBW"}, refusal("E-SUV-01", suv_type="IBW")),
         ({}, {"PatientWeight": None}, refusal("E-SUV-10", keyword="PatientWeight", value="None")),
-        ({}, {"PatientWeight": 0}, refusal("E-SUV-10", keyword="PatientWeight", value="0")),
+        ({}, {"PatientWeight": 0}, refusal("E-SUV-10", keyword="PatientWeight", value="0.0")),
         ({"RadionuclideTotalDose": None}, {}, refusal("E-SUV-10", keyword="RadionuclideTotalDose", value="None")),
         ({"RadionuclideHalfLife": None}, {}, refusal("E-SUV-10", keyword="RadionuclideHalfLife", value="None")),
         ({}, {"DecayCorrection": "NONE"}, refusal("E-SUV-06", correction="NONE")),

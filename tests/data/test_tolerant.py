@@ -1,4 +1,4 @@
-"""Reading tolerantly in several threads at once."""
+"""`tolerant` restores the settings of pydicom, also with several threads at once."""
 
 import threading
 import warnings

@@ -35,9 +35,7 @@ def test_find_identifiers_finds_unknown_uid(output, uid, around, found):
 
 def test_find_identifiers_lists_identifying_attributes_of_dicom_header(output, make_series, found):
     make_series(output / "deep", num=1, patient="X1", PatientName="A^B", PatientBirthDate="", AccessionNumber="7")
-    assert found(output) == [
-        ("deep/CT-001", "DICOM file with Accession Number, Patient ID, Patient's Name, UID"),
-    ]
+    assert found(output) == [("deep/CT-001", "DICOM file with Accession Number, Patient ID, Patient's Name, UID")]
 
 
 def test_find_identifiers_ignores_empty_and_dummy_header_values(output, make_series, found):

@@ -54,17 +54,17 @@ def blurred(image, radius):
 
 @BOTH
 @EITHER
-def test_equal_images_have_distance_zero_and_others_the_same_both_ways(network, weights):
+def test_lpips_is_symmetric_and_zero_for_equal_images(network, weights):
     options, one, other = weights(network), images(), images().flip(0)
     assert torch.equal(lpips(one, one, **options), torch.zeros(3))
-    forth, back = lpips(one, other, **options), lpips(other, one, **options)
-    assert forth.shape == (3,) and forth[0] > 0 and forth[1] == 0
-    torch.testing.assert_close(forth, back)
+    forward, backward = lpips(one, other, **options), lpips(other, one, **options)
+    assert forward.shape == (3,) and forward[0] > 0 and forward[1] == 0
+    torch.testing.assert_close(forward, backward)
 
 
 @BOTH
 @EITHER
-def test_an_image_has_the_same_value_alone_and_in_a_batch(network, weights):
+def test_lpips_of_image_is_equal_alone_and_in_batch(network, weights):
     options, one, other = weights(network), images(4), images(4).roll(1, 0)
     alone = [lpips(one[row : row + 1], other[row : row + 1], **options) for row in range(4)]
     torch.testing.assert_close(lpips(one, other, **options), torch.cat(alone), rtol=1e-4, atol=1e-6)
@@ -72,7 +72,7 @@ def test_an_image_has_the_same_value_alone_and_in_a_batch(network, weights):
 
 @BOTH
 @EITHER
-def test_it_grows_with_noise(network, weights):
+def test_lpips_grows_with_noise(network, weights):
     options, image = weights(network), images()
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(3))
     values = torch.stack([lpips(image + level * noise, image, **options) for level in (0, 0.05, 0.1, 0.2, 0.4)])
@@ -82,7 +82,7 @@ def test_it_grows_with_noise(network, weights):
 @BOTH
 @pytest.mark.real
 @needs_real_weights
-def test_it_grows_with_blur(network):
+def test_lpips_grows_with_blur(network):
     options, image = trained(network), images()
     values = torch.stack([lpips(blurred(image, radius), image, **options) for radius in (0, 1, 2, 4, 6)])
     assert (values.diff(dim=0) > 0).all()
@@ -90,13 +90,13 @@ def test_it_grows_with_blur(network):
 
 @BOTH
 @EITHER
-def test_it_doubles_with_its_heads(network, weights):
+def test_lpips_is_proportional_to_heads(network, weights):
     options, one, other = weights(network), images(1), images(2)[1:]
     doubled = options | {"heads": [2 * head for head in options["heads"]]}
     torch.testing.assert_close(lpips(one, other, **doubled), 2 * lpips(one, other, **options))
 
 
-def test_imagenets_scale_is_lpipss_own_scaling_layer():
+def test_imagenet_scale_equals_lpips_scaling_layer():
     """Its shift and scale apply to [-1, 1]: (x - (2 mean - 1)) / (2 std) = ((x + 1) / 2 - mean) / std."""
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
@@ -128,7 +128,7 @@ def lpips_by_hand(one, other, state, heads):
 
 @pytest.mark.real
 @needs_real_weights
-def test_it_is_what_plain_functions_give_for_alex():
+def test_lpips_of_alexnet_equals_plain_functions():
     one, other = images(2, 48).split(1)
     state = torch.load(WEIGHTS / "alexnet_features.pth", weights_only=True)
     heads = torch.load(WEIGHTS / "lpips_v0.1" / "alex.pth", weights_only=True)
@@ -138,7 +138,7 @@ def test_it_is_what_plain_functions_give_for_alex():
 
 @pytest.mark.real
 @needs_real_weights
-def test_it_gives_the_values_torchmetrics_prints_in_its_manual():
+def test_lpips_of_squeezenet_equals_values_in_torchmetrics_manual():
     """Two pairs of color noise, "squeeze": learned_perceptual_image_patch_similarity, torchmetrics 1.9."""
     generator = torch.Generator().manual_seed(42)
     one, other = (torch.rand(2, 3, 100, 100, generator=generator) * 2 - 1 for _ in range(2))
@@ -147,9 +147,11 @@ def test_it_gives_the_values_torchmetrics_prints_in_its_manual():
     )
 
 
-def test_another_networks_heads_are_refused():
+def test_lpips_refuses_heads_of_another_network():
     options = untrained("squeezenet") | {"heads": untrained("alexnet")["heads"]}
-    with pytest.raises(ValueError, check=refusal("E-LPIPS-01")):
+    with pytest.raises(
+        ValueError, check=refusal("E-LPIPS-01", features=list(WIDTHS["squeezenet"]), weights=list(WIDTHS["alexnet"]))
+    ):
         lpips(images(), images(), **options)
 
 
@@ -163,7 +165,7 @@ def saved(path, value):
 
 
 @BOTH
-def test_heads_are_read_block_by_block(network, tmp_path):
+def test_read_heads_returns_blocks_in_order(network, tmp_path):
     state = heads_of(WIDTHS[network])
     shuffled = dict(reversed(state.items()))
     read = read_heads(saved(tmp_path / "heads.pth", shuffled))
@@ -171,34 +173,40 @@ def test_heads_are_read_block_by_block(network, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "holds"),
+    ("value", "shown"),
     [
-        ({"features.0.weight": torch.zeros(64, 3, 11, 11)}, r"features\.0\.weight \(64, 3, 11, 11\)"),
-        (heads_of((64, 128, 256, 512, 512)), r"lin0\.model\.1\.weight \(1, 64, 1, 1\), lin1.*lin4.*\(1, 512, 1, 1\)"),
-        ({"epoch": 3}, r"epoch \(\)"),
+        ({"features.0.weight": torch.zeros(64, 3, 11, 11)}, "features.0.weight (64, 3, 11, 11)"),
+        (
+            heads_of((64, 128, 256, 512, 512)),
+            "lin0.model.1.weight (1, 64, 1, 1), lin1.model.1.weight (1, 128, 1, 1), "
+            "lin2.model.1.weight (1, 256, 1, 1), lin3.model.1.weight (1, 512, 1, 1), lin4.model.1.weight (1, 512, 1, 1)",
+        ),
+        ({"epoch": 3}, "epoch ()"),
         ([1, 2], "list"),
     ],
     ids=["alexnet", "the heads of VGG-16", "numbers", "a list"],
 )
-def test_a_file_of_something_else_is_refused_with_what_it_holds(tmp_path, value, holds):
-    with pytest.raises(InputError, check=refusal("E-LPIPS-04")):
-        read_heads(saved(tmp_path / "odd.pth", value))
+def test_read_heads_refuses_file_of_other_content(tmp_path, value, shown):
+    path = saved(tmp_path / "odd.pth", value)
+    with pytest.raises(InputError, check=refusal("E-LPIPS-04", path=path, shown=shown)):
+        read_heads(path)
 
 
-@pytest.mark.parametrize("wrong", [-1e-3, float("nan")])
-def test_negative_and_undefined_weights_are_refused(tmp_path, wrong):
+@pytest.mark.parametrize("value", [-1e-3, float("nan")])
+def test_read_heads_refuses_negative_and_undefined_weights(tmp_path, value):
     state = heads_of(WIDTHS["alexnet"])
-    state["lin2.model.1.weight"][0, 3] = wrong
-    with pytest.raises(InputError, check=refusal("E-LPIPS-05", name="lin2.model.1.weight")):
-        read_heads(saved(tmp_path / "heads.pth", state))
+    state["lin2.model.1.weight"][0, 3] = value
+    path = saved(tmp_path / "heads.pth", state)
+    with pytest.raises(InputError, check=refusal("E-LPIPS-05", path=path, name="lin2.model.1.weight")):
+        read_heads(path)
 
 
-def test_a_missing_file_is_refused_with_where_the_weights_come_from():
+def test_read_heads_refuses_missing_file():
     with pytest.raises(InputError, check=refusal("E-LPIPS-02", path="/nowhere/alex.pth")):
         read_heads(Path("/nowhere/alex.pth"))
 
 
-def test_a_file_that_is_no_weights_file_is_refused(tmp_path):
+def test_read_heads_refuses_unreadable_file(tmp_path):
     (tmp_path / "bad.pth").write_text("no weights")
-    with pytest.raises(InputError, check=refusal("E-LPIPS-03")):
+    with pytest.raises(InputError, check=refusal("E-LPIPS-03", path=tmp_path / "bad.pth")):
         read_heads(tmp_path / "bad.pth")

@@ -20,7 +20,7 @@ def images():
     return torch.from_numpy(output)[:, None], torch.from_numpy(target)[:, None]
 
 
-def test_psnr_and_mse_are_scikit_images(images):
+def test_psnr_and_mse_equal_scikit_image(images):
     output, target = images
     pairs = list(zip(target.numpy(), output.numpy(), strict=True))
     np.testing.assert_allclose(mse(output, target), [mean_squared_error(*pair) for pair in pairs], rtol=1e-9)
@@ -28,7 +28,7 @@ def test_psnr_and_mse_are_scikit_images(images):
     np.testing.assert_allclose(psnr(output, target, data_range=255.0), expected, rtol=1e-9)
 
 
-def test_values_worked_by_hand():
+def test_pixel_errors_equal_values_worked_by_hand():
     output, target = (
         torch.zeros(2, 1, 2, 2),
         torch.tensor([[0.0, 0.0, 0.0, 4.0], [1.0, -1.0, 1.0, -1.0]]).view(2, 1, 2, 2),
@@ -39,12 +39,12 @@ def test_values_worked_by_hand():
     assert psnr(output, target, data_range=20.0).tolist() == pytest.approx([20.0, 20 * math.log10(20)])
 
 
-def test_equal_images_have_a_psnr_of_100_not_infinity():
+def test_psnr_of_equal_images_is_100():
     image = torch.rand(1, 1, 4, 4)
     assert psnr(image, image, data_range=255.0).tolist() == [100.0]
 
 
-def test_a_masked_error_is_the_mean_inside_the_mask():
+def test_pixel_errors_in_mask_are_means_inside_mask():
     output, target = torch.zeros(2, 1, 2, 2), torch.tensor([[1.0, 2.0, 30.0, 40.0]] * 2).view(2, 1, 2, 2)
     mask = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 1]], dtype=torch.bool).view(2, 1, 2, 2)
     assert mae(output, target, mask=mask).tolist() == [1.5, 21.0]
@@ -54,8 +54,8 @@ def test_a_masked_error_is_the_mean_inside_the_mask():
     assert psnr(output, target, data_range=100.0, mask=mask).tolist() == pytest.approx(expected)
 
 
-def test_a_map_of_windows_is_averaged_over_the_masks_inner_part():
-    """A window of three leaves a map of 2 x 3 of an image of 4 x 5; its first pixel lies at row 1, column 1."""
+def test_average_of_window_map_uses_inner_part_of_mask():
+    """A window of three pixels gives a map of 2 x 3 for an image of 4 x 5, which begins at row 1, column 1."""
     windows = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])[None, None]
     mask = torch.zeros(1, 1, 4, 5, dtype=torch.bool)
     mask[0, 0, 0] = True
@@ -64,7 +64,7 @@ def test_a_map_of_windows_is_averaged_over_the_masks_inner_part():
     assert math.isnan(average(windows, mask & (torch.arange(4) == 0)[:, None]).item()), "only border pixels are left"
 
 
-def test_an_image_that_is_too_small_is_refused_with_its_size():
+def test_require_size_refuses_image_that_is_too_small():
     require_size(torch.zeros(1, 1, 11, 12), 11, "ssim")
     with pytest.raises(InputError, check=refusal("E-METRIC-01", metric="ssim", least="11", height="12", width="10")):
         require_size(torch.zeros(1, 1, 12, 10), 11, "ssim")

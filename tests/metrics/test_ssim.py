@@ -4,9 +4,7 @@ import torch
 from refusal import refusal
 from skimage.metrics import structural_similarity
 from torch.nn.functional import avg_pool2d
-from torchmetrics.functional.image import (
-    universal_image_quality_index,
-)
+from torchmetrics.functional.image import universal_image_quality_index
 
 from medgan.errors import InputError
 from medgan.metrics.ssim import MS_SSIM_SIZE, ms_ssim, ssim, uqi, uqi_map
@@ -37,7 +35,7 @@ def large():
     return (target + 15 * torch.randn(target.shape, generator=draw, dtype=torch.float64)).clamp(0, 255), target
 
 
-def test_ssim_is_scikit_images_with_the_gaussian_window(images):
+def test_ssim_equals_scikit_image_with_gaussian_window(images):
     """Both leave out the border of five pixels where the window of eleven does not fit."""
     output, target = images
     expected = [scikit_ssim(*pair) for pair in zip(output[:, 0].numpy(), target[:, 0].numpy(), strict=True)]
@@ -45,7 +43,7 @@ def test_ssim_is_scikit_images_with_the_gaussian_window(images):
     np.testing.assert_allclose(ssim(output.float(), target.float(), data_range=255.0), expected, rtol=1e-4)
 
 
-def test_ssim_in_a_mask_is_the_mean_of_scikit_images_map_there(images):
+def test_ssim_in_mask_is_mean_of_scikit_image_map(images):
     output, target = images
     mask = torch.rand(3, 1, 40, 48, generator=torch.Generator().manual_seed(0)) < 0.3
     expected = []
@@ -55,8 +53,8 @@ def test_ssim_in_a_mask_is_the_mean_of_scikit_images_map_there(images):
     np.testing.assert_allclose(ssim(output, target, data_range=255.0, mask=mask), expected, rtol=1e-9)
 
 
-def test_ssim_of_floats_with_a_range_that_is_not_theirs_looks_better_than_it_is():
-    """PAPER, section 6: 84.9 became 91.3. Floats in [0, 1] had been taken for floats in [-1, 1], whose range is 2."""
+def test_ssim_with_too_large_data_range_is_too_high():
+    """PAPER, section 6: public code used the range 2 of [-1, 1] for floats in [0, 1], and 84.9 became 91.3."""
     draw = torch.Generator().manual_seed(0)
     target = torch.rand(1, 1, 32, 32, generator=draw, dtype=torch.float64) * 0.1 + 0.5
     output = target + 0.02 * torch.randn(target.shape, generator=draw, dtype=torch.float64)
@@ -68,7 +66,7 @@ def test_ssim_of_floats_with_a_range_that_is_not_theirs_looks_better_than_it_is(
         ssim(output, target)
 
 
-def test_uqi_is_torchmetrics_where_no_window_is_constant(images):
+def test_uqi_equals_torchmetrics_without_constant_windows(images):
     output, target = images
     expected = universal_image_quality_index(output, target, reduction="none")
     torch.testing.assert_close(uqi_map(output, target), expected, rtol=1e-6, atol=1e-9)
@@ -80,31 +78,31 @@ def test_uqi_is_torchmetrics_where_no_window_is_constant(images):
     [(0.0, 0.0, 1.0), (200.3, 200.3, 1.0), (100.0, 50.0, 0.8), (0.0, 50.0, 0.0), (255.0, 254.0, 0.999992)],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_two_constant_windows_are_compared_by_luminance(output, target, expected, dtype):
+def test_uqi_compares_constant_windows_by_luminance(output, target, expected, dtype):
     pair = (torch.full((1, 1, 20, 20), value, dtype=dtype) for value in (output, target))
     assert uqi(*pair).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_constant_window_against_structure_counts_nothing():
+def test_uqi_of_constant_window_against_structure_is_zero():
     structure = torch.rand(1, 1, 20, 20) * 255
     assert uqi(torch.full_like(structure, 100.0), structure).item() == pytest.approx(0, abs=1e-9)
 
 
-def test_one_grey_level_in_a_windows_corner_is_structure_not_rounding():
+def test_uqi_counts_one_grey_level_in_corner_as_structure():
     target = torch.full((1, 1, 11, 11), 255.0)
     output = target.clone()
     output[..., 0, 0] = 254.0
     assert uqi(output, target).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_black_around_the_body_does_not_lower_the_uqi_of_equal_images():
-    """torchmetrics gives 0.31 here: 0/0 counts nothing."""
+def test_uqi_of_equal_images_with_black_background_is_one():
+    """torchmetrics gives 0.31 here, because it counts 0/0 as 0."""
     image = torch.zeros(1, 1, 64, 64)
     image[..., 20:40, 20:40] = torch.rand(20, 20) * 255
     assert uqi(image, image).item() == pytest.approx(1)
 
 
-def test_uqi_in_a_mask_is_the_mean_of_the_map_there(images):
+def test_uqi_in_mask_is_mean_of_map(images):
     output, target = images
     mask = torch.rand(3, 1, 40, 48, generator=torch.Generator().manual_seed(0)) < 0.3
     full = uqi_map(output, target)
@@ -112,7 +110,7 @@ def test_uqi_in_a_mask_is_the_mean_of_the_map_there(images):
     torch.testing.assert_close(uqi(output, target, mask=mask), expected)
 
 
-def test_ms_ssim_is_made_of_scikit_images_ssim_at_five_scales(large):
+def test_ms_ssim_equals_product_of_scikit_image_ssim_at_five_scales(large):
     """With a huge K1 scikit-image's luminance is 1: what is left is contrast and structure."""
     output, target = large
     expected = []
@@ -127,7 +125,7 @@ def test_ms_ssim_is_made_of_scikit_images_ssim_at_five_scales(large):
     np.testing.assert_allclose(ms_ssim(output.float(), target.float(), data_range=255.0), expected, rtol=1e-4)
 
 
-def test_ms_ssim_in_a_mask_is_that_of_the_windows_centered_there(large):
+def test_ms_ssim_in_mask_uses_windows_centered_inside_mask(large):
     output, target = large
     everywhere = torch.ones_like(target, dtype=torch.bool)
     whole = ms_ssim(output, target, data_range=255.0, mask=everywhere)
@@ -135,7 +133,7 @@ def test_ms_ssim_in_a_mask_is_that_of_the_windows_centered_there(large):
     assert ms_ssim(output, target, data_range=255.0, mask=~everywhere).isnan().all()
 
 
-def test_ms_ssim_does_not_rise_because_the_body_is_small():
+def test_ms_ssim_is_independent_of_body_size():
     torch.manual_seed(0)
     target = torch.rand(1, 1, 256, 256) * 255
     output = (target + 60 * torch.randn_like(target)).clamp(0, 255)
@@ -147,11 +145,15 @@ def test_ms_ssim_does_not_rise_because_the_body_is_small():
 
 
 @pytest.mark.parametrize(
-    ("metric", "size"),
-    [(ms_ssim, MS_SSIM_SIZE), (ssim, 11), (lambda output, target, data_range: uqi(output, target), 11)],
+    ("name", "metric", "size"),
+    [
+        ("ms_ssim", ms_ssim, MS_SSIM_SIZE),
+        ("ssim", ssim, 11),
+        ("uqi", lambda output, target, data_range: uqi(output, target), 11),
+    ],
 )
-def test_images_below_the_least_size_are_refused(metric, size):
+def test_ssim_ms_ssim_and_uqi_refuse_images_below_least_size(name, metric, size):
     image = torch.rand(1, 1, size, size)
     assert metric(image, image, data_range=1.0).item() == pytest.approx(1)
-    with pytest.raises(InputError, check=refusal("E-METRIC-01")):
+    with pytest.raises(InputError, check=refusal("E-METRIC-01", metric=name, least=size, height=size - 1, width=size)):
         metric(image[..., 1:, :], image[..., 1:, :], data_range=1.0)

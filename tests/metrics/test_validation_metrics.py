@@ -29,7 +29,7 @@ def whole(image):
     return torch.ones(image.shape, dtype=torch.bool)
 
 
-def test_image_metrics_are_taken_on_0_to_255_and_errors_in_the_unit():
+def test_slice_metrics_compare_images_on_0_to_255_and_errors_in_unit():
     output, target = torch.full((1, 1, 16, 16), -1.0), torch.full((1, 1, 16, 16), 1.0)
     values = {name: value.item() for name, value in slice_metrics(output, target, whole(target), image=CT).items()}
     for name in ("ssim", "ssim_body"):
@@ -42,7 +42,7 @@ def test_image_metrics_are_taken_on_0_to_255_and_errors_in_the_unit():
     }  # fmt: skip
 
 
-def test_the_body_is_where_the_mask_is():
+def test_slice_metrics_of_body_use_mask():
     output, target = torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16)
     target[..., :8, :] = 0.5
     mask = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
@@ -54,40 +54,40 @@ def test_the_body_is_where_the_mask_is():
     assert values["mse_body"] == pytest.approx((127.5 * 0.5) ** 2 * 2 / 6)
 
 
-def test_errors_by_tissue_are_those_of_the_targets_hu_in_the_body():
+def test_tissue_errors_use_hu_of_target_inside_body():
     """Worked by hand: -301, -300, 149 and 150 HU, the last pixel of each row outside the body."""
     window = (-1000.0, 1000.0)
     hu = torch.zeros(1, 1, 12, 12, dtype=torch.float64)
     hu[..., 0, :] = torch.tensor([-301.0, -300.0, 149.0, 150.0] + [0.0] * 8)
     hu[..., 1, :] = hu[..., 0, :]
-    wrong = torch.zeros_like(hu)
-    wrong[..., 0, :4] = torch.tensor([1.0, 2.0, 4.0, 8.0])
-    wrong[..., 1, :4] = torch.tensor([1000.0, 1000.0, 1000.0, 1000.0])
+    error = torch.zeros_like(hu)
+    error[..., 0, :4] = torch.tensor([1.0, 2.0, 4.0, 8.0])
+    error[..., 1, :4] = torch.tensor([1000.0, 1000.0, 1000.0, 1000.0])
     mask = torch.zeros(1, 1, 12, 12, dtype=torch.bool)
     mask[..., 0, :4] = True
-    values = slice_metrics((hu + wrong) / 1000, hu / 1000, mask, image=replace(CT, window=window))
+    values = slice_metrics((hu + error) / 1000, hu / 1000, mask, image=replace(CT, window=window))
     assert values["mae_hu_air"].item() == pytest.approx(1.0)
     assert values["mae_hu_soft"].item() == pytest.approx((2 + 4) / 2)
     assert values["mae_hu_bone"].item() == pytest.approx(8.0)
     assert values["mae_hu_body"].item() == pytest.approx(15 / 4)
 
 
-def test_tissues_of_a_ct_leave_no_gap_and_do_not_overlap():
+def test_ct_tissues_leave_no_gap_and_do_not_overlap():
     (first, low), (high, other), (another, last) = CT.tissues.values()
     assert list(CT.tissues) == ["air", "soft", "bone"]
     assert (low, high, other, another) == (-300.0, -300.0, 150.0, 150.0)
-    assert first <= -32768 and last > 32767, "all that a CT can hold"
-    assert math.isfinite(first) and math.isfinite(last), "dataset.json keeps them"
+    assert first <= -32768 and last > 32767, "the whole range of a CT"
+    assert math.isfinite(first) and math.isfinite(last), "they are written to dataset.json"
     assert PET.tissues == {}
 
 
-def test_the_window_is_the_data_sets_own():
+def test_slice_metrics_use_window_of_data_set():
     output, target = torch.zeros(1, 1, 16, 16), torch.full((1, 1, 16, 16), 0.5)
     values = slice_metrics(output, target, whole(target), image=replace(CT, window=(-100.0, 300.0)))
     assert values["mae_hu"].item() == pytest.approx(100.0)
 
 
-def test_a_batch_of_slices_agrees_with_the_plain_functions():
+def test_slice_metrics_of_batch_equal_plain_functions():
     torch.manual_seed(0)
     output, target = (torch.rand(2, 3, 1, 176, 176) * 2 - 1).unbind()
     mask = torch.rand(3, 1, 176, 176) < 0.4
@@ -104,30 +104,32 @@ def test_a_batch_of_slices_agrees_with_the_plain_functions():
     assert all(value.shape == (3,) for value in values.values())
 
 
-def test_a_background_that_is_black_but_for_a_thousandth_is_black_to_uqi():
+def test_uqi_of_slice_treats_nearly_black_background_as_black():
     target = torch.full((1, 1, 64, 64), -1.0)
     target[..., 26:38, 26:38] = torch.rand(12, 12)
     output = (target + 1e-3 * torch.rand(target.shape)).clamp(max=1)
     assert slice_metrics(output, target, whole(target), image=CT)["uqi"].item() > 0.98
-    assert uqi((output + 1) * 127.5, (target + 1) * 127.5).item() < 0.6, "what it would be without whole grey levels"
+    assert uqi((output + 1) * 127.5, (target + 1) * 127.5).item() < 0.6, (
+        "the value without rounding to whole grey levels"
+    )
 
 
 @pytest.mark.parametrize(
     ("size", "left_out"), [(16, {"vif", "ms_ssim"}), (40, {"vif", "ms_ssim"}), (41, {"ms_ssim"}), (176, set())]
 )
-def test_metrics_that_need_larger_images_are_left_out(size, left_out):
+def test_slice_metrics_leave_out_metrics_that_need_larger_images(size, left_out):
     image = torch.rand(1, 1, size, size)
     names = {name.removesuffix("_body") for name in slice_metrics(image, image, whole(image), image=PET)}
     assert {"ssim", "psnr", "mse", "uqi", "vif", "ms_ssim", "mae_suv", "bias_suv"} - names == left_out
 
 
-def test_an_arbitrary_unit_has_no_errors_in_it():
+def test_slice_metrics_of_arbitrary_unit_have_no_errors_in_unit():
     image = torch.rand(1, 1, 16, 16)
     names = {name.removesuffix("_body") for name in slice_metrics(image, image, whole(image), image=MR)}
     assert names == {"ssim", "psnr", "mse", "uqi"}
 
 
-def test_lpips_is_what_the_given_function_says_of_minus_1_to_1():
+def test_lpips_of_slice_is_given_function_on_minus_one_to_one():
     output, target = torch.rand(2, 4, 1, 16, 16) * 2 - 1
     assert "lpips" not in slice_metrics(output, target, whole(target), image=PET)
     values = slice_metrics(
@@ -146,14 +148,14 @@ def test_lpips_is_what_the_given_function_says_of_minus_1_to_1():
     assert body[3].isnan()
 
 
-def test_an_empty_mask_gives_nan_in_the_body_alone():
+def test_slice_metrics_with_empty_mask_are_nan_in_body_only():
     image = torch.rand(1, 1, 176, 176)
     values = slice_metrics(image, image * 0.9, ~whole(image), image=CT)
     for name, value in values.items():
         assert value.isnan().item() is name.endswith(("_body", "_air", "_soft", "_bone")), name
 
 
-def test_slices_make_a_patients_mean_and_patients_the_overall_one():
+def test_overall_means_are_means_of_patient_means():
     rows = [
         SliceMetrics("a", 0, {"mae": 1.0}),
         SliceMetrics("b", 0, {"mae": 10.0}),
@@ -165,12 +167,12 @@ def test_slices_make_a_patients_mean_and_patients_the_overall_one():
     assert overall_means(patients) == {"mae": 6.5}, "not 4.75, the mean over slices"
 
 
-def test_means_do_not_depend_on_the_order_of_rows():
+def test_patient_means_ignore_order_of_rows():
     rows = [SliceMetrics("p", number, {"mae": 0.1 * number, "ssim": 1 / (number + 1)}) for number in range(20)]
     assert patient_means(rows[::-1]) == patient_means(rows[::2] + rows[1::2]) == patient_means(rows)
 
 
-def test_slices_without_a_body_are_left_out_of_the_means():
+def test_patient_means_leave_out_slices_without_body():
     nan = math.nan
     rows = [
         SliceMetrics("a", 0, {"body": nan, "all": 1.0}),
@@ -182,7 +184,7 @@ def test_slices_without_a_body_are_left_out_of_the_means():
     assert overall_means(patients) == {"body": 4.0, "all": 4.0}
 
 
-def test_spread_is_the_sample_standard_deviation_over_patients():
+def test_overall_spread_is_sample_standard_deviation_over_patients():
     patients = {"a": {"mae": 1.0, "ssim": 0.5}, "b": {"mae": 2.0}, "c": {"mae": 4.0}}
     assert overall_spread(patients) == {"mae": pytest.approx(math.sqrt(7 / 3)), "ssim": 0.0}
     assert overall_spread({}) == {}
@@ -196,17 +198,17 @@ def test_spread_is_the_sample_standard_deviation_over_patients():
         ("val/lpips", "min"), ("vif_body", "max"), ("uqi", "max"),
     ],
 )  # fmt: skip
-def test_the_better_direction_follows_from_the_name(name, better):
+def test_direction_follows_from_metric_name(name, better):
     assert direction(name) == better
 
 
 @pytest.mark.parametrize("name", ["val/ssimilarity", "ms", "loss/generator/style"])
-def test_a_name_of_no_metric_is_refused(name):
-    with pytest.raises(InputError, check=refusal("E-METRIC-02")):
+def test_direction_refuses_unknown_metric(name):
+    with pytest.raises(InputError, check=refusal("E-METRIC-02", directions=", ".join(DIRECTIONS), name=name)):
         direction(name)
 
 
-def test_every_metric_of_a_slice_has_a_direction():
+def test_direction_is_known_for_every_slice_metric():
     image = torch.zeros(1, 1, 176, 176)
     names = slice_metrics(image, image, whole(image), image=CT, perceptual=lambda *_: torch.zeros(1))
     assert {direction(name) for name in names} == {"min", "max"}

@@ -23,19 +23,19 @@ def independent(state, image):
     return outputs
 
 
-def test_the_activations_have_alexnets_sizes():
+def test_alexnet_activations_have_published_sizes():
     assert [tuple(one.shape[1:]) for one in AlexNet()(torch.zeros(1, 1, 224, 224))] == [
         (64, 55, 55), (192, 27, 27), (384, 13, 13), (256, 13, 13), (256, 13, 13)
     ]  # fmt: skip
 
 
-def test_it_has_the_parameters_of_torchvisions_convolutions():
+def test_alexnet_has_parameter_count_of_torchvision_convolutions():
     assert sum(parameter.numel() for parameter in AlexNet().parameters()) == 2_469_696
 
 
 @pytest.mark.real
 @pytest.mark.skipif(not REAL.exists(), reason=f"no AlexNet weights at {REAL}")
-def test_the_real_weights_give_what_plain_functions_give():
+def test_alexnet_with_real_weights_equals_plain_functions():
     image = torch.rand(2, 1, 64, 80) * 2 - 1
     expected = independent(torch.load(REAL, weights_only=True), image)
     for one, other in zip(load_extractor("alexnet", str(REAL), 5)(image), expected, strict=True):

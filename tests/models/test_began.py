@@ -10,7 +10,7 @@ def small(**settings):
     return AutoencoderDiscriminator(**{"base_channels": 4} | settings)
 
 
-def test_the_judgement_of_each_pixel_is_minus_the_error_of_its_restoration():
+def test_autoencoder_logits_are_negative_reconstruction_error_per_pixel():
     network = small(image_channels=2)
     nn.init.zeros_(network.last.weight)
     with torch.no_grad():
@@ -22,13 +22,13 @@ def test_the_judgement_of_each_pixel_is_minus_the_error_of_its_restoration():
 
 
 @pytest.mark.parametrize("sides", [(32, 32), (45, 64), (256, 96)])
-def test_every_side_from_32_on_is_restored_pixel_by_pixel(sides):
+def test_autoencoder_keeps_image_size_for_sides_from_32(sides):
     output = small()(torch.randn(2, 1, *sides), torch.randn(2, 1, *sides))
     assert output.logits.shape == (2, 1, *sides)
     assert (output.logits <= 0).all()
 
 
-def test_the_code_is_narrow():
+def test_autoencoder_code_is_256_times_smaller_than_image():
     features = small()(torch.zeros(2, 1, 64, 96), torch.zeros(2, 1, 64, 96)).features
     assert [tuple(level.shape[1:]) for level in features] == [
         (4, 32, 48), (8, 16, 24), (16, 8, 12), (32, 4, 6), (4, 2, 3)
@@ -36,7 +36,7 @@ def test_the_code_is_narrow():
     assert features[-1][0].numel() * 2 ** (2 * NUM_LEVELS - 2) == 64 * 96
 
 
-def test_the_way_back_mirrors_the_way_there():
+def test_autoencoder_decoder_mirrors_encoder():
     with torch.device("meta"):
         network = AutoencoderDiscriminator()
     assert [layer[0].in_channels for layer in network.encoder] == [2, 64, 128, 256, 512]
@@ -45,13 +45,13 @@ def test_the_way_back_mirrors_the_way_there():
     assert all(isinstance(layer[2], nn.ELU) for layer in (*network.encoder, *network.decoder))
 
 
-def test_there_is_no_norm_on_the_first_layer_the_code_and_the_last():
+def test_autoencoder_first_layer_code_and_last_layer_have_no_norm():
     network = small(norm="instance")
     normed = [isinstance(layer[1], nn.InstanceNorm2d) for layer in (*network.encoder, *network.decoder)]
     assert normed == [False, True, True, True, False, True, True, True, True]
 
 
-def test_taught_to_it_restores_images():
+def test_autoencoder_learns_to_reconstruct_images():
     network = small(norm="none", base_channels=8)
     draw = torch.Generator().manual_seed(1)
     images = nn.functional.interpolate(torch.rand(4, 1, 3, 3, generator=draw), size=(32, 32), mode="bilinear")
@@ -66,7 +66,7 @@ def test_taught_to_it_restores_images():
     assert errors[-1] < 0.3 * errors[0]
 
 
-def test_k_starts_at_zero_and_follows_the_errors_by_hand():
+def test_fake_share_starts_at_zero_and_equals_values_worked_by_hand():
     network = small().double()
     assert network.fake_share == 0
     network.rebalance(torch.tensor(0.8, dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64))
@@ -77,20 +77,20 @@ def test_k_starts_at_zero_and_follows_the_errors_by_hand():
 
 
 @pytest.mark.parametrize(("real", "fake", "ends"), [(0.0, 50.0, 0.0), (5000.0, 0.0, 1.0)])
-def test_k_stays_between_zero_and_one(real, fake, ends):
+def test_fake_share_stays_between_zero_and_one(real, fake, ends):
     network = small()
     for _ in range(3):
         network.rebalance(torch.tensor(real), torch.tensor(fake))
     assert network.fake_share == ends
 
 
-def test_what_k_follows_is_left_as_it_was():
+def test_rebalance_leaves_its_arguments_unchanged():
     real, fake = torch.tensor(0.8), torch.tensor(0.1)
     small().rebalance(real, fake)
     assert (float(real), float(fake)) == (pytest.approx(0.8), pytest.approx(0.1))
 
 
-def test_k_is_kept_with_the_weights_and_learned_by_no_optimizer():
+def test_fake_share_is_saved_with_weights_but_is_no_parameter():
     network, other = small(), small()
     network.rebalance(torch.tensor(100.0), torch.tensor(0.0))
     other.load_state_dict(network.state_dict())

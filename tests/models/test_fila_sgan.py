@@ -14,7 +14,7 @@ def generator():
     return network
 
 
-def test_noise_varies_the_output_in_training_from_image_to_image(generator):
+def test_filament_noise_varies_output_in_training(generator):
     source = torch.randn(1, 1, 64, 64).expand(2, -1, -1, -1)
     one, other = generator.train()(source)
     assert not torch.allclose(one, other, atol=1e-4)
@@ -24,7 +24,7 @@ def test_noise_varies_the_output_in_training_from_image_to_image(generator):
     assert torch.equal(first, generator(source))
 
 
-def test_evaluation_draws_nothing_and_takes_the_noise_as_zero(generator):
+def test_filament_evaluation_uses_zero_noise_and_draws_nothing(generator):
     source = torch.randn(1, 1, 64, 128)
     torch.manual_seed(3)
     drawn = torch.rand(2)
@@ -36,7 +36,7 @@ def test_evaluation_draws_nothing_and_takes_the_noise_as_zero(generator):
     assert torch.equal(generator(source), output), "zeros, whatever they are multiplied with"
 
 
-def test_noise_is_the_same_everywhere_in_the_bottleneck(generator):
+def test_filament_noise_is_constant_over_bottleneck(generator):
     entering = []
     generator.decoder[0].register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0]))
     generator.train()(torch.randn(2, 1, 128, 192))
@@ -47,7 +47,7 @@ def test_noise_is_the_same_everywhere_in_the_bottleneck(generator):
     assert not torch.equal(noise[0], noise[1])
 
 
-def test_six_levels_lead_to_one_pixel_at_64():
+def test_filament_encoder_reduces_64_pixels_to_one_in_six_levels():
     network = FilamentGenerator(base_channels=2)
     shapes = []
     for layer in network.encoder:
@@ -56,7 +56,7 @@ def test_six_levels_lead_to_one_pixel_at_64():
     assert shapes == [(2, 32, 32), (4, 16, 16), (8, 8, 8), (16, 4, 4), (16, 2, 2), (16, 1, 1)]
 
 
-def test_widths_double_up_to_512_and_the_noise_has_400_numbers():
+def test_filament_widths_end_at_512_and_noise_has_400_values():
     with torch.device("meta"):
         network = FilamentGenerator()
     assert [layer[0].out_channels for layer in network.encoder] == [64, 128, 256, 512, 512, 512]
@@ -66,7 +66,7 @@ def test_widths_double_up_to_512_and_the_noise_has_400_numbers():
 
 
 @pytest.mark.parametrize("side", [32, 45, 256])
-def test_the_discriminator_gives_one_judgement_an_image(side):
+def test_filament_discriminator_gives_one_logit_per_image(side):
     network = FilamentDiscriminator(base_channels=2)
     output = network(torch.randn(3, 1, side, side), torch.randn(3, 1, side, side))
     assert output.logits.shape == (3, 1, 1, 1)
@@ -74,7 +74,7 @@ def test_the_discriminator_gives_one_judgement_an_image(side):
     assert [level.shape[-1] for level in output.features] == [side // 2**level for level in range(1, 6)]
 
 
-def test_at_256_the_fully_connected_layer_sees_the_map_as_it_is():
+def test_filament_discriminator_last_layer_uses_whole_map_at_256():
     torch.manual_seed(0)
     network = FilamentDiscriminator(base_channels=2)
     output = network(torch.randn(1, 1, 256, 256), torch.randn(1, 1, 256, 256))

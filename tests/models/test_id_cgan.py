@@ -38,7 +38,7 @@ def independent_forward(weights, image):
     return decoded(d5.relu(), "last").tanh()
 
 
-def test_the_network_is_the_published_one():
+def test_shallow_net_equals_published_architecture():
     torch.manual_seed(0)
     network = ShallowNet(base_channels=4, norm="batch", in_channels=2, out_channels=3)
     for parameter in network.parameters():
@@ -48,7 +48,7 @@ def test_the_network_is_the_published_one():
     torch.testing.assert_close(network(image), independent_forward(network.state_dict(), image), rtol=1e-9, atol=1e-12)
 
 
-def test_the_widths_are_the_papers():
+def test_shallow_net_has_published_widths():
     with torch.device("meta"):
         network = ShallowNet()
     layers = [part for part in network.modules() if isinstance(part, nn.Conv2d | nn.ConvTranspose2d)]
@@ -57,15 +57,17 @@ def test_the_widths_are_the_papers():
     assert {layer.stride for layer in layers} == {(1, 1)}
 
 
-def test_parameters_are_counted_by_hand():
-    one_way = (9 * 64 + 64) + 3 * (9 * 64 * 64 + 64) + (9 * 64 * 32 + 32) + (9 * 32 + 1)
-    back = (9 * 32 + 32) + (9 * 32 * 64 + 64) + 3 * (9 * 64 * 64 + 64) + (9 * 64 + 1)
+def test_shallow_net_has_parameter_count_worked_by_hand():
+    encoder = (9 * 64 + 64) + 3 * (9 * 64 * 64 + 64) + (9 * 64 * 32 + 32) + (9 * 32 + 1)
+    decoder = (9 * 32 + 32) + (9 * 32 * 64 + 64) + 3 * (9 * 64 * 64 + 64) + (9 * 64 + 1)
     slopes = 6
     with torch.device("meta"):
-        assert sum(parameter.numel() for parameter in ShallowNet(norm="none").parameters()) == one_way + back + slopes
+        assert (
+            sum(parameter.numel() for parameter in ShallowNet(norm="none").parameters()) == encoder + decoder + slopes
+        )
 
 
-def test_any_size_passes_but_a_single_row():
+def test_shallow_net_accepts_any_size_except_single_row():
     network = ShallowNet(base_channels=2)
     assert network(torch.zeros(1, 1, 7, 11)).shape == (1, 1, 7, 11)
     with pytest.raises(ValueError, check=refusal("E-NETWORK-14", least="2", rows="1", columns="11")):
@@ -73,6 +75,6 @@ def test_any_size_passes_but_a_single_row():
 
 
 @pytest.mark.parametrize("base_channels", [0, 3])
-def test_a_width_that_cannot_be_halved_is_refused(base_channels):
-    with pytest.raises(ValueError, check=refusal("E-NETWORK-08")):
+def test_shallow_net_refuses_base_channels_that_cannot_be_halved(base_channels):
+    with pytest.raises(ValueError, check=refusal("E-NETWORK-08", base_channels=base_channels)):
         ShallowNet(base_channels=base_channels)

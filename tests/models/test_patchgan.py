@@ -12,7 +12,7 @@ def parameters(network):
 
 
 @pytest.mark.parametrize("patch", [1, 16, 34, 70, 142, 286])
-def test_a_judgement_depends_on_a_patch_of_exactly_that_size(patch):
+def test_patch_discriminator_logit_depends_on_patch_of_exact_size(patch):
     torch.manual_seed(0)
     network = PatchDiscriminator(patch=patch, base_channels=2, norm="none").double()
     side = patch + 66
@@ -24,7 +24,7 @@ def test_a_judgement_depends_on_a_patch_of_exactly_that_size(patch):
         rows = gradient[0, 0].any(dim=1).nonzero().flatten()
         columns = gradient[0, 0].any(dim=0).nonzero().flatten()
         assert len(rows) == len(columns) == patch
-        assert 0 < rows[0] <= rows[-1] < side - 1, "the patch must not touch the border, or the measure is cut off"
+        assert 0 < rows[0] <= rows[-1] < side - 1, "a patch that touches the border would be cut off"
 
 
 def field(strides, kernel=4):
@@ -35,8 +35,8 @@ def field(strides, kernel=4):
     return pixels
 
 
-def test_the_field_is_not_ten_for_sixteen_nor_94_for_seventy():
-    """What public re-implementations build: the layer of stride 1 forgotten, or given stride 2."""
+def test_patch_discriminator_strides_give_receptive_field_of_patch():
+    """Public re-implementations leave out a layer of stride 1 (10 pixels), or give it stride 2 (94 pixels)."""
     assert field([2, 1]) == 10
     assert field([2, 2, 2, 2, 1]) == 94
     for patch, strides in ((16, [2, 1, 1]), (70, [2, 2, 2, 1, 1])):
@@ -66,13 +66,13 @@ def independent_forward(weights, source, image):
 
 
 @pytest.mark.parametrize(("patch", "count"), [(16, 135_617), (70, 2_765_505)])
-def test_parameter_counts_are_the_papers(patch, count):
+def test_patch_discriminator_has_parameter_count_of_paper(patch, count):
     with torch.device("meta"):
         assert parameters(PatchDiscriminator(patch=patch, norm="batch")) == count
         assert parameters(PatchDiscriminator(patch=patch, norm="instance")) == count
 
 
-def test_the_seventy_pixel_network_is_the_same_by_matrix_products():
+def test_patch_discriminator_of_70_pixels_equals_matrix_products():
     torch.manual_seed(0)
     network = PatchDiscriminator(patch=70, base_channels=3, source_channels=2)
     for parameter in network.parameters():
@@ -85,28 +85,28 @@ def test_the_seventy_pixel_network_is_the_same_by_matrix_products():
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_the_pixel_discriminator_is_pix2pixs():
+def test_patch_discriminator_of_one_pixel_equals_pix2pix():
     network = PatchDiscriminator(patch=1)
     layers = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
     assert [(layer.kernel_size, layer.out_channels) for layer in layers] == [((1, 1), 64), ((1, 1), 128), ((1, 1), 1)]
     assert network(torch.zeros(1, 1, 6, 9), torch.zeros(1, 1, 6, 9)).logits.shape == (1, 1, 6, 9)
 
 
-def test_sixteen_pixel_patches_see_two_hidden_layers_of_64_and_128():
+def test_patch_discriminator_of_16_pixels_has_layers_of_64_and_128():
     network = PatchDiscriminator(patch=16)
     output = network(torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32))
     assert [tuple(level.shape) for level in output.features] == [(1, 64, 16, 16), (1, 128, 15, 15)]
     assert output.logits.shape == (1, 1, 14, 14)
 
 
-def test_the_judgement_is_conditional_on_the_source():
+def test_patch_discriminator_depends_on_source():
     torch.manual_seed(0)
     network = PatchDiscriminator(patch=16, base_channels=4, spectral_norm=True).eval()
     source, other, image = torch.randn(3, 1, 1, 32, 32).unbind()
-    here, there = network(source, image), network(other, image)
-    assert not torch.allclose(here.logits, there.logits)
-    assert not torch.allclose(here.logits, network(image, source).logits)
-    assert all(not torch.allclose(one, two) for one, two in zip(here.features, there.features, strict=True))
+    first, second = network(source, image), network(other, image)
+    assert not torch.allclose(first.logits, second.logits)
+    assert not torch.allclose(first.logits, network(image, source).logits)
+    assert all(not torch.allclose(one, two) for one, two in zip(first.features, second.features, strict=True))
 
 
 def test_spectral_norm_brings_every_kernel_to_singular_value_one():
@@ -120,19 +120,19 @@ def test_spectral_norm_brings_every_kernel_to_singular_value_one():
         assert float(torch.linalg.matrix_norm(kernel.detach(), 2)) == pytest.approx(1, rel=1e-3)
 
 
-def test_features_carry_gradient_to_the_image():
+def test_patch_discriminator_features_carry_gradient_to_image():
     network = PatchDiscriminator(patch=16, base_channels=2)
     image = torch.randn(1, 1, 16, 16, requires_grad=True)
     network(torch.randn(1, 1, 16, 16), image).features[-1].square().sum().backward()
     assert image.grad.abs().sum() > 0
 
 
-def test_an_unknown_patch_is_refused():
-    with pytest.raises(ValueError, check=refusal("E-NETWORK-15", patch="10")):
+def test_patch_discriminator_refuses_unknown_patch():
+    with pytest.raises(ValueError, check=refusal("E-NETWORK-15", layers="1, 16, 34, 70, 142, 286", patch="10")):
         PatchDiscriminator(patch=10)
 
 
-def test_a_patch_larger_than_the_image_is_refused():
+def test_patch_discriminator_refuses_image_smaller_than_patch():
     network = PatchDiscriminator(patch=70, base_channels=2)
     with pytest.raises(ValueError, check=refusal("E-NETWORK-12", least="70", rows="96", columns="64")):
         network(torch.zeros(1, 1, 96, 64), torch.zeros(1, 1, 96, 64))

@@ -29,7 +29,7 @@ def independent_forward(weights, image, depth):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_the_block_is_an_encoder_decoder_with_added_skips(depth):
+def test_residual_u_block_is_encoder_decoder_with_added_skips(depth):
     torch.manual_seed(0)
     block = ResidualUBlock(2, 3, base_channels=2, depth=depth, norm="none").double()
     image = torch.randn(2, 2, 32, 16, dtype=torch.float64)
@@ -39,26 +39,26 @@ def test_the_block_is_an_encoder_decoder_with_added_skips(depth):
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
-def test_one_image_passes_down_to_one_pixel_in_training_mode(norm):
+def test_residual_u_block_accepts_one_image_down_to_one_pixel(norm):
     block = ResidualUBlock(1, 1, base_channels=2, depth=4, norm=norm).train()
     assert block(torch.randn(1, 1, 16, 16)).shape == (1, 1, 16, 16)
 
 
-def test_every_level_but_the_bottleneck_is_normalized():
+def test_residual_u_block_normalizes_every_level_except_bottleneck():
     block = ResidualUBlock(1, 1, base_channels=2, depth=3, norm="instance")
     numbers = [sum(isinstance(part, nn.InstanceNorm2d) for part in level.modules()) for level in block.encoder]
     assert numbers == [3, 3, 0]
     assert all(sum(isinstance(part, nn.InstanceNorm2d) for part in level.modules()) == 3 for level in block.decoder)
 
 
-def test_widths_double_up_to_eight_times_the_base_and_end_at_the_base():
+def test_residual_u_block_widths_double_to_eight_times_base_and_return():
     with torch.device("meta"):
         block = ResidualUBlock(1, 1, base_channels=64, depth=4, norm="batch")
     assert [level[0].out_channels for level in block.encoder] == [64, 128, 256, 512]
     assert [level[0].out_channels for level in block.decoder] == [256, 128, 64, 64]
 
 
-def test_dropout_stands_in_the_first_three_decoder_levels_and_only_in_training():
+def test_residual_u_block_dropout_acts_in_first_three_decoder_levels():
     torch.manual_seed(0)
     block = ResidualUBlock(1, 1, base_channels=4, depth=5, norm="instance", dropout=0.5)
     rates = [part.p for level in block.decoder for part in level.modules() if isinstance(part, nn.Dropout)]
@@ -68,7 +68,7 @@ def test_dropout_stands_in_the_first_three_decoder_levels_and_only_in_training()
     assert torch.equal(block.eval()(image), block(image))
 
 
-def test_tanh_bounds_the_output_and_none_does_not():
+def test_residual_u_block_output_is_bounded_by_tanh_only():
     torch.manual_seed(0)
     image = torch.randn(1, 1, 16, 16)
     free = ResidualUBlock(1, 1, base_channels=2, depth=2, norm="instance", output="none")
@@ -77,7 +77,7 @@ def test_tanh_bounds_the_output_and_none_does_not():
     torch.testing.assert_close(bounded(image), free(image).tanh())
 
 
-def test_the_discriminator_has_four_levels_and_judges_a_place_in_sixteen_pixels():
+def test_residual_discriminator_has_four_levels_and_logit_per_16_pixels():
     network = ResidualDiscriminator(base_channels=4)
     output = network(torch.zeros(1, 1, 64, 32), torch.zeros(1, 1, 64, 32))
     expected = [(1, 4, 32, 16), (1, 8, 16, 8), (1, 16, 8, 4), (1, 32, 4, 2)]

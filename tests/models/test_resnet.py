@@ -42,7 +42,7 @@ def independent_forward(weights, image, num_blocks):
 
 
 @pytest.mark.parametrize("num_blocks", [9, 2])
-def test_the_network_is_the_papers(num_blocks):
+def test_resnet_equals_published_architecture(num_blocks):
     torch.manual_seed(0)
     network = ResNet(base_channels=3, num_blocks=num_blocks, in_channels=2, out_channels=3)
     for parameter in network.parameters():
@@ -52,7 +52,7 @@ def test_the_network_is_the_papers(num_blocks):
     torch.testing.assert_close(network(image), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_published_network_has_11_378_million_parameters():
+def test_resnet_of_paper_has_11_378_million_parameters():
     """Worked out layer by layer: kernel area x channels in x channels out + one bias a channel out."""
     stem, head = 49 * 3 * 64 + 64, 49 * 64 * 3 + 3
     downwards = (9 * 64 * 128 + 128) + (9 * 128 * 256 + 256)
@@ -68,7 +68,7 @@ def test_the_published_network_has_11_378_million_parameters():
     assert sum(parameter.numel() for parameter in affine.parameters()) == total + norms
 
 
-def test_dropout_stands_in_every_residual_block_and_only_in_training():
+def test_resnet_dropout_acts_in_every_residual_block_in_training_only():
     torch.manual_seed(0)
     network = ResNet(base_channels=4, num_blocks=3, dropout=0.5)
     assert [part.p for part in network.modules() if isinstance(part, nn.Dropout)] == [0.5] * 3
@@ -77,6 +77,6 @@ def test_dropout_stands_in_every_residual_block_and_only_in_training():
     assert torch.equal(network.eval()(image), network(image))
 
 
-def test_an_image_whose_residual_map_is_one_row_is_refused():
+def test_resnet_refuses_image_whose_residual_map_has_one_row():
     with pytest.raises(ValueError, check=refusal("E-NETWORK-14", least="8", rows="4", columns="16")):
         ResNet(base_channels=2, num_blocks=1)(torch.zeros(1, 1, 4, 16))

@@ -34,7 +34,7 @@ def independent(state, image):
     return outputs
 
 
-def test_the_blocks_have_squeezenets_sizes():
+def test_squeezenet_blocks_have_published_sizes():
     """Table 1 of the paper for 1.1: poolings that round up, at 64, 128 and 256 channels."""
     assert [tuple(one.shape[1:]) for one in SqueezeNet()(torch.zeros(1, 1, 224, 224))] == [
         (64, 111, 111), (128, 55, 55), (256, 27, 27), (384, 13, 13), (384, 13, 13), (512, 13, 13), (512, 13, 13)
@@ -43,13 +43,13 @@ def test_the_blocks_have_squeezenets_sizes():
     assert [one.shape[-1] for one in SqueezeNet()(torch.zeros(1, 1, 66, 66))] == [32, 16, 8, 4, 4, 4, 4], "rounded up"
 
 
-def test_it_has_the_parameters_of_torchvisions_convolutions():
+def test_squeezenet_has_parameter_count_of_torchvision_convolutions():
     assert sum(parameter.numel() for parameter in SqueezeNet().parameters()) == 1_235_496 - (512 * 1000 + 1000)
 
 
 @pytest.mark.real
 @pytest.mark.skipif(not REAL.exists(), reason=f"no SqueezeNet weights at {REAL}")
-def test_the_real_weights_give_what_plain_functions_give():
+def test_squeezenet_with_real_weights_equals_plain_functions():
     image = torch.rand(2, 1, 66, 80) * 2 - 1
     expected = independent(torch.load(REAL, weights_only=True), image)
     for one, other in zip(load_extractor("squeezenet", str(REAL), 7)(image), expected, strict=True):

@@ -59,7 +59,7 @@ def nested_forward(weights, image, *, depth, level=0):
 
 
 @pytest.mark.parametrize("depth", [2, 5])
-def test_the_block_is_pix2pixs_nested_one(depth):
+def test_u_block_equals_nested_pix2pix_generator(depth):
     torch.manual_seed(0)
     block = UBlock(2, 3, base_channels=3, depth=depth, norm="instance")
     for parameter in block.parameters():
@@ -73,7 +73,7 @@ def test_the_block_is_pix2pixs_nested_one(depth):
     ("norm", "output", "depth"),
     [("instance", "tanh", 4), ("batch", "tanh", 3), ("none", "none", 2), ("instance", "none", 5)],
 )
-def test_the_block_is_the_papers(norm, output, depth):
+def test_u_block_equals_description_in_paper(norm, output, depth):
     torch.manual_seed(0)
     block = UBlock(2, 3, base_channels=2, depth=depth, norm=norm, output=output).double()
     image = torch.randn(2, 2, 64, 32, dtype=torch.float64)
@@ -81,13 +81,13 @@ def test_the_block_is_the_papers(norm, output, depth):
     torch.testing.assert_close(block(image), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_a_full_block_has_54_413_313_parameters():
+def test_u_block_of_full_size_has_54_413_313_parameters():
     with torch.device("meta"):
         block = UBlock(1, 1, base_channels=64, depth=8, norm="batch")
     assert sum(parameter.numel() for parameter in block.parameters()) == 54_413_313
 
 
-def test_widths_double_up_to_eight_times_the_base():
+def test_u_block_widths_double_up_to_eight_times_base():
     with torch.device("meta"):
         block = UBlock(1, 1, base_channels=64, depth=8, norm="batch")
     assert [layer[0].out_channels for layer in block.encoder] == [64, 128, 256, 512, 512, 512, 512, 512]
@@ -96,12 +96,12 @@ def test_widths_double_up_to_eight_times_the_base():
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
-def test_one_image_passes_down_to_one_pixel_in_training_mode(norm):
+def test_u_block_accepts_one_image_down_to_one_pixel(norm):
     block = UBlock(1, 1, base_channels=2, depth=4, norm=norm).train()
     assert block(torch.randn(1, 1, 16, 16)).shape == (1, 1, 16, 16)
 
 
-def test_tanh_bounds_the_output_and_none_does_not():
+def test_u_block_output_is_bounded_by_tanh_only():
     torch.manual_seed(0)
     image = torch.randn(1, 1, 16, 16)
     free = UBlock(1, 1, base_channels=2, depth=2, norm="instance", output="none")
@@ -110,7 +110,7 @@ def test_tanh_bounds_the_output_and_none_does_not():
     torch.testing.assert_close(bounded(image), free(image).tanh())
 
 
-def test_padding_leads_256_pixels_to_one_in_eight_levels_where_none_would_collapse_in_six():
+def test_u_block_with_padding_reduces_256_pixels_to_one_in_eight_levels():
     side, unpadded = 256, []
     while side >= 4:
         side = (side - 4) // 2 + 1
@@ -125,7 +125,7 @@ def test_padding_leads_256_pixels_to_one_in_eight_levels_where_none_would_collap
     assert sides == [128, 64, 32, 16, 8, 4, 2, 1]
 
 
-def test_dropout_follows_the_first_three_decoder_layers_and_acts_in_training_only():
+def test_u_block_dropout_acts_in_first_three_decoder_layers_in_training():
     torch.manual_seed(0)
     block = UBlock(1, 1, base_channels=4, depth=6, norm="instance", dropout=0.5)
     assert [isinstance(layer[-1], nn.Dropout) for layer in block.decoder] == [True, True, True, False, False]
@@ -134,7 +134,7 @@ def test_dropout_follows_the_first_three_decoder_layers_and_acts_in_training_onl
     assert torch.equal(block.eval()(image), block(image))
 
 
-def test_dropout_leaves_names_and_numbers_of_the_weights_as_they_are():
+def test_u_block_dropout_changes_neither_weight_names_nor_values():
     blocks = []
     for dropout in (0.0, 0.5):
         torch.manual_seed(0)

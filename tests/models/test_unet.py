@@ -28,7 +28,7 @@ def independent_forward(weights, image, depth):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_the_block_is_an_encoder_decoder_with_concatenated_skips(depth):
+def test_double_u_block_is_encoder_decoder_with_concatenated_skips(depth):
     torch.manual_seed(0)
     block = DoubleUBlock(2, 3, base_channels=2, depth=depth, norm="none").double()
     image = torch.randn(2, 2, 32, 16, dtype=torch.float64)
@@ -37,7 +37,7 @@ def test_the_block_is_an_encoder_decoder_with_concatenated_skips(depth):
     )
 
 
-def test_its_parameters_are_as_many_as_the_published_nets():
+def test_double_u_block_has_parameter_count_worked_by_hand():
     with torch.device("meta"):
         block = DoubleUBlock(1, 2, base_channels=64, depth=4, norm="none")
     # 31,031,685 with 1 -> 2 channels and a 1024-wide bottleneck (a common count); here the widths end at 512
@@ -53,25 +53,25 @@ def test_its_parameters_are_as_many_as_the_published_nets():
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
-def test_one_image_passes_down_to_one_pixel_in_training_mode(norm):
+def test_double_u_block_accepts_one_image_down_to_one_pixel(norm):
     block = DoubleUBlock(1, 1, base_channels=2, depth=4, norm=norm).train()
     assert block(torch.randn(1, 1, 16, 16)).shape == (1, 1, 16, 16)
 
 
-def test_every_level_but_the_bottleneck_is_normalized():
+def test_double_u_block_normalizes_every_level_except_bottleneck():
     block = DoubleUBlock(1, 1, base_channels=2, depth=2, norm="instance")
     numbers = [sum(isinstance(part, nn.InstanceNorm2d) for part in level.modules()) for level in block.encoder]
     assert numbers == [2, 2, 0]
     assert all(sum(isinstance(part, nn.InstanceNorm2d) for part in level.modules()) == 2 for level in block.decoder)
 
 
-def test_dropout_stands_in_the_first_three_decoder_levels():
+def test_double_u_block_dropout_acts_in_first_three_decoder_levels():
     block = DoubleUBlock(1, 1, base_channels=2, depth=4, norm="instance", dropout=0.5)
     numbers = [sum(isinstance(part, nn.Dropout) for part in level.modules()) for level in block.decoder]
     assert numbers == [1, 1, 1, 0]
 
 
-def test_the_finest_skip_keeps_every_pixel():
+def test_double_u_block_finest_skip_keeps_every_pixel():
     """One pixel of the source moves the same pixel of the output through the first level alone."""
     torch.manual_seed(0)
     block = DoubleUBlock(1, 1, base_channels=4, depth=2, norm="none", output="none").double()

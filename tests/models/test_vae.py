@@ -14,7 +14,7 @@ def network():
     return network
 
 
-def test_in_training_the_latent_is_drawn_for_each_image_anew(network):
+def test_vae_in_training_draws_latent_for_each_image(network):
     source = torch.randn(1, 1, 32, 32).expand(2, -1, -1, -1)
     one, other = network.train()(source)
     assert not torch.allclose(one, other, atol=1e-4)
@@ -24,7 +24,7 @@ def test_in_training_the_latent_is_drawn_for_each_image_anew(network):
     assert torch.equal(first, network(source))
 
 
-def test_in_evaluation_it_is_the_mean_and_nothing_is_drawn(network):
+def test_vae_in_evaluation_uses_mean_and_draws_nothing(network):
     source = torch.randn(2, 1, 32, 48)
     torch.manual_seed(3)
     drawn = torch.rand(2)
@@ -35,7 +35,7 @@ def test_in_evaluation_it_is_the_mean_and_nothing_is_drawn(network):
     assert torch.equal(network(source), output)
 
 
-def test_what_it_says_about_its_latent_is_of_the_same_pass(network):
+def test_vae_returns_latent_of_same_pass(network):
     entering = []
     network.decoder.register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0]))
     source = torch.randn(2, 1, 32, 48)
@@ -50,7 +50,7 @@ def test_what_it_says_about_its_latent_is_of_the_same_pass(network):
     assert torch.equal(network(source), output), "asking for the latent changes nothing"
 
 
-def test_the_latents_spread_is_what_the_log_variance_says(network):
+def test_vae_latent_spread_equals_log_variance(network):
     entering = []
     network.decoder.register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0].detach()))
     source = torch.randn(1, 1, 16, 16).expand(4000, -1, -1, -1)
@@ -60,7 +60,7 @@ def test_the_latents_spread_is_what_the_log_variance_says(network):
     torch.testing.assert_close(entering[0].var(dim=0), log_variance[0].exp(), atol=0.05, rtol=0.15)
 
 
-def test_gradients_of_the_latent_reach_the_encoder_and_leave_the_decoder_alone(network):
+def test_vae_latent_gradient_reaches_encoder_but_not_decoder(network):
     mean, log_variance, _ = network(torch.randn(2, 1, 32, 32), with_latent=True)
     (mean.square().sum() + log_variance.square().sum()).backward()
     assert all(parameter.grad is None for parameter in (*network.decoder.parameters(), *network.last.parameters()))
@@ -68,7 +68,7 @@ def test_gradients_of_the_latent_reach_the_encoder_and_leave_the_decoder_alone(n
     assert all(kernel.grad.any() for kernel in kernels)
 
 
-def test_widths_double_down_to_a_latent_as_wide_as_the_first_layer():
+def test_vae_widths_double_and_latent_is_as_wide_as_first_layer():
     with torch.device("meta"):
         network = VariationalNet()
     assert [layer[0].out_channels for layer in network.encoder] == [64, 128, 256, 512]

@@ -26,7 +26,7 @@ def independent_block_two(state, image):
 
 @pytest.mark.real
 @pytest.mark.skipif(not REAL.exists(), reason=f"no VGG-19 weights at {REAL}")
-def test_the_real_weights_serve_three_blocks():
+def test_vgg19_with_real_weights_serves_three_blocks():
     network = load_extractor("vgg19", str(REAL), 3)
     image = torch.rand(1, 1, 32, 32) * 2 - 1
     features = network(image)
@@ -36,14 +36,14 @@ def test_the_real_weights_serve_three_blocks():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_the_last_activation_of_each_block_comes_out():
+def test_vgg19_returns_last_activation_of_each_block():
     network = Vgg19(5)
     assert network.ends == [4, 9, 18, 27, 36]
     assert len(network.state_dict()) == 2 * 16, "sixteen convolutions, and nothing else to load"
     assert len(network.features) == 36, "the last pooling is never needed"
 
 
-def test_random_weights_have_the_numbers_the_golden_curves_were_made_with():
+def test_vgg19_random_weights_equal_those_of_golden_curves():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         expected = Vgg19(2)

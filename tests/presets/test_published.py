@@ -30,18 +30,18 @@ PATCH_16 = {
 PATCH_70 = PATCH_16 | {
     "discriminator.patch": 70, "discriminator.norm": "batch", "discriminator.spectral_norm": False,
 }  # fmt: skip
-MEDGANS_BLOCKS = {
+MEDGAN_BLOCKS = {
     "extractor.network": "vgg19", "loss.style_blocks": [1, 5], "loss.content_blocks": [1, 2, 3, 4],
     "loss.perceptual_weights": None,
 }  # fmt: skip
 UNET_256 = U_BLOCK | {"generator.norm": "batch", "generator.dropout": 0.5}
 
 SETTINGS = {
-    "medgan": U_BLOCK | PATCH_16 | MEDGANS_BLOCKS | {"generator.num_blocks": 6, "train.generator_steps": 3},
-    "medgan_1g": U_BLOCK | PATCH_16 | MEDGANS_BLOCKS,
+    "medgan": U_BLOCK | PATCH_16 | MEDGAN_BLOCKS | {"generator.num_blocks": 6, "train.generator_steps": 3},
+    "medgan_1g": U_BLOCK | PATCH_16 | MEDGAN_BLOCKS,
     "cgan": U_BLOCK | PATCH_16,
     "perceptual": U_BLOCK | PATCH_16 | {"loss.perceptual_weights": None},
-    "style_content": U_BLOCK | PATCH_16 | MEDGANS_BLOCKS,
+    "style_content": U_BLOCK | PATCH_16 | MEDGAN_BLOCKS,
     "unet_l1": U_BLOCK | {"generator.block": "double", "generator.depth": 4},
     "pix2pix": UNET_256 | PATCH_70 | {"optim.schedule": "linear"},
     "pan": UNET_256 | PATCH_70 | {"loss.perceptual_weights": [5, 1, 1, 1, 5], "loss.margin": 50},
@@ -77,7 +77,7 @@ SETTINGS = {
         "train.pairs": "own", "optim.schedule": "constant",
     },
 }  # fmt: skip
-"""Preset -> what its row of the table says, beside its weights."""
+"""Preset -> the settings in its row of the table, except its weights."""
 
 WEIGHTS = {
     "medgan": {"adversarial": 1, "perceptual": 20, "style": 1e-4, "content": 1e-4},
@@ -95,21 +95,21 @@ WEIGHTS = {
     "refinegan": {"adversarial": 1, "l1": 100, "stages": 100, "gradient_penalty": 10},
     "vae": {"l1": 1, "kl": 0.01},
 }
-"""Preset -> every weight that is not 0; the discriminator's is 1 unless said."""
+"""Preset -> every weight that is not 0; the discriminator's is 1 unless it is given."""
 
 
-def test_the_tables_hold_every_preset():
+def test_preset_tables_hold_every_preset():
     assert SETTINGS.keys() == WEIGHTS.keys() == PRESETS.keys()
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))
-def test_a_preset_has_its_papers_numbers(name):
+def test_preset_has_numbers_of_its_paper(name):
     flat, expected = flatten(PRESETS[name]()), ALL | SETTINGS[name]
     assert {path: flat[path] for path in expected} == expected
 
 
 @pytest.mark.parametrize("name", sorted(WEIGHTS))
-def test_a_preset_minimizes_its_papers_terms_and_no_others(name):
+def test_preset_minimizes_terms_of_its_paper_only(name):
     weights = {
         path.removeprefix("loss.lambda_"): value
         for path, value in flatten(PRESETS[name]()).items()
@@ -118,11 +118,11 @@ def test_a_preset_minimizes_its_papers_terms_and_no_others(name):
     assert weights == {"discriminator": 1} | WEIGHTS[name]
 
 
-def test_only_the_floor_and_the_older_peer_have_no_discriminator():
+def test_only_vae_and_unet_l1_presets_have_no_discriminator():
     assert [name for name in PRESETS if not uses_discriminator(PRESETS[name]())] == ["vae", "unet_l1"]
 
 
-def test_medgan_is_six_u_blocks_of_eight_layers_down_to_one_pixel():
+def test_medgan_preset_has_six_u_blocks_of_eight_layers():
     with torch.device("meta"):
         generator = build_generator(PRESETS["medgan"]())
     assert isinstance(generator, CasNet)
@@ -131,7 +131,7 @@ def test_medgan_is_six_u_blocks_of_eight_layers_down_to_one_pixel():
     assert generator.divisor == 256
 
 
-def test_the_ablation_differs_in_its_terms_alone():
+def test_ablation_presets_differ_in_terms_only():
     rows = [flatten(PRESETS[name]()) for name in ("cgan", "perceptual", "style_content", "medgan_1g")]
     differing = {path for path in rows[0] if len({str(row[path]) for row in rows}) > 1}
     assert differing == {"loss.lambda_perceptual", "loss.lambda_style", "loss.lambda_content"}
@@ -139,22 +139,17 @@ def test_the_ablation_differs_in_its_terms_alone():
     assert {path for path in one if one[path] != medgan[path]} == {"generator.num_blocks", "train.generator_steps"}
 
 
-def test_pan_made_small_keeps_the_weights_of_the_ends_for_the_levels_it_has():
+def test_quick_pan_preset_keeps_weights_of_first_and_last_level():
     assert quick(PRESETS["pan"]()).loss.perceptual_weights == (5, 1, 1, 5)
 
 
-def test_a_preset_is_had_by_its_name():
+def test_preset_named_returns_preset():
     assert preset_named("pix2pix") == PRESETS["pix2pix"]()
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("medgna", refusal("E-PRESET-01", name="medgna")),
-        ("pix2px", refusal("E-PRESET-01", name="pix2px")),
-        ("zzz", refusal("E-PRESET-01", name="zzz")),
-    ],
+    ("name", "hint"), [("medgna", ". Did you mean medgan?"), ("pix2px", ". Did you mean pix2pix?"), ("zzz", ".")]
 )
-def test_an_unknown_name_is_refused_with_the_nearest(name, message):
-    with pytest.raises(InputError, check=message):
+def test_preset_named_refuses_unknown_name_with_nearest(name, hint):
+    with pytest.raises(InputError, check=refusal("E-PRESET-01", presets=", ".join(PRESETS), name=name, hint=hint)):
         preset_named(name)

@@ -60,7 +60,7 @@ def make_state():
 
 @pytest.fixture
 def make_training(small, make_state):
-    """A training on seven training and five validation slices: three batches an epoch, so steps of two leave one over."""
+    """A training on seven training and five validation slices: with three batches an epoch, steps of two leave one."""
 
     def make(config=None):
         config = config or small()

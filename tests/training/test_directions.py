@@ -70,7 +70,7 @@ def test_generator_gradient_is_gradient_of_sum_over_both_directions(cycle, make_
     batch = next(batches())
     inputs = generator_inputs(state, objective, *batch)
     weights = [weight for direction in state.directions for weight in direction.generator.parameters()]
-    there, back = (weighted_sum(objective.generator, own)[0] for own in inputs)
+    there, back = (weighted_sum(objective.generator, one)[0] for one in inputs)
     expected = torch.autograd.grad(there + back, weights)
     update_generator(state, objective, batch, Updates())
     for weight, gradient in zip(weights, expected, strict=True):
@@ -151,14 +151,11 @@ def test_logged_losses_are_sums_over_directions(cycle, make_state, batches):
     config = cycle(discriminator__spectral_norm=False)
     state, objective, batch = make_state(config), build_objective(config), next(batches())
     inputs = generator_inputs(state, objective, *batch)
-    each = [weighted_sum(objective.generator, own)[1] for own in inputs]
+    each = [weighted_sum(objective.generator, one)[1] for one in inputs]
     terms = ("adversarial", "cycle", "identity")
     expected = []
     for direction, own in zip(state.directions, inputs, strict=True):
-        real, fake = (
-            direction.discriminator(own.source, own.target),
-            direction.discriminator(own.source, own.output),
-        )
+        real, fake = (direction.discriminator(own.source, own.target), direction.discriminator(own.source, own.output))
         expected.append((((real.logits - 1) ** 2).mean() + (fake.logits**2).mean()) / 2)
     losses = train_step(state, objective, iter([batch]), updates_of(config))
     assert set(losses) == {*terms, *(f"{term}_weighted" for term in terms), "discriminator"}

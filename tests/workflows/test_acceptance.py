@@ -1,4 +1,4 @@
-"""What a job checks before anything starts: each refusal names the setting, what was wanted and what came."""
+"""The checks before a job starts: each refusal names the setting, the expected value and the given value."""
 
 import hashlib
 import json
@@ -39,13 +39,13 @@ def place(tmp_path):
 
 @pytest.fixture
 def encoder(tmp_path):
-    """A file as `medgan features` writes it."""
+    """A weights file like those that `medgan features` writes."""
     save_encoder(tmp_path / "encoder.safetensors", Encoder(base_channels=4))
     return tmp_path / "encoder.safetensors"
 
 
 def content_on(network: str, weights: str) -> Config:
-    """A small method that looks at the first block of an extractor."""
+    """Returns a small method that uses the first block of an extractor."""
     return configured(
         "unet_l1",
         {
@@ -61,8 +61,7 @@ def content_on(network: str, weights: str) -> Config:
 @pytest.mark.parametrize(("batch_size", "workers"), [(3, 2), (8, 3), (1, 2)])
 def test_refuse_what_cannot_train_rejects_batch_that_workers_cannot_share(batch_size, workers):
     config = configured("unet_l1", {"train.batch_size": batch_size}, small=True)
-    message = refusal("E-REQUEST-07")
-    with pytest.raises(InputError, check=message):
+    with pytest.raises(InputError, check=refusal("E-REQUEST-07", workers=workers, batch_size=batch_size)):
         refuse_what_cannot_train(config, workers)
 
 
@@ -75,28 +74,28 @@ def test_refuse_what_cannot_train_rejects_mmd_on_single_slice_per_worker():
     config = configured("unet_l1", {"loss.lambda_mmd": 1.0, "train.batch_size": 4}, small=True)
     for workers in (1, 2):
         refuse_what_cannot_train(config, workers)
-    message = refusal("E-NETWORK-17", slices="1")
-    with pytest.raises(InputError, check=message):
+    with pytest.raises(InputError, check=refusal("E-NETWORK-17", slices=1)):
         refuse_what_cannot_train(config, 4)
 
 
 def test_refuse_what_cannot_train_rejects_size_that_generator_cannot_halve():
-    with pytest.raises(InputError, check=refusal("E-NETWORK-13", divisor="4", rows="18")):
+    with pytest.raises(InputError, check=refusal("E-NETWORK-13", size=18, divisor=4, rows=18, columns=18)):
         refuse_what_cannot_train(with_values(Config(), {"generator.network": "resnet", "data.size": 18}), 1)
 
 
 def test_refuse_too_few_slices_rejects_epoch_without_step():
-    config = configured("medgan", {"train.batch_size": 4}, small=True)  # three updates of G, one of D: three batches
+    config = configured(
+        "medgan", {"train.batch_size": 4}, small=True
+    )  # three generator updates and one discriminator update: three batches
     refuse_too_few_slices(config, 12)
-    message = refusal("E-REQUEST-09", batches="3", num_slices="11", batch_size="4")
-    with pytest.raises(InputError, check=message):
+    with pytest.raises(InputError, check=refusal("E-REQUEST-09", batches=3, num_slices=11, batch_size=4)):
         refuse_too_few_slices(config, 11)
 
 
 def test_refuse_too_few_slices_ignores_steps_of_unused_discriminator():
     steps = {"train.discriminator_steps": 5, "train.batch_size": 1}
     refuse_too_few_slices(configured("unet_l1", steps, small=True), 1)
-    with pytest.raises(InputError, check=refusal("E-REQUEST-09", batches="5", num_slices="4")):
+    with pytest.raises(InputError, check=refusal("E-REQUEST-09", batches=5, num_slices=4, batch_size=1)):
         refuse_too_few_slices(configured("cgan", steps, small=True), 4)
 
 
@@ -115,32 +114,30 @@ def test_with_weights_makes_path_absolute(place, encoder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("network", "weights", "message"),
+    ("network", "weights", "expected"),
     [
-        ("vgg19", "/no/file.pth", refusal("E-WEIGHTS-04")),
-        (
-            "in_domain",
-            "/no/file",
-            refusal("E-WEIGHTS-07", path="/no/file"),
-        ),
-        ("in_domain", "download", refusal("E-WEIGHTS-01", network="in_domain")),
+        ("vgg19", "/no/file.pth", refusal("E-WEIGHTS-04", path="/no/file.pth")),
+        ("in_domain", "/no/file", refusal("E-WEIGHTS-07", path="/no/file")),
+        ("in_domain", "download", refusal("E-WEIGHTS-01", network="in_domain", files="vgg19, alexnet, squeezenet")),
     ],
 )
-def test_with_weights_refuses_missing_weights(place, network, weights, message):
-    with pytest.raises(InputError, check=message):
+def test_with_weights_refuses_missing_weights(place, network, weights, expected):
+    with pytest.raises(InputError, check=expected):
         with_weights(content_on(network, weights), 1, place)
 
 
 def test_with_weights_refuses_weights_of_another_network(place, encoder, tmp_path):
-    torch.save(SqueezeNet(2).state_dict(), tmp_path / "squeezenet.pth")
-    for network, file, message in (
-        ("vgg19", encoder, refusal("E-EXTRACTOR-04")),
-        ("vgg19", tmp_path / "squeezenet.pth", refusal("E-EXTRACTOR-04")),
-        ("in_domain", tmp_path / "squeezenet.pth", refusal("E-WEIGHTS-08")),
+    squeezenet = tmp_path / "squeezenet.pth"
+    torch.save(SqueezeNet(2).state_dict(), squeezenet)
+    for network, file, expected in (
+        ("vgg19", encoder, refusal("E-EXTRACTOR-04", name="features.0.0.bias")),
+        ("vgg19", squeezenet, refusal("E-EXTRACTOR-04", name="features.3.squeeze.weight")),
+        ("in_domain", squeezenet, refusal("E-WEIGHTS-08", path=squeezenet)),
     ):
-        with pytest.raises(InputError, check=message):
+        with pytest.raises(InputError, check=expected) as error:
             with_weights(content_on(network, str(file)), 1, place)
-    assert with_weights(content_on("squeezenet", str(tmp_path / "squeezenet.pth")), 1, place)
+        assert "extractor.weights: " in str(error.value) and str(file) in str(error.value)
+    assert with_weights(content_on("squeezenet", str(squeezenet)), 1, place)
 
 
 def test_features_of_names_extractor_only_if_term_uses_extractor():
@@ -150,15 +147,15 @@ def test_features_of_names_extractor_only_if_term_uses_extractor():
 
 def refuse(output: Path) -> None:
     (output / "datasets").mkdir(parents=True, exist_ok=True)
-    raise InputError("no")
+    raise InputError("E-CONFIG-20", option="--workers", value=0)
 
 
 def test_nothing_left_behind_removes_only_new_output_folder(tmp_path):
-    with pytest.raises(InputError, match="no"), nothing_left_behind(tmp_path / "new"):
+    with pytest.raises(InputError, check=refusal("E-CONFIG-20")), nothing_left_behind(tmp_path / "new"):
         refuse(tmp_path / "new")
     assert not (tmp_path / "new").exists()
     (tmp_path / "old").mkdir()
-    with pytest.raises(InputError, match="no"), nothing_left_behind(tmp_path / "old"):
+    with pytest.raises(InputError, check=refusal("E-CONFIG-20")), nothing_left_behind(tmp_path / "old"):
         refuse(tmp_path / "old")
     assert (tmp_path / "old" / "datasets").exists()
 
@@ -179,9 +176,9 @@ def test_dataset_for_takes_only_prepared_data_set_of_same_task_and_size(tmp_path
     assert dataset.folder == folder
     counts = ", ".join(f"1 {role} patient ({len(dataset.slices(role))} slices)" for role in ROLES)
     assert described(dataset.manifest).startswith(f"phantoms: {counts}, 32 px of 11 mm")
-    with pytest.raises(InputError, check=refusal("E-REQUEST-06", wanted="pet2ct at 64 px")):
+    with pytest.raises(InputError, check=refusal("E-REQUEST-06", wanted="pet2ct at 64 px", there="pet2ct at 32 px")):
         dataset_for(str(folder), TASKS["pet2ct"], size=64, place=place)
-    with pytest.raises(InputError, check=refusal("E-REQUEST-06", wanted="mr_motion at 32 px")):
+    with pytest.raises(InputError, check=refusal("E-REQUEST-06", wanted="mr_motion at 32 px", source=folder)):
         dataset_for(str(folder), TASKS["mr_motion"], size=32, place=place)
 
 

@@ -1,4 +1,4 @@
-"""What is asked for when the paper's tables are reproduced."""
+"""The request for a comparison of methods, as in the tables of the paper."""
 
 from dataclasses import replace
 
@@ -20,16 +20,16 @@ from medgan.workflows.method_grid import TUNED, TablesRequest, space_of
 
 @pytest.fixture
 def request_of(tmp_path):
-    """A request for phantoms, with more where it is given."""
+    """`request_of(...)`: a request for phantoms with these options."""
 
-    def asked(data=None, trials=None, overrides=None, **more):
+    def request(data=None, trials=None, overrides=None, **more):
         place = find_place(tmp_path / "home")
         search = SearchRequest(
             task_named("pet2ct"), place, data=data, trials=trials, workers=1, overrides=overrides or {}
         )
         return TablesRequest(search, **more)
 
-    return asked
+    return request
 
 
 def test_default_space_has_methods_of_paper_three_seeds_and_three_minutes(request_of):
@@ -53,16 +53,16 @@ def test_all_methods_have_same_size_batch_and_time(request_of):
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("more", "expected"),
     [
         ({"methods": ("medgan", "pix3pix")}, refusal("E-COMPARE-02", unknown="pix3pix")),
-        ({"seeds": 0}, refusal("E-COMPARE-01", option="--seeds", value="0")),
-        ({"minutes": -1.0}, refusal("E-COMPARE-01", option="--minutes")),
+        ({"seeds": 0}, refusal("E-COMPARE-01", option="--seeds", value=0)),
+        ({"minutes": -1.0}, refusal("E-COMPARE-01", option="--minutes", value=-1.0)),
         ({"tuned": "nothing"}, refusal("E-STUDY-01")),
     ],
 )
-def test_space_of_refuses_methods_or_options_that_cannot_be_compared(request_of, more, message):
-    with pytest.raises(InputError, check=message):
+def test_space_of_refuses_methods_or_options_that_cannot_be_compared(request_of, more, expected):
+    with pytest.raises(InputError, check=expected):
         space_of(request_of(**more))
 
 
@@ -136,7 +136,7 @@ def test_accept_refuses_fixed_value_of_varied_setting(request_of):
 
 def test_accept_refuses_more_trials_than_grid_points(request_of):
     request = request_of(trials=9, methods=("medgan", "unet_l1"), seeds=2)
-    with pytest.raises(InputError, check=refusal("E-REQUEST-04", most="4", trials="9")):
+    with pytest.raises(InputError, check=refusal("E-REQUEST-04", most=4, trials=9)):
         accept(replace(request.search, space=space_of(request)))
 
 

@@ -1,4 +1,4 @@
-"""What `medgan inspect` reads from a configuration: values worked by hand, and every preset, whole and quick."""
+"""`medgan inspect`: its values are compared with values worked by hand, and every preset is inspected."""
 
 import io
 import re
@@ -15,21 +15,21 @@ from medgan.workflows.describe_networks import read_discriminator, read_generato
 
 
 def shown(config) -> str:
-    """What is printed for a configuration."""
+    """Returns the text that is printed for a configuration."""
     sink = io.StringIO()
     show_networks(Console(file=sink, width=120, highlight=False), config)
     return sink.getvalue()
 
 
 def rows_of(text: str) -> list[list[str]]:
-    """The rows of the objective's table: of, term, weight."""
+    """Returns the rows of the table of the objective: network, term, weight."""
     table = text[text.index("\nobjective\n") :].split("\nupdates a step:")[0]
     return [line.split()[:3] for line in table.splitlines() if line.startswith(("generator", "discriminator"))]
 
 
 @pytest.fixture
 def inspect(monkeypatch, capsys):
-    """Runs `medgan inspect`: its exit code, what it printed, what it refused."""
+    """Runs `medgan inspect`; returns its exit code, standard output and standard error."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["medgan", "inspect", *arguments])
@@ -44,8 +44,10 @@ def test_inspect_prints_networks_and_objective_of_medgan(inspect):
     code, text, error = inspect()
     assert (code, error) == (0, "")
     assert re.search(r"^generator: casnet\n326,479,878 parameters, .* receptive field: the whole image$", text, re.M)
-    judge = r"^discriminator: patch, sees source_and_image\n135,617 parameters, .* receptive field: 16 x 16 pixels$"
-    assert re.search(judge, text, re.M)
+    discriminator = (
+        r"^discriminator: patch, sees source_and_image\n135,617 parameters, .* receptive field: 16 x 16 pixels$"
+    )
+    assert re.search(discriminator, text, re.M)
     assert re.findall(r"^blocks\.(\d) +as blocks\.0 +([\d,]+)$", text, re.M) == [
         (str(block), "54,403,457") for block in range(1, 6)
     ]
@@ -187,19 +189,20 @@ def test_receptive_field_of_autoencoder_is_whole_image():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "values", "error_code"),
     [
-        (["--preset", "medgn"], r"preset: expected one of .*; got 'medgn'; did you mean medgan\?"),
-        (["--preset", "nothing_like_it"], "preset: expected one of .*; got 'nothing_like_it'$"),
-        (["--set", "generator.blocks=3"], "unknown setting 'generator.blocks'; did you mean"),
-        (["--set", "data.size=100"], "data.size 100 must be a multiple of 16"),
-        (["--preset", "discogan", "--set", "data.size=40"], "data.size 40: generator: expected sides that"),
-        (["--preset", "pan", "--set", "discriminator.patch=34"], "loss.perceptual_weights: expected 4, .*; got 5"),
-        (["--quick", "--set", "discriminator.patch=142"], "discriminator.patch 142 is larger than data.size 64"),
+        (["--preset", "medgn"], r"got 'medgn'\. Did you mean medgan\?", "E-PRESET-01"),
+        (["--preset", "nothing_like_it"], r"got 'nothing_like_it'\. \[", "E-PRESET-01"),
+        (["--set", "generator.blocks=3"], "'generator.blocks'; did you mean generator.num_blocks", "E-CONFIG-17"),
+        (["--set", "data.size=100"], "data.size: .* 16, .* 100", "E-CONFIG-01"),
+        (["--preset", "discogan", "--set", "data.size=40"], "data.size 40: generator: .* 40 x 40", "E-NETWORK-13"),
+        (["--preset", "pan", "--set", "discriminator.patch=34"], "loss.perceptual_weights: .* 4 .* 5", "E-LOSS-02"),
+        (["--quick", "--set", "discriminator.patch=142"], "discriminator.patch: .* 64; got 142", "E-CONFIG-03"),
     ],
 )
-def test_inspect_refuses_settings_that_do_not_fit(inspect, arguments, message):
+def test_inspect_refuses_settings_that_do_not_fit(inspect, arguments, values, error_code):
     code, text, error = inspect(*arguments)
     assert (code, text) == (2, "")
-    assert re.search(message, error.strip())
+    assert re.search(values, error)
+    assert error.endswith(f" [{error_code}]\n")
     assert len(error.splitlines()) == 1

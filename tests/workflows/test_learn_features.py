@@ -1,5 +1,6 @@
-"""`medgan features`: an encoder learned from phantoms' own targets, and a training that looks through it."""
+"""`medgan features`: an encoder is trained on the targets of phantoms, and a training uses it as extractor."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ SIZE, WIDTH = 32, 4
 
 
 def command(data: Path, home: Path, **settings) -> list[str]:
-    """The arguments of a small run; dots of settings are written as two underscores."""
+    """Returns the arguments of a small run; dots of settings are written as two underscores."""
     values = {"generator.base_channels": WIDTH, "train.epochs": 2}
     values |= {name.replace("__", "."): value for name, value in settings.items()}
     fixed = [part for path, value in values.items() for part in ("--set", f"{path}={value}")]
@@ -28,23 +29,23 @@ def command(data: Path, home: Path, **settings) -> list[str]:
 
 
 def called(*arguments) -> int:
-    """The exit code of a command in this process."""
+    """Runs a command in this process; returns its exit code."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
         patch.setattr(sys, "argv", ["medgan", *map(str, arguments)])
         patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow itself sets it, and medgan would look there
+        patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow sets this variable, and medgan reads it
         main()
     return stop.value.code or 0
 
 
 @pytest.fixture
 def run(capfd):
-    """Runs a command in this process: its exit code, and all it wrote."""
+    """Runs a command in this process; returns its exit code and all its output."""
 
     def run_here(*arguments):
         code = called(*arguments)
-        said = capfd.readouterr()
-        return code, said.out + said.err
+        captured = capfd.readouterr()
+        return code, captured.out + captured.err
 
     return run_here
 
@@ -57,7 +58,7 @@ def dicom(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def home(dicom, tmp_path_factory):
-    """An output folder in which features were learned for two epochs."""
+    """An output folder in which `medgan features` trained for two epochs."""
     folder = tmp_path_factory.mktemp("features") / "home"
     assert called(*command(dicom, folder)) == 0
     return folder
@@ -65,13 +66,13 @@ def home(dicom, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weights(home):
-    """The file that was written first."""
+    """The weights file that was written first."""
     (file,) = (home / "weights").glob("*.safetensors")
     return file
 
 
 def folder_of(weights: Path, home: Path) -> Path:
-    """The checkpoints behind a weights file."""
+    """Returns the checkpoint folder of a weights file."""
     return home / "checkpoints" / weights.stem.removeprefix("pet2ct-")
 
 
@@ -93,48 +94,50 @@ def test_load_extractor_loads_every_block_of_weights_file(weights):
 
 def test_features_prints_plan_epochs_and_use_of_weights_file(dicom, tmp_path, run):
     out = tmp_path / "deep" / "mine.safetensors"
-    code, said = run(*command(dicom, tmp_path / "home"), "--out", out)
-    assert code == 0, said
-    assert re.search(r"^features +of the targets, 2 epochs$", said, re.M)
-    assert re.search(r"^data +phantoms: 3 train patients \(18 slices\)", said, re.M)
-    assert re.search(rf"^to +{out}$", said, re.M)
-    assert re.search(r"^epoch 1/2: .* about \d+ s left$", said, re.M) and re.search(r"^epoch 2/2: .* done$", said, re.M)
-    assert f"--set extractor.network=in_domain --set extractor.weights={out} " in said
+    code, output = run(*command(dicom, tmp_path / "home"), "--out", out)
+    assert code == 0, output
+    assert re.search(r"^features +of the targets, 2 epochs$", output, re.M)
+    assert re.search(r"^data +phantoms: 3 train patients \(18 slices\)", output, re.M)
+    assert re.search(rf"^to +{out}$", output, re.M)
+    assert re.search(r"^epoch 1/2: .* about \d+ s left$", output, re.M) and re.search(
+        r"^epoch 2/2: .* done$", output, re.M
+    )
+    assert f"--set extractor.network=in_domain --set extractor.weights={out} " in output
     assert out.is_file() and not list(out.parent.glob("*.part"))
 
 
 def test_features_again_writes_same_weights_without_training(dicom, home, weights, run):
     before, last = load_file(weights), folder_of(weights, home) / "last.safetensors"
     written = last.stat().st_mtime_ns
-    code, said = run(*command(dicom, home))
-    assert code == 0, said
-    assert not re.search("^epoch ", said, re.M)
+    code, output = run(*command(dicom, home))
+    assert code == 0, output
+    assert not re.search("^epoch ", output, re.M)
     assert last.stat().st_mtime_ns == written
     after = load_file(weights)
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_features_with_more_epochs_continues_from_checkpoint(dicom, home, run):
-    """More epochs of a constant rate go on from fewer: a stop that can be timed."""
-    code, said = run(*command(dicom, home, optim__schedule="constant", train__epochs=1, train__seed=1))
-    assert code == 0, said
-    code, said = run(*command(dicom, home, optim__schedule="constant", train__epochs=3, train__seed=1))
-    assert code == 0, said
-    assert re.findall(r"^epoch (\S+):", said, re.M) == ["2/3", "3/3"]
+    """With a constant learning rate, a run with more epochs continues a run with fewer epochs."""
+    code, output = run(*command(dicom, home, optim__schedule="constant", train__epochs=1, train__seed=1))
+    assert code == 0, output
+    code, output = run(*command(dicom, home, optim__schedule="constant", train__epochs=3, train__seed=1))
+    assert code == 0, output
+    assert re.findall(r"^epoch (\S+):", output, re.M) == ["2/3", "3/3"]
 
 
 def test_features_with_other_settings_trains_anew(dicom, home, weights, run):
     before = weights.read_bytes()
     for settings in ({"generator__base_channels": 6}, {"optim__generator_lr": 1e-4}, {"train__epochs": 3}):
-        code, said = run(*command(dicom, home, **settings))
-        assert code == 0, said
-        assert re.search("^epoch 1/", said, re.M), settings
+        code, output = run(*command(dicom, home, **settings))
+        assert code == 0, output
+        assert re.search("^epoch 1/", output, re.M), settings
     assert weights.read_bytes() == before
 
 
 def test_features_training_lowers_restoration_error(dicom, home, run):
-    code, said = run(*command(dicom, home, train__epochs=12, generator__base_channels=8))
-    assert code == 0, said
+    code, output = run(*command(dicom, home, train__epochs=12, generator__base_channels=8))
+    assert code == 0, output
     folder = max((home / "checkpoints").iterdir(), key=lambda one: one.stat().st_mtime_ns)
     losses = [row["loss/generator/l1"] for row in read_history(folder)]
     assert len(losses) == 12
@@ -147,9 +150,9 @@ def test_train_uses_learned_features(dicom, home, weights, run):
         **{"extractor.network": "in_domain", "extractor.weights": weights, "loss.content_blocks": "[1,2]"},
     }
     settings = [part for path, value in values.items() for part in ("--set", f"{path}={value}")]
-    code, said = run("train", "--preset", "unet_l1", "--data", dicom, "--quick", "--output", home, *settings)
-    assert code == 0, said
-    assert re.search(rf"^features +in_domain, {weights} weights$", said, re.M)
+    code, output = run("train", "--preset", "unet_l1", "--data", dicom, "--quick", "--output", home, *settings)
+    assert code == 0, output
+    assert re.search(rf"^features +in_domain, {weights} weights$", output, re.M)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
     (found,) = client.search_runs([client.get_experiment_by_name("medgan/pet2ct-phantom").experiment_id])
     assert found.data.params["extractor.network"] == "in_domain"
@@ -158,42 +161,40 @@ def test_train_uses_learned_features(dicom, home, weights, run):
 
 
 @pytest.mark.parametrize(
-    ("network", "file", "message"),
+    ("network", "file", "values", "error_code"),
     [
-        (
-            "in_domain",
-            "best.safetensors",
-            "best.safetensors is no in_domain encoder, as medgan features .* network None",
-        ),
-        ("squeezenet", "features", r"safetensors is no squeezenet: features\.0\.\S+ is none of its layers"),
-        ("in_domain", "/no/file", "extractor.weights: .*medgan features --data FOLDER; there is no file /no/file"),
+        ("in_domain", "best.safetensors", "best.safetensors .* network None", "E-WEIGHTS-09"),
+        ("squeezenet", "features", r"\.safetensors .* squeezenet: features\.0\.\S+ ", "E-EXTRACTOR-04"),
+        ("in_domain", "/no/file", "medgan features --data FOLDER .* /no/file ", "E-WEIGHTS-07"),
     ],
 )
-def test_train_refuses_weights_of_another_network(dicom, home, weights, tmp_path, run, network, file, message):
+def test_train_refuses_weights_of_another_network(
+    dicom, home, weights, tmp_path, run, network, file, values, error_code
+):
     path = {"features": weights, "best.safetensors": folder_of(weights, home) / "best.safetensors"}.get(file, file)
-    values = {
+    chosen = {
         **{"data.size": SIZE, "loss.lambda_content": 1, "loss.content_blocks": "[1]"},
         **{"extractor.network": network, "extractor.weights": path},
     }
-    settings = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
+    settings = [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
     folder = tmp_path / "home"
-    code, said = run("train", "--preset", "unet_l1", "--data", dicom, "--quick", "--output", folder, *settings)
+    code, output = run("train", "--preset", "unet_l1", "--data", dicom, "--quick", "--output", folder, *settings)
     assert code == 2
-    assert re.search(f"^error: .*{message}", said, re.M), said
+    assert re.search(rf"^error: extractor.weights: .*{values}.* \[{error_code}\]$", output, re.M), output
     assert not folder.exists()
 
 
 def test_features_refuses_second_driver(dicom, home, weights, run):
     name = folder_of(weights, home).name
     with only_driver(home / "logs" / f"{name}.lock", name):
-        code, said = run(*command(dicom, home))
+        code, output = run(*command(dicom, home))
     assert code == 2
-    assert re.search(rf"^error: .*{name}: already run by process \d+ on .*; wait for it$", said, re.M)
+    assert re.search(rf"^error: .*{name}: already run by process {os.getpid()} on .* \[E-LOCK-02\]$", output, re.M)
 
 
 def test_features_that_diverge_suggest_lower_learning_rate(dicom, home, run):
-    code, said = run(*command(dicom, home, optim__generator_lr=1e30, optim__beta1=0.0))
-    assert code == 1, said
-    message = r"^failed: the features diverged: .*(is nan|is inf|not finite).*; try --set optim.generator_lr=1e-4$"
-    assert re.search(message, said, re.M), said
-    assert "Traceback" not in said
+    code, output = run(*command(dicom, home, optim__generator_lr=1e30, optim__beta1=0.0))
+    assert code == 1, output
+    expected = r"^failed: .*(is nan|is inf|not finite).* --set optim.generator_lr=1e-4 \[E-FEATURES-03\]$"
+    assert re.search(expected, output, re.M), output
+    assert "Traceback" not in output

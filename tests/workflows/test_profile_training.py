@@ -1,4 +1,4 @@
-"""`medgan train --profile` on real phantoms: what it prints, what it keeps, and that it trains nothing."""
+"""`medgan train --profile` on real phantoms: it prints times, keeps a trace, and trains nothing."""
 
 import io
 import json
@@ -10,16 +10,7 @@ import torch
 from refusal import refusal
 from rich.console import Console
 
-from medgan.benchmark.step_profile import (
-    DATA,
-    DISCRIMINATOR,
-    EXTRACTOR,
-    GENERATOR,
-    LOSSES,
-    OPTIMIZER,
-    REST,
-    TRACED,
-)
+from medgan.benchmark.step_profile import DATA, DISCRIMINATOR, EXTRACTOR, GENERATOR, LOSSES, OPTIMIZER, REST, TRACED
 from medgan.cli.main import main
 from medgan.cli.profile_view import show_profile
 from medgan.cli.terminal import Terminal
@@ -44,7 +35,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def request_in(tmp_path_factory):
-    """A small MedGAN on phantoms, in an output folder of its own."""
+    """`request_in(output)`: a request for a small MedGAN on phantoms, in this output folder."""
     dicom = write_phantoms(tmp_path_factory.mktemp("dicom") / "phantoms", patients=6, slices=6, matrix=32)
 
     def made(output, **more):
@@ -56,14 +47,14 @@ def request_in(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def request_for(tmp_path_factory, request_in):
-    """The same in one folder for all who train nothing."""
+    """`request_for()`: the same request in one output folder, for all tests that train nothing."""
     output = tmp_path_factory.mktemp("profile") / "home"
     return lambda **more: request_in(output, **more)
 
 
 @pytest.fixture(scope="module")
 def profiled(request_for):
-    """What was printed, and the training's folder."""
+    """The printed text, and the folder of the training."""
     screen = Console(file=io.StringIO(), width=160)
     terminal = Terminal({EnginesStart: lambda *_: None}, screen)
     show_profile(screen, profile(request_for(), terminal))
@@ -94,12 +85,12 @@ def test_profile_prints_ten_operators_with_calls(profiled):
 
 def test_profile_compares_arithmetic_with_peak(profiled):
     text, _ = profiled
-    told = re.search(
+    figures = re.search(
         r"([\d.]+) GFLOP a step \(convolutions and products\), ([\d.]+) GFLOP/s: ([\d.]+)% of a large b?float\d\d "
         r"product's ([\d.]+) GFLOP/s",
         text,
     )
-    _, reached, share, peak = map(float, told.groups())
+    _, reached, share, peak = map(float, figures.groups())
     assert share == pytest.approx(100 * reached / peak, abs=0.06)
     assert 0 < share < 100
 
@@ -111,7 +102,7 @@ def test_trace_holds_all_parts(profiled):
     events = json.loads(trace.read_text())["traceEvents"]
     names = [event.get("name") for event in events if event.get("cat") == "user_annotation"]
     optimizers = [name for name in names if name == OPTIMIZER]
-    assert set(PARTS) - {REST} <= set(names), "what is left over is not marked"
+    assert set(PARTS) - {REST} <= set(names), "the trace has no mark for the rest"
     assert len(optimizers) == TRACED * (3 + 1), "three updates of the generator a step, one of the discriminator"
 
 
@@ -147,12 +138,13 @@ def test_profile_without_memory_names_settings_that_need_less(request_for, monke
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("medgan.workflows.profile_training.profile_steps", refuse)
-    with pytest.raises(JobError, check=refusal("E-PROFILE-02")):
+    with pytest.raises(JobError, check=refusal("E-PROFILE-02")) as error:
         profile(request_for())
+    assert re.search(r"train\.batch_size=2 at 32 px, about \S+ GB ", str(error.value))
 
 
 def test_profile_refuses_several_workers(request_for):
-    with pytest.raises(InputError, check=refusal("E-PROFILE-01", workers="2")):
+    with pytest.raises(InputError, check=refusal("E-PROFILE-01", workers=2)):
         profile(request_for(workers=2))
 
 
@@ -163,5 +155,6 @@ def test_train_command_refuses_profile_on_several_workers(monkeypatch, capsys, t
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith("error: --profile: looks at the steps of one process")
+    error = capsys.readouterr().err
+    assert error.startswith("error: --profile: ") and error.endswith("got 2. [E-PROFILE-01]\n")
     assert not (tmp_path / "o").exists()

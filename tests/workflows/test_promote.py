@@ -23,7 +23,7 @@ TINY = ("--quick", "--set", "data.size=32", "--set", "generator.base_channels=8"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """An output folder with three versions of a model: trained well, hardly, and better than the first."""
+    """An output folder with three versions of a model, trained for 6, 1 and 24 epochs."""
     folder = tmp_path_factory.mktemp("promote")
     write_phantoms(folder / "images", task="pet2ct", patients=20, slices=6, matrix=32, seed=0)
     for seed, epochs in enumerate((6, 1, 24)):
@@ -33,15 +33,15 @@ def home(tmp_path_factory):
 
 
 def run(folder, *arguments):
-    """What a command prints; raises what it raises."""
-    said = StringIO()
-    with redirect_stdout(said):
+    """Runs a command; returns its standard output."""
+    sink = StringIO()
+    with redirect_stdout(sink):
         app([*map(str, arguments), "--output", str(folder / "home")], standalone_mode=False)
-    return said.getvalue()
+    return sink.getvalue()
 
 
 def promoted(folder, version, *more):
-    """(exit code, what was printed) of a promotion."""
+    """Promotes a version; returns exit code and standard output."""
     try:
         return 0, run(folder, "promote", "--model", f"models:/{MODEL}/{version}", "--data", folder / "images", *more)
     except SystemExit as end:
@@ -55,11 +55,11 @@ def uri(home):
 
 @pytest.fixture(scope="module")
 def story(home, uri):
-    """What happened, in order: each command's output, and who was champion and previous after it."""
-    told = {}
+    """Each command in order: its result, and the versions that are champion and previous after it."""
+    steps = {}
 
-    def note(step, said):
-        told[step] = (said, holder(MODEL, "champion", uri=uri), holder(MODEL, "previous", uri=uri))
+    def note(step, output):
+        steps[step] = (output, holder(MODEL, "champion", uri=uri), holder(MODEL, "previous", uri=uri))
 
     note("first", promoted(home, 1))
     note("worse", promoted(home, 2))
@@ -67,7 +67,7 @@ def story(home, uri):
     note("again", promoted(home, 3))
     note("rollback", (0, run(home, "rollback", MODEL)))
     note("after", promoted(home, 3))
-    return told
+    return steps
 
 
 def tags(uri, version):
@@ -76,27 +76,27 @@ def tags(uri, version):
 
 @pytest.mark.timeout(LIMIT_S)
 def test_promote_makes_first_candidate_above_mean_image_champion(story):
-    (code, said), champion, previous = story["first"]
+    (code, output), champion, previous = story["first"]
     assert (code, champion, previous) == (0, "1", None)
-    assert "there is no champion to compare with" in said
-    assert "above that of the mean image" in said
+    assert "there is no champion to compare with" in output
+    assert "above that of the mean image" in output
 
 
 def test_promote_refuses_worse_candidate(story, uri):
     (code, _), champion, previous = story["worse"]
     assert (code, champion, previous) == (1, "1", None)
-    told = tags(uri, "2")
-    assert (told["medgan.gate"], told["medgan.gate_against"]) == ("refused", "version 1")
-    assert float(told["medgan.gate_p"]) > 0.5
+    written = tags(uri, "2")
+    assert (written["medgan.gate"], written["medgan.gate_against"]) == ("refused", "version 1")
+    assert float(written["medgan.gate_p"]) > 0.5
 
 
 def test_promote_makes_better_candidate_champion_and_champion_previous(story, uri):
-    (code, said), champion, previous = story["better"]
+    (code, output), champion, previous = story["better"]
     assert (code, champion, previous) == (0, "3", "1")
-    assert f"Promoted: {MODEL} version 3 is champion; version 1 is previous." in said
-    told = tags(uri, "3")
-    assert (told["medgan.gate"], told["medgan.gate_tried"]) == ("passed", "3")
-    assert float(told["medgan.gate_p_adjusted"]) == pytest.approx(3 * float(told["medgan.gate_p"]), rel=1e-3)
+    assert f"Promoted: {MODEL} version 3 is champion; version 1 is previous." in output
+    written = tags(uri, "3")
+    assert (written["medgan.gate"], written["medgan.gate_tried"]) == ("passed", "3")
+    assert float(written["medgan.gate_p_adjusted"]) == pytest.approx(3 * float(written["medgan.gate_p"]), rel=1e-3)
 
 
 def test_promote_does_not_compare_champion_with_itself(story):
@@ -105,12 +105,12 @@ def test_promote_does_not_compare_champion_with_itself(story):
 
 def test_promote_after_rollback_uses_earlier_evidence(story, uri):
     assert story["rollback"][1:] == ("1", None)
-    (code, said), champion, previous = story["after"]
+    (code, output), champion, previous = story["after"]
     assert (code, champion, previous) == (0, "3", "1")
-    assert "is used again: the same weights, patients and rules" in said
-    assert "measuring" not in said
-    told = tags(uri, "3")
-    assert (told["medgan.gate"], told["medgan.gate_against"]) == ("passed", "version 1")
+    assert "is used again: the same weights, patients and rules" in output
+    assert "measuring" not in output
+    written = tags(uri, "3")
+    assert (written["medgan.gate"], written["medgan.gate_against"]) == ("passed", "version 1")
 
 
 def test_evidence_is_stored_with_version_and_names_no_patient(story, home, uri, tmp_path):
@@ -146,7 +146,7 @@ def test_promote_refuses_rule_on_unmeasured_metric_before_counting_candidate(sto
 
 
 def test_promote_refuses_model_that_has_seen_test_patients(story, home, uri):
-    """The data set's roles are changed by hand in a copy, as a person might who wants more test patients."""
+    """The roles of the data set are changed by hand, as by a person who wants more test patients."""
     (prepared,) = [path.parent for path in (home / "home" / "datasets").glob("*/dataset.json")]
     manifest = json.loads((prepared / "dataset.json").read_text())
     for patient in manifest["patients"]:
@@ -154,7 +154,7 @@ def test_promote_refuses_model_that_has_seen_test_patients(story, home, uri):
     original = (prepared / "dataset.json").read_bytes()
     try:
         (prepared / "dataset.json").write_text(json.dumps(manifest))
-        with pytest.raises(InputError, check=refusal("E-EVALUATE-08")):
+        with pytest.raises(InputError, check=refusal("E-EVALUATE-08", manifest_name=MODEL)):
             run(home, "promote", "--model", f"models:/{MODEL}/2", "--data", prepared)
     finally:
         (prepared / "dataset.json").write_bytes(original)
@@ -165,4 +165,5 @@ def test_promote_job_refuses_missing_model(story, home):
     command = [sys.executable, "jobs/promote.py", "--model", f"models:/{MODEL}@nobody", "--data", str(home / "images")]
     done = subprocess.run([*command, "--output", str(home / "home")], capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 2
-    assert f"error: --model models:/{MODEL}@nobody: no such model in " in done.stderr
+    assert f"error: --model models:/{MODEL}@nobody: " in done.stderr
+    assert done.stderr.endswith(" [E-REGISTRY-06]\n")

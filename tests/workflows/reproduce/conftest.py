@@ -1,4 +1,4 @@
-"""A real training of phantoms, and `medgan reproduce` as a person runs it on the output folder."""
+"""A real training on phantoms, and `medgan reproduce` on its output folder."""
 
 import json
 import shutil
@@ -24,12 +24,12 @@ SMALL = {
     "optim.schedule": "constant",
     "train.epochs": 3,
 }
-"""pix2pix: its dropout draws random numbers in every step."""
+"""Settings of pix2pix, whose dropout draws random numbers in every step."""
 
 
 @pytest.fixture(scope="session")
 def trained() -> Callable[..., str]:
-    """`trained(dicom, home, workers=1)`: trains in `home`; the run's id."""
+    """`trained(dicom, home, workers=1)`: trains in `home` and returns the id of the run."""
 
     def in_home(dicom, home, workers=1):
         uri = f"sqlite:///{home / 'mlflow.db'}"
@@ -60,14 +60,14 @@ def dicom(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pristine(dicom, tmp_path_factory, trained):
-    """The output folder of a training, and its run's id; tests get a copy."""
+    """The output folder of a training, and the id of its run."""
     home = tmp_path_factory.mktemp("pristine") / "home"
     return home, trained(dicom, home)
 
 
 @pytest.fixture
 def home(pristine, tmp_path):
-    """The output folder; what a test changes in its data sets and artifacts is put back."""
+    """The output folder; its data sets and artifacts are restored after each test."""
     folder, changing = pristine[0], ("datasets", "mlflow-artifacts")
     for name in changing:
         shutil.copytree(folder / name, tmp_path / "kept" / name)
@@ -90,7 +90,7 @@ def dataset_folder(home) -> Path:
 
 @pytest.fixture
 def medgan_reproduce(home, monkeypatch, capfd):
-    """Runs the command on the output folder: its exit code, and what it wrote."""
+    """Runs the command on the output folder; returns its exit code and output."""
 
     def called(*arguments) -> tuple[int, str]:
         uri = f"sqlite:///{home / 'mlflow.db'}"
@@ -100,15 +100,15 @@ def medgan_reproduce(home, monkeypatch, capfd):
         capfd.readouterr()
         with pytest.raises(SystemExit) as stop:
             run(cli_runs.app)
-        told = capfd.readouterr()
-        return stop.value.code or 0, told.out + told.err
+        output = capfd.readouterr()
+        return stop.value.code or 0, output.out + output.err
 
     return called
 
 
 @pytest.fixture
 def artifact(home):
-    """Finds a JSON file of the run; called with values by dotted path, it writes them there."""
+    """`artifact(name, values)`: writes values by dotted path into a JSON file of the run."""
 
     def found(name: str, values: dict) -> None:
         (path,) = (home / "mlflow-artifacts").rglob(name)

@@ -1,4 +1,4 @@
-"""Trainings as a person starts them, on real phantoms and a real MLflow store, and what their output folder keeps."""
+"""Trainings by the command line on real phantoms with a real MLflow store, and the content of their output folder."""
 
 import os
 import re
@@ -22,7 +22,7 @@ LIMIT_S = 120
 
 
 class Started:
-    """A command as a person starts it, its output line by line."""
+    """A command in a new process, and its output line by line."""
 
     def __init__(self, arguments: list[str]) -> None:
         self.lines: list[str] = []
@@ -34,20 +34,20 @@ class Started:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # a shell that runs the tests in the background has them, and their children, ignore Ctrl-C
+            # a test run in the background ignores Ctrl-C, and so would its child processes
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def until(self, pattern: str) -> str:
-        """Reads on until a line matches."""
+        """Reads the output until a line matches; returns this line."""
         for line in self.process.stdout:
             self.lines.append(line.rstrip())
             if re.search(pattern, line):
                 return line
-        raise AssertionError(f"{pattern!r} never came:\n{self.text}")
+        raise AssertionError(f"{pattern!r} is missing in the output:\n{self.text}")
 
     def end(self) -> int:
-        """The exit code."""
+        """Waits for the end; returns the exit code."""
         self.lines += self.process.communicate(timeout=LIMIT_S)[0].splitlines()
         return self.process.returncode
 
@@ -57,7 +57,7 @@ class Started:
 
 
 class Kept:
-    """What an output folder keeps of its trainings."""
+    """The content of an output folder: histories, MLflow runs and registered versions of its trainings."""
 
     model = "medgan-pet2ct-phantom"
 
@@ -72,19 +72,19 @@ class Kept:
         return read_history(self.home / "checkpoints" / name)
 
     def run_named(self, name: str):
-        """The MLflow run of a training; there is exactly one."""
+        """Returns the only MLflow run of a training."""
         experiment = self.store.get_experiment_by_name("medgan/pet2ct-phantom")
         (found,) = self.store.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")
         return found
 
     def versions(self, name: str):
-        """The registered versions of a training, oldest first."""
+        """Returns the registered versions of a training, oldest first."""
         run_id = self.run_named(name).info.run_id
         found = self.store.search_model_versions(f"name = '{self.model}' and run_id = '{run_id}'")
         return sorted(found, key=lambda version: int(version.version))
 
     def registered_generator(self, version: str) -> Path:
-        """The weights that a version holds."""
+        """Returns the weights file of a version."""
         source = self.store.get_model_version_download_uri(self.model, version).removeprefix("file://")
         (weights,) = Path(source).rglob("generator.safetensors")
         return weights
@@ -95,13 +95,13 @@ class Kept:
 
 @pytest.fixture(scope="session")
 def started() -> type[Started]:
-    """`started(arguments)`: the command, begun in a process of its own."""
+    """`started(arguments)`: starts the command in a new process."""
     return Started
 
 
 @pytest.fixture(scope="session")
 def run() -> Callable[..., tuple[int, str]]:
-    """`run(*arguments)`: a command in this process; its exit code, and all it wrote, by Python or past it."""
+    """`run(*arguments)`: runs a command in this process; returns its exit code and all output, also of libraries."""
 
     def in_this_process(*arguments) -> tuple[int, str]:
         kept = os.dup(1), os.dup(2)
@@ -110,7 +110,7 @@ def run() -> Callable[..., tuple[int, str]]:
             patch.setattr(sys, "stdout", sink)
             patch.setattr(sys, "stderr", sink)
             patch.delenv("RAY_ADDRESS", raising=False)
-            patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow itself sets it, and medgan would look there
+            patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow sets this variable, and medgan reads it
             for descriptor in (1, 2):
                 os.dup2(sink.fileno(), descriptor)
             try:
@@ -128,7 +128,7 @@ def run() -> Callable[..., tuple[int, str]]:
 
 @pytest.fixture(scope="session")
 def name_in() -> Callable[[str], str]:
-    """`name_in(text)`: the training's name, from the plan."""
+    """`name_in(text)`: the name of the training, as the plan prints it."""
     return lambda text: re.search(r"^training  (\S+), up to", text, re.MULTILINE)[1]
 
 
@@ -175,13 +175,13 @@ def command(dicom, home, tiny) -> Callable[..., list[str]]:
 
 @pytest.fixture(scope="module")
 def kept(home) -> Kept:
-    """What the output folder keeps."""
+    """The content of the output folder."""
     return Kept(home)
 
 
 @pytest.fixture(scope="module")
 def trained(home, command, started):
-    """What a finished training of two epochs wrote to the terminal; it is `home`'s first."""
+    """The terminal output of a finished training of two epochs, the first training in `home`."""
     job = started(command("unet_l1", train__epochs=2))
     assert job.end() == 0, job.text
     return job.text

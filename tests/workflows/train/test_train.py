@@ -1,4 +1,4 @@
-"""A training as a person starts it: what it shows, keeps and registers, and what the same command does again."""
+"""`medgan train`: its output, its records, its registered model, and the same command a second time."""
 
 import json
 import os
@@ -65,8 +65,8 @@ def test_registered_version_holds_best_generator_and_has_no_alias(trained, name_
 
 def test_registered_version_translates_phantom(trained, home, dicom, tmp_path, run, kept):
     source = dicom / "PHANTOM-0002" / "PT"
-    code, said = run("translate", source, tmp_path / "out", "--model", f"models:/{kept.model}/1", "--output", home)
-    assert code == 0, said
+    code, output = run("translate", source, tmp_path / "out", "--model", f"models:/{kept.model}/1", "--output", home)
+    assert code == 0, output
     written = [pydicom.dcmread(path) for path in (tmp_path / "out").iterdir()]
     assert len(written) == len(list(source.iterdir()))
     assert {(image.Modality, image.SyntheticData, image.PatientID) for image in written} == {
@@ -100,32 +100,32 @@ def test_output_folder_names_no_patient_and_no_source_folder(trained, home, dico
 def test_train_refuses_second_driver(trained, home, command, run, name_in):
     name = name_in(trained)
     with only_driver(home / "logs" / f"{name}.lock", name):
-        code, said = run(*command("unet_l1", train__epochs=2))
+        code, output = run(*command("unet_l1", train__epochs=2))
     assert code == 2
     assert re.search(
-        rf"^error: .*{name}: already run by process {os.getpid()} on .*, since .*; wait for it$", said, re.M
+        rf"^error: .*{name}: already run by process {os.getpid()} on .*, since .* \[E-LOCK-02\]$", output, re.M
     )
 
 
 def test_plan_names_settings_without_effect_on_networks(trained, command, run):
     settings = {"generator__network": "resnet", "generator__block": "residual", "generator__depth": 3}
-    code, said = run(*command("unet_l1", train__epochs=1, **settings))
-    assert code == 0, said
-    assert re.search(r"^no effect +generator\.block, generator\.depth on these networks$", said, re.M)
+    code, output = run(*command("unet_l1", train__epochs=1, **settings))
+    assert code == 0, output
+    assert re.search(r"^no effect +generator\.block, generator\.depth on these networks$", output, re.M)
 
 
 def test_plan_names_settings_of_networks_that_are_not_built(trained, command, run):
     settings = {"discriminator__patch": 16, "discriminator__norm": "none", "extractor__network": "alexnet"}
-    code, said = run(*command("unet_l1", train__epochs=1, **settings))
-    assert code == 0, said
-    named = re.search(r"^no effect +(.*) on these networks$", said, re.M)
-    assert named, said
+    code, output = run(*command("unet_l1", train__epochs=1, **settings))
+    assert code == 0, output
+    named = re.search(r"^no effect +(.*) on these networks$", output, re.M)
+    assert named, output
     assert set(named[1].split(", ")) == {"discriminator.patch", "discriminator.norm", "extractor.network"}
 
 
 def test_mlflow_run_records_settings_by_paths_that_set_accepts(trained, run, name_in, kept):
-    code, said = run("inspect", "--preset", "unet_l1", "--quick", "--settings")
+    code, output = run("inspect", "--preset", "unet_l1", "--quick", "--settings")
     assert code == 0
-    paths = re.findall(r"^((?:data|generator|discriminator|loss|extractor|optim|train|metrics)\.\w+) ", said, re.M)
+    paths = re.findall(r"^((?:data|generator|discriminator|loss|extractor|optim|train|metrics)\.\w+) ", output, re.M)
     assert {*paths, "preset"} == set(kept.run_named(name_in(trained)).data.params)
     assert json.loads(kept.run_named(name_in(trained)).data.params["loss.content_blocks"]) == [1, 2]

@@ -1,4 +1,4 @@
-"""A training that goes on from its checkpoint for more epochs, against one that was never interrupted."""
+"""A training that continues from its checkpoint, compared with one that was never interrupted."""
 
 import re
 
@@ -14,21 +14,21 @@ from medgan.training.loop import save_epoch, train_epoch
 from medgan.training.runtime import SingleProcess
 
 LEARNING = {"train.seed": 2, "optim.generator_lr": 5e-3}
-"""With these a few epochs are enough to become better with each pair of them, whatever the processor."""
+"""With these settings, later epochs are better on every processor."""
 
 
 @pytest.fixture(scope="module")
 def extended(trained, command, run):
-    """Terminal of two epochs, and of the same command with four."""
+    """The output of a training of two epochs, and of the same command with four epochs."""
     settings = {name.replace(".", "__"): value for name, value in LEARNING.items()}
     ended = [run(*command("unet_l1", train__epochs=epochs, **settings)) for epochs in (2, 4)]
     assert [code for code, _ in ended] == [0, 0], ended
-    return [said for _, said in ended]
+    return [output for _, output in ended]
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(home, trained, tmp_path_factory, tiny):
-    """The folder of a training of four epochs in one go, and its test metrics."""
+    """The folder of a training of four epochs without interruption, and its test metrics."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     config = configured("unet_l1", {**tiny, **LEARNING, "train.epochs": 4}, small=True)
     (manifest,) = home.glob("datasets/*/dataset.json")
@@ -69,15 +69,15 @@ def test_continued_training_is_bit_identical_to_uninterrupted_training(
 def test_continued_training_registers_better_generator(extended, name_in, kept, same_weights):
     name = name_in(extended[1])
     values = [row["val/ssim"] for row in kept.history(name)]
-    assert max(values[2:]) > max(values[:2]), "the later epochs must be better, else this shows nothing"
+    assert max(values[2:]) > max(values[:2]), "the later epochs must be better for this test"
     first, second = kept.versions(name)
     assert same_weights(kept.registered_generator(second.version), kept.best_generator(name))
     assert not same_weights(kept.registered_generator(first.version), kept.best_generator(name))
     assert f"Registered {kept.model} version {first.version}." in extended[0]
     assert f"Registered {kept.model} version {second.version}." in extended[1]
     ssims = [re.search(r"^ssim +(\S+)", text, re.M)[1] for text in extended]
-    told = [float(version.tags["test/ssim"]) for version in (first, second)]
-    assert told == pytest.approx([float(ssim) for ssim in ssims], rel=1e-3)
+    tagged = [float(version.tags["test/ssim"]) for version in (first, second)]
+    assert tagged == pytest.approx([float(ssim) for ssim in ssims], rel=1e-3)
 
 
 def test_mlflow_run_records_length_of_continued_training(extended, name_in, kept):
