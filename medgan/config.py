@@ -237,7 +237,6 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     """Returns a copy with some leaves replaced.
 
     Args:
-        config: the configuration to start from.
         values: new values by dotted path.
 
     Raises:
@@ -256,11 +255,7 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def validated(tree: Mapping[str, Any]) -> Config:
-    """Returns a configuration made from nested plain values.
-
-    Raises:
-        InputError: a field refuses its value; the message names field and value.
-    """
+    """Returns a configuration made from nested plain values; raises InputError that names a refused field and value."""
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -288,11 +283,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def at_least_one(option: str, value: int) -> int:
-    """Returns the value of an option that counts something.
-
-    Raises:
-        InputError: the value is below 1.
-    """
+    """Returns the value of an option that counts something; raises InputError if it is below 1."""
     if value < 1:
         raise InputError("E-CONFIG-20", option=option, value=value)
     return value

@@ -21,7 +21,6 @@ def held(lock_file: Path, what: str, *, limit_s: float) -> Iterator[None]:
     Args:
         lock_file: path of the file; it is made if it does not exist, and is kept.
         what: name in the message of what the lock protects.
-        limit_s: longest wait, in seconds.
 
     Raises:
         InputError: another process held the lock for the whole time.

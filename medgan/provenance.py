@@ -65,7 +65,6 @@ def job_facts(*, data_digest: str, split_digest: str) -> Facts:
     """Returns the facts that all runs of a job share.
 
     Args:
-        data_digest: digest of the prepared data set.
         split_digest: digest of the patients' roles.
     """
     return {
@@ -80,11 +79,8 @@ def run_facts(job: Facts, *, workers: int, threads: int, device: str, seed: int)
     """Returns the facts of a job together with those of one training.
 
     Args:
-        job: facts of the job, see `job_facts`.
-        workers: number of processes.
         threads: CPU threads of each process.
         device: gpu or cpu.
-        seed: seed of everything random.
     """
     return {**job, "run": {"workers": workers, "threads": threads, "device": device, "seed": seed}}
 
@@ -105,8 +101,6 @@ def attach(take: Callable[[Path], None], config: Mapping[str, Any], facts: Facts
 
     Args:
         take: copies a file, such as a tracker's `artifact`.
-        config: all settings, nested.
-        facts: facts of the run, see `run_facts`.
     """
     with tempfile.TemporaryDirectory(prefix="medgan-facts-") as folder:
         for name, content in ((CONFIG_FILE, config), (PROVENANCE_FILE, facts)):

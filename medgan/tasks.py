@@ -40,9 +40,6 @@ class Task:
     """Describes a translation from `source` to `target`.
 
     Attributes:
-        name: name of the task.
-        source: input of the network.
-        target: image that the network must produce.
         simulation: how sources are made from targets if no sources are given: "motion", "low_dose" or "none".
     """
 
@@ -80,11 +77,7 @@ TASKS = {
 
 
 def task_named(name: str) -> Task:
-    """Returns the task of that name.
-
-    Raises:
-        InputError: no task has that name.
-    """
+    """Returns the task of that name; raises InputError if there is none."""
     if name not in TASKS:
         raise InputError("E-TASK-01", tasks=", ".join(sorted(TASKS)), name=name)
     return TASKS[name]

@@ -10,7 +10,7 @@ def refusal(code: str, **fields: Any) -> Callable[[BaseException], bool]:
     """Returns a check that an error has this code and, among its fields, these (compared as text)."""
 
     def check(error: BaseException) -> bool:
-        found = getattr(error, "code", ""), {name: str(getattr(error, "fields", {}).get(name)) for name in fields}
+        found = getattr(error, "code", ""), {name: str(getattr(error, "fields", {}).get(name, "missing")) for name in fields}
         assert found == (code, {name: str(value) for name, value in fields.items()}), f"{error} has {error.__dict__}"
         return True
 

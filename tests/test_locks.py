@@ -12,7 +12,7 @@ def test_held_refuses_lock_that_stays_held(tmp_path):
     lock = tmp_path / "lock"
     with (
         held(lock, "this", limit_s=1),
-        pytest.raises(InputError, check=refusal("E-LOCK-01", what="that", lock_file=lock)),
+        pytest.raises(InputError, check=refusal("E-LOCK-01", what="that", lock_file=lock, limit_s=0.3)),
         held(lock, "that", limit_s=0.3),
     ):
         pytest.fail("two holders at once")

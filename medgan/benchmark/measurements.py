@@ -32,16 +32,11 @@ class Measurement:
     """Holds a figure, measured or not.
 
     Attributes:
-        part: part of the benchmark.
-        figure: name of the measured quantity.
-        settings: settings of the measurement.
         device: device, with the number of threads on a CPU.
-        unit: unit of `value`.
         value: measured value; None where it was not measured, and `note` then says why.
         ratio: how many times better than `against`, round by round, unless `note` says otherwise.
         against: figure with the same settings that the ratio compares to.
         wanted: goal for the ratio or the value.
-        note: further information for the reader.
     """
 
     part: str

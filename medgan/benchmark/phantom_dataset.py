@@ -15,7 +15,6 @@ def prepared_phantoms(folder: Path, *, size: int, patients: int = 6, slices: int
         folder: empty folder for all files.
         size: rows and columns of a slice, in pixels.
         patients: number of patients, at least 3, so that each role has one.
-        slices: number of slices of each patient.
     """
     source = write_phantoms(folder / "phantoms", patients=patients, slices=slices, matrix=size)
     request = PrepareRequest(source, TASKS["pet2ct"], size=size, datasets=folder / "datasets", processes=1)

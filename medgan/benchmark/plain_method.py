@@ -30,14 +30,10 @@ class Setting:
     """Describes a size of MedGAN.
 
     Attributes:
-        name: name for a person.
         size: rows and columns, in pixels.
-        num_blocks: number of U-blocks.
         base_channels: channels of the first layer of both networks.
-        style_blocks: blocks of VGG-19 for the style term, from 1.
-        content_blocks: blocks of VGG-19 for the content term, from 1.
+        style_blocks, content_blocks: blocks of VGG-19 for these terms, from 1.
         batch_size: slices of a generator update.
-        seed: seed of the initial weights of both networks.
     """
 
     name: str
@@ -93,10 +89,7 @@ def build_state(setting: Setting, device: torch.device, *, precision: str = "flo
     """Builds freshly initialized networks and their optimizers.
 
     Args:
-        setting: size of the networks.
-        device: device of the networks.
         precision: "float32" or "bfloat16", for the computations of the networks.
-        speed: memory format and compiler.
     """
     generator, discriminator, extractor = (
         fitted(in_precision(build(setting).to(device), precision, device), one)

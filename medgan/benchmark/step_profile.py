@@ -73,9 +73,6 @@ class Stopwatch:
 
     Args:
         device: device that is synchronized where a part begins or ends.
-
-    Attributes:
-        seconds: total seconds by name.
     """
 
     def __init__(self, device: torch.device) -> None:

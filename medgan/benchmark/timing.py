@@ -22,7 +22,6 @@ def in_turns(
     """Calls each function once a round, every round in the reverse order of the one before.
 
     Args:
-        functions: functions by name.
         device: device that they compute on; each call ends when the device has finished.
         limit_s: seconds after which no round begins, except for the first three.
         warmups: calls of each function before the timing.

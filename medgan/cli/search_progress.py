@@ -49,11 +49,7 @@ class Line:
 
 
 class SearchProgress:
-    """Watches a search and shows it.
-
-    Args:
-        terminal: where to show it.
-    """
+    """Watches a search and shows it."""
 
     start: SearchStart
     live: Live

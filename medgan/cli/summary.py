@@ -50,9 +50,6 @@ def show_result(console: Console, found: SearchResult, place: Place, handovers: 
     """Prints the best trial, its test metrics beside those without a network, and the next commands.
 
     Args:
-        console: where to print.
-        found: what the search found.
-        place: where its results are.
         handovers: seconds from the end of a trial to the first step of the next.
     """
     outcome = found.outcome

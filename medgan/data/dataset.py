@@ -18,12 +18,7 @@ from medgan.tasks import Task
 
 
 class PreparedDataset:
-    """Describes a prepared data set on disk; opening it reads only `dataset.json`.
-
-    Attributes:
-        folder: folder of the data set.
-        manifest: contents of `dataset.json`.
-    """
+    """Describes a prepared data set on disk; opening it reads only `dataset.json`."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
@@ -118,12 +113,7 @@ class Slices(Dataset):
 
 
 class Unpaired(Dataset):
-    """Pairs sources with the targets of other slices, drawn once, for methods that never see a true pair.
-
-    Args:
-        slices: slices with their own targets.
-        seed: seed of the random order.
-    """
+    """Pairs sources with the targets of other slices, drawn once, for methods that never see a true pair."""
 
     def __init__(self, slices: Slices, *, seed: int) -> None:
         self.slices = slices
@@ -143,9 +133,7 @@ class Batches(Sampler[list[int]]):
     takes every size-th of them from the r-th on. An epoch's incomplete tail is dropped.
 
     Args:
-        num_slices: length of the data set.
         batch_size: size of a batch of all ranks together.
-        seed: seed of the run.
         rank: number of this process, from 0.
         size: number of processes.
         start: number of the first batch, above 0 if a run continues.

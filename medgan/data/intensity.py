@@ -17,7 +17,6 @@ def window_of(array: np.ndarray, image: Image) -> tuple[float, float]:
 
     Args:
         array: the whole volume, at its own resolution.
-        image: the task's source or target.
     """
     if image.window is not None:
         return image.window
@@ -30,7 +29,6 @@ def to_network(values: Values, window: tuple[float, float]) -> Values:
 
     Args:
         values: numpy array or torch tensor of any shape, in the window's unit.
-        window: (low, high), the values that become -1 and 1.
 
     Returns:
         The same kind, shape and floating type, in [-1, 1].

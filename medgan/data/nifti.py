@@ -52,7 +52,7 @@ def is_nifti(path: Path) -> bool:
 
 
 def find_nifti(paths: Sequence[Path], folder: Path, passed_over: Counter[str]) -> tuple[list[Series], list[Problem]]:
-    """Returns a series for each image, from its header and its name.
+    """Returns a series for each image, from its header and its name; and the images that cannot be used.
 
     Parts of the name lie between `_`, `-`, `.` and spaces. One of them gives the modality, the rest is the patient's
     id. Without a rest, the id is the name of the folder that holds the file; only one folder may have this name. If a
@@ -60,12 +60,8 @@ def find_nifti(paths: Sequence[Path], folder: Path, passed_over: Counter[str]) -
     whatever run follows (BIDS, "Entities").
 
     Args:
-        paths: NIfTI images below `folder`.
         folder: folder that the stored paths are relative to.
         passed_over: counts masks, and paths that the NIfTI library could not open, by reason.
-
-    Returns:
-        The images that can be used, and those that cannot.
     """
     series, problems = [], []
     names = {path: _named(path) for path in paths}

@@ -35,10 +35,6 @@ def survey(folder: Path, *, processes: int = 1) -> Survey:
     Links are followed, each folder is read once. A slice that is there twice counts once. If one slice of a series
     cannot be used, the series is a problem of its patient.
 
-    Args:
-        folder: folder of any layout.
-        processes: number of processes that read headers if there are many.
-
     Raises:
         InputError: the folder is missing or holds no image.
     """

@@ -17,7 +17,6 @@ def fetched(url: str, cache: Path) -> Path:
     """Returns the folder of a checked local copy of the newest state; fetches only arrays that it lacks.
 
     Args:
-        url: URL of a prepared data set.
         cache: folder of the copies, each URL's in a folder of its own.
 
     Raises:

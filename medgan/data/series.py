@@ -23,7 +23,6 @@ class Series:
     Attributes:
         files: file of each slice; it repeats if a file holds many slices.
         frames: the number of each slice in its file, from 0.
-        planes: plane of each slice, in the same order.
         attenuation_corrected: False only where a PET header says that the correction was not made.
         phantom: whether `medgan phantoms` wrote the series.
         synthetic: whether Synthetic Data (0008,001C) or our label says that it was computed; it is no ground truth.

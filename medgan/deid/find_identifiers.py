@@ -64,7 +64,6 @@ class Scan:
 
     Attributes:
         findings: one for each kind in each file, sorted.
-        num_files: number of files searched.
         num_values: number of values of the DICOM folder that were searched for.
         num_unread: number of files of that folder that cannot be read or have a damaged DICOM header: not all their
             values were searched for.

@@ -63,7 +63,6 @@ def resources_for(capacity: Capacity, *, workers: int | None, concurrent: int | 
     """Returns the resources of one worker group, and how many groups run at once.
 
     Args:
-        capacity: capacity of the machine or the cluster.
         workers: number of DDP processes of a trial; None: one on a GPU, two on the CPU.
         concurrent: number of trials at once; None: as many as fit.
 
@@ -87,9 +86,6 @@ def cluster() -> Iterator[Capacity]:
     """Connects to the cluster that RAY_ADDRESS names, or starts one on this machine that ends with the job.
 
     Other clusters on this machine are not used: their cores may be busy, and Ray would wait forever.
-
-    Yields:
-        The cluster's capacity.
 
     Raises:
         InputError: the cluster that RAY_ADDRESS names cannot be joined.

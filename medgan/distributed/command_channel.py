@@ -79,7 +79,6 @@ class CommandChannel:
 
         Args:
             generation: generation that gets the order; a group that has restarted meanwhile never gets it.
-            order: order that every rank gets.
             limit_s: longest wait for all answers.
             grace_s: longest wait for the others once one rank has answered with a `Failure`.
         """

@@ -15,7 +15,6 @@ class Attempts:
 
     Args:
         group: worker group that trains; the caller closes it.
-        start: order that starts the training.
 
     Attributes:
         history: a row of metrics for each finished epoch, including those that the folder held before.

@@ -58,7 +58,7 @@ def probe(
     *,
     limit_s: float,
 ) -> list[str]:
-    """Tries everything once and leaves nothing behind; it needs a connection to a cluster.
+    """Tries everything once and leaves nothing behind; returns lines for a person; needs a connection to a cluster.
 
     Args:
         config: configuration of the largest trial.
@@ -67,9 +67,6 @@ def probe(
         stores: option -> address of the study database, and of MLflow.
         resources: resources of one trial; the step runs on one worker's share.
         limit_s: longest wait for the nodes, and again for the step.
-
-    Returns:
-        The results for a person, one line each.
 
     Raises:
         InputError: something cannot be reached, differs from node to node, or does not fit.
@@ -87,26 +84,14 @@ def probe(
 
 
 def refuse_local_stores(stores: Mapping[str, str], num_hosts: int) -> None:
-    """Refuses SQLite where a cluster has several hosts.
-
-    Args:
-        stores: option -> address.
-        num_hosts: number of machines of the cluster.
-
-    Raises:
-        InputError: a store is in SQLite; names its option.
-    """
+    """Raises InputError if one of the stores (option -> address) is in SQLite and the cluster has several hosts."""
     for option, uri in stores.items():
         if num_hosts > 1 and uri.startswith("sqlite:"):
             raise InputError("E-PROBE-01", option=option, uri=redacted(uri), num_hosts=num_hosts)
 
 
 def refuse_silent_server(uri: str) -> None:
-    """Refuses a tracking server that does not answer at all; any answer is accepted.
-
-    Raises:
-        InputError: the server does not answer; names its address.
-    """
+    """Raises InputError if a tracking server does not answer at all; any answer is accepted."""
     if not uri.startswith(("http://", "https://")):
         return
     parts = urllib.parse.urlsplit(uri)
@@ -124,8 +109,6 @@ def check_nodes(nodes: Mapping[str, str], output: Path, dataset_state: Path, *, 
 
     Args:
         nodes: Ray's id -> host, of the nodes that are alive.
-        output: the output folder.
-        dataset_state: the data set's state.
         limit_s: longest wait for all nodes together.
 
     Raises:
@@ -154,16 +137,11 @@ def check_nodes(nodes: Mapping[str, str], output: Path, dataset_state: Path, *, 
 
 
 def look_around(folder: str, node: str, dataset_state: str, digest: str) -> str:
-    """Reads what the driver wrote, writes an answer beside it, and reads the data set; runs on a node.
+    """Reads the driver's file and the data set on a node, writes an answer beside that file; returns the fault, or "".
 
     Args:
         folder: folder of the probe, below the output folder.
         node: name of the file to write.
-        dataset_state: the data set's state.
-        digest: digest that the data set should have.
-
-    Returns:
-        The fault, or "".
     """
     try:
         seen = (Path(folder) / DRIVER).read_text()
@@ -183,11 +161,7 @@ def look_around(folder: str, node: str, dataset_state: str, digest: str) -> str:
 
 
 def try_step(config: Config, dataset_state: Path, resources: Resources, *, limit_s: float) -> Step:
-    """Tries one step on a worker's share of the cluster.
-
-    Raises:
-        InputError: the step does not fit, fails, or takes longer than the limit.
-    """
+    """Tries one step on a worker's share of the cluster; raises InputError if it fails, is too large or too slow."""
     make = ray.remote(num_cpus=resources.cpus, num_gpus=int(resources.use_gpu), max_calls=1, max_retries=0)(make_step)
     asked = make.remote(config, str(dataset_state), resources.workers, resources.cpus)
     what = f"the largest trial ({_sizes(config)})"
@@ -210,10 +184,7 @@ def make_step(config: Config, dataset_state: str, workers: int, threads: int) ->
     """Makes one step on the first slices of the training patients; runs on a worker.
 
     Args:
-        config: configuration to train.
-        dataset_state: the data set's state.
         workers: number of workers that share a batch.
-        threads: number of CPU threads.
     """
     torch.set_num_threads(threads)
     try:

@@ -54,7 +54,6 @@ def measure_each(
         wanted: name -> configuration and weights; without weights the name is `FLOOR` or `MATCHING`.
         folder: output folder that every node sees.
         dataset: the prepared data set's state.
-        resources: resources of each measurement.
         report: gets the number of models that are measured.
 
     Raises:

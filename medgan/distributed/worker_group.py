@@ -81,7 +81,6 @@ class Group:
     """Keeps the trainer running in a thread and talks to its ranks through a channel.
 
     Args:
-        resources: resources to request from Ray.
         storage: folder for Ray Train's own files, shared by all nodes.
         limit_s: longest wait for the answers to one order.
         start_s: longest wait for the group to start, or to start again.

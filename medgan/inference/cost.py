@@ -23,7 +23,6 @@ class Cost:
         latency_ms: median time, from values in physical units to values in physical units.
         memory_gb: peak memory while translating: of tensors on a GPU; on a CPU of the whole process, Python and
             libraries included.
-        device: device of both measurements.
     """
 
     latency_ms: float

@@ -43,12 +43,10 @@ def translate_folder(
     While the network translates one series, the next is read and the last is written.
 
     Args:
-        translator: model to use.
         source: a folder of DICOM files in any layout, of any number of patients.
         out: a new or empty folder, or the output of an earlier run of the same model. A single series is written into
             it directly; several series, or those for a mount point, into `series-001`, `series-002` and so on, in the
             order of `survey`. No name identifies a patient.
-        facts: the model, as the derived series names it.
         progress: called with one line of text at a time, free of identifiers.
         advance: called with the number of slices done, and of all slices.
 
@@ -107,11 +105,7 @@ def _lock_of(place: Path) -> Path:
 
 
 def _written(out: Path, facts: ModelFacts) -> dict[Path, frozenset[str]]:
-    """Returns folder -> source images of what this model wrote; removes incomplete folders of killed runs.
-
-    Raises:
-        InputError: the folder holds other files.
-    """
+    """Returns folder -> source images of what this model wrote; removes incomplete folders of killed runs."""
     place = out.resolve()
     beside = place.parent.glob(f".{glob.escape(place.name)}.{PARTIAL}.partial")
     for partial in [*beside, *place.glob(f".series-*.{PARTIAL}.partial")]:
@@ -204,13 +198,7 @@ def counted(found: Sequence[Series]) -> str:
 
 @dataclass
 class _Run:
-    """Passes series through reader, network and writer.
-
-    Attributes:
-        jobs: series, and the folder of the derived series of each.
-        failed: errors of the series that cannot be used.
-        done: number of translated slices.
-    """
+    """Passes series through reader, network and writer."""
 
     translator: Translator
     facts: ModelFacts

@@ -24,7 +24,6 @@ def card_of(manifest: ModelManifest, *, data: str, test: Patients) -> str:
     """Returns the whole card.
 
     Args:
-        manifest: manifest of the model.
         data: one line about the data set of the training, free of identifiers.
         test: test patient -> metric -> mean over the slices, from the same data set.
     """

@@ -26,7 +26,6 @@ class MedganModel(PythonModel):
         """Returns the translated slices, float32 (B, rows, columns) in the target's unit.
 
         Args:
-            context: not used; MLflow passes it.
             model_input: (B, rows, columns) in the source's unit, at the spacing the model was trained at, of any size.
             params: `window`: (low, high) of the volume, in its unit, for sources without a window of their own, such
                 as MR. The default is the window of these slices, so that a batch should be a whole volume.

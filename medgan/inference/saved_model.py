@@ -59,11 +59,7 @@ def save_model(folder: Path, *, generator_state: Mapping[str, Tensor], manifest:
 
     Args:
         folder: folder to write, made if it does not exist.
-        generator_state: the generator's `state_dict()`.
-        manifest: manifest to write; its `weights_sha256` is replaced.
-
-    Returns:
-        The manifest as written.
+        manifest: manifest to write; it is returned with the `weights_sha256` of these weights.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in generator_state.items()}
     weights = safetensors.torch.save(tensors)
@@ -93,10 +89,6 @@ def read_manifest(folder: Path) -> ModelManifest:
 
 def load_translator(folder: Path, device: str = "cpu") -> Translator:
     """Loads the model of a folder, ready to translate.
-
-    Args:
-        folder: folder that `save_model` wrote.
-        device: device of the network, such as "cuda:0".
 
     Raises:
         InputError: a file is missing or damaged, or the weights do not fit the network.

@@ -23,7 +23,6 @@ class Translator:
     Attributes:
         network: (B, 1, H, W) to (B, 1, H, W), both in [-1, 1]; H and W multiples of `network.divisor`. It is put
             into evaluation mode.
-        task: units, windows and backgrounds.
         spacing_mm: in-plane spacing of the training's grid.
         size: rows and columns of the training's grid.
     """
@@ -46,10 +45,8 @@ def translate_slices(
     output has the source's window if the target has no window of its own, such as MR.
 
     Args:
-        translator: model to use.
         values: (B, rows, columns) in the source's unit.
         window: values that become -1 and 1; None: the window of the task or, if it has none, of these slices.
-        batch_size: slices in one pass of the network.
 
     Returns:
         float32 (B, rows, columns) in the target's unit.
@@ -77,9 +74,7 @@ def translate_volume(
     """Translates a volume slice by slice, at the network's in-plane spacing.
 
     Args:
-        translator: model to use.
         volume: source in its unit, at any in-plane spacing.
-        batch_size: slices in one pass of the network.
         progress: called with (slices done, slices of the volume) after each pass.
 
     Returns:

@@ -53,8 +53,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], target: Tensor, output:
 
     Args:
         critic: D, maps (B, C, H, W) to logits; it must be differentiable twice.
-        target: (B, C, H, W).
-        output: tensor of the same shape, detached.
+        target, output: (B, C, H, W), the output detached.
     """
     share = torch.rand(len(target), 1, 1, 1, device=target.device, dtype=target.dtype)
     between = torch.lerp(output, target, share).requires_grad_()

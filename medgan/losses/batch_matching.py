@@ -26,8 +26,7 @@ def mmd_loss(output: Tensor, target: Tensor) -> Tensor:
     """Returns the unbiased squared maximum mean discrepancy for summed Gaussian kernels (Gretton et al., 2012, eq. 3).
 
     Args:
-        output: (B, C, H, W), B of 2 or more.
-        target: tensor of the same shape.
+        output, target: (B, C, H, W), B of 2 or more.
 
     Raises:
         InputError: the batch holds one image; there are no pairs to compare.

@@ -11,7 +11,6 @@ def content_loss(output: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
     """Returns sum_j 1/(h w d) ||V_j(output) - V_j(target)||_F^2, every block with weight 1, mean over the batch.
 
     Args:
-        output: features of the chosen blocks, each (B, C, h, w).
-        target: the same features of the target.
+        output, target: features of the chosen blocks, each (B, C, h, w).
     """
     return torch.stack([mse_loss(mine, theirs) for mine, theirs in zip(output, target, strict=True)]).sum()

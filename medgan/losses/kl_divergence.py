@@ -7,7 +7,6 @@ def kl_loss(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Returns the divergence of N(mean, variance) from N(0, 1) in nats (appendix B), averaged over the latent.
 
     Args:
-        mean: tensor of any shape.
-        log_variance: tensor of the same shape.
+        mean, log_variance: tensors of any shape, the same for both.
     """
     return (mean.square() + log_variance.exp() - log_variance - 1).mean() / 2

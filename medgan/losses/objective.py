@@ -15,7 +15,6 @@ class GeneratorInputs:
 
     Attributes:
         source, target, output: (B, C, H, W) in [-1, 1]; `output` is the generator's output for `source`.
-        generator: network from source to target.
         discriminator: network, frozen during the generator's update; None if no term uses it.
         extractor: network, always frozen; None if no term uses it.
         inverse: network from target to source; None if the method translates in one direction only.
@@ -111,8 +110,6 @@ class Objective:
     """Maps names to (weight, term) for each of the two networks; a term of weight 0 is never evaluated.
 
     Attributes:
-        generator: terms over `GeneratorInputs`.
-        discriminator: terms over `DiscriminatorInputs`.
         cycle_share: first and last r of (1 - r) x other terms + r x cycle (Kim et al., DiscoGAN); None: plain weights.
     """
 

@@ -17,8 +17,7 @@ def style_loss(output: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
     """Returns sum_j 1/(4 d_j^2) ||Gram_j(output) - Gram_j(target)||_F^2, each block with weight 1, mean over the batch.
 
     Args:
-        output: features of the chosen blocks, each (B, d, h, w).
-        target: the same features of the target.
+        output, target: features of the chosen blocks, each (B, d, h, w).
     """
     terms = [
         (gram(mine) - gram(theirs)).square().sum(dim=(1, 2)).mean() / (4 * mine.shape[1] ** 2)

@@ -21,8 +21,7 @@ def lpips(
     over the image and summed over blocks. It is no loss: its gradient is NaN where all channels of a feature are 0.
 
     Args:
-        output: (B, 1, H, W) in [-1, 1].
-        target: (B, 1, H, W) in [-1, 1].
+        output, target: (B, 1, H, W) in [-1, 1].
         extractor: network with all blocks of alexnet or squeezenet, frozen, trained on ImageNet.
         heads: result of `read_heads` for that network, one (1, C, 1, 1) a block.
 

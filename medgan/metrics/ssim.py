@@ -25,8 +25,7 @@ def ssim(output: Tensor, target: Tensor, *, data_range: float, mask: Tensor | No
     """Returns the structural similarity (Wang et al., 2004, eq. 13), (B,): the mean of `ssim_map`. 1 is best.
 
     Args:
-        output: (B, 1, H, W).
-        target: (B, 1, H, W).
+        output, target: (B, 1, H, W).
         data_range: highest minus lowest possible value; the stabilizing constants scale with it.
         mask: bool, (B, 1, H, W): only windows centered on its pixels count. NaN if there are none.
     """
@@ -37,8 +36,7 @@ def uqi(output: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor
     """Returns the universal image quality index (Wang and Bovik, 2002), (B,): the mean of `uqi_map`. 1 is best.
 
     Args:
-        output: (B, 1, H, W), not negative; 0 is black.
-        target: (B, 1, H, W), likewise.
+        output, target: (B, 1, H, W), not negative; 0 is black.
         mask: bool, (B, 1, H, W): only windows centered on its pixels count. NaN if there are none.
     """
     return average(uqi_map(output, target), mask)
@@ -97,8 +95,7 @@ def ms_ssim(output: Tensor, target: Tensor, *, data_range: float, mask: Tensor |
     torchmetrics', whose coarsest mean includes windows that reach into the reflected image beyond the border.
 
     Args:
-        output: (B, 1, H, W).
-        target: (B, 1, H, W).
+        output, target: (B, 1, H, W).
         data_range: highest minus lowest possible value.
         mask: bool, (B, 1, H, W): only windows centered on its pixels count. NaN if a scale has none.
 

@@ -59,8 +59,7 @@ def slice_metrics(
     vif is omitted below 41 pixels, and ms_ssim below 176.
 
     Args:
-        output: (B, 1, H, W) in [-1, 1].
-        target: (B, 1, H, W) in [-1, 1].
+        output, target: (B, 1, H, W) in [-1, 1].
         mask: bool, (B, 1, H, W), true in the body; an empty mask gives NaN.
         image: kind of the target image; its window holds the physical values of -1 and 1.
         perceptual: `lpips`, maps (output, target) in [-1, 1] to (B,); None: not computed.

@@ -17,8 +17,7 @@ def vif(output: Tensor, target: Tensor, *, data_range: float, mask: Tensor | Non
     Without this, float32, ten times as fast as float64, is wrong by up to half if the target is mostly flat and bright.
 
     Args:
-        output: (B, 1, H, W).
-        target: (B, 1, H, W).
+        output, target: (B, 1, H, W).
         data_range: highest minus lowest possible value.
         mask: bool, (B, 1, H, W): both images are set to 0 outside it. A small body then counts less than its share:
             compare values of the same patients only.

@@ -28,10 +28,7 @@ class AutoencoderDiscriminator(nn.Module):
     Args:
         base_channels: width of the first layer and of the code; the widths between double up to eight times that.
         norm: "instance", "batch" or "none" (as in the paper); not used on the first layer, the code or the last layer.
-        spectral_norm: whether to divide every kernel by its largest singular value.
         sees: "source_and_image", or "image" (as in the paper).
-        source_channels: C of the source.
-        image_channels: C' of the image.
 
     Attributes:
         fake_share: the paper's k, between 0 and 1: weight of the fakes' error; the real images' error has weight 1.
@@ -87,8 +84,7 @@ class AutoencoderDiscriminator(nn.Module):
         """Sets k to k + lambda_k (gamma L(real) - L(fake)), within [0, 1] (equation 5); k is equal in all processes.
 
         Args:
-            real: mean error of this process's real images, a scalar.
-            fake: mean error of this process's fakes, a scalar.
+            real, fake: mean errors of this process's images, scalars.
         """
         gap = DIVERSITY * real - fake
         if distributed.is_available() and distributed.is_initialized():

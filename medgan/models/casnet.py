@@ -29,8 +29,6 @@ class CasNet(nn.Module):
         gives: "image" (as in the paper), or "change": the output is added to the source, for targets of the same kind.
         recompute: "none", or "blocks": in training, activations within a block are computed again for the gradient
             and not stored. The result is the same. Batch norm is refused: it would count every image twice.
-        in_channels: C of the source.
-        out_channels: C' of the output.
     """
 
     def __init__(
@@ -89,7 +87,6 @@ class CasNet(nn.Module):
         """Maps (B, C, H, W) to (B, C', H, W), both in [-1, 1].
 
         Args:
-            source: (B, C, H, W).
             every_block: whether to return a tuple of every block's output; the last one is the network's output.
 
         Raises:

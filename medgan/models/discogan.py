@@ -25,8 +25,6 @@ class DiscoGenerator(nn.Module):
         base_channels: width of the first layer, doubled from level to level; 64 in the paper.
         norm: "instance", "batch" (as in the paper) or "none"; not used on the first layer. Unlike in the paper it is
             not used at the bottleneck, which is one pixel for 16 x 16.
-        in_channels: C of the source.
-        out_channels: C' of the output.
     """
 
     def __init__(
@@ -61,10 +59,7 @@ class DiscoDiscriminator(nn.Module):
     Args:
         base_channels: width of the first layer, doubled from level to level; 64 in the paper.
         norm: "instance", "batch" (as in the paper) or "none"; not used on the first layer.
-        spectral_norm: whether to divide every kernel by its largest singular value.
         sees: "source_and_image", or "image" (as in the paper).
-        source_channels: C of the source.
-        image_channels: C' of the image.
     """
 
     def __init__(

@@ -27,7 +27,6 @@ def download_weights(cache: Path, timeout_s: float = 30.0, *, network: str = "vg
     """Downloads torchvision's weights of a network once, and checks them against the digest in their name.
 
     Args:
-        cache: folder of the downloaded files.
         timeout_s: longest time without data from the server, in seconds.
         network: "vgg19", "squeezenet" or "alexnet".
 

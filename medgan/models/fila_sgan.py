@@ -33,8 +33,6 @@ class FilamentGenerator(nn.Module):
     Args:
         base_channels: width of the first encoder layer; the widths double up to eight times that; 64 in the port.
         norm: "instance", "batch" or "none"; not used on the first layer or at the bottleneck.
-        in_channels: C of the source.
-        out_channels: C' of the output.
     """
 
     def __init__(
@@ -85,10 +83,7 @@ class FilamentDiscriminator(nn.Module):
     Args:
         base_channels: width of the first layer, 32 in the port; the other four are four times as wide.
         norm: "instance", "batch" or "none"; not used on the first layer or the last layer.
-        spectral_norm: whether to divide every kernel by its largest singular value.
         sees: "source_and_image" or "image".
-        source_channels: C of the source.
-        image_channels: C' of the image.
     """
 
     def __init__(

@@ -20,8 +20,6 @@ class ShallowNet(nn.Module):
     Args:
         base_channels: K, an even number; 64 in the paper.
         norm: "instance", "batch" (as in the paper) or "none".
-        in_channels: C of the source.
-        out_channels: C' of the output.
     """
 
     def __init__(

@@ -19,7 +19,6 @@ class ImageNetInput(nn.Module):
     deviation are applied. LPIPS's own scaling layer does the same (test_lpips.py).
 
     Args:
-        network: name of the network, for the error message.
         least: shortest side, in pixels, for which the deepest layer has an output.
     """
 

@@ -59,9 +59,6 @@ class Autoencoder(nn.Module):
     """Restores its input by an encoder and a mirrored decoder without skips; in training mode it corrupts it first.
 
     Train it as a generator whose source and target are the same image; then keep its `encoder`.
-
-    Args:
-        base_channels: width of the encoder's first stage.
     """
 
     def __init__(self, base_channels: int = 32) -> None:

@@ -15,7 +15,6 @@ def normalization(kind: str, channels: int) -> nn.Module:
 
     Args:
         kind: "instance", "batch" or "none".
-        channels: number of channels of the map.
     """
     if kind == "instance":
         return nn.InstanceNorm2d(channels, affine=True)
@@ -52,7 +51,6 @@ class ResidualBlock(nn.Module):
     """Adds 3x3 convolution - norm - ReLU - dropout - 3x3 convolution - norm to the input (Johnson et al., 2016).
 
     Args:
-        channels: number of channels of the input and of the output.
         norm: "instance", "batch" or "none".
         dropout: probability of dropout in training; 0 for none.
         padding: "zeros" or "reflect", which needs sides of at least 2.
@@ -105,8 +103,6 @@ def discriminator_channels(sees: str, source_channels: int, image_channels: int)
 
     Args:
         sees: "source_and_image" (conditional) or "image".
-        source_channels: C of the source.
-        image_channels: C' of the real or translated image.
     """
     if sees == "source_and_image":
         return source_channels + image_channels

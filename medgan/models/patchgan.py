@@ -36,8 +36,6 @@ class PatchDiscriminator(nn.Module):
         norm: "instance", "batch" or "none"; not used on the first layer.
         spectral_norm: whether to divide every kernel by its largest singular value (Miyato et al., 2018).
         sees: "source_and_image", or "image", which ignores the source.
-        source_channels: C of the source.
-        image_channels: C' of the image.
     """
 
     def __init__(

@@ -43,8 +43,6 @@ class ResidualUBlock(nn.Module):
     the residual block, of half the width, and the sum of the network's output and input, an aliased image.
 
     Args:
-        in_channels: C of the input.
-        out_channels: C' of the output.
         base_channels: width of the first encoder level; the widths double up to eight times that.
         depth: number of encoder levels, four in the paper; the input's sides must be multiples of 2**depth.
         norm: "instance", "batch" or "none"; not used at the bottleneck.
@@ -91,10 +89,7 @@ class ResidualDiscriminator(nn.Module):
     Args:
         base_channels: width of the first level; the widths double up to eight times that; 64 in the paper.
         norm: "instance", "batch" or "none".
-        spectral_norm: whether to divide every kernel by its largest singular value.
         sees: "source_and_image" or "image".
-        source_channels: C of the source.
-        image_channels: C' of the image.
     """
 
     def __init__(

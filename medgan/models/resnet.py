@@ -15,8 +15,6 @@ class ResNet(nn.Module):
         num_blocks: number of residual blocks; nine in the paper at 256 x 256, six at 128 x 128.
         norm: "instance" (as in the paper), "batch" or "none".
         dropout: probability of dropout in training, in the residual blocks; 0 for none.
-        in_channels: C of the source.
-        out_channels: C' of the output.
     """
 
     def __init__(

@@ -16,7 +16,6 @@ class Fire(nn.Module):
     """Applies a 1x1 convolution to few channels, then a 1x1 and a 3x3 convolution in parallel (section 3.2).
 
     Args:
-        channels: C of the input.
         narrow: width of the first convolution, `squeeze`.
         wide: width of each of the two parallel convolutions.
     """

@@ -13,8 +13,6 @@ class UBlock(nn.Module):
     """Encodes and decodes by 4x4 convolutions with stride 2, and concatenates mirrored layers.
 
     Args:
-        in_channels: C of the input.
-        out_channels: C' of the output.
         base_channels: width of the first encoder layer; the widths double up to eight times that.
         depth: number of encoder layers; the input's sides must be multiples of 2**depth.
         norm: "instance", "batch" or "none"; not used on the first layer or at the bottleneck.

@@ -28,8 +28,6 @@ class DoubleUBlock(nn.Module):
     The last convolution is 3x3, not 1x1: with nine times the inputs it learns the value of air, -1, in fewer steps.
 
     Args:
-        in_channels: C of the input.
-        out_channels: C' of the output.
         base_channels: width of the first level; the widths double up to eight times that.
         depth: number of poolings, four in the paper; the input's sides must be multiples of 2**depth.
         norm: "instance", "batch" or "none"; not used at the bottleneck.

@@ -17,8 +17,6 @@ class VariationalNet(nn.Module):
     Args:
         base_channels: width of the first layer and of the latent; the widths between double from level to level.
         norm: "instance", "batch" or "none"; not used on the first layer or at the bottleneck.
-        in_channels: C of the source.
-        out_channels: C' of the output.
     """
 
     def __init__(
@@ -45,7 +43,6 @@ class VariationalNet(nn.Module):
         """Maps (B, C, H, W) to (B, C', H, W), both in [-1, 1].
 
         Args:
-            source: (B, C, H, W).
             with_latent: whether to return (mean, log variance, output) instead; the latent has the shape
                 (B, base_channels, H / 16, W / 16).
 

@@ -41,10 +41,7 @@ def take_over(name: str, number: str, *, judged_against: str | None, uri: str) -
     Processes on one SQLite store take turns; a server does not separate two promotions in the same second.
 
     Args:
-        name: name of the registered model.
-        number: number of the version.
         judged_against: champion that the version was compared with; None: there was no champion.
-        uri: address of the tracking store.
 
     Raises:
         JobError: another version has become champion since then; nothing is changed.
@@ -61,10 +58,7 @@ def take_over(name: str, number: str, *, judged_against: str | None, uri: str) -
 
 
 def roll_back(name: str, *, uri: str) -> tuple[str, str]:
-    """Makes the champion before the present one the champion again.
-
-    Returns:
-        The old champion, and the new one.
+    """Makes the champion before the present one the champion again; returns the old champion and the new one.
 
     Raises:
         InputError: there is no such model, no champion, or no earlier one; or an interrupted promotion or rollback was

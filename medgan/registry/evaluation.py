@@ -21,6 +21,7 @@ from medgan.inference.cost import measure_cost
 from medgan.inference.saved_model import ModelManifest, load_translator, read_manifest
 from medgan.metrics.validation_metrics import Patients, patient_means
 from medgan.paths import Place, is_remote
+from medgan.registry.leakage import refuse_other_key, refuse_seen
 from medgan.tasks import task_named
 from medgan.training.build_networks import deepest_block
 from medgan.training.build_training import build_perceptual
@@ -80,7 +81,7 @@ def dataset_for_model(
     if (source / FILE_NAME).exists():
         return PreparedDataset.open(source)
     key = key_id(load_key(place.datasets)) if has_key(place.datasets) else "a new key"
-    _refuse_other_key(manifest, key, f"those below {place.datasets}")
+    refuse_other_key(manifest, key, f"those below {place.datasets}")
     request = prepare.PrepareRequest(source, task_named(manifest.task), manifest.size, place.datasets)
     before = prepare.prepared_before(request)
     if before is None or read_data_manifest(before).spacing_mm != manifest.spacing_mm:
@@ -96,9 +97,6 @@ def measure_model(
 
     Args:
         folder: written by `medgan.inference.saved_model.save_model`.
-        dataset: whose test patients.
-        name: of the registered model.
-        version: of it.
         ruler: whose LPIPS is measured, so that two models are measured with one; none: the model's own.
 
     Raises:
@@ -144,12 +142,7 @@ def test_set_of(dataset: PreparedDataset) -> str:
 
 
 def refuse_unfit(manifest: ModelManifest, dataset: PreparedDataset) -> None:
-    """Refuses a model for other images than the data set's.
-
-    Raises:
-        InputError: it is of another task, another spacing or another window, or one is of phantoms and the other is
-            not. Any size will do.
-    """
+    """Raises InputError if task, spacing or window differ, or only one of the two is of phantoms; any size will do."""
     task = dataset.task
     named = f"model {manifest.name}, data set {dataset.digest[:12]}"
     kinds = ("phantoms" if one else "patients" for one in (manifest.name.endswith(PHANTOM), dataset.manifest.phantom))
@@ -166,36 +159,6 @@ def refuse_unfit(manifest: ModelManifest, dataset: PreparedDataset) -> None:
         own = getattr(task, side).window
         if own != window:
             raise InputError("E-EVALUATE-06", named=named, side=side, window=window, own=own)
-
-
-def refuse_seen(manifest: ModelManifest, dataset: PreparedDataset) -> None:
-    """Refuses to test a model on a patient it was trained or chosen on, and where nobody can know.
-
-    Raises:
-        InputError: a test patient is one of them, or hashes of two keys would have to be compared.
-    """
-    named = f"data set {dataset.digest[:12]}"
-    if not dataset.manifest.key_id:
-        raise InputError("E-EVALUATE-07", named=named)
-    _refuse_other_key(manifest, dataset.manifest.key_id, f"those of {named}")
-    tested = dataset.manifest.hashes("test")
-    seen = sorted(set(tested) & {*manifest.training_patients, *manifest.validation_patients})
-    if seen:
-        raise InputError(
-            "E-EVALUATE-08",
-            manifest_name=manifest.name,
-            num_seen=len(seen),
-            num_tested=len(tested),
-            named=named,
-            seen=", ".join(seen),
-        )
-
-
-def _refuse_other_key(manifest: ModelManifest, key: str, whose: str) -> None:
-    if not manifest.key_id:
-        raise InputError("E-EVALUATE-09", manifest_name=manifest.name)
-    if manifest.key_id != key:
-        raise InputError("E-EVALUATE-10", manifest_name=manifest.name, key_id=manifest.key_id, whose=whose, key=key)
 
 
 def _perceptual(config: Config, runtime: Runtime) -> Perceptual | None:

@@ -18,12 +18,8 @@ def attach(name: str, number: str, *, files: Path, folder: str, tags: Mapping[st
     """Uploads files to the run of a version, then sets the tags that describe them on the version itself.
 
     Args:
-        name: name of the registered model.
-        number: number of the version.
         files: folder whose files are uploaded.
         folder: folder for them among the run's artifacts.
-        tags: tags of the version.
-        uri: address of the tracking store.
 
     Raises:
         InputError: the version was registered without a run.
@@ -56,11 +52,7 @@ def read_back(name: str, number: str, path: str, *, uri: str) -> bytes | None:
 
 
 def run_of(name: str, number: str, *, uri: str) -> str:
-    """Returns the id of the run that made a version.
-
-    Raises:
-        InputError: the version was registered without a run.
-    """
+    """Returns the id of the run that made a version; raises InputError if it was registered without a run."""
     run_id = MlflowClient(tracking_uri=uri).get_model_version(name, number).run_id
     if not run_id:
         raise InputError("E-EVIDENCE-02", name=name, number=number)

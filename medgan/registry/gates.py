@@ -27,7 +27,6 @@ class Evidence:
 
     Attributes:
         patients: test patient (hash) -> metric -> mean over the patient's slices.
-        latency_ms: latency of a slice.
         memory_gb: highest memory while translating.
         pretrained: whether the features in its training came from pretrained weights; true where none were used.
     """
@@ -43,7 +42,6 @@ class Verdict:
     """Says whether a candidate passed, and gives one reason for each rule.
 
     Attributes:
-        passed: whether every rule holds.
         reasons: sentences for a person: what was measured, the bound, whether it holds.
         p: one-sided p of "better than the champion"; None without a champion.
         adjusted_p: p adjusted for the number of candidates that were tried on these patients.
@@ -97,7 +95,6 @@ def judge(candidate: Evidence, champion: Evidence | None, rules: Rules, *, tried
     Args:
         candidate: measurements of the candidate, on the same patients as the champion.
         champion: measurements of the champion; None: there is no champion yet.
-        rules: rules of promotion.
         tried: number of distinct candidates tried on these test patients so far, including this one.
 
     Raises:

@@ -41,7 +41,6 @@ def folder_of(key: Sequence[str | None], rules: Rules) -> str:
 
     Args:
         key: what it is about: digests of the candidate's weights, the champion's, and the test patients.
-        rules: that were asked.
     """
     content = json.dumps([medgan.__version__, *key, rules.model_dump(mode="json")], sort_keys=True)
     return f"promotion/{hashlib.sha256(content.encode()).hexdigest()[:12]}"
@@ -63,10 +62,8 @@ def keep(record: PromotionRecord, where: str, *, page: Path, uri: str) -> None:
     """Keeps a verdict among the candidate's artifacts, and says so in the tags of its version.
 
     Args:
-        record: the verdict with its evidence.
         where: folder among the artifacts.
         page: folder with the page that shows the verdict; `promotion.json` is added to it.
-        uri: the registry.
     """
     candidate, champion = record.candidate, record.champion
     verdict = record.verdict

@@ -12,19 +12,14 @@ DIGITS = 12
 
 
 def enter(name: str, *, test_set: str, weights: str, version: str, uri: str) -> int:
-    """Records that a candidate was measured on a test set.
+    """Records that a candidate was measured on a test set; returns the number of distinct candidates, with this one.
 
     Each pair has its own tag, so that processes that write at the same time never overwrite one another's tags.
 
     Args:
-        name: name of the registered model.
         test_set: digest of the test patients.
         weights: digest of the candidate's weights; the same weights count once, also under several versions.
         version: version of the candidate, for people who read the tag.
-        uri: address of the tracking store.
-
-    Returns:
-        The number of distinct candidates that were tried on the test set so far, including this one.
 
     Raises:
         InputError: the store cannot be opened.

@@ -37,19 +37,12 @@ ARBITRARY = (0.0, 1000.0)
 def register(
     folder: Path, *, name: str, run_id: str, uri: str, code: Path, tags: Mapping[str, Any], description: str
 ) -> str:
-    """Logs a model to a run and registers it under a name, unless that was done before with the same weights.
+    """Logs a model to a run and registers it, unless the same weights are already registered; returns its version.
 
     Args:
         folder: folder that `medgan.inference.saved_model.save_model` wrote.
-        name: name of the registered model.
-        run_id: id of the run that trained it.
-        uri: address of the tracking store.
         code: file of the pyfunc ("models from code": nothing is pickled).
         tags: facts about the version, among them the weights' digest as `WEIGHTS_TAG`.
-        description: text for people.
-
-    Returns:
-        The number of the version.
 
     Raises:
         JobError: the store is away, or refuses.
@@ -119,7 +112,6 @@ def fetched(model: str, *, uri: str) -> Iterator[tuple[Path, str, str]]:
 
     Args:
         model: `models:/<name>@<alias>` or `models:/<name>/<version>`.
-        uri: address of the tracking store.
 
     Yields:
         The folder for `medgan.inference.saved_model.load_translator`, the model's name, and its version.
@@ -166,11 +158,7 @@ def resolve(model: str, uri: str) -> tuple[str, str]:
 
 @contextmanager
 def reached(uri: str) -> Iterator[None]:
-    """Turns an error of a store that is away, or that refuses, into an error of one line.
-
-    Raises:
-        JobError: the store is away or refuses; names the store and its reason.
-    """
+    """Turns an error of a store that is away, or that refuses, into a JobError that names the store and its reason."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # an outage is reported within seconds
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     try:

@@ -19,7 +19,6 @@ class Run:
     """Describes one training of one method with one seed.
 
     Attributes:
-        seed: seed of the training.
         patients: test patient (hash) -> metric -> mean over its slices; None where the training failed.
         failure: what failed and why, for a person, such as "diverged: the generator's output is not finite".
         slices_seen: training slices that updated the generator until the end.
@@ -38,7 +37,6 @@ class MethodResults:
     """Holds the results of one method, a row of a table.
 
     Attributes:
-        name: name of the method, such as "medgan" or "mean image".
         runs: one run for each seed; a single one for a method without training.
         trained: false for the mean image, the source as it is, and every other method without a seed.
     """
@@ -67,7 +65,6 @@ class Results:
         title: title of the comparison, without paths and identifiers.
         facts: name -> text: data, split, settings, budget, seeds, features, code version, device.
         tables: title of a table -> its methods in order; a method may be in several tables.
-        methods: name -> results of that method.
         reference: the method that the others are tested against.
 
     Raises:

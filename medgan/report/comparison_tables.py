@@ -28,7 +28,6 @@ def write_tables(results: Results, folder: Path, pictures: Sequence[Path] = ()) 
     """Writes the results as Markdown, CSV and HTML.
 
     Args:
-        results: results of every method.
         folder: folder of the files, made if it does not exist; files of the same names are replaced.
         pictures: PNG files to embed in the page.
 

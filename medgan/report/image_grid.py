@@ -47,10 +47,8 @@ def draw_panels(
     Args:
         panels: at least one, each with the outputs of the same methods.
         picture: PNG to write.
-        title: title above all panels.
         source: unit and window of the sources.
         target: unit and window of the outputs and targets.
-        errors: whether to draw the errors.
 
     Raises:
         InputError: there is no panel, or the panels do not have the same methods.
@@ -87,10 +85,7 @@ def draw_translation(
     """Draws one or two slices in a wide picture: source, synthetic, real and error, each column with its color bar.
 
     Args:
-        panels: slices, one row each.
-        method: name of the method whose output is drawn.
         picture: PNG to write, 1200 pixels wide.
-        title: title above all panels.
         source: unit and window of the sources.
         target: unit and window of the other images.
 

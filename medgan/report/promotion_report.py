@@ -19,7 +19,6 @@ class Comparison:
     """Holds the content of the page.
 
     Attributes:
-        title: title of the page.
         facts: name -> text of a fact at the head of the page.
         reasons: results of the rules, a sentence each.
         primary: metric that decides.

@@ -52,7 +52,6 @@ class Overview:
     Attributes:
         trials: every attempt, by number.
         scored: finished trials with values, by first attempt.
-        best: the best feasible trial.
         front: the Pareto front, by first attempt.
         settings: every setting that moves in some trial -> its distribution.
     """

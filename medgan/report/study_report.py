@@ -60,7 +60,7 @@ SHOWN = ("best", "median", "worst")
 def write_report(
     study: Study, folder: Path, *, checkpoints: Path, task: Task, facts: Mapping[str, str] | None = None
 ) -> Path:
-    """Writes `report.html` about a study as it is now, and its pictures as PNG files beside it.
+    """Writes `report.html` about a study as it is now, and its pictures as PNG files beside it; returns the path.
 
     Args:
         study: a finished, running or empty study.
@@ -68,9 +68,6 @@ def write_report(
         checkpoints: folder of the study's checkpoints, with the trials' own pictures.
         task: task of the study, for the units of these pictures.
         facts: name -> text of more facts for the head of the page; no paths.
-
-    Returns:
-        Path of the report.
     """
     overview = Overview.of(study)
     folder.mkdir(parents=True, exist_ok=True)

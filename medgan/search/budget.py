@@ -19,9 +19,6 @@ class Meter:
     """Measures the device time of every attempt, including failed ones, and says when the budget is used up.
 
     Args:
-        study: study that stores the measurements.
-        budget: limits of the study.
-        resources: resources of each trial.
         clock: returns seconds; tests replace it.
     """
 
@@ -79,11 +76,7 @@ def used_device_s(study: optuna.Study, device: str) -> float:
 
 
 def limited(budget: Budget, *, gpu_hours: float | None, hours: float | None) -> Budget:
-    """Returns the budget of the space; limits given on the command line replace its own.
-
-    Raises:
-        InputError: a limit is 0 or less.
-    """
+    """Returns the space's budget; limits of the command line replace its own, and raise InputError if 0 or less."""
     for option, value in (("--max-gpu-hours", gpu_hours), ("--max-hours", hours)):
         if value is not None and value <= 0:
             raise InputError("E-BUDGET-01", option=option, value=value)

@@ -17,8 +17,6 @@ class Retention:
     """Deletes checkpoints that are no longer needed, each time MLflow has recorded the end of a trial.
 
     Args:
-        study: study whose trials own the checkpoints.
-        checkpoints: checkpoint folder of the study.
         rules: number of generators to keep, and the limit in GB.
         say: prints one warning if the limit is exceeded although nothing more can be deleted.
     """

@@ -47,7 +47,6 @@ class Facts:
     Attributes:
         chains: first attempt -> all attempts of its trial, in order.
         best: first attempt of the best trial, whose generator is always kept; None: no trial is usable yet.
-        goals: metrics of the search's goals.
         runs: runs in MLflow, oldest first.
         folders: first attempt -> names of the files in the trial's checkpoint folder.
         parts: incomplete files.

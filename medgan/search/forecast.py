@@ -56,8 +56,6 @@ def forecast(space: Space, base: Config, *, num_slices: int, threads: int, worke
     """Times the middle of the space: a training step if it is quick, else a convolution of known FLOPs.
 
     Args:
-        space: search space.
-        base: configuration that the space varies.
         num_slices: number of slices of the training patients.
         threads: CPU threads of all workers together; 0: the workers use GPUs. Without a GPU here, `epoch_s` is None.
         workers: number of workers that share a batch.

@@ -32,8 +32,6 @@ def largest(space: Space, base: Config, *, workers: int = 1, device: str = "cpu"
     """Searches for the trial that needs the most memory: from the largest values, one setting after the other.
 
     Args:
-        space: search space.
-        base: configuration that the space varies.
         workers: number of workers that share a batch.
         device: "cpu" or "gpu".
     """
@@ -61,9 +59,7 @@ def refuse_what_has_no_memory(trial: Largest, available: int, *, workers: int, d
     """Refuses a space whose largest trial does not fit.
 
     Args:
-        trial: trial that needs the most memory.
         available: bytes of a GPU, or of the machine whose memory the workers share.
-        workers: number of workers of a trial.
         device: "cpu" or "gpu".
 
     Raises:

@@ -17,9 +17,6 @@ class Launch:
     """Describes the resources and the number of trials of a search.
 
     Attributes:
-        capacity: capacity of the machine or the cluster.
-        resources: resources of one trial.
-        concurrent: number of trials at once.
         num_slices: number of slices of the training patients.
         trials: number of missing trials.
         memory_bytes: memory of the smallest GPU, or of the machine; None: not known, as on a cluster.
@@ -42,10 +39,7 @@ class Outlook:
     """Describes what a search should need.
 
     Attributes:
-        launch: resources and number of trials.
         middle: estimate of a trial in the middle of the space; of several methods, the first.
-        largest: trial that needs the most memory.
-        forecast: expected time.
         keep: number of generators of finished trials that are kept.
         max_bytes: limit of the study's checkpoints; None: no limit.
     """
@@ -86,11 +80,7 @@ class Outlook:
 
 
 def outlook(space: Space, base: Config, launch: Launch) -> Outlook:
-    """Foresees a search without starting Ray.
-
-    Raises:
-        InputError: the largest trial does not fit into the available memory.
-    """
+    """Foresees a search without starting Ray; raises InputError if the largest trial does not fit into the memory."""
     workers, device = launch.resources.workers, launch.resources.device
     most = largest(space, base, workers=workers, device=device)
     if launch.memory_bytes is not None:

@@ -40,10 +40,6 @@ LEASES = Table(
 def leased(uri: str, study: str) -> Iterator[Callable[[], bool]]:
     """Holds the lease of a study until the block ends, with or without an error.
 
-    Args:
-        uri: study database.
-        study: name of the study.
-
     Yields:
         A function that returns whether the lease was lost. Once it is, another driver owns the study: do not write.
 

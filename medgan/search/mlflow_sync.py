@@ -57,8 +57,6 @@ class Recorder:
     the study: the last state of a trial is deleted only after MLflow has recorded its end.
 
     Args:
-        open_run: opens the run of a trial.
-        study: study of the trials.
         task: gives the units of the pictures.
         facts: provenance of the results, see `medgan.provenance.job_facts`; None: an earlier process made them.
         recorded: called with the first attempt of each trial whose end MLflow has recorded.

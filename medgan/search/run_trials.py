@@ -43,7 +43,6 @@ class SearchJob:
     """Holds everything that is fixed in a search.
 
     Attributes:
-        base: configuration that the space varies.
         dataset: state of the prepared data set, see `PreparedDataset.state`.
         checkpoints: checkpoint folder of the study, with one folder for each trial.
         scratch: folder for Ray's own files.
@@ -59,11 +58,7 @@ class SearchJob:
     target: int
 
     def assign(self, trial: Trial) -> Assignment:
-        """Samples the parameters of a trial, and returns what the trial needs to run.
-
-        Raises:
-            InputError: the parameters are incompatible.
-        """
+        """Samples a trial's parameters and returns what it needs to run; raises InputError if they are incompatible."""
         return self.assignment(trial, self.space.draw(trial, self.base))
 
     def assignment(self, trial: Trial | FrozenTrial, config: Config) -> Assignment:

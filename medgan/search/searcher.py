@@ -38,10 +38,7 @@ class StudySearcher(Searcher):
     Optuna accepts no intermediate values; an attribute holds them in both cases.
 
     Args:
-        study: study in the database.
-        target: number of finished trials to reach.
         assign: samples the parameters of an Optuna trial, and returns the configuration of Tune's trial.
-        meter: meter of the budget.
         constraints: limits, stored in the study for every trial that has a result.
         refused: called with a trial whose settings are incompatible, and the reason.
     """

@@ -92,11 +92,7 @@ def open_study(
 
 
 def find_study(uri: str, name: str) -> Study | None:
-    """Returns the study of this name, or None; creates nothing.
-
-    Raises:
-        InputError: the database cannot be opened.
-    """
+    """Returns the study of this name, or None; creates nothing; raises InputError if the database cannot be opened."""
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         return None
     with database_errors(uri):

@@ -51,7 +51,6 @@ class Follower:
 
         Args:
             named: returns the number of the version that should be served.
-            load: returns a version by its number.
             look_s: seconds between two checks of the alias.
             again_s: seconds until a version that could not be loaded is tried again.
         """

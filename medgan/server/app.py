@@ -21,8 +21,6 @@ def build_app(follower: Follower, *, limits: Limits, digest: str, scratch: Path)
     """Returns the HTTP interface of a model.
 
     Args:
-        follower: holds the version being served.
-        limits: limits of a request.
         digest: digest of the bearer token.
         scratch: folder that holds only a folder for each request in progress.
     """

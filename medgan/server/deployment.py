@@ -35,7 +35,6 @@ class Service:
     Attributes:
         named: returns the version that should be served now.
         load: returns a version, on a device such as "cuda" or "cpu".
-        limits: limits of a request.
         digest: digest of the bearer token.
         scratch: a folder for this service only.
         log_file: log of events; it never names a patient.
@@ -67,12 +66,7 @@ class Replica:
 
 
 def application(service: Service, capacity: Capacity) -> Any:
-    """Returns the service as Ray Serve runs it: one replica for each GPU, or one on the CPU.
-
-    Args:
-        service: everything that a replica needs.
-        capacity: CPUs and GPUs of the machine.
-    """
+    """Returns the service as Ray Serve runs it: one replica for each GPU, or one on the CPU."""
     replicas = max(1, capacity.gpus)
     cpus = max(1, capacity.cpus // replicas)
     deployment: Any = serve.deployment(

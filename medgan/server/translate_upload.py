@@ -31,18 +31,12 @@ HARMLESS = ("not DICOM", "same slice twice")
 def answer(
     served: Served, upload: Path, folder: Path, *, limits: Limits, network: Executor, go_on: Callable[[], None]
 ) -> Path:
-    """Translates the one series in an upload.
+    """Translates the one series in an upload; returns the path of a zip file with the derived series.
 
     Args:
-        served: the version that translates.
-        upload: the folder of the uploaded files.
         folder: folder of the result; the caller removes it.
-        limits: limits of decoded pixels.
         network: the thread that runs networks, one volume after the other, in the order of arrival.
         go_on: called often; raises an exception to end the work early.
-
-    Returns:
-        Path of a zip file with the derived series.
 
     Raises:
         Refusal: the upload is not exactly one series of the source's modality, or is too large or not usable.

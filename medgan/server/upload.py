@@ -56,10 +56,7 @@ async def receive(body: AsyncIterator[bytes], content_type: str, folder: Path, *
     """Writes the files of a multipart body, or a zip body as one file, while the body arrives.
 
     Args:
-        body: pieces of the body.
-        content_type: value of the header Content-Type.
         folder: an empty folder.
-        limits: limits of bytes and files.
 
     Returns:
         Whether there is a zip file to unpack, see `unpack`.
@@ -100,21 +97,13 @@ async def _copy(body: AsyncIterator[bytes], sink: MultipartParser | BinaryIO, li
 
 
 def refuse_large(num_bytes: int, limits: Limits) -> None:
-    """Refuses a body larger than the limit.
-
-    Raises:
-        Refusal: the body is larger (413).
-    """
+    """Refuses a body larger than the limit (413)."""
     if num_bytes > limits.body_bytes:
         raise Refusal("E-UPLOAD-14", body_bytes=limits.body_bytes >> 20, status=413)
 
 
 def refuse_many(num_files: int, limit: int) -> None:
-    """Refuses more files than the limit.
-
-    Raises:
-        Refusal: there are more files (413).
-    """
+    """Refuses more files than the limit (413)."""
     if num_files > limit:
         raise Refusal("E-UPLOAD-15", limit=limit, status=413)
 

@@ -72,7 +72,6 @@ class MlflowStudy:
     """Opens or makes the runs of one study.
 
     Args:
-        uri: address of the tracking store.
         experiment: name of the experiment, `medgan/<task>`.
         artifacts: folder for the artifacts of a new experiment where no server keeps them.
         study: name of the study and of its run.
@@ -123,8 +122,6 @@ class MlflowStudy:
         """Returns the run of a trial: makes it if there is none, and marks it as running if it had ended.
 
         Args:
-            first_attempt: number of the trial's first attempt.
-            tags: facts about the trial.
             started_ms: start of a new run, milliseconds since 1970; None: now.
         """
         return self._run(str(first_attempt), name_of(self.study, first_attempt), tags or {}, started_ms)

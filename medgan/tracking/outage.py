@@ -40,8 +40,6 @@ def retry_while_away(
     """Makes a call, and repeats it while the store is away; the call must be one that can be repeated.
 
     Args:
-        call: function to call.
-        arguments: arguments of the call.
         say: reports to a person, once, that the store is away, and once that it is back.
         limit_s: longest outage to wait for.
         given_up: event that ends the wait from outside.

@@ -57,7 +57,6 @@ def draw_slices(arrays: Path, picture: Path, *, title: str, source: Image, targe
     Args:
         arrays: .npz file with source, output, target and titles.
         picture: PNG file to write.
-        title: title above all pictures.
         source: image whose modality, unit and window the source's column shows.
         target: image whose unit and window the other columns show.
     """

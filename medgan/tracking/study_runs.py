@@ -37,8 +37,6 @@ class StudyRuns:
     """Reads and changes the runs that a study has in any experiment; opening them makes nothing.
 
     Args:
-        uri: address of the tracking store.
-        study: name of the study.
         key: distinguishes the study from others with the same name.
 
     Raises:
@@ -75,7 +73,6 @@ class StudyRuns:
         """Records how a run ended, and when it ended unless the store knows that.
 
         Args:
-            run_id: id of the run.
             status: FINISHED, FAILED or KILLED.
             state: how its trial ended; "": leaves the recorded state.
             end_ms: end of the run, milliseconds since 1970; None: now.
@@ -93,17 +90,11 @@ class StudyRuns:
         params: Mapping[str, Any],
         start_ms: int | None,
     ) -> str:
-        """Makes the run of a trial below the study's run.
+        """Makes the run of a trial below the study's run, and returns its id.
 
         Args:
-            first_attempt: number of the trial's first attempt.
             beside: id of the study's run.
-            tags: facts about the trial.
-            params: settings of the trial.
             start_ms: start of the trial, milliseconds since 1970; None: now.
-
-        Returns:
-            The id of the new run.
         """
         own = {STUDY_TAG: self.study, KEY_TAG: self.key, ROOT_TAG: first_attempt, PARENT_TAG: beside}
         experiment = self.client.get_run(beside).info.experiment_id

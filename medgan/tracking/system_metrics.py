@@ -33,7 +33,6 @@ class Machine:
         """Adds the use and memory of each GPU, which takes a while; after one failure it does not run nvidia-smi again.
 
         Args:
-            values: measurements to add to.
             asked_at: time of the request by `time.monotonic`; nothing is added `EVERY_S` or more after it.
         """
         now = time.monotonic()

@@ -69,7 +69,6 @@ def build_generator(config: Config, *, direction: int = 0) -> nn.Module:
     """Builds a generator on the CPU, initialized from `train.seed`.
 
     Args:
-        config: settings of the network.
         direction: 0 for source to target, 1 for target to source; each has its own random weights.
     """
     torch.manual_seed(config.train.seed + 2 * direction)
@@ -123,7 +122,6 @@ def refuse_misfit(config: Config, *, slices: int) -> None:
     """Runs the networks on shapes alone; an error names the settings that torch would refuse in the first step.
 
     Args:
-        config: settings of the networks.
         slices: slices of a batch in each process.
 
     Raises:

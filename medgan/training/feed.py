@@ -18,9 +18,6 @@ class Feed:
     """Yields augmented batches on the device, without end.
 
     Args:
-        slices: slices of the training patients.
-        sampler: indices of the slices in each batch.
-        device: device of the batches.
         augment: maps (source, target) to an augmented pair, each (B, C, H, W), on the device.
         stored: all slices on the device, see `stored_on`; with None, slices are read when a batch needs them.
 

@@ -16,8 +16,6 @@ def what_needs_less(config: Config, *, workers: int = 1, device: str = "cpu") ->
     """Returns a message: memory was out, the estimated need, and each setting that clearly lowers it, with its value.
 
     Args:
-        config: configuration of the training that ran out of memory.
-        workers: number of workers that share a batch.
         device: "cpu" or "gpu".
     """
     needed = estimate(config, workers=workers, device=device).bytes_per_worker

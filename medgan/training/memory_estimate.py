@@ -56,7 +56,6 @@ class Tally(TorchDispatchMode):
     Attributes:
         held: bytes of the tensors that exist now.
         most: the largest `held` so far.
-        flops: FLOPs of all operations so far.
     """
 
     def __init__(self) -> None:
@@ -92,7 +91,6 @@ def estimate(config: Config, *, workers: int = 1, device: str = "cpu") -> Estima
     """Estimates a step without computing it: networks on torch's meta device hold no numbers.
 
     Args:
-        config: configuration of the trial.
         workers: number of workers that share a batch.
         device: "cpu" or "gpu"; it decides the memory of a process beside its tensors.
     """

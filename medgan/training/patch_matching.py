@@ -25,7 +25,6 @@ class PatchMatching(nn.Module):
     Args:
         patches: distinct source patches (N, patch**2), in [-1, 1].
         values: target at the middle of each patch, (N,), in [-1, 1].
-        neighbors: number of patches that are averaged for a pixel.
     """
 
     def __init__(self, patches: np.ndarray, values: np.ndarray, *, neighbors: int) -> None:
@@ -56,11 +55,8 @@ def knn_image_predictor(
     Equal patches, such as those of air, become one with the mean of their targets: a tree cannot divide them.
 
     Args:
-        train: pairs of source and target.
         patch: side of a patch in pixels, odd.
-        neighbors: number of patches that are averaged for a pixel.
         max_patches: largest number of patches of all slices together, before equal ones become one.
-        seed: seed of the random places.
 
     Raises:
         InputError: the side is even, there is no neighbor, or there are fewer patches than slices.

@@ -25,7 +25,6 @@ class State:
 
     Attributes:
         directions: source to target and, for cycle methods, target to source.
-        generator_optimizer: optimizer of all generators.
         discriminator_optimizer: optimizer of all discriminators; None without discriminators.
         extractor: frozen feature extractor; it is not saved.
         average: generator whose weights are the moving average of the first generator's; None without averaging.

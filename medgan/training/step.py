@@ -54,9 +54,7 @@ def train_step(state: State, objective: Objective, batches: Iterator[Batch], upd
 
     Args:
         state: networks and optimizers, changed in place.
-        objective: the terms that both networks minimize.
         batches: (source, target) pairs, each (B, C, H, W) in [-1, 1] on the state's device.
-        updates: number and kind of the updates.
 
     Returns:
         Detached scalars: the generator's terms of its last update, `discriminator`, and the discriminator's other terms

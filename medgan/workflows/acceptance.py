@@ -191,7 +191,6 @@ def with_weights(config: Config, deepest: int, place: Place) -> Config:
     """Returns the configuration with its extractor's weights in a file that every worker can read.
 
     Args:
-        config: what is asked for.
         deepest: the extractor block that is needed; 0: none is.
         place: where a download is kept.
 
@@ -224,11 +223,7 @@ def refuse_what_cannot_train(config: Config, workers: int) -> None:
 
 
 def refuse_unmeasured(asked: Iterable[str], config: Config, image: Image) -> None:
-    """Refuses validation metrics that are not measured for this target, at this size.
-
-    Raises:
-        InputError: naming those that are.
-    """
+    """Raises InputError for metrics not measured for this target at this size; the message names those that are."""
     known = measured(image, size=config.data.size, with_lpips=config.metrics.lpips != "none")
     for metric in asked:
         if not metric.startswith("val/") or metric.removeprefix("val/") not in known:

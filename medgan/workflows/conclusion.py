@@ -50,10 +50,6 @@ class Outcome:
         floor: the same without a network.
         floor_name: what was taken for the output there.
         source: the source's modality.
-        num_patients: test patients.
-        model: name of the registered model.
-        version: of the model.
-        aliases: that name this version.
         verdict: why it is champion, or not.
     """
 

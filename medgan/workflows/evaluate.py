@@ -32,7 +32,6 @@ class EvaluatedModel:
     """Describes a model that was measured, and where the result is kept.
 
     Attributes:
-        evaluation: what was measured.
         files: folder with `evaluation.json`, `patients.csv` and pictures.
         artifacts: the same files among the artifacts of the version's run.
     """
@@ -48,7 +47,6 @@ def evaluate_model(model: str, data: str, place: Place, notify: Notify = ignore)
     Args:
         model: `models:/<name>@<alias>` or `models:/<name>/<version>`.
         data: prepared data set, or images; the test patients are measured.
-        place: where the model is registered, and where images are prepared.
         notify: takes the events, an `Evaluation` among them.
 
     Raises:
@@ -81,9 +79,6 @@ def write_files(evaluation: Evaluation, folder: Path, dataset: PreparedDataset, 
     """Writes `evaluation.json`, `patients.csv` with every metric, and pictures of the best, median and worst patient.
 
     Args:
-        evaluation: of the model on the data set.
-        folder: the model.
-        dataset: whose test patients.
         out: made if need be.
     """
     out.mkdir(parents=True, exist_ok=True)

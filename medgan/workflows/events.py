@@ -44,7 +44,6 @@ class EpochDone:
         epoch: number of the epoch, from 1, of at most `epochs`.
         ssim: its `val/ssim`.
         error: its mean absolute error with the unit, such as `MAE 42 HU`; "" where none was measured.
-        epoch_s: seconds that it took.
         best: highest `val/ssim` so far.
         left_s: seconds until the training should end; 0 at its end.
     """

@@ -31,9 +31,6 @@ class SearchStart:
     Attributes:
         goal: the first goal, reported for every epoch.
         target: finished trials wanted in the whole study.
-        finished: trials that are finished already.
-        forecast: how long the trials should take.
-        concurrent: trials at once.
     """
 
     goal: Goal

@@ -49,10 +49,7 @@ def foresee(accepted: Accepted, fit: Fit, *, done: int, meter: Meter | None) -> 
     """Returns what the missing trials need, measured without an engine; None where no trial is missing.
 
     Args:
-        accepted: the request.
-        fit: where it is to run.
-        done: finished trials.
-        meter: of what the study took already; none where there is no study yet.
+        meter: of what the study took already; None where there is no study yet.
     """
     if done >= accepted.target:
         return None

@@ -55,8 +55,6 @@ class Promotion:
     """Says whether a candidate is champion now, and on what evidence.
 
     Attributes:
-        name: of the registered model.
-        version: of the candidate.
         record: the verdict with its evidence; None: the candidate was champion already.
         artifacts: folder of the evidence among the artifacts of the candidate's run.
     """
@@ -81,7 +79,6 @@ def promote(model: str, data: str, rules: Path | None, place: Place, notify: Not
         model: the candidate, `models:/<name>@<alias>` or `models:/<name>/<version>`.
         data: prepared data set, or images; its test patients are measured.
         rules: YAML file; None: the default rules.
-        place: where the model is registered, and where images are prepared.
         notify: takes the events, a `PromotionRecord` among them.
 
     Raises:
@@ -120,10 +117,7 @@ def _promote(model: str, data: str, rules: Rules, place: Place, notify: Notify) 
 
 
 def rollback(name: str, place: Place) -> tuple[str, str]:
-    """Makes the version that the champion took over from the champion again.
-
-    Returns:
-        The version that was champion, and the one that is now.
+    """Makes the version that the champion took over from the champion again; returns the old champion and the new one.
 
     Raises:
         InputError: there is none.

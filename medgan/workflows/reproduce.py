@@ -43,7 +43,6 @@ class Recorded:
     """Holds what a run records about itself.
 
     Attributes:
-        config: its settings.
         metric: by which its best epoch was chosen.
         curve: epoch, from 1 -> the metric's value.
         facts: what made it, see `medgan.provenance`; empty where nothing was kept.
@@ -65,8 +64,6 @@ class Reproduced:
     """Says how the curve of a run that was trained again compares with the recorded one.
 
     Attributes:
-        run_id: MLflow run.
-        metric: that was compared.
         verdict: for a person.
         gap: largest relative difference.
     """
@@ -132,8 +129,6 @@ def recorded_dataset(tags: Mapping[str, str], place: Place, data: Path | None) -
     """Returns the data set that a run was trained on, unchanged to the byte.
 
     Args:
-        tags: of the run.
-        place: where data sets lie.
         data: the data set's folder, where it lies elsewhere.
 
     Raises:

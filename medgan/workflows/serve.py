@@ -55,11 +55,7 @@ def serve(
     Args:
         model: `models:/NAME@ALIAS`, which is followed, or `models:/NAME/VERSION`.
         place: where the registry is, and where token, log and temporary files go.
-        host: address to listen at.
-        port: port of that address.
         token_file: file with the bearer token; None: in the output folder, made if need be.
-        limits: of a request.
-        notify: takes the events.
 
     Raises:
         InputError: no such model, or one that cannot be loaded; no such address; a token file others may read.
@@ -100,11 +96,7 @@ def version_now(model: str, uri: str) -> str:
 
 
 def load_served(number: str, device: str, *, name: str, uri: str) -> Served:
-    """Returns a registered version, ready to translate on a device.
-
-    Raises:
-        InputError: there is no such version, or it is damaged.
-    """
+    """Returns a registered version, ready to translate; raises InputError if there is none, or if it is damaged."""
     with fetched(f"models:/{name}/{number}", uri=uri) as (folder, _, _):
         manifest, card = read_manifest(folder), folder / CARD
         return Served(

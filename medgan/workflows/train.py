@@ -67,8 +67,6 @@ class TrainedModel:
     """Describes a model that was trained, tested on held-out patients and registered.
 
     Attributes:
-        name: name of the registered model.
-        version: its number.
         test: test patient -> metric -> value.
         floor: the same without a network.
         floor_name: what was taken as the output there.

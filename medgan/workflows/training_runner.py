@@ -78,11 +78,8 @@ def trainee(
     """Yields the training, in this process or on a worker group of its own, and the resources it runs on.
 
     Args:
-        start: what is trained, on which data set, in which folder.
         workers: DDP processes; with 1, and no cluster at hand, it is this one.
         threads: CPU threads a process, at most what there is; None: what there is.
-        output: the output folder.
-        notify: takes the events.
     """
     if workers == 1 and not is_given():
         with _at_most(threads) as used:

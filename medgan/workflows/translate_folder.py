@@ -30,8 +30,6 @@ def translate_with(model: str, source: Path, out: Path, *, uri: str, notify: Not
         model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
         source: a folder of DICOM files.
         out: a new or empty folder, or one that this version has written to before.
-        uri: the registry.
-        notify: takes the events.
 
     Raises:
         InputError: no such model, nothing to translate, or `out` is taken.

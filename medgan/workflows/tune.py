@@ -73,11 +73,9 @@ class SearchResult:
     """Describes what a search found.
 
     Attributes:
-        study: its name.
         counts: state -> number of finished trials that ended so.
         goals: metrics that were optimized, the first one first.
         front: number and values of each trial that no other beats in every goal.
-        outcome: the best trial, tested and registered.
         stopped: which limit of the budget ended the search, for a person; "" for none.
     """
 
@@ -103,11 +101,7 @@ def tune(request: SearchRequest, notify: Notify = ignore, watcher: SearchWatcher
 def search(
     request: SearchRequest, notify: Notify, watcher: SearchWatcher, *, conclude_with: Callable[[FinishedSearch], T]
 ) -> T:
-    """Prepares, plans and searches, or goes on where it stopped; returns what `conclude_with` makes of the trials.
-
-    Raises:
-        As `tune`.
-    """
+    """Prepares, plans and searches, or goes on where it stopped; returns what `conclude_with` makes of the trials."""
     place = request.place
     with nothing_left_behind(place.output), ExitStack() as held:
         accepted = accept(request, notify)

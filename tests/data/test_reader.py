@@ -180,7 +180,7 @@ def test_find_series_reads_past_sequences_of_undefined_length(make_series, tmp_p
 
 
 def test_survey_reads_past_private_element_of_undefined_length(make_series, tmp_path):
-    """The content of such an element is implicit little endian in every file (PS3.5 6.2.2, note on UN of undefined length)."""
+    """The content of such an element is always implicit little endian (PS3.5 6.2.2, note on UN of undefined length)."""
     inner = b"\x08\x00\x50\x11" + struct.pack("<L", 10) + b"1.2.3.4.5\0"
     item = b"\xfe\xff\x00\xe0" + b"\xff" * 4 + inner + b"\xfe\xff\x0d\xe0" + bytes(4)
     private = b"\x09\x00\x10\x00LO\x06\x00VENDOR"

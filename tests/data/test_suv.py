@@ -156,7 +156,7 @@ def test_suv_factor_refusal_does_not_repeat_invalid_number(keyword, value):
         ({"RadiopharmaceuticalStartTime": ""}, {}, refusal("E-SUV-09", name="Radiopharmaceutical Start Time")),
         ({"RadiopharmaceuticalStartDateTime": "2020"}, {},
          refusal("E-SUV-08", name="Radiopharmaceutical Start DateTime")),
-        ({"RadiopharmaceuticalStartDateTime": "20191224090000"}, {}, refusal("E-SUV-07", elapsed_s="217.0")),
+        ({"RadiopharmaceuticalStartDateTime": "20191224090000"}, {}, refusal("E-SUV-07", hours="217.0")),
         ({}, {"SeriesTime": ""}, refusal("E-SUV-09", name="SeriesTime")),
         ({}, {"DecayCorrected": "YES"}, refusal("E-SUV-08", name="Decay Correction DateTime")),
         ({}, {"CorrectedImage": ["DECY", "SCAT"]}, refusal("E-SUV-04", names="DECY, SCAT")),

@@ -159,7 +159,7 @@ class TestLookAround:
         assert "is another data set there" in look_around(str(folder), "node", str(state), "0" * 64)
 
     def test_look_around_reports_missing_data_set(self, folder, tmp_path):
-        assert "there is no gone.json" in look_around(str(folder), "node", str(tmp_path / "gone.json"), "0" * 64)
+        assert "gone.json is missing" in look_around(str(folder), "node", str(tmp_path / "gone.json"), "0" * 64)
 
 
 class TestStores:

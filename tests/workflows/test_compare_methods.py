@@ -142,6 +142,6 @@ def test_accept_refuses_more_trials_than_grid_points(request_of):
 
 def test_reproduce_tables_refuses_too_few_patients_to_split(request_of, tmp_path):
     folder = write_phantoms(tmp_path / "images", task="pet2ct", patients=2)
-    with pytest.raises(InputError, check=refusal("E-DATASET-01")):
+    with pytest.raises(InputError, check=refusal("E-DATASET-01", task_name="pet2ct")):
         reproduce_tables(request_of(data=str(folder)))
     assert not (tmp_path / "home").exists(), "nothing is left behind"

@@ -193,7 +193,7 @@ def test_receptive_field_of_autoencoder_is_whole_image():
     [
         (["--preset", "medgn"], r"got 'medgn'\. Did you mean medgan\?", "E-PRESET-01"),
         (["--preset", "nothing_like_it"], r"got 'nothing_like_it'\. \[", "E-PRESET-01"),
-        (["--set", "generator.blocks=3"], "'generator.blocks'; did you mean generator.num_blocks", "E-CONFIG-17"),
+        (["--set", "generator.blocks=3"], r"'generator.blocks'; did you mean generator.block\?", "E-CONFIG-17"),
         (["--set", "data.size=100"], "data.size: .* 16, .* 100", "E-CONFIG-01"),
         (["--preset", "discogan", "--set", "data.size=40"], "data.size 40: generator: .* 40 x 40", "E-NETWORK-13"),
         (["--preset", "pan", "--set", "discriminator.patch=34"], "loss.perceptual_weights: .* 4 .* 5", "E-LOSS-02"),

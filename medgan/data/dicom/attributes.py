@@ -27,7 +27,6 @@ class ModelFacts:
     """Identifies the model that made the images.
 
     Attributes:
-        name: name in the registry.
         version: version in the registry, or empty if not registered.
         digest: SHA-256 of the weights.
     """

@@ -121,14 +121,11 @@ class Slice(NamedTuple):
     """Describes one slice, from its header.
 
     Attributes:
-        path: path of the slice's file.
         frame: number of the slice in the file, from 0.
         patient_id, study_uid, series_uid, modality, frame_of_reference: what slices of one series share.
-        sop_uid: SOP Instance UID of the file.
         plane: place of the slice; None if the header gives no valid one.
         faults: such as "no Image Position (Patient)"; empty for a slice that can be used.
-        attenuation_corrected: see `Series`.
-        phantom, synthetic: see `Series`.
+        attenuation_corrected, phantom, synthetic: see `Series`.
     """
 
     path: Path

@@ -29,7 +29,7 @@ UNITS = {"Bq/ml": "BQML", "{SUVbw}g/ml": "GML", "g/ml{SUVbw}": "GML", "126401": 
 
 
 def frame_headers(dataset: Dataset) -> list[Dataset]:
-    """Returns the header that each frame would have in a classic, single-frame file.
+    """Returns the header that each frame would have in a classic, single-frame file: without pixels, in frame order.
 
     Shared and per-frame attributes are on the top level. An enhanced PET file gives units and corrections in other
     attributes; they are converted to `Units`, `CorrectedImage` and `DecayCorrection` (C.8.22, C.7.6.16.2.11).
@@ -37,9 +37,6 @@ def frame_headers(dataset: Dataset) -> list[Dataset]:
 
     Args:
         dataset: an enhanced or legacy converted enhanced CT, MR or PET image; its pixels are not needed.
-
-    Returns:
-        One header a frame, in the order of the frames, without pixels.
 
     Raises:
         InputError: the number of functional groups is not the number of frames.

@@ -141,7 +141,6 @@ def stored_values(values: np.ndarray, storage: Storage) -> tuple[np.ndarray, flo
 
     Args:
         values: any shape, in `storage.unit`.
-        storage: the modality's row.
 
     Raises:
         InputError: a value is not finite, or outside what the stored type can hold.

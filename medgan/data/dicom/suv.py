@@ -20,9 +20,6 @@ _OFFSET = re.compile(r"[+-]\d{4}")
 def suv_factor(headers: Sequence[Any]) -> float:
     """Returns the factor that turns a PET series' rescaled values into SUV body weight, in g/ml.
 
-    Args:
-        headers: DICOM headers of all slices of one series.
-
     Raises:
         InputError: the Units are not GML (SUV body weight), BQML or Philips' CNTS, the image is not corrected for
             attenuation, or a value that the conversion needs is missing.
@@ -102,7 +99,7 @@ def _remaining(headers: Sequence[Any], nuclide: Any) -> float:
     scan = _scan_start(headers)
     elapsed_s = (scan - _injection(headers[0], nuclide, scan)).total_seconds()
     if not 0 <= elapsed_s < 86400:
-        raise InputError("E-SUV-07", elapsed_s=elapsed_s / 3600)
+        raise InputError("E-SUV-07", hours=elapsed_s / 3600)
     return 2.0 ** (-elapsed_s / _number(nuclide, "RadionuclideHalfLife"))
 
 

@@ -62,19 +62,15 @@ LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompr
 def write_derived(
     volume: Volume, headers: Sequence[Dataset], folder: Path, *, task: Task, model: ModelFacts
 ) -> list[Path]:
-    """Writes one file a slice, all or none: the folder gets its name once its last file is on the disk.
+    """Writes one file a slice, all or none, and returns the files in slice order.
 
-    Patient, study and frame of reference are the source's; series and instances are new.
+    The folder gets its name once its last file is on the disk. Patient, study and frame of reference are the source's;
+    series and instances are new.
 
     Args:
         volume: (slices, rows, columns) in the unit of the task's target, slices stacked along their normal.
         headers: the source's slices without pixels, one for each slice of the volume, in its order.
         folder: where the series goes; must not exist, or be empty.
-        task: names source and target modality.
-        model: model that made the volume.
-
-    Returns:
-        The files, in slice order.
 
     Raises:
         InputError: the folder is not empty, the headers do not fit the volume, or the values cannot be stored.

@@ -45,7 +45,6 @@ class Canvas:
     Attributes:
         x, y, z: (slices, rows, columns): mm to the patient's left, back and head from the middle, bent smoothly.
         labels: (slices, rows, columns): index into `NAMES`.
-        random: generator of what varies from patient to patient.
     """
 
     x: np.ndarray

@@ -29,8 +29,6 @@ def write_phantom(folder: Path, number: int, volumes: Sequence[Volume], *, place
     """Writes one phantom's series, each to a folder named after its modality.
 
     Args:
-        folder: folder of the patient.
-        number: number of the patient, in names and identifiers.
         volumes: a CT in HU, a PET in SUV, an MR image in arbitrary units, or several of these.
         place: texts that identify these volumes; unique identifiers are made from them.
     """

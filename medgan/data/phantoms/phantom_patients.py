@@ -29,7 +29,6 @@ class Scanner(NamedTuple):
     """Describes the images of a PET scanner.
 
     Attributes:
-        pixel_mm: distance of pixels.
         size: pixels along a side.
         noise: standard deviation at 1 SUV; it grows with the root of the uptake.
         texture: standard deviation of the uptake inside a tissue, as a share of it.
@@ -50,8 +49,6 @@ class Anatomy(NamedTuple):
 
     Attributes:
         labels: (slices, rows, columns), index into `NAMES`.
-        affine: as in `Volume`.
-        random: generator of what the scanners add.
     """
 
     labels: np.ndarray
@@ -78,17 +75,12 @@ def write_phantoms(
     The same arguments give the same bytes. If the folder holds these phantoms already, nothing is done.
 
     Args:
-        folder: output folder; it gets its name once it is complete.
+        folder: output folder, which is returned; it gets its name once it is complete.
         task: task of the data: "pet2ct" makes a CT and a PET series a patient, "mr_motion" a T1-weighted MR series,
             "pet_denoise" a PET series of full dose.
-        patients: number of patients.
         slices: number of slices of the CT or MR, 4 mm apart; a PET has its own, 4.25 mm apart.
         matrix: pixels of the CT or MR along a side of 352 mm; a PET has its own, but is computed from these.
-        seed: seed of all random numbers.
         processes: number of patients made at once; by default one a CPU core if there is enough to do.
-
-    Returns:
-        `folder`.
 
     Raises:
         InputError: there is no such task, a count is too small, or the folder holds something else.

@@ -22,7 +22,6 @@ def body_mask(values: np.ndarray, above: float) -> np.ndarray:
     """Returns the body: voxels brighter than `above`, holes filled slice by slice, then the largest connected part.
 
     Args:
-        values: (slices, rows, columns).
         above: threshold in the unit of the values; -300 for a CT in HU.
 
     Returns:

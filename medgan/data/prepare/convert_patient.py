@@ -36,7 +36,6 @@ class Conversion:
 
     Attributes:
         patient: hash of the patient.
-        pair: source and target series.
         folder: folder to write; it appears when it is complete.
     """
 

@@ -44,14 +44,7 @@ nevertheless health data. {persons}</p>
 
 
 def write_report(manifest: Manifest, folder: Path) -> Path:
-    """Writes `report.html` about a prepared data set; the same data give the same bytes.
-
-    Args:
-        manifest: content of the data set.
-        folder: folder of the data set; the report is written there.
-
-    Returns:
-        The path of the report.
+    """Writes `report.html` into a data set's folder and returns its path; the same data give the same bytes.
 
     Raises:
         InputError: a patient's picture is missing.

@@ -60,7 +60,6 @@ def apply_motion(volume: Volume, motion: Motion) -> Volume:
 
     Args:
         volume: magnitudes, at least 0.
-        motion: movements from `draw_motion`.
 
     Returns:
         float32 on the same grid, at least 0 as magnitudes are; `volume` itself where there is no motion.

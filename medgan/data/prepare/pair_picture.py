@@ -25,10 +25,7 @@ class PairSide(NamedTuple):
     """Describes one image of a pair.
 
     Attributes:
-        image: modality, unit and window.
         stored: int16 (slices, H, W).
-        scale: scale of the stored numbers.
-        window: range of values that networks see.
     """
 
     image: Image

@@ -32,11 +32,7 @@ def pair(
     the task simulates its sources and `source_match` is empty, a patient's longest target series stands alone.
 
     Args:
-        series: series of all patients.
-        task: translation task.
-        root: folder that contains the files of all series.
-        source_match: text in the path below `root` of a source's files; empty: the modality decides.
-        target_match: text in the path below `root` of a target's files; empty: the modality decides.
+        source_match, target_match: text in the path below `root` of these files; empty: the modality decides.
 
     Returns:
         The pairs, and the patients without one; both in the order of patient IDs.

@@ -24,7 +24,6 @@ class Found:
         set_aside: patient hash -> reason why there is no pair; includes the broken patients.
         broken: hashes of patients whose images cannot be used.
         passed_over: reason -> number of files that were not read as images of patients.
-        phantom: whether the patients are phantoms.
     """
 
     pairs: dict[str, Pair]

@@ -79,8 +79,6 @@ def first_plan(pairs: Mapping[str, Pair], task: Task, *, size: int, settings: Ma
     """Returns a new plan for these images; pixels are as fine as the targets', but the largest target fits.
 
     Args:
-        pairs: source and target of each patient.
-        task: translation task.
         size: rows and columns of a slice.
         settings: other fields of the plan by name; fields of the simulation like `simulation.severity`.
 

@@ -40,7 +40,6 @@ class PrepareRequest:
 
     Attributes:
         source: folder of DICOM or NIfTI files in any layout.
-        task: translation task.
         size: rows and columns of a slice.
         settings: fields of the plan by name, for values other than the defaults.
         out: the data set's folder; None: one below `datasets` for each source folder, task and size.
@@ -64,7 +63,6 @@ def prepare(request: PrepareRequest, progress: Progress | None = None) -> Path:
     `dataset.json` is written last, so that no reader sees an incomplete data set.
 
     Args:
-        request: data set to prepare.
         progress: called with (patients done, patients to do).
 
     Raises:

@@ -28,8 +28,7 @@ def each(
     """Yields every item with the function's result, in the order in which they finish.
 
     Args:
-        function: function of one item; picklable where there is more than one process.
-        items: items to work on; picklable.
+        function: function of one item; both picklable where there is more than one process.
         processes: number of worker processes; 1: the function runs in this process.
         caller: "helps": this process also works on items that no worker has taken, for example while workers start.
 

@@ -39,9 +39,7 @@ def agreement(source: Volume, target: Volume, source_mask: np.ndarray, target_ma
 
     Args:
         source: image on the target's grid.
-        target: image of any modality.
-        source_mask: bool, (slices, rows, columns): the body in `source`.
-        target_mask: bool, (slices, rows, columns): the body in `target`.
+        source_mask, target_mask: bool, (slices, rows, columns).
 
     Raises:
         InputError: the grids differ, or a mask is empty.
@@ -91,9 +89,7 @@ def register_rigid(moving: Volume, fixed: Volume, *, seed: int = 0) -> tuple[Vol
     stack of slices, as in a thigh, the PET may slide along the body by 10 mm.
 
     Args:
-        moving: image whose affine is corrected; any modality.
-        fixed: image that `moving` is registered to.
-        seed: seed for the choice of the voxels that are compared.
+        moving: image whose affine is corrected; the modalities may differ.
 
     Returns:
         `moving` in `fixed`'s frame of reference, the same voxels at a corrected position; and how well it then agrees

@@ -49,8 +49,6 @@ def resample(volume: Volume, grid: Grid, background: float) -> Volume:
     in-plane first, so that fine structure does not alias.
 
     Args:
-        volume: volume to resample.
-        grid: grid of the result.
         background: value outside the volume's field of view, in its unit; may be NaN.
 
     Returns:

@@ -13,8 +13,6 @@ def simulated(target: Volume, settings: MotionPlan | LowDosePlan, *, patient: st
     """Returns a source for this target, the same in every call, and the values drawn for it, without the noise.
 
     Args:
-        target: image that the network is to produce.
-        settings: kind and strength of the simulation.
         patient: hash of the patient; with the settings' seed it decides all draws.
     """
     digest = hashlib.sha256(f"{settings.seed} {patient}".encode()).digest()

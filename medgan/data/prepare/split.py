@@ -66,13 +66,7 @@ def assign_roles(
     takes the role that lacks most patients.
 
     Args:
-        hashes: the patients of one data set.
         known: roles drawn before, for these and perhaps other patients.
-        validation_share: share of validation patients.
-        test_share: share of test patients.
-
-    Returns:
-        The role of each of `hashes`.
 
     Raises:
         InputError: the roles drawn before leave a role without patients.

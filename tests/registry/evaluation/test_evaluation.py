@@ -16,7 +16,8 @@ from medgan.data.dataset import PreparedDataset
 from medgan.inference.saved_model import read_manifest
 from medgan.metrics.validation_metrics import overall_means
 from medgan.registry import evaluation
-from medgan.registry.evaluation import Evaluation, dataset_for_model, measure_model, refuse_seen, refuse_unfit
+from medgan.registry.evaluation import Evaluation, dataset_for_model, measure_model, refuse_unfit
+from medgan.registry.leakage import refuse_seen
 from medgan.workflows.evaluate import evaluate_model
 
 

@@ -16,7 +16,8 @@ from medgan.data.prepare.prepare_dataset import PrepareRequest, prepare
 from medgan.errors import InputError, JobError
 from medgan.inference.saved_model import WEIGHTS, read_manifest
 from medgan.paths import find_place
-from medgan.registry.evaluation import dataset_for_model, measure_model, refuse_seen, refuse_unfit
+from medgan.registry.evaluation import dataset_for_model, measure_model, refuse_unfit
+from medgan.registry.leakage import refuse_seen
 from medgan.tasks import TASKS
 from medgan.workflows.evaluate import evaluate_model
 
@@ -107,10 +108,7 @@ def test_prepare_adds_key_to_data_set_without_key(dicom, tmp_path, size):
     [
         ({"task": "pet_denoise"}, refusal("E-EVALUATE-04", task="pet_denoise", task_name="pet2ct")),
         ({"spacing_mm": 1.25}, refusal("E-EVALUATE-05", spacing_mm="1.25")),
-        (
-            {"source_window": [0, 20]},
-            refusal("E-EVALUATE-06", side="source", window="(0.0, 20.0)", own="(0.0, 10.0)"),
-        ),
+        ({"source_window": [0, 20]}, refusal("E-EVALUATE-06", side="source", window="(0.0, 20.0)", own="(0.0, 10.0)")),
         ({"target_window": [0, 20]}, refusal("E-EVALUATE-06", side="target", window="(0.0, 20.0)")),
     ],
 )
