@@ -153,7 +153,7 @@ def test_doctor_counts_disagreements_left_in_given_stores(study, doctor, tmp_pat
     stores = ("--output", tmp_path, "--study-uri", study.study_uri, "--tracking-uri", empty)
     code, output = doctor("tried", "--repair", *stores)
     assert code == 1
-    assert "study: MLflow has no run of it, should have one: cannot be mended" in output
+    assert "study: MLflow has no run of it, should have one: cannot be repaired" in output
     assert output.endswith("study tried: 1 disagreement left\n")
     code, output = doctor("tired", *stores)
     assert (code, output.endswith("study tired: expected one of tried. [E-STUDY-02]\n")) == (2, True)

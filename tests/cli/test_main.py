@@ -61,7 +61,7 @@ def has(error, code, *values):
         (["--set", "generator.blocks=3"], ("E-CONFIG-17", "'generator.blocks'", "did you mean")),
         (["--set", "train.epochs=0"], ("E-CONFIG-18", "train.epochs: ", "got 0")),
         (["--set", "train.epochs"], ("E-CONFIG-19", "--set: ", "'train.epochs'")),
-        (["--set", "data.size=100"], ("E-NETWORK-13", "data.size 100: ")),
+        (["--set", "data.size=100"], ("E-CONFIG-01", "data.size: ", "multiple of 16", "got 100")),
         (["--set", "extractor.weights=/no/file"], ("E-WEIGHTS-04", "extractor.weights: ", "/no/file")),
         (
             ["--workers", "1", "--set", "train.batch_size=400"],
@@ -98,7 +98,6 @@ COMMANDS_OF_ONE = [
     (["--set", "train.epochs"], ("E-CONFIG-19", "--set: ", "'train.epochs'")),
     (["--set", "generator.blocks=3"], ("E-CONFIG-17", "'generator.blocks'", "did you mean")),
     (["--set", "train.batch_size=400"], ("E-REQUEST-09", "train.batch_size: ", "1 batches", "400")),
-    (["--set", "data.size=100"], ("E-NETWORK-13", "100")),
     (["--set", "metrics.lpips=squeeze"], ("E-CONFIG-10", "metrics.lpips squeeze: ", "metrics.lpips_weights")),
     (
         ["--set", "metrics.lpips=squeeze", "--set", "metrics.lpips_weights=/no/folder"],
@@ -111,7 +110,8 @@ COMMANDS_OF_ONE = [
     ("arguments", "expected"),
     [
         *COMMANDS_OF_ONE,
-        (["--preset", "unet_l2"], ("E-PRESET-01", "one of medgan, ", "got 'unet_l2'", "did you mean unet_l1?")),
+        (["--set", "data.size=100"], ("E-CONFIG-01", "data.size: ", "multiple of 16", "got 100")),
+        (["--preset", "unet_l2"], ("E-PRESET-01", "one of medgan, ", "got 'unet_l2'", "Did you mean unet_l1?")),
         (["--workers", "0"], ("E-CONFIG-20", "--workers: ", "got 0")),
         (["--workers", "8000", "--set", "train.batch_size=8000"], ("E-CLUSTER-01", "--workers 8000: ")),
         (["--workers", "3"], ("E-REQUEST-07", "train.batch_size: ", "3 workers", "got 2")),
@@ -138,6 +138,7 @@ def test_train_refuses_wrong_option_or_setting(refused, phantoms, arguments, exp
     ("arguments", "expected"),
     [
         *COMMANDS_OF_ONE,
+        (["--set", "data.size=100"], ("E-NETWORK-09", "data.size 100: ", "multiples of 16", "got 100 x 100")),
         (["--size", "100"], ("E-NETWORK-09", "data.size 100: ", "multiples of 16", "got 100 x 100")),
         (["--size", "8"], ("E-CONFIG-18", "data.size: ", "greater than or equal to 16", "got 8")),
         (["--set", "generator.network=resnet"], ("E-FEATURES-01", "generator.network: ", "autoencoder", "got resnet")),

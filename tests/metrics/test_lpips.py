@@ -179,7 +179,8 @@ def test_read_heads_returns_blocks_in_order(network, tmp_path):
         (
             heads_of((64, 128, 256, 512, 512)),
             "lin0.model.1.weight (1, 64, 1, 1), lin1.model.1.weight (1, 128, 1, 1), "
-            "lin2.model.1.weight (1, 256, 1, 1), lin3.model.1.weight (1, 512, 1, 1), lin4.model.1.weight (1, 512, 1, 1)",
+            "lin2.model.1.weight (1, 256, 1, 1), lin3.model.1.weight (1, 512, 1, 1), "
+            "lin4.model.1.weight (1, 512, 1, 1)",
         ),
         ({"epoch": 3}, "epoch ()"),
         ([1, 2], "list"),
