@@ -113,7 +113,7 @@ def _doubled(facts: Facts) -> Iterator[Disagreement]:
 def _lost(facts: Facts) -> Iterator[Disagreement]:
     for first_attempt, chain in facts.chains.items():
         if all(trial.state.is_finished() and not is_finished(trial) for trial in chain):
-            what = f"its last attempt ended as {state_of(chain[-1])} and none waits, one should"
+            what = f"its last attempt ended as {state_of(chain[-1])} but no further attempt is queued"
             yield Disagreement(f"trial {first_attempt}", what, partial(queue, trial=chain[-1]))
 
 
@@ -138,7 +138,7 @@ def _runs_unknown(facts: Facts) -> Iterator[Disagreement]:
     known = {STUDY_ROOT, *map(str, facts.chains)}
     for run in facts.runs:
         if run.first_attempt not in known:
-            what = f"MLflow has a run {run.run_id}, the study no such trial"
+            what = f"MLflow has a run {run.run_id}, but the study has no such trial"
             yield Disagreement(_where(run.first_attempt), what, partial(delete_run, run=run))
 
 
@@ -199,7 +199,7 @@ def _state_left(facts: Facts) -> Iterator[Disagreement]:
 def _folder_unknown(facts: Facts) -> Iterator[Disagreement]:
     for first_attempt in facts.folders:
         if first_attempt not in facts.chains:
-            what = "has a checkpoint folder, the study no such trial"
+            what = "has a checkpoint folder, but the study has no such trial"
             yield Disagreement(f"trial {first_attempt}", what, partial(delete_folder, first_attempt=first_attempt))
 
 

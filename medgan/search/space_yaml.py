@@ -76,7 +76,7 @@ def _refusal(path: Path, lines: Mapping[Place, int], place: Place, cause: Any, r
     if not isinstance(cause, InputError):
         cause = InputError("E-SPACE-14", reason=reason)
     line = f", line {lines[parts[0]]}" if parts else ""
-    return cause.within("E-SPACE-18", path=path, line=line, reason=reason)
+    return cause.within("E-SPACE-18", file=path, line=line, reason=reason)
 
 
 def _parsed(path: Path) -> tuple[Any, dict[Place, int]]:

@@ -53,10 +53,7 @@ def test_terminal_prints_epoch_with_time_left(left_s, end):
 
 def test_terminal_with_screen_shows_bars_and_restores_cursor():
     seen = shown(
-        Advance("patients prepared", 1, 2),
-        EpochDone(1, 2, 0.5, "", 1.0, 0.5, 1.0),
-        Note("a line"),
-        force_terminal=True,
+        Advance("patients prepared", 1, 2), EpochDone(1, 2, 0.5, "", 1.0, 0.5, 1.0), Note("a line"), force_terminal=True
     )
     assert "a line" in seen and seen.count("\x1b[?25h") == seen.count("\x1b[?25l")  # the cursor is back
 

@@ -96,10 +96,7 @@ def test_forecast_is_limited_by_setting_minutes(space):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (
-            {"search": {"optim.beta1": Move(float=(0, 1))}},
-            refusal("E-SPACE-08", setting="optim.beta1", kind="float"),
-        ),
+        ({"search": {"optim.beta1": Move(float=(0, 1))}}, refusal("E-SPACE-08", setting="optim.beta1", kind="float")),
         ({"search": {METHOD: Move(choice=("small", "pixpix"))}}, refusal("E-SPACE-12", name="pixpix")),
         (
             {"methods": {"a": {"preset": "medgan", "set": {"train.batch_size": 2}}}},

@@ -193,11 +193,7 @@ def test_space_digest_depends_on_overrides_but_not_on_number_of_trials(write):
             "'generator.blocks'",
             refusal("E-CONFIG-17", hint="did you mean generator.block?"),
         ),
-        (
-            "search: {generator.num_blocks: {int: [1, 30]}}",
-            "generator.num_blocks",
-            refusal("E-CONFIG-18", given="30"),
-        ),
+        ("search: {generator.num_blocks: {int: [1, 30]}}", "generator.num_blocks", refusal("E-CONFIG-18", given="30")),
         (
             "search: {discriminator.patch: {choice: [16, 17]}}",
             "discriminator.patch",
@@ -219,7 +215,7 @@ def test_read_space_refuses_invalid_content(write, text, place, expected):
 
 
 def test_read_space_refuses_unknown_name_and_lists_known_names():
-    with pytest.raises(InputError, check=refusal("E-SPACE-17", name="fast"), match="pet2ct, quick, quick_same"):
+    with pytest.raises(InputError, check=refusal("E-SPACE-17", name="fast"), match="pet2ct, .*quick_same"):
         read_space("fast", {})
 
 
@@ -276,11 +272,7 @@ def test_space_digest_ignores_budget_and_checkpoints_but_not_goals(write):
             "scheduler.grace: Extra",
             refusal("E-SPACE-14", line=", line 6"),
         ),
-        (
-            SMALL + "budget: {hours: 0}\n",
-            "budget.hours: .*greater than 0",
-            refusal("E-SPACE-14", line=", line 4"),
-        ),
+        (SMALL + "budget: {hours: 0}\n", "budget.hours: .*greater than 0", refusal("E-SPACE-14", line=", line 4")),
         (
             SMALL + "  generator.num_blocks: {int: [1, 2]}\n",
             "space.yaml",

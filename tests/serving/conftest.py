@@ -133,12 +133,7 @@ def translator_of() -> Callable[..., Translator]:
     task = TASKS["pet2ct"]
 
     def build(network: nn.Module | None = None, *, spacing_mm: float = 4.0, size: int = 16) -> Translator:
-        return Translator(
-            network=network or Identity(),
-            task=task,
-            spacing_mm=spacing_mm,
-            size=size,
-        )
+        return Translator(network=network or Identity(), task=task, spacing_mm=spacing_mm, size=size)
 
     return build
 

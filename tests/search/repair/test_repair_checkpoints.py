@@ -24,7 +24,7 @@ def test_repair_deletes_folder_of_unknown_trial_only(stored, expect_repaired, wr
     write(stored.folder(7), LAST)
     own = stored.stores.checkpoints / "notes"
     write(own, BEST)
-    expect_repaired(stored, "trial 7: has a checkpoint folder, the study no such trial")
+    expect_repaired(stored, "trial 7: has a checkpoint folder, but the study has no such trial")
     assert (stored.folder(7).exists(), own.exists()) == (False, True)
 
 

@@ -46,7 +46,7 @@ def test_repair_queues_lost_trial_again(stored, expect_repaired):
     storage = stored.study._storage
     storage.set_trial_user_attr(waiting._trial_id, "failure", "infrastructure")
     storage.set_trial_state_values(waiting._trial_id, TrialState.FAIL)
-    expect_repaired(stored, "trial 3: its last attempt ended as infrastructure and none waits, one should")
+    expect_repaired(stored, "trial 3: its last attempt ended as infrastructure but no further attempt is queued")
     assert stored.study.trials[5].user_attrs == {"root": 3, "retry_of": 4, "retries": 0}
     assert stored.study.ask(stored.space).params == stored.study.trials[3].params
 

@@ -122,11 +122,7 @@ def test_dciodvfy_finds_no_error(files: list[Path], dciodvfy_errors: Callable[[P
 
 
 def test_derived_series_has_empty_type_2_attributes_missing_in_source(
-    ct: Volume,
-    headers: list[Dataset],
-    tmp_path: Path,
-    facts: ModelFacts,
-    dciodvfy_errors: Callable[[Path], list[str]],
+    ct: Volume, headers: list[Dataset], tmp_path: Path, facts: ModelFacts, dciodvfy_errors: Callable[[Path], list[str]]
 ) -> None:
     for header in headers:
         del header.PatientSex, header.StudyID, header.PatientPosition, header.SeriesNumber
