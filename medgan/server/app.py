@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 
 from medgan.server.alias_watcher import Follower
 from medgan.server.auth import is_authorized
-from medgan.server.request_queue import AGAIN_S, Desk, Work
+from medgan.server.request_queue import AGAIN_S, RequestQueue, Work
 from medgan.server.upload import Limits, Refusal, refuse_large
 
 VERSION_HEADER = "Medgan-Model-Version"
@@ -25,7 +25,7 @@ def build_app(follower: Follower, *, limits: Limits, digest: str, scratch: Path)
         scratch: folder that holds only a folder for each request in progress.
     """
     app = FastAPI(title="medgan", docs_url=None, redoc_url=None, openapi_url=None)
-    desk = Desk(follower, limits, scratch)
+    queue = RequestQueue(follower, limits, scratch)
 
     async def authorized(request: Request) -> None:
         if not is_authorized(request.headers.get("authorization", ""), digest):
@@ -33,7 +33,7 @@ def build_app(follower: Follower, *, limits: Limits, digest: str, scratch: Path)
 
     async def admitted(request: Request) -> AsyncIterator[Work]:
         refuse_large(int(request.headers.get("content-length", "0") or 0), limits)
-        work = desk.take_in()
+        work = queue.take_in()
         try:
             yield work
         finally:
@@ -50,7 +50,7 @@ def build_app(follower: Follower, *, limits: Limits, digest: str, scratch: Path)
 
     @app.post("/translate", dependencies=[Depends(authorized)], response_class=FileResponse)
     async def translate(request: Request, work: Work = Depends(admitted)) -> Response:  # noqa: B008 - as FastAPI requires
-        path, served = await desk.serve(request, work)
+        path, served = await queue.serve(request, work)
         headers = {NAME_HEADER: served.facts.name, VERSION_HEADER: served.facts.version}
         return FileResponse(path, media_type="application/zip", headers=headers)
 

@@ -60,7 +60,7 @@ class Work:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Desk:
+class RequestQueue:
     """Accepts a limited number of requests at once, and serves them; one volume at a time uses the network."""
 
     def __init__(self, follower: Follower, limits: Limits, scratch: Path) -> None:

@@ -4,6 +4,7 @@ import ast
 import re
 import string
 from collections import defaultdict
+from pathlib import Path
 
 from source import FILES, TREES, branches_of, functions, unit_of
 
@@ -75,6 +76,11 @@ def test_only_the_command_line_prints():
 
 def test_codes_of_errors_are_those_with_a_message():
     assert {*uses_of_codes()} == {*messages()}
+
+
+def test_codes_that_were_given_once_are_never_removed():
+    frozen = Path(__file__).with_name("error_codes.txt").read_text().split()
+    assert len(frozen) > 300 and {*frozen} <= {*messages()}
 
 
 def test_errors_give_every_value_that_their_message_names():
