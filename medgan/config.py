@@ -247,7 +247,11 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
         if path not in known:
             near = difflib.get_close_matches(path, known, n=1)
             sections = ", ".join(f"{name}.*" for name in tree)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {sections} (medgan inspect --settings lists them)"
+            hint = (
+                f"did you mean {near[0]}?"
+                if near
+                else f"expected one of {sections} (medgan inspect --settings lists them)"
+            )
             raise InputError("E-CONFIG-17", path=path, hint=hint)
         section, name = path.split(".")
         tree[section][name] = value

@@ -13,7 +13,9 @@ def show_profile(console: Console, found: StepProfile) -> None:
     for name, spent in sorted(found.parts.items(), key=lambda part: -part[1]):
         parts.add_row(name, f"{1000 * spent:.4g}", f"{spent / looked_at_s:.1%}")
     console.print(parts)
-    console.print(f"{1000 * looked_at_s:.4g} ms a step while it is looked at, {1000 * found.step_s:.4g} ms otherwise\n")
+    console.print(
+        f"{1000 * looked_at_s:.4g} ms a step while it is measured in parts, {1000 * found.step_s:.4g} ms otherwise\n"
+    )
     operators = _table("operator", "calls a step")
     for one in found.operators:
         operators.add_row(one.name, f"{1000 * one.seconds:.4g}", f"{one.share:.1%}", f"{one.calls:g}")

@@ -50,7 +50,7 @@ def load_extractor(network: str, weights: str, deepest: int) -> nn.Module:
         state = read_state(Path(weights))
     with torch.device("meta"):
         whole, needed = build(EXTRACTOR_BLOCKS[network]).state_dict(), build(deepest).state_dict()
-    _refuse_another_network(state, whole, f"extractor.weights: {weights} does not hold the weights of {network}")
+    _refuse_another_network(state, whole, weights=weights, network=network)
     for name in needed:
         if name not in state:
             raise InputError("E-EXTRACTOR-03", weights=weights, name=name, deepest=deepest, network=network)
@@ -70,15 +70,18 @@ def _built(build: Callable[[int], nn.Module], deepest: int, *, kaiming: bool) ->
     return module
 
 
-def _refuse_another_network(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], refusal: str) -> None:
+def _refuse_another_network(
+    state: Mapping[str, Tensor], whole: Mapping[str, Tensor], *, weights: str, network: str
+) -> None:
     """Refuses weights of another network; its first layers may be the same, as those of VGG-16 and VGG-19 are."""
     for name, value in state.items():
         if name not in whole:
-            raise InputError("E-EXTRACTOR-04", refusal=refusal, name=name)
+            raise InputError("E-EXTRACTOR-04", weights=weights, network=network, name=name)
         if value.shape != whole[name].shape:
             raise InputError(
                 "E-EXTRACTOR-05",
-                refusal=refusal,
+                weights=weights,
+                network=network,
                 name=name,
                 value_shape=tuple(value.shape),
                 whole_shape=tuple(whole[name].shape),

@@ -186,7 +186,7 @@ def _report_differences(
         lines.append("train.minutes: its schedule followed the clock, which does not go the same way twice")
     if config.train.speed == "measured":
         lines.append("train.speed: how a step is computed fastest is measured anew, and may round otherwise")
-    for line in lines or ["code, versions, hardware and workers are those of then"]:
+    for line in lines or ["code, versions, hardware and workers are the same as in the recorded run"]:
         notify(Note(line))
 
 

@@ -161,9 +161,7 @@ def test_mlflow_has_every_value_after_an_outage(server, tmp_path, dicom, search)
 
 @pytest.mark.slow
 @pytest.mark.timeout(3 * LIMIT_S)
-def test_same_command_sends_what_mlflow_missed(
-    server, tmp_path, dicom, command
-):
+def test_same_command_sends_what_mlflow_missed(server, tmp_path, dicom, command):
     home, job = tmp_path / "home", str(REPOSITORY / "jobs" / "tune_pet2ct.py")
     (tmp_path / "space.yaml").write_text(SHORT)
     arguments = ["--space", "space.yaml", "--study", "away", "--data", str(dicom), "--tracking-uri", server.uri]

@@ -69,7 +69,9 @@ def test_profile_prints_time_and_share_of_every_part(profiled):
     assert all(float(row[1]) > 0 for row in rows.values())
     assert sum(float(row[2]) for row in rows.values()) == pytest.approx(100, abs=0.5)
     assert sum(float(row[1]) for row in rows.values()) == pytest.approx(
-        float(re.search(r"^([\d.]+) ms a step while it is looked at, [\d.]+ ms otherwise$", text, re.MULTILINE)[1]),
+        float(
+            re.search(r"^([\d.]+) ms a step while it is measured in parts, [\d.]+ ms otherwise$", text, re.MULTILINE)[1]
+        ),
         rel=0.01,
     )
 

@@ -54,7 +54,7 @@ def test_reproduce_gives_same_curve_with_same_code_data_and_threads(medgan_repro
     assert code == 0, output
     for epoch, value in recorded(home, run_id).history["val/ssim"].items():
         assert f"epoch {epoch}/3: val/ssim {value:.10g} then, {value:.10g} now\n" in output
-    assert "code, versions, hardware and workers are those of then" in output
+    assert "code, versions, hardware and workers are the same as in the recorded run" in output
     assert f"run {run_id} is reproduced: val/ssim identical in 3 epochs" in output
     left = {path.relative_to(home) for path in home.rglob("*")} - before
     assert {path.parent.name for path in left} <= {"logs"}, "only a log is left behind"
@@ -105,7 +105,7 @@ def test_reproduce_prints_line_for_each_difference(medgan_reproduce, artifact, r
     assert code == 0, output
     for line in ("versions.torch: 1.0 then, ", "code.commit: f00 then, ", "hardware.cpu: Z80 then, "):
         assert f"\n{line}" in output
-    assert "are those of then" not in output
+    assert "are the same as in the recorded run" not in output
 
 
 def test_reproduce_notes_schedule_that_followed_clock(medgan_reproduce, artifact, run_id):
