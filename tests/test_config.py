@@ -9,6 +9,8 @@ from refusal import refusal
 from medgan.config import Config, flatten, generator_depth, parse_assignment, uses_discriminator, validated, with_values
 from medgan.errors import InputError
 
+pytestmark = pytest.mark.unit
+
 
 def test_config_defaults_are_valid():
     config = Config()

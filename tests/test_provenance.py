@@ -22,6 +22,8 @@ from medgan.provenance import (
     tags_from,
 )
 
+pytestmark = pytest.mark.unit
+
 SMI_TABLE = "| NVIDIA-SMI 550.54.15   Driver Version: 550.54.15   CUDA Version: 12.4     |"
 SMI_ROWS = "NVIDIA H100 80GB HBM3, 550.54.15\nNVIDIA A100-SXM4-40GB, 550.54.15"
 

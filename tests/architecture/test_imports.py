@@ -6,6 +6,8 @@ from fnmatch import fnmatch
 import pytest
 from source import FILES, IMPORTS, Import, imports_of, unit_of
 
+pytestmark = pytest.mark.unit
+
 LAYERS = [
     ["errors"],
     ["logs", "paths", "provenance", "units"],

@@ -5,7 +5,10 @@ import sys
 from collections import Counter
 from pathlib import PurePath
 
+import pytest
 from source import FILES, PACKAGE, TEXTS, TREES
+
+pytestmark = pytest.mark.unit
 
 SHIMS = "serving/"
 """Only re-exports, for models that were registered when these modules had other names."""

@@ -1,6 +1,10 @@
 import json
 
+import pytest
+
 from medgan.benchmark.measurements import Measurement, Spread, spread_of, table_text, write_json
+
+pytestmark = pytest.mark.unit
 
 COMMON = {"part": "step", "settings": "quick", "device": "cpu, 2 threads"}
 ROWS = [

@@ -2,9 +2,12 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from medgan.benchmark import step_profile as parts
+
+pytestmark = pytest.mark.unit
 
 
 def test_stopwatch_times_part_without_nested_parts(monkeypatch):

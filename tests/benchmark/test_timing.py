@@ -5,6 +5,8 @@ import torch
 
 from medgan.benchmark.timing import described, in_turns, rate, ratio, seconds
 
+pytestmark = pytest.mark.unit
+
 CPU = torch.device("cpu")
 
 

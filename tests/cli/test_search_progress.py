@@ -14,6 +14,8 @@ from medgan.search.objectives import Goal
 from medgan.search.trial import Assignment
 from medgan.workflows.missing_trials import SearchStart
 
+pytestmark = pytest.mark.unit
+
 SSIM = Goal("val/ssim", "max")
 
 

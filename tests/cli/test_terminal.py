@@ -10,6 +10,8 @@ from rich.console import Console
 from medgan.cli.terminal import Terminal
 from medgan.workflows.events import Advance, Announcement, EpochDone, Note
 
+pytestmark = pytest.mark.unit
+
 
 def shown(*events, **console):
     """Returns the text that a terminal shows for these events."""

@@ -98,7 +98,6 @@ def test_registered_model_translates_to_the_same_pixels(made, tmp_path):
 def test_registered_model_loads_through_mlflow_and_for_serving(made):
     place = find_place(made / "home", f"sqlite:///{made / 'home' / 'mlflow.db'}")
     mlflow.set_tracking_uri(place.tracking_uri)
-    mlflow.set_registry_uri(place.tracking_uri)
     name, version = resolve(MODEL, place.tracking_uri)
     (series,) = find_series(made / "patients" / "PHANTOM-0001" / "PT")
     source = read_volume(series).array

@@ -12,6 +12,8 @@ from medgan.models.fila_sgan import FilamentDiscriminator
 from medgan.models.patchgan import PatchDiscriminator, PatchOutput
 from medgan.models.refinegan import ResidualDiscriminator
 
+pytestmark = pytest.mark.unit
+
 DISCRIMINATORS = {
     "patch-1": (PatchDiscriminator, {"patch": 1}, 2),
     "patch-16": (PatchDiscriminator, {"patch": 16}, 16),

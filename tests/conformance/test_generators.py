@@ -12,6 +12,8 @@ from medgan.models.id_cgan import ShallowNet
 from medgan.models.resnet import ResNet
 from medgan.models.vae import VariationalNet
 
+pytestmark = pytest.mark.unit
+
 CASNET = {"num_blocks": 2, "base_channels": 4, "depth": 3}
 GENERATORS = {
     "casnet": (CasNet, CASNET, 8),

@@ -10,6 +10,8 @@ from medgan.metrics.ssim import ms_ssim, ssim, uqi
 from medgan.metrics.validation_metrics import direction
 from medgan.metrics.vif import vif
 
+pytestmark = pytest.mark.unit
+
 SIZE = 176
 
 

@@ -3,6 +3,8 @@ import torch
 
 from medgan.data.augmentation import AUGMENTATIONS, flip, flip_shift
 
+pytestmark = pytest.mark.unit
+
 
 def pairs(number=64, size=32):
     draw = torch.Generator().manual_seed(0)

@@ -15,6 +15,8 @@ from refusal import refusal
 from medgan.data.reader import find_series, read_volume, survey
 from medgan.errors import InputError
 
+pytestmark = pytest.mark.unit
+
 
 class Row(NamedTuple):
     """One mistake: its name, a function that makes it in a patient's folder, and how it is reported."""

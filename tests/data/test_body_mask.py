@@ -5,6 +5,8 @@ from scipy import ndimage
 from medgan.data.prepare.body_mask import body_mask, body_threshold
 from medgan.tasks import CT, MR
 
+pytestmark = pytest.mark.unit
+
 
 def test_body_mask_fills_lung_and_leaves_out_couch():
     hu = np.full((3, 20, 20), -1000.0)

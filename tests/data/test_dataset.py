@@ -12,6 +12,8 @@ from medgan.data.dataset import Batches, PreparedDataset, Unpaired, mean_target
 from medgan.data.intensity import from_network
 from medgan.errors import InputError
 
+pytestmark = pytest.mark.unit
+
 
 def first(batches, num):
     return list(itertools.islice(batches, num))

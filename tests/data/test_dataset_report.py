@@ -17,6 +17,8 @@ from medgan.data.prepare.pair_picture import PICTURE, PairSide, draw_pair
 from medgan.errors import InputError
 from medgan.tasks import TASKS
 
+pytestmark = pytest.mark.unit
+
 SIZE = 32
 XMLNS = 'xmlns="http://www.w3.org/2000/svg"'  # a name, nothing is loaded
 HU, SUV = IntensityScale(slope=1.0, intercept=0.0), IntensityScale(slope=0.001, intercept=10.0)

@@ -7,6 +7,8 @@ from refusal import refusal
 from medgan.data.dicom.geometry import Plane, stack_affine
 from medgan.errors import InputError
 
+pytestmark = pytest.mark.unit
+
 AXIAL, TURNED = (1.0, 0, 0, 0, 1.0, 0), (0, 1.0, 0, -1.0, 0, 0)
 
 

@@ -4,6 +4,8 @@ import torch
 
 from medgan.data.intensity import from_network, to_network
 
+pytestmark = pytest.mark.unit
+
 WINDOW = (-1000.0, 2000.0)
 
 

@@ -9,6 +9,8 @@ from medgan.data.prepare.motion import Motion, apply_motion, draw_motion
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture(scope="module")
 def volume():

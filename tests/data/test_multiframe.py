@@ -9,6 +9,8 @@ from medgan.data.reader import find_series, read_volume, representative_headers,
 from medgan.data.series import Problem
 from medgan.errors import InputError
 
+pytestmark = pytest.mark.unit
+
 CLASSES = {
     "CT": "1.2.840.10008.5.1.4.1.1.2.1",
     "MR": "1.2.840.10008.5.1.4.1.1.4.1",

@@ -13,6 +13,8 @@ from medgan.data.series import Problem
 from medgan.errors import InputError
 from medgan.tasks import TASKS
 
+pytestmark = pytest.mark.unit
+
 BRAIN = Path(__file__).parents[3] / "shared" / "data" / "ms_brain"
 NAMES = "ct, pet, pt, suv, mr, mri, t1, t2, flair, pd, t1w, t2w"
 CT = np.linspace(-1000, 1000, 4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)

@@ -8,6 +8,8 @@ from medgan.data.series import SYNTHETIC_LABEL
 from medgan.errors import InputError
 from medgan.tasks import TASKS
 
+pytestmark = pytest.mark.unit
+
 TASK = TASKS["pet2ct"]
 
 

@@ -15,6 +15,8 @@ from medgan.data.reader import find_series, read_volume
 from medgan.errors import InputError
 from medgan.tasks import TASKS
 
+pytestmark = pytest.mark.unit
+
 
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

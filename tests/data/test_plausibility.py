@@ -5,6 +5,8 @@ from refusal import refusal
 from medgan.data.plausibility import check_values
 from medgan.errors import InputError
 
+pytestmark = pytest.mark.unit
+
 BODY = np.tile(np.float32([-1000, 0, 40, 1000]), (2, 3, 1))
 
 

@@ -8,6 +8,8 @@ from medgan.data.reader import find_series, read_volume
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 
+pytestmark = pytest.mark.unit
+
 
 def volume(shape=(4, 9, 11), spacing=(1.0, 1.0, 3.0), frame="1.2", seed=0):
     affine = np.diag([*spacing, 1.0])

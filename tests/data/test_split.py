@@ -9,6 +9,8 @@ from refusal import refusal
 from medgan.data.prepare.split import assign_roles, load_key, patient_hash
 from medgan.errors import InputError
 
+pytestmark = pytest.mark.unit
+
 HASHES = [f"{number:012x}" for number in range(40)]
 
 

@@ -5,6 +5,8 @@ from refusal import refusal
 from medgan.data.dicom.suv import suv_factor
 from medgan.errors import InputError
 
+pytestmark = pytest.mark.unit
+
 
 def header(nuclide=None, **more):
     """A PET header in Bq/ml: 70 kg, 370 MBq of fluorine-18 at 09:00, scanned at 10:00."""

@@ -9,7 +9,7 @@ from pydicom.config import IGNORE, settings
 from medgan.data.dicom.header import tolerant
 
 LIMIT_S = 20
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.unit, pytest.mark.timeout(60)]
 
 
 def modes():

@@ -19,6 +19,8 @@ from refusal import refusal
 from medgan.data.reader import find_series, read_volume
 from medgan.errors import InputError
 
+pytestmark = pytest.mark.unit
+
 gdcm = pytest.importorskip("gdcm")
 SYNTAXES = {
     ImplicitVRLittleEndian: gdcm.TransferSyntax.ImplicitVRLittleEndian,

@@ -10,6 +10,8 @@ import pytest
 
 from medgan.deid.packed_files import PNG_SIGNATURE, UNREADABLE, layers
 
+pytestmark = pytest.mark.unit
+
 
 def opened(content):
     return [layer.read() for layer in layers(io.BytesIO(content))]

@@ -18,6 +18,8 @@ from medgan.deid import find_identifiers as phi
 from medgan.deid.find_identifiers import Finding, find_identifiers
 from medgan.errors import InputError
 
+pytestmark = pytest.mark.unit
+
 NAME, PATIENT, ACCESSION, PHYSICIAN = "Zyxquist^Marijke^Prof.", "QX-77140", "48151623", "Vendelbo^Ole"
 INSTITUTION, SERIAL, OTHER, STATION = "Kliniken Öster & Co", "SN5519X", "OLD-220177", "CTAWP7"
 STUDY = "1.2.826.0.1.3680043.2.1125.1.7834"

@@ -13,6 +13,8 @@ from refusal import refusal
 from medgan.deid.find_identifiers import Scan, find_identifiers
 from medgan.errors import InputError
 
+pytestmark = pytest.mark.unit
+
 UID = "1.2.826.0.1.3680043.2.1125.1.7834"
 
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from medgan.deid.value_search import Needles
 
+pytestmark = pytest.mark.unit
+
 NAMES = Needles({"Zyxquist": "name", "Mölk'Ossø": "odd name", "48151623": "number", "A^B C": "joined"})
 
 

@@ -7,6 +7,8 @@ from refusal import refusal
 from medgan.distributed.cluster import cluster
 from medgan.errors import JobError
 
+pytestmark = pytest.mark.unit
+
 TIMED_OUT = Exception("The current node timed out during startup. This could happen because the GCS is overloaded.")
 PORT_TAKEN = Exception(
     "Failed to find a valid port for dashboard after 0 retries: [Errno 98] error while attempting to bind on address "

@@ -6,6 +6,8 @@ import pytest
 
 from medgan.distributed.command_channel import STOP, CommandChannel, Failure
 
+pytestmark = pytest.mark.unit
+
 
 def run(scenario):
     return asyncio.run(asyncio.wait_for(scenario, 20))

@@ -1,9 +1,12 @@
 """The cause that a worker group reports when Ray says that a worker died."""
 
+import pytest
 import ray.exceptions
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from medgan.distributed.worker_group import death_of
+
+pytestmark = pytest.mark.unit
 
 
 def test_death_of_distinguishes_lack_of_memory_from_other_deaths():

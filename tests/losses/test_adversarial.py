@@ -4,6 +4,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from medgan.losses.adversarial import ADVERSARIAL, gradient_penalty
 
+pytestmark = pytest.mark.unit
+
 LOGITS = torch.tensor([[-3.0, -0.5], [0.0, 4.0]]).view(2, 1, 1, 2)
 
 

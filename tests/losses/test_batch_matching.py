@@ -7,6 +7,8 @@ from refusal import refusal
 
 from medgan.losses.batch_matching import BANDWIDTHS, feature_matching_loss, mmd_loss
 
+pytestmark = pytest.mark.unit
+
 
 def normal(count, *, mean=0.0, seed=0):
     """(count, 1, 2, 2) independent normal pixels."""

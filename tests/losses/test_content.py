@@ -3,6 +3,8 @@ import torch
 
 from medgan.losses.content import content_loss
 
+pytestmark = pytest.mark.unit
+
 
 def test_content_loss_sums_mean_squared_differences_of_blocks():
     output = [torch.tensor([[1.0, -3.0]]).view(1, 1, 1, 2), torch.tensor([[0.0, 2.0, 4.0]]).view(1, 3, 1, 1)]

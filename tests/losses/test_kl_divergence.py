@@ -6,6 +6,8 @@ from torch.distributions import Normal, kl_divergence
 
 from medgan.losses.kl_divergence import kl_loss
 
+pytestmark = pytest.mark.unit
+
 
 def drawn():
     draw = torch.Generator().manual_seed(0)

@@ -5,6 +5,8 @@ from torch import nn
 from medgan.losses.objective import GeneratorInputs, Objective, weighted_sum
 from medgan.models.patchgan import PatchDiscriminator
 
+pytestmark = pytest.mark.unit
+
 
 class Recorded(nn.Module):
     """A network that records the inputs of its calls."""

@@ -4,6 +4,8 @@ from refusal import refusal
 
 from medgan.losses.perceptual import perceptual_loss
 
+pytestmark = pytest.mark.unit
+
 
 def test_perceptual_loss_sums_mean_absolute_differences_of_levels():
     output = [torch.tensor([[1.0, -1.0]]).view(1, 1, 1, 2), torch.tensor([[0.0, 2.0, 4.0]]).view(1, 3, 1, 1)]

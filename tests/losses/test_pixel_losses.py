@@ -3,6 +3,8 @@ import torch
 
 from medgan.losses.pixel_losses import PIXEL, l1_loss, l2_loss, tv_loss
 
+pytestmark = pytest.mark.unit
+
 
 def test_l1_and_l2_loss_equal_values_worked_by_hand():
     output, target = torch.tensor([[1.0, -1.0], [0.0, 0.5]])[None, None], torch.tensor([[0.0, 1.0], [0.0, 0.0]])

@@ -3,6 +3,8 @@ import torch
 
 from medgan.losses.style import gram, style_loss
 
+pytestmark = pytest.mark.unit
+
 
 def test_gram_matrix_holds_products_of_channels_over_all_places():
     features = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])[None]  # d = 2, h = 1, w = 2

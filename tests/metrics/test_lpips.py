@@ -11,6 +11,8 @@ from medgan.metrics.lpips import WIDTHS, lpips, read_heads
 from medgan.models.extractor import load_extractor
 from medgan.models.imagenet_input import MEAN, STD
 
+pytestmark = pytest.mark.unit
+
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights"
 FILES = {"alexnet": ("alexnet_features.pth", "alex.pth"), "squeezenet": ("squeezenet1_1_features.pth", "squeeze.pth")}
 BOTH = pytest.mark.parametrize("network", sorted(FILES))

@@ -9,6 +9,8 @@ from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
 from medgan.errors import InputError
 from medgan.metrics.pixel_errors import average, bias, mae, mse, psnr, require_size
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def images():

@@ -9,6 +9,8 @@ from torchmetrics.functional.image import universal_image_quality_index
 from medgan.errors import InputError
 from medgan.metrics.ssim import MS_SSIM_SIZE, ms_ssim, ssim, uqi, uqi_map
 
+pytestmark = pytest.mark.unit
+
 
 def scikit_ssim(output, target, **more):
     return structural_similarity(

@@ -20,6 +20,8 @@ from medgan.metrics.validation_metrics import (
 from medgan.metrics.vif import vif
 from medgan.tasks import TASKS, Image
 
+pytestmark = pytest.mark.unit
+
 CT = TASKS["pet2ct"].target
 PET = Image(modality="PT", unit="SUV", window=(0.0, 20.0), background=0.0, body_above=0.1)
 MR = Image(modality="MR", unit="a.u.", window=None, background=0.0, body_above=0.1)

@@ -7,6 +7,8 @@ from torch.nn import functional
 from medgan.models.alexnet import AlexNet
 from medgan.models.extractor import load_extractor
 
+pytestmark = pytest.mark.unit
+
 REAL = Path(__file__).parents[3] / "shared" / "weights" / "alexnet_features.pth"
 
 

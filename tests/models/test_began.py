@@ -4,6 +4,8 @@ from torch import nn
 
 from medgan.models.began import DIVERSITY, NUM_LEVELS, RATE, AutoencoderDiscriminator
 
+pytestmark = pytest.mark.unit
+
 
 def small(**settings):
     torch.manual_seed(0)

@@ -7,6 +7,8 @@ from medgan.models.refinegan import ResidualUBlock
 from medgan.models.ublock import UBlock
 from medgan.models.unet import DoubleUBlock
 
+pytestmark = pytest.mark.unit
+
 
 def small(**settings):
     return CasNet(**{"num_blocks": 3, "base_channels": 2, "depth": 3} | settings)

@@ -5,6 +5,8 @@ from torch.nn import functional
 
 from medgan.models.discogan import DiscoDiscriminator, DiscoGenerator
 
+pytestmark = pytest.mark.unit
+
 
 def independent_forward(weights, image):
     """Four layers down and four up, with instance norm in the inner layers, on plain functions and a state dict."""

@@ -10,6 +10,8 @@ from medgan.errors import InputError
 from medgan.models.extractor import load_extractor
 from medgan.models.extractor_weights import save_encoder
 
+pytestmark = pytest.mark.unit
+
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights"
 FILES = {
     "vgg19": WEIGHTS / "vgg19_conv1_1-conv3_4.pth",

@@ -15,6 +15,8 @@ from medgan.models.extractor import load_extractor
 from medgan.models.extractor_weights import download_weights, read_encoder, save_encoder
 from medgan.models.in_domain import Autoencoder, Encoder
 
+pytestmark = pytest.mark.unit
+
 CONTENT = b"pretend these are many MB" * 100_000
 
 

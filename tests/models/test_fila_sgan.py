@@ -4,6 +4,8 @@ from torch import nn
 
 from medgan.models.fila_sgan import FilamentDiscriminator, FilamentGenerator
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def generator():

@@ -6,6 +6,8 @@ from torch.nn import functional
 
 from medgan.models.id_cgan import ShallowNet
 
+pytestmark = pytest.mark.unit
+
 
 def independent_forward(weights, image):
     """ID-CGAN's published data flow, e1 to d6, with batch norm of one batch, on plain functions and a state dict."""

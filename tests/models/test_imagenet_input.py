@@ -5,6 +5,8 @@ from torch import nn
 
 from medgan.models.imagenet_input import ImageNetInput, features_at
 
+pytestmark = pytest.mark.unit
+
 
 def test_imagenet_input_maps_image_to_imagenet_scale():
     scaled = ImageNetInput("any", 1)(torch.full((2, 1, 1, 1), 0.5))  # 0.75 in [0, 1]

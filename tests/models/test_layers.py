@@ -5,6 +5,8 @@ from torch import nn
 
 from medgan.models.layers import ResidualBlock, doubled_widths, down, initialize, normalization, up
 
+pytestmark = pytest.mark.unit
+
 
 def test_instance_norm_is_affine_without_running_statistics():
     norm = normalization("instance", 3)

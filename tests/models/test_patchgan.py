@@ -6,6 +6,8 @@ from torch.nn import functional
 
 from medgan.models.patchgan import PatchDiscriminator
 
+pytestmark = pytest.mark.unit
+
 
 def parameters(network):
     return sum(parameter.numel() for parameter in network.parameters())

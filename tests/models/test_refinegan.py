@@ -5,6 +5,8 @@ from torch.nn import functional
 
 from medgan.models.refinegan import ResidualDiscriminator, ResidualUBlock
 
+pytestmark = pytest.mark.unit
+
 
 def independent_forward(weights, image, depth):
     """The residual U-block without norm, written out from RefineGAN's figure, on plain functions and a state dict."""

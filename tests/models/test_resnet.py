@@ -6,6 +6,8 @@ from torch.nn import functional
 
 from medgan.models.resnet import ResNet
 
+pytestmark = pytest.mark.unit
+
 
 def independent_forward(weights, image, num_blocks):
     """ResNet with instance norm on plain functions: padded by hand, transposed convolutions by inserting zeros."""

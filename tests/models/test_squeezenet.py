@@ -7,6 +7,8 @@ from torch.nn import functional
 from medgan.models.extractor import load_extractor
 from medgan.models.squeezenet import SqueezeNet
 
+pytestmark = pytest.mark.unit
+
 REAL = Path(__file__).parents[3] / "shared" / "weights" / "squeezenet1_1_features.pth"
 SLICES = [(0,), ("pool", 3, 4), ("pool", 6, 7), ("pool", 9), (10,), (11,), (12,)]
 """The layers of each block after the first activation; a number is a fire module's."""

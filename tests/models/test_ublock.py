@@ -5,6 +5,8 @@ from torch.nn import functional
 
 from medgan.models.ublock import UBlock
 
+pytestmark = pytest.mark.unit
+
 
 def independent_forward(weights, image, *, depth, norm, output):
     """The U-block written out from PAPER.md section 1, on plain functions and a state dict."""

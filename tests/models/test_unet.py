@@ -5,6 +5,8 @@ from torch.nn import functional
 
 from medgan.models.unet import DoubleUBlock
 
+pytestmark = pytest.mark.unit
+
 
 def independent_forward(weights, image, depth):
     """The U-Net of double convolutions without norm, written out from its figure, on plain functions."""

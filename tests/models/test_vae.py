@@ -4,6 +4,8 @@ from torch import nn
 
 from medgan.models.vae import VariationalNet
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def network():

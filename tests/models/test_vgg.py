@@ -7,6 +7,8 @@ from torch.nn import functional
 from medgan.models.extractor import load_extractor
 from medgan.models.vgg import Vgg19
 
+pytestmark = pytest.mark.unit
+
 REAL = Path(__file__).parents[3] / "shared" / "weights" / "vgg19_conv1_1-conv3_4.pth"
 
 

@@ -10,6 +10,8 @@ from medgan.models.casnet import CasNet
 from medgan.presets.by_name import PRESETS, preset_named, quick
 from medgan.training.build_networks import build_generator
 
+pytestmark = pytest.mark.unit
+
 ALL = {
     "data.size": 256, "train.batch_size": 1, "train.epochs": 200, "train.minutes": None, "train.ema_decay": 0,
     "train.precision": "float32", "train.discriminator_steps": 1, "optim.generator_lr": 2e-4,

@@ -14,6 +14,8 @@ from medgan.errors import InputError
 from medgan.registry.gates import EXACT, Evidence, beats_floor, judge, sign_flip
 from medgan.registry.promotion_rules import Rules
 
+pytestmark = pytest.mark.unit
+
 SUPERIOR = {"non_inferior": {}, "worst_patient": {}}
 """Requires superiority in the primary metric and enough patients, and nothing else."""
 GAINS = (0.01, 0.02, 0.03, 0.015, 0.025, 0.012)

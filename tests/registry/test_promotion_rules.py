@@ -8,6 +8,8 @@ from medgan.errors import InputError, messages
 from medgan.metrics.validation_metrics import DIRECTIONS
 from medgan.registry.promotion_rules import Rules, read_rules
 
+pytestmark = pytest.mark.unit
+
 FULL = """\
 # for CT
 primary: mae_hu_body

@@ -17,6 +17,8 @@ from medgan.report.comparison_statistics import (
     two_sided,
 )
 
+pytestmark = pytest.mark.unit
+
 
 def run(seed, *values, metric="ssim"):
     return Run(seed, {f"patient{place}": {metric: value} for place, value in enumerate(values)})

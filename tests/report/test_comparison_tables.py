@@ -11,6 +11,8 @@ from medgan.report.comparison_statistics import MethodResults, Results, Run
 from medgan.report.comparison_tables import write_tables
 from medgan.report.narrative import metric_text, power, table_conclusion
 
+pytestmark = pytest.mark.unit
+
 PATIENTS = 6
 
 

@@ -10,6 +10,8 @@ from medgan.report.plot_style import drawn, drawn_range
 from medgan.report.study_overview import number_text, short_names
 from medgan.search.objectives import Goal
 
+pytestmark = pytest.mark.unit
+
 SSIM, MAE = Goal("val/ssim", "max"), Goal("val/mae_hu", "min")
 
 

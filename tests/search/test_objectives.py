@@ -6,6 +6,8 @@ from refusal import refusal
 from medgan.errors import InputError
 from medgan.search.objectives import Constraint, goal_named
 
+pytestmark = pytest.mark.unit
+
 COSTS_LISTED = "cost/gpu_hours, cost/parameters, time/epoch_s"
 
 

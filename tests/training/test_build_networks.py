@@ -7,6 +7,8 @@ from medgan.training.build_networks import build_discriminator, build_generator,
 from medgan.training.build_training import build_state
 from medgan.training.runtime import SingleProcess
 
+pytestmark = pytest.mark.unit
+
 CPU = SingleProcess(torch.device("cpu"))
 
 

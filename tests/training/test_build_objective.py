@@ -14,6 +14,8 @@ from medgan.models.extractor import load_extractor
 from medgan.training.build_networks import build_discriminator, build_generator
 from medgan.training.build_objective import build_objective
 
+pytestmark = pytest.mark.unit
+
 
 def configured(**values):
     small = {"data.size": 32, "generator.base_channels": 2, "discriminator.base_channels": 2, "train.batch_size": 2}

@@ -1,9 +1,12 @@
 import itertools
 
+import pytest
 import torch
 
 from medgan.data.dataset import Batches
 from medgan.training.feed import Feed, bytes_of, stacked, stored_on
+
+pytestmark = pytest.mark.unit
 
 CPU = torch.device("cpu")
 

@@ -1,6 +1,9 @@
+import pytest
 import torch
 
 from medgan.training.image_pool import Pool
+
+pytestmark = pytest.mark.unit
 
 
 def batch(*numbers):

@@ -11,6 +11,8 @@ from medgan.training import build_networks as networks
 from medgan.training.build_networks import refuse_misfit
 from medgan.training.build_training import build_perceptual
 
+pytestmark = pytest.mark.unit
+
 
 def configured(**values):
     small = {"data.size": 64, "generator.base_channels": 4, "discriminator.base_channels": 4}

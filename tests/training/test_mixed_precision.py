@@ -15,6 +15,8 @@ from medgan.training.runtime import SingleProcess
 from medgan.training.state import tensors
 from medgan.training.step import generator_inputs, train_step, update_generator
 
+pytestmark = pytest.mark.unit
+
 CPU = SingleProcess(torch.device("cpu"))
 METHOD = {
     "data.size": 16, "generator.base_channels": 4, "generator.num_blocks": 2, "discriminator.base_channels": 4,

@@ -9,6 +9,8 @@ from medgan.metrics.validation_metrics import SliceMetrics
 from medgan.training import patch_matching as knn
 from medgan.training.patch_matching import PatchMatching, knn_image_predictor, measure_knn_on_test, patches_of
 
+pytestmark = pytest.mark.unit
+
 
 class Pairs(list):
     """Replaces `data.dataset.Slices`: (source, target) by number."""

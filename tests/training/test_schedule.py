@@ -7,6 +7,8 @@ from medgan.training import loop
 from medgan.training.checkpoint import restore
 from medgan.training.loop import SCHEDULES, Length, save_epoch, train_epoch
 
+pytestmark = pytest.mark.unit
+
 
 class TestLearningRate:
     @pytest.mark.parametrize(

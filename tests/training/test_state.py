@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -5,6 +6,8 @@ from medgan.training.build_objective import build_objective
 from medgan.training.runtime import SingleProcess
 from medgan.training.state import bare, load_tensors, tensors
 from medgan.training.step import Updates, train_step
+
+pytestmark = pytest.mark.unit
 
 
 def test_load_tensors_is_inverse_of_tensors(small, make_state, batches):

@@ -12,6 +12,8 @@ from medgan.training.build_objective import build_objective
 from medgan.training.build_training import updates_of
 from medgan.training.step import Updates, follow, generator_inputs, train_step, update_discriminator, update_generator
 
+pytestmark = pytest.mark.unit
+
 
 def copies(network):
     return [parameter.detach().clone() for parameter in network.parameters()]

@@ -12,6 +12,8 @@ from medgan.metrics.validation_metrics import overall_means, patient_means
 from medgan.training.runtime import SingleProcess
 from medgan.training.validation import evaluate, evaluate_image, fixed_pictures
 
+pytestmark = pytest.mark.unit
+
 CPU = torch.device("cpu")
 
 

@@ -31,6 +31,8 @@ from medgan.workflows.acceptance import (
     with_weights,
 )
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def place(tmp_path):

@@ -14,6 +14,8 @@ from medgan.data.volume import Volume
 from medgan.inference.dicom_folder import translate_folder
 from medgan.tasks import TASKS
 
+pytestmark = pytest.mark.unit
+
 
 def direction(turned_about_x, turned_about_z):
     a, b = np.deg2rad(turned_about_x), np.deg2rad(turned_about_z)

@@ -21,6 +21,8 @@ from medgan.errors import InputError
 from medgan.tasks import TASKS
 from medgan.workflows.translate_folder import _is_our_own
 
+pytestmark = pytest.mark.unit
+
 TASK = TASKS["pet2ct"]
 QUANTIZATION_HU = 1 / 32
 FAULT_OF_LONG_ID = "no valid LO (PS3.5, section 6.2), 65 characters long"

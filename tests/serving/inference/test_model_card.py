@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import pytest
+
 from medgan.config import Config, with_values
 from medgan.inference.model_card import card_of, summary_of
 from medgan.inference.saved_model import ModelManifest
+
+pytestmark = pytest.mark.unit
 
 TEST = {
     "a1": {"ssim": 0.8, "psnr": 20.0, "mae_hu": 100.0, "mae_hu_body": 200.0},

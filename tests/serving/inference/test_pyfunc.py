@@ -20,6 +20,8 @@ from medgan.inference.translator import translate_slices
 from medgan.registry.versions import SLICES, WINDOW
 from medgan.training.build_networks import build_generator
 
+pytestmark = pytest.mark.unit
+
 
 def loaded(model_folder: Path, path: Path) -> PyFuncModel:
     mlflow.pyfunc.save_model(

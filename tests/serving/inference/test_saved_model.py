@@ -16,6 +16,8 @@ from medgan.inference.saved_model import MANIFEST, WEIGHTS, ModelManifest, load_
 from medgan.inference.translator import translate_slices
 from medgan.training.build_networks import build_generator
 
+pytestmark = pytest.mark.unit
+
 
 def test_load_translator_restores_weights_and_settings(model_folder: Path, config: Config) -> None:
     translator = load_translator(model_folder)

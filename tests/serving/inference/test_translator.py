@@ -15,6 +15,8 @@ from medgan.errors import InputError
 from medgan.inference.translator import Translator, translate_slices, translate_volume
 from medgan.training.build_networks import build_generator
 
+pytestmark = pytest.mark.unit
+
 Build = Callable[..., Translator]
 
 

@@ -10,6 +10,8 @@ from medgan.data.dicom.attributes import ModelFacts
 from medgan.errors import InputError
 from medgan.server.alias_watcher import Follower, Served
 
+pytestmark = pytest.mark.unit
+
 DAMAGED = InputError("E-MODEL-05", folder="model", weights_sha256="ab", digest="cd")
 
 

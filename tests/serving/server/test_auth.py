@@ -8,6 +8,8 @@ from refusal import refusal
 from medgan.errors import InputError
 from medgan.server.auth import is_authorized, token_digest
 
+pytestmark = pytest.mark.unit
+
 
 def test_token_digest_makes_token_once_for_owner_only(tmp_path):
     file = tmp_path / "new" / "serve.token"

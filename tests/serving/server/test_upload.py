@@ -12,6 +12,8 @@ from refusal import refusal
 
 from medgan.server.upload import Limits, Refusal, receive, unpack
 
+pytestmark = pytest.mark.unit
+
 LIMITS = Limits(body_bytes=1 << 20, files=5, inflated_bytes=1 << 20)
 FORM = "multipart/form-data; boundary=edge"
 
