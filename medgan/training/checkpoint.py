@@ -43,7 +43,10 @@ def restore(folder: Path, state: State) -> bool:
 
 def read_history(folder: Path) -> list[dict[str, float]]:
     """Returns one row of metrics for each finished epoch of the folder's last state, or an empty list."""
-    if not (folder / LAST).exists():
+    try:
+        with safe_open(folder / LAST, framework="pt") as file:
+            return json.loads(file.metadata()["history"])
+    except (FileNotFoundError, RuntimeError):  # deleted after the end of the trial, perhaps at this moment
+        if (folder / LAST).exists():
+            raise
         return []
-    with safe_open(folder / LAST, framework="pt") as file:
-        return json.loads(file.metadata()["history"])

@@ -113,3 +113,19 @@ def test_interrupted_save_tensors_leaves_earlier_file(tmp_path, monkeypatch, mom
     save_tensors(path, {"a": torch.zeros(2)}, {"history": [2]})
     assert read_history(tmp_path) == [2]
     assert [file.name for file in tmp_path.iterdir()] == [LAST]
+
+
+def test_read_history_of_state_deleted_meanwhile_is_empty(tmp_path, monkeypatch):
+    def deleted(path, framework):
+        path.unlink()
+        raise RuntimeError(f"unable to open file <{path}>")
+
+    (tmp_path / checkpoint.LAST).write_bytes(b"state")
+    monkeypatch.setattr(checkpoint, "safe_open", deleted)
+    assert checkpoint.read_history(tmp_path) == []
+
+
+def test_read_history_of_damaged_state_is_an_error(tmp_path):
+    (tmp_path / checkpoint.LAST).write_bytes(b"no state")
+    with pytest.raises(Exception, match="header"):
+        checkpoint.read_history(tmp_path)
