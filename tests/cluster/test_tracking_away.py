@@ -174,7 +174,7 @@ def test_same_command_sends_what_mlflow_missed(server, tmp_path, dicom, command)
     giving_up = command(home, "-c", IMPATIENT, job, *arguments)
     giving_up.until(r"trial 3: epoch 1/6")  # 2 is 1 again
     server.kill()
-    giving_up.until(r"sending the remaining results to MLflow \(\d+ calls\), 8 s at most")
+    giving_up.until(r"sending the remaining results to MLflow \(\d+ calls\), for 8 s at most")
     assert giving_up.end() == 1, giving_up.text
     assert "[E-SEARCH-04]" in giving_up.text
     server.start()
