@@ -80,5 +80,5 @@ def rollback(
     from medgan.workflows.promote import rollback as roll_back
 
     before, now = roll_back(name, find_place(output, tracking_uri))
-    print(f"{name}: version {now} is champion again; version {before} was. Whoever follows the alias changes.")
+    print(f"{name}: version {now} is champion again; version {before} was. Services that follow the alias change too.")
     print(f"medgan promote --model models:/{name}/{before} brings it back, by the evidence it has.")

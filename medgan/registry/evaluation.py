@@ -134,7 +134,7 @@ def measure_model(
 
 
 def test_set_of(dataset: PreparedDataset) -> str:
-    """Returns a SHA-256 over the test patients' hashes and arrays, the same whoever else is in the data set."""
+    """Returns a SHA-256 over the test patients' hashes and arrays, independent of the other patients."""
     kept = {"hash", "source", "target", "source_window", "target_window", "sha256"}
     tested = [one for one in dataset.manifest.patients if one.role == "test"]
     content = [one.model_dump(mode="json", include=kept) for one in sorted(tested, key=lambda one: one.hash)]

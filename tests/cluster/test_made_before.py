@@ -27,7 +27,7 @@ from medgan.workflows.serve import load_served
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = Path("/tmp/medgan-d5bb1c7")
-"""The stores hold this path: whoever made them worked there."""
+"""The stores hold absolute paths in this folder."""
 MODEL = "models:/medgan-pet2ct-phantom@challenger"
 SETTINGS = ["train.epochs=2", "train.batch_size=2", "generator.base_channels=2", "discriminator.base_channels=2"]
 
