@@ -17,7 +17,7 @@ DIRECTIONS = {
     "ssim": "max", "psnr": "max", "vif": "max", "uqi": "max", "ms_ssim": "max",
     "mse": "min", "lpips": "min", "mae": "min", "bias": "min",
 }  # fmt: skip
-"""This maps the first part of a metric's name to the better direction; for bias the absolute value counts."""
+"""This maps the first part of a metric's name to the better direction; for bias see `comparable`."""
 GRAY = 255.0
 
 Patients = dict[str, dict[str, float]]
@@ -42,6 +42,20 @@ def direction(name: str) -> str:
         if f"{metric}_".startswith(f"{first}_"):
             return better
     raise InputError("E-METRIC-02", directions=", ".join(DIRECTIONS), name=name)
+
+
+def comparable(name: str, value: float) -> float:
+    """Returns what counts of a metric's value in a comparison: the absolute value of a bias, the value of any other."""
+    return abs(value) if name.rsplit("/", 1)[-1].startswith("bias") else value
+
+
+def merit(name: str, value: float) -> float:
+    """Returns a metric's value signed so that higher is better, see `comparable`; NaN stays NaN.
+
+    Raises:
+        InputError: there is no metric of that name.
+    """
+    return comparable(name, value) if direction(name) == "max" else -comparable(name, value)
 
 
 def slice_metrics(

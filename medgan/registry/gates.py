@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgan.errors import InputError
-from medgan.metrics.validation_metrics import direction
+from medgan.metrics.validation_metrics import comparable, direction, merit
 from medgan.registry.promotion_rules import Rules
 
 PRIMARY = "ssim"
@@ -226,18 +226,17 @@ def _difference(candidate: Evidence, champion: Evidence, metric: str) -> str:
 
 def _gains(candidate: Evidence, champion: Evidence, metric: str, *, less: float = 0.0) -> NDArray[np.float64]:
     """Returns (patients,): each patient's gain over the champion, less a margin, in the order of patient names."""
-    ours, theirs = _values(candidate, metric), _values(champion, metric)
-    better = ours - theirs if direction(metric) == "max" else theirs - ours
-    return np.round(better - less, DECIMALS)
+    ours, theirs = _values(candidate, metric, merit), _values(champion, metric, merit)
+    return np.round(ours - theirs - less, DECIMALS)
 
 
 def _mean(evidence: Evidence, metric: str) -> float:
-    return round(float(_values(evidence, metric).mean()), DECIMALS)
+    return round(float(_values(evidence, metric, comparable).mean()), DECIMALS)
 
 
-def _values(evidence: Evidence, metric: str) -> NDArray[np.float64]:
-    values = np.array([evidence.patients[patient][metric] for patient in sorted(evidence.patients)])
-    return np.abs(values) if metric.startswith("bias") else values
+def _values(evidence: Evidence, metric: str, counted: Callable[[str, float], float]) -> NDArray[np.float64]:
+    """Returns (patients,): what `counted` gives of each patient's value, in the order of patient names."""
+    return np.array([counted(metric, evidence.patients[patient][metric]) for patient in sorted(evidence.patients)])
 
 
 def _refuse_incomplete(whose: str, evidence: Evidence, rules: Rules) -> None:

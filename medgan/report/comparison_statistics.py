@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgan.errors import InputError
-from medgan.metrics.validation_metrics import Patients, direction
+from medgan.metrics.validation_metrics import Patients, merit
 from medgan.registry.gates import DECIMALS, EXACT, RESAMPLES, sign_flip
 
 
@@ -141,9 +141,8 @@ def score(method: MethodResults, metric: str) -> Score | None:
 
 def goodness(method: MethodResults, metric: str) -> dict[str, float]:
     """Returns patient -> mean over the seeds, signed so that more is better; uses the absolute values of a bias."""
-    sign = 1 if direction(metric) == "max" else -1
     return {
-        patient: sign * statistics.fmean(abs(value) if metric.startswith("bias") else value for value in values)
+        patient: statistics.fmean(merit(metric, value) for value in values)
         for patient, values in _by_patient(method, metric).items()
     }
 

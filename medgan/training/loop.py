@@ -18,7 +18,7 @@ from medgan.data.augmentation import AUGMENTATIONS
 from medgan.data.dataset import Batches, Slices, Unpaired
 from medgan.errors import Diverged
 from medgan.losses.objective import Objective
-from medgan.metrics.validation_metrics import direction, overall_means, patient_means
+from medgan.metrics.validation_metrics import merit, overall_means, patient_means
 from medgan.training.checkpoint import BEST, PICTURES, save_state, save_tensors
 from medgan.training.feed import Feed, stored_on
 from medgan.training.runtime import Runtime
@@ -117,8 +117,7 @@ def save_epoch(training: Training, folder: Path) -> None:
 
 def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
     """Returns the index of the best epoch by a validation metric, the last of equals; NaN is never the best."""
-    sign = 1 if direction(metric) == "max" else -1
-    scores = [sign * row.get(metric, math.nan) for row in history]
+    scores = [merit(metric, row.get(metric, math.nan)) for row in history]
     return max(
         range(len(history)), key=lambda index: (-math.inf if math.isnan(scores[index]) else scores[index], index)
     )

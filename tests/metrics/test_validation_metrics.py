@@ -11,7 +11,9 @@ from medgan.metrics.ssim import ms_ssim, ssim, uqi
 from medgan.metrics.validation_metrics import (
     DIRECTIONS,
     SliceMetrics,
+    comparable,
     direction,
+    merit,
     overall_means,
     overall_spread,
     patient_means,
@@ -202,6 +204,22 @@ def test_overall_spread_is_sample_standard_deviation_over_patients():
 )  # fmt: skip
 def test_direction_follows_from_metric_name(name, better):
     assert direction(name) == better
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "counted", "expected"),
+    [
+        ("val/ssim", 0.8, 0.8, 0.8), ("test/psnr_body", -3.0, -3.0, -3.0), ("mae_hu", 90.0, 90.0, -90.0),
+        ("val/bias_hu", -7.0, 7.0, -7.0), ("bias_suv_body", 7.0, 7.0, -7.0), ("test/bias_hu_body", 0.0, 0.0, 0.0),
+    ],
+)  # fmt: skip
+def test_merit_is_higher_for_better_value_and_for_bias_nearer_to_zero(name, value, counted, expected):
+    assert (comparable(name, value), merit(name, value)) == (counted, expected)
+
+
+@pytest.mark.parametrize("name", ["val/ssim", "val/mae_hu", "val/bias_hu"])
+def test_merit_of_nan_is_nan(name):
+    assert math.isnan(merit(name, math.nan))
 
 
 @pytest.mark.parametrize("name", ["val/ssimilarity", "ms", "loss/generator/style"])

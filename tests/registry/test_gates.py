@@ -111,6 +111,14 @@ def test_judge_compares_metric_in_better_direction(metric, ours, theirs, passed)
     assert judge(candidate, champion, Rules(**SUPERIOR, primary=metric), tried=1).passed is passed
 
 
+def test_worst_patient_by_bias_is_patient_whose_absolute_bias_grew_most():
+    candidate, champion = evidence(-9.0, 1.0, 2.0, metric="bias_hu"), evidence(4.0, -8.0, 2.0, metric="bias_hu")
+    rules = Rules(non_inferior={}, primary="bias_hu", worst_patient={"bias_hu": 5.0}, min_patients=3)
+    reasons = judge(candidate, champion, rules, tried=1).reasons
+    assert "bias_hu of one patient worse by 5 at most (patient p0), 5 allowed: holds" in reasons
+    assert reasons[0].startswith("bias_hu 4 against 4.667, better by 0.6667, more than 0 needed")
+
+
 @pytest.mark.parametrize(("tried", "adjusted"), [(1, 1 / 64), (3, 3 / 64), (4, 4 / 64), (100, 1.0)])
 def test_ledger_adjusts_p_and_blocks_only_if_rules_say_block(tried, adjusted):
     reported = judge(*pair(GAINS), Rules(**SUPERIOR), tried=tried)
