@@ -9,7 +9,7 @@ from typing import Literal, Self
 import optuna
 
 from medgan.errors import InputError
-from medgan.metrics.validation_metrics import direction
+from medgan.metrics.validation_metrics import comparable, direction
 
 Mode = Literal["max", "min"]
 GOALS = "goals"
@@ -33,7 +33,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Constraint:
-    """Describes a limit on a metric of the best epoch, such as `val/mae_hu <= 150`."""
+    """Describes a limit on a metric of the best epoch, such as `val/mae_hu <= 150`; on a bias see `comparable`."""
 
     metric: str
     sign: Literal["<=", ">="]
@@ -47,11 +47,14 @@ class Constraint:
             raise InputError("E-GOAL-01", text=text)
         metric, sign, limit = found.groups()
         refuse_no_metric(metric)
+        if metric.startswith("val/bias") and (sign == ">=" or float(limit) < 0):
+            raise InputError("E-GOAL-06", text=text, metric=metric)
         return cls(metric, "<=" if sign == "<=" else ">=", float(limit))
 
     def excess(self, row: Row) -> float:
         """Returns how far a metric exceeds the limit, as Optuna expects: 0 or less if the limit is kept."""
-        return row[self.metric] - self.limit if self.sign == "<=" else self.limit - row[self.metric]
+        value = comparable(self.metric, row[self.metric])
+        return value - self.limit if self.sign == "<=" else self.limit - value
 
     def __str__(self) -> str:
         return f"{self.metric} {self.sign} {self.limit:g}"

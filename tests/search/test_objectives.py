@@ -44,9 +44,16 @@ def test_constraint_excess_is_distance_beyond_limit(text, excess):
     assert Constraint.read(str(Constraint.read(text))) == Constraint.read(text)
 
 
+@pytest.mark.parametrize(("bias", "excess"), [(-12.0, 7.0), (12.0, 7.0), (-4.0, -1.0), (0.0, -5.0)])
+def test_constraint_on_bias_limits_absolute_value(bias, excess):
+    assert Constraint.read("val/bias_hu_body <= 5").excess({"val/bias_hu_body": bias}) == excess
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("val/bias_hu >= -5", refusal("E-GOAL-06", text="val/bias_hu >= -5", metric="val/bias_hu")),
+        ("val/bias_hu <= -5", refusal("E-GOAL-06", text="val/bias_hu <= -5", metric="val/bias_hu")),
         ("val/mae_hu < 100", refusal("E-GOAL-01", text="val/mae_hu < 100")),
         ("val/mae_hu", refusal("E-GOAL-01", text="val/mae_hu")),
         ("val/mae_hu <= much", refusal("E-GOAL-01", text="val/mae_hu <= much")),
