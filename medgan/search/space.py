@@ -17,8 +17,10 @@ from medgan.search.parameters import Condition, Move, decoded, encoded
 
 METHOD = "method"
 """The setting, in spaces only, that selects a published method or a method that the space defines."""
+SELECT = "metrics.select"
+"""The setting whose metric decides which epoch's generator is kept; in a search it is the first goal."""
 FIXED = (
-    "data.size", "extractor.network", "extractor.weights", "metrics.lpips", "metrics.lpips_weights", "metrics.select",
+    "data.size", "extractor.network", "extractor.weights", "metrics.lpips", "metrics.lpips_weights", SELECT,
     "train.batch_size", "train.epochs", "train.minutes",
 )  # fmt: skip
 """Settings that cannot be searched: the data set, the available weights and early stopping depend on them."""
@@ -152,9 +154,16 @@ class Space(Part):
         return tuple(Constraint.read(text) for text in self.constraints)
 
     def base(self, overrides: Mapping[str, Any]) -> Config:
-        """Returns the preset with the fixed settings of the space, then with the `--set` options of the user."""
-        selected = {"metrics.select": self.goals[0].metric}
-        return with_values(PRESETS[self.preset](), {**selected, **self.set, **overrides})
+        """Returns the preset with the fixed settings of the space, then with the `--set` options of the user.
+
+        Raises:
+            InputError: a setting is invalid, or another metric than the first goal selects the generator to keep.
+        """
+        goal = self.goals[0].metric
+        settings = {SELECT: goal, **self.set, **overrides}
+        if settings[SELECT] != goal:
+            raise InputError("E-SPACE-19", setting=SELECT, value=settings[SELECT], goal=goal)
+        return with_values(PRESETS[self.preset](), settings)
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Self:
         """Returns the space with overrides in every searched method, as `base` applies them to the preset."""

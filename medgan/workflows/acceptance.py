@@ -111,7 +111,7 @@ def accept(request: SearchRequest, notify: Notify = ignore) -> Accepted:
     base = with_lpips(space.base(request.overrides))
     asked = [*(goal.metric for goal in space.goals), *(limit.metric for limit in space.limits)]
     measured_ones = [metric for metric in asked if metric not in COSTS]
-    refuse_unmeasured([*measured_ones, base.metrics.select], base, request.task.target)
+    refuse_unmeasured(measured_ones, base, request.task.target)
     corners = space.corners(base)
     deepest = max(map(deepest_block, corners))
     if not is_given():

@@ -82,8 +82,8 @@ def has(error, code, *values):
         (["--study-uri", "sqlite:///x.db", "--tracking-uri", "sqlite:///x.db"], ("E-REQUEST-03", "sqlite:///x.db")),
         (["--max-gpu-hours", "0"], ("E-BUDGET-01", "--max-gpu-hours: ", "got 0")),
         (["--max-hours", "-1"], ("E-BUDGET-01", "--max-hours: ", "got -1")),
-        (["--set", "metrics.select=val/suv"], ("E-REQUEST-08", "val/suv: ", "one of val/bias_hu")),
-        (["--set", "metrics.select=loss/generator/l1"], ("E-REQUEST-08", "loss/generator/l1: ")),
+        (["--set", "metrics.select=val/mae_hu"], ("E-SPACE-19", "metrics.select: ", "val/ssim, ", "got val/mae_hu")),
+        (["--set", "metrics.select=loss/generator/l1"], ("E-SPACE-19", "metrics.select: ", "got loss/generator/l1")),
     ],
 )
 def test_tune_job_refuses_wrong_option_or_setting(refused, arguments, expected):
@@ -111,6 +111,8 @@ COMMANDS_OF_ONE = [
     [
         *COMMANDS_OF_ONE,
         (["--set", "data.size=100"], ("E-CONFIG-01", "data.size: ", "multiple of 16", "got 100")),
+        (["--set", "metrics.select=val/suv"], ("E-REQUEST-08", "val/suv: ", "one of val/bias_hu")),
+        (["--set", "metrics.select=loss/generator/l1"], ("E-REQUEST-08", "loss/generator/l1: ")),
         (["--preset", "unet_l2"], ("E-PRESET-01", "one of medgan, ", "got 'unet_l2'", "Did you mean unet_l1?")),
         (["--workers", "0"], ("E-CONFIG-20", "--workers: ", "got 0")),
         (["--workers", "8000", "--set", "train.batch_size=8000"], ("E-CLUSTER-01", "--workers 8000: ")),

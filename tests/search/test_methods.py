@@ -102,6 +102,10 @@ def test_forecast_is_limited_by_setting_minutes(space):
             {"methods": {"a": {"preset": "medgan", "set": {"train.batch_size": 2}}}},
             refusal("E-SPACE-05", shared="train.batch_size"),
         ),
+        (
+            {"methods": {"a": {"preset": "medgan", "set": {"metrics.select": "val/psnr"}}}},
+            refusal("E-SPACE-05", shared="metrics.select"),
+        ),
     ],
 )
 def test_space_refuses_invalid_grid_or_method(space, change, expected):

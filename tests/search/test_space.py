@@ -230,6 +230,27 @@ def test_read_space_reads_objectives_and_constraints(write):
     assert str(space.limits[0]) == "val/ssim >= 0.5"
 
 
+OTHER_SELECT = refusal("E-SPACE-19", setting="metrics.select", value="val/psnr", goal="val/mae_hu")
+
+
+@pytest.mark.parametrize("goals", ["metric: val/mae_hu", "objectives: {val/mae_hu: min, val/psnr: max}"])
+def test_space_refuses_selection_of_generator_by_other_metric_than_first_goal(write, goals):
+    space = read_space(write(f"{SMALL}{goals}\n"), {})
+    assert space.base({"metrics.select": "val/mae_hu"}) == space.base({})
+    with pytest.raises(InputError, check=OTHER_SELECT):
+        space.base({"metrics.select": "val/psnr"})
+    with pytest.raises(InputError, check=OTHER_SELECT):
+        read_space(write(f"{SMALL}{goals}\n"), {"metrics.select": "val/psnr"})
+
+
+def test_read_space_names_line_of_selection_by_other_metric_and_accepts_selection_by_goal(write):
+    text = f"metric: val/mae_hu\n{SMALL}".replace("{data.size: 64,", "{\n  metrics.select: SELECT, data.size: 64,")
+    with pytest.raises(InputError, check=refusal("E-SPACE-19", value="val/psnr", goal="val/mae_hu", line=", line 3")):
+        read_space(write(text.replace("SELECT", "val/psnr")), {})
+    space = read_space(write(text.replace("SELECT", "val/mae_hu")), {})
+    assert space.base({}).metrics.select == "val/mae_hu"
+
+
 def test_space_digest_ignores_budget_and_checkpoints_but_not_goals(write):
     plain = read_space(write(SMALL), {}).digest({})
     assert read_space(write(SMALL + "budget: {hours: 3}\ncheckpoints: {keep: 9}\n"), {}).digest({}) == plain
