@@ -32,6 +32,9 @@ def reproduce_tables(
             help="of each training, validation included (default: 3, with --quick 0.4; with --paper 200 epochs)"
         ),
     ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="of each training, instead of --minutes: equal images, not equal time")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="for a look: at most 15 minutes on two cores")] = False,
     paper: Annotated[
         bool, typer.Option("--paper", help="as published: 256 px, six blocks, 200 epochs; for GPUs, see what it prints")
@@ -47,7 +50,7 @@ def reproduce_tables(
     study_uri: StudyUri = None,
     settings: Settings = [],  # noqa: B006 - typer's way
 ) -> None:
-    """Train the methods of the paper's tables on the same patients for the same time, test them, and compare them.
+    """Train the methods of the paper's tables on the same patients for the same time (or epochs), and compare them.
 
     Small networks and slices of 64 px, unless --paper says otherwise. The same command again goes on where it stopped,
     and prints a finished table at once. Exit codes: 0 done, 1 failed, 2 refused input, 130 stopped.
@@ -79,6 +82,7 @@ def reproduce_tables(
         tuned=tuned,
         seeds=seeds,
         minutes=minutes,
+        epochs=epochs,
     )
     with stoppable(), Terminal() as terminal:
         found = reproduce(request, terminal, SearchProgress(terminal))

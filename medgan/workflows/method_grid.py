@@ -39,6 +39,7 @@ class TablesRequest:
         tuned: a study of this output folder, whose best settings are a row of their own.
         seeds: trainings of each method.
         minutes: of each training, validation included.
+        epochs: of each training, instead of minutes: each method is shown the training images equally often.
     """
 
     search: SearchRequest
@@ -47,28 +48,30 @@ class TablesRequest:
     tuned: str | None = None
     seeds: int | None = None
     minutes: float | None = None
+    epochs: int | None = None
 
 
 def space_of(request: TablesRequest) -> Space:
     """Returns the grid of methods and seeds, in which all methods with the first seed come first.
 
     Raises:
-        InputError: an unknown method, or no study of that name.
+        InputError: an unknown method, no study of that name, or an option that cannot be used.
     """
     _refuse_unfit(request)
     minutes, seeds = BUDGETS[request.scale]
     minutes, seeds = request.minutes or minutes, request.seeds or seeds
+    length: dict[str, Any] = {"train.minutes": minutes, "train.epochs": ENDLESS} if minutes else {}
+    if request.epochs:
+        length = {"train.epochs": request.epochs}
     names = request.methods or tuple(dict.fromkeys(itertools.chain(*TABLES.values())))
     scale: Literal["published", "quick"] = "published" if request.scale == "paper" else "quick"
     methods = {name: searched.Method(preset=name, scale=scale) for name in names}
     if request.tuned:
         methods[TUNED] = _tuned(request.search, request.tuned, scale)
-    settings: dict[str, Any] = {"train.minutes": minutes, "train.epochs": ENDLESS} if minutes else {}
-    if request.scale != "paper":
-        settings |= {"data.size": 64, "train.batch_size": 8, "extractor.weights": "random"}
+    small = {"data.size": 64, "train.batch_size": 8, "extractor.weights": "random"}
     return Space(
         preset=REFERENCE,
-        set=settings,
+        set=length if request.scale == "paper" else {**length, **small},
         methods=methods,
         search={SEED: Move(int=(0, max(seeds - 1, 1))), METHOD: Move(choice=tuple(methods))},
         sampler="grid",
@@ -79,9 +82,14 @@ def space_of(request: TablesRequest) -> Space:
 
 
 def _refuse_unfit(request: TablesRequest) -> None:
-    for option, value in (("--seeds", request.seeds), ("--minutes", request.minutes)):
+    for option, value in (("--seeds", request.seeds), ("--minutes", request.minutes), ("--epochs", request.epochs)):
         if value is not None and value <= 0:
             raise InputError("E-COMPARE-01", option=option, value=value)
+    if request.epochs is not None:
+        given = {f"--set {path}": request.search.overrides.get(path) for path in ("train.minutes", "train.epochs")}
+        for option, value in {"--minutes": request.minutes, **given}.items():
+            if value is not None:
+                raise InputError("E-COMPARE-07", epochs=request.epochs, option=option, value=value)
     for name in request.methods:
         if name not in PRESETS:
             raise InputError("E-COMPARE-02", presets=", ".join(PRESETS), unknown=name)

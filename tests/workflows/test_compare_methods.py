@@ -13,9 +13,10 @@ from medgan.presets.by_name import configured
 from medgan.search.objectives import Goal
 from medgan.search.study import Identity, open_study
 from medgan.tasks import task_named
+from medgan.training.build_training import length_of
 from medgan.workflows.acceptance import SearchRequest, accept
 from medgan.workflows.compare_methods import pictured, reproduce_tables
-from medgan.workflows.method_grid import TUNED, TablesRequest, space_of
+from medgan.workflows.method_grid import TABLES, TUNED, TablesRequest, space_of
 
 
 @pytest.fixture
@@ -52,12 +53,30 @@ def test_all_methods_have_same_size_batch_and_time(request_of):
     assert {(one.data.size, one.train.batch_size, one.train.minutes) for one in corners} == {(64, 8, 1.5)}
 
 
+@pytest.mark.parametrize("scale", ["small", "quick", "paper"])
+def test_all_methods_have_same_epochs_and_no_clock(request_of, scale):
+    space = space_of(request_of(scale=scale, epochs=7))
+    corners = space.corners(space.base({}))
+    assert {(one.train.epochs, one.train.minutes, length_of(one).minutes) for one in corners} == {(7, None, None)}
+    assert len(corners) == len({*TABLES["Table I"], *TABLES["Table II"]})
+
+
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
         ({"methods": ("medgan", "pix3pix")}, refusal("E-COMPARE-02", unknown="pix3pix")),
         ({"seeds": 0}, refusal("E-COMPARE-01", option="--seeds", value=0)),
         ({"minutes": -1.0}, refusal("E-COMPARE-01", option="--minutes", value=-1.0)),
+        ({"epochs": 0}, refusal("E-COMPARE-01", option="--epochs", value=0)),
+        ({"epochs": 5, "minutes": 2.0}, refusal("E-COMPARE-07", epochs=5, option="--minutes", value=2.0)),
+        (
+            {"epochs": 5, "overrides": {"train.minutes": 3}},
+            refusal("E-COMPARE-07", epochs=5, option="--set train.minutes", value=3),
+        ),
+        (
+            {"epochs": 5, "overrides": {"train.epochs": 7}},
+            refusal("E-COMPARE-07", epochs=5, option="--set train.epochs", value=7),
+        ),
         ({"tuned": "nothing"}, refusal("E-STUDY-01")),
     ],
 )
