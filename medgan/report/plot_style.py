@@ -13,7 +13,8 @@ from medgan.search.objectives import Goal
 Drawing = Figure | str
 """Stands for a picture, or for the reason why there is none."""
 
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#8a929a"
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
+BLACK, GREY = "#1b1f23", "#8a929a"
 """Gives the palette of Okabe and Ito, which color-blind readers can distinguish."""
 KINDS: dict[str, dict[str, Any]] = {
     "pruned": {"marker": "o", "facecolors": "white", "edgecolors": GREY, "s": 26},
@@ -21,6 +22,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "complete": {"marker": "o", "facecolors": BLUE, "edgecolors": "white", "linewidths": 0.6, "s": 38},
 }
 DOTS_PER_INCH = 110
+LETTER, HANDLE = 0.075, 0.65
+"""Gives the width of a letter of a legend, and of the mark and the space beside a text, in inches."""
 NO_VALUE = "No trial has finished with a value yet."
 
 
@@ -77,4 +80,15 @@ def add_legend(figure: Figure, axes: Iterable[Axes], **renamed: str) -> None:
         handles, names = axis.get_legend_handles_labels()
         found |= dict(zip(names, handles, strict=True))
     labels = [renamed.get(label, label) for label in found]
-    figure.legend(list(found.values()), labels, loc="outside upper center", ncols=min(len(found), 7), frameon=False)
+    columns = legend_columns(labels, float(figure.get_figwidth()))
+    figure.legend(list(found.values()), labels, loc="outside upper center", ncols=columns, frameon=False)
+
+
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """Returns how many columns of a legend fit into a width in inches: at most 7, and one if no more fit."""
+    letters = [max(map(len, label.split("\n"))) for label in labels]
+    for columns in range(min(len(labels), 7), 1, -1):
+        parts = np.array_split(letters, columns)
+        if sum(LETTER * max(part) + HANDLE for part in parts) <= width:
+            return columns
+    return 1

@@ -6,7 +6,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from medgan.report.parameter_plots import ValueAxis
-from medgan.report.plot_style import drawn, drawn_range
+from medgan.report.plot_style import drawn, drawn_range, legend_columns
 from medgan.report.study_overview import number_text, short_names
 from medgan.search.objectives import Goal
 
@@ -36,6 +36,21 @@ def test_drawn_range_clips_collapsed_trial():
     assert drawn(values, SSIM) == [*values[:5], low]
     assert drawn_range([100.0, 101.0, 102.0, 103.0, 9000.0], MAE)[1] < 200
     assert drawn_range([0.5, 0.5, 0.5], SSIM) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "width", "columns"),
+    [
+        (["complete", "pruned"], 10.5, 2),
+        (["x"] * 9, 10.5, 7),
+        (["x" * 60, "x" * 60], 10.5, 2),
+        (["x" * 60, "x" * 60], 10.0, 1),
+        (["x" * 200], 10.5, 1),
+        (["x" * 30 + "\n" + "x" * 30, "x" * 60], 8.1, 2),
+    ],
+)
+def test_legend_has_as_many_columns_as_fit(labels, width, columns):
+    assert legend_columns(labels, width) == columns
 
 
 @pytest.mark.parametrize(
