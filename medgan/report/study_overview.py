@@ -4,11 +4,13 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from medgan.report.importances import Importances, weigh
 from medgan.search.budget import DEVICE, DEVICE_S
 from medgan.search.objectives import Goal, goals_of
 from medgan.search.study import Study, best_trial, first_attempt_of, front, is_feasible, is_finished, state_of
@@ -20,6 +22,8 @@ REASON_LENGTH = 400
 HOUR_S = 3600.0
 ORDER = ("complete", "pruned", "failed", "repeated attempts", "running", "waiting")
 """Gives the order of states and costs; each kind of failure has the place of "failed"."""
+FEW = 4
+"""Gives the smallest number of trials for which importances are meaningful."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,21 @@ class Overview:
             return one is not self.best, not one.is_feasible, sign * one.values[0], one.first_attempt
 
         return sorted(self.scored, key=place)
+
+    @cached_property
+    def importances(self) -> tuple[Importances, ...] | str:
+        """Returns the importances of the settings for each goal, or the reason why there are none."""
+        if len(self.scored) < FEW:
+            return f"Importances need at least {FEW} finished trials with a value; there are {len(self.scored)}."
+        if len(self.settings) < 2:
+            return "Only one setting moves: there is nothing to weigh it against."
+        trials, found = [one.trial for one in self.scored], []
+        for place, goal in enumerate(self.goals):
+            values = [one.values[place] for one in self.scored]
+            if len({*values}) == 1:
+                return f"All trials have the same {goal.metric}: no setting makes a difference."
+            found.append(weigh(trials, values, goal))
+        return tuple(found)
 
 
 def values_of(trial: FrozenTrial, first: Goal) -> list[float] | None:

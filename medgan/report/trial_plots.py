@@ -1,16 +1,17 @@
 """Draws the trials of a study: history, importances, Pareto front and learning curves."""
 
 import itertools
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import optuna
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
+from medgan.report.importances import Importances
 from medgan.report.plot_style import (
+    BLACK,
     BLUE,
     GREEN,
     GREY,
@@ -29,9 +30,8 @@ from medgan.report.plot_style import (
 from medgan.report.study_overview import Overview, Scored, epochs_of, short_names
 from medgan.search.study import first_attempt_of, state_of
 
-FAILED = {"diverged": ("x", RED), "out of memory": ("P", PURPLE), "other failure": ("|", "#1b1f23")}
-FEW = 4
-"""Gives the smallest number of trials for which importances are meaningful."""
+FAILED = {"diverged": ("x", RED), "out of memory": ("P", PURPLE), "other failure": ("|", BLACK)}
+TEXT_BOX = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
 
 
 def draw_history(overview: Overview) -> Drawing:
@@ -81,55 +81,40 @@ def _failure(state: str) -> str | None:
 
 
 def draw_importances(overview: Overview) -> Drawing:
-    """Draws a bar for each setting and goal, from Optuna's default evaluator."""
-    if reason := _why_no_importances(overview):
-        return reason
-    found = [_importances(overview, place) for place in range(len(overview.goals))]
-    short = short_names(overview.settings)
-    names = sorted(short, key=lambda name: found[0].get(name, 0.0))
-    figure = new_figure(10.5, 1.2 + (0.26 * len(found) + 0.16) * len(names))
+    """Draws a bar for each setting and goal, and a line at the floor of each goal; bars up to the floor are grey."""
+    found = overview.importances
+    if isinstance(found, str):
+        return found
+    short, several = short_names(overview.settings), len(found) > 1
+    names = sorted(short, key=lambda name: found[0].by_setting.get(name, 0.0))
+    figure = new_figure(10.5, 1.5 + (0.26 * len(found) + 0.16) * len(names))
     axis, height = figure.subplots(), 0.8 / len(found)
     colors = itertools.cycle((BLUE, ORANGE, GREEN, PURPLE))
-    for place, (goal, color, shares) in enumerate(zip(overview.goals, colors, found, strict=False)):
+    for place, (goal, color, of_goal) in enumerate(zip(overview.goals, colors, found, strict=False)):
         rows = np.arange(len(names)) - height * (place - (len(found) - 1) / 2)
-        widths = [shares.get(name, 0.0) for name in names]
-        bars = axis.barh(rows, widths, height=0.92 * height, color=color, label=goal.metric)
-        axis.bar_label(bars, [f"{width:.2f}" for width in widths], padding=4, fontsize=9)
+        at = dict(zip(names, rows.tolist(), strict=True))
+        _importance_bars(axis, at, of_goal, height=0.88 * height, color=color, outlined=several)
+        axis.axvline(min(of_goal.floor, 1.0), color=color if several else BLACK, linestyle="--", linewidth=1.4)
+        axis.fill_between([], [], color=color, label=goal.metric if several else "above chance")
+    axis.fill_between([], [], color=GREY, label="cannot be told from chance")
+    axis.plot([], [], color=BLACK, linestyle="--", label="95 % of shuffled studies stay below (approximate)")
     axis.set_yticks(range(len(names)), [short[name] for name in names])
-    axis.set(xlabel="importance (all settings together: 1)", xlim=(0, 1.1 * max(max(one.values()) for one in found)))
+    farthest = max(max([*one.by_setting.values(), min(one.floor, 1.0)]) for one in found)
+    axis.set(xlabel="importance (all settings together: 1)", xlim=(0, 1.1 * (farthest or 1.0)))
     axis.spines[["top", "right"]].set_visible(False)
-    if len(found) > 1:
-        add_legend(figure, [axis])
+    add_legend(figure, [axis])
     return figure
 
 
-def _why_no_importances(overview: Overview) -> str:
-    scored = overview.scored
-    if len(scored) < FEW:
-        return f"Importances need at least {FEW} finished trials with a value; there are {len(scored)}."
-    if len(overview.settings) < 2:
-        return "Only one setting moves: there is nothing to weigh it against."
-    for place, goal in enumerate(overview.goals):
-        if len({one.values[place] for one in scored}) == 1:
-            return f"All trials have the same {goal.metric}: no setting makes a difference."
-    return ""
-
-
-def _importances(overview: Overview, place: int) -> dict[str, float]:
-    """Returns setting -> importance; passes pruned trials as complete ones, as Optuna uses complete trials only."""
-    study = optuna.create_study(direction="maximize" if overview.goals[place].mode == "max" else "minimize")
-    study.add_trials(
-        optuna.trial.create_trial(
-            state=TrialState.COMPLETE,
-            value=one.values[place],
-            params=one.trial.params,
-            distributions=one.trial.distributions,
-        )
-        for one in overview.scored
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few trials with a conditional setting: the caption warns of few trials
-        return optuna.importance.get_param_importances(study)
+def _importance_bars(
+    axis: Axes, rows: Mapping[str, float], found: Importances, *, height: float, color: str, outlined: bool
+) -> None:
+    """Draws the bars of a goal at the rows of the settings; an outline in the goal's color tells grey bars apart."""
+    widths = [found.by_setting.get(name, 0.0) for name in rows]
+    fills = [color if width > found.floor else GREY for width in widths]
+    edges: dict[str, Any] = {"edgecolor": color, "linewidth": 1.6} if outlined else {}
+    bars = axis.barh(list(rows.values()), widths, height=height, color=fills, **edges)
+    axis.bar_label(bars, [f"{width:.2f}" for width in widths], padding=4, fontsize=9, bbox=TEXT_BOX, zorder=4)
 
 
 def draw_front(overview: Overview) -> Drawing:

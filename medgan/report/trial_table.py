@@ -5,6 +5,7 @@ from html import escape
 
 from optuna.trial import FrozenTrial
 
+from medgan.report.chance import importances_text
 from medgan.report.html_page import table, wide_table
 from medgan.report.study_overview import (
     Overview,
@@ -28,7 +29,7 @@ ABSENT = "-"
 
 
 def facts_of(overview: Overview, study: Study) -> list[tuple[str, str]]:
-    """Returns names and facts, both HTML: goals, states, the best trial, the cost."""
+    """Returns names and facts, both HTML: goals, states, the best trial, what may be chance, the cost."""
     goals = [f"{goal.metric} ({'higher' if goal.mode == 'max' else 'lower'} is better)" for goal in overview.goals]
     facts = [("Goals" if len(goals) > 1 else "Goal", escape(", then ".join(goals)))]
     if overview.limits:
@@ -36,6 +37,8 @@ def facts_of(overview: Overview, study: Study) -> list[tuple[str, str]]:
     facts += [("Trials", escape(_states(overview.trials))), *_best(overview)]
     if len(goals) > 1:
         facts.append(("Pareto front", ", ".join(map(_link, overview.front)) or "No complete trial is feasible."))
+    said = {"Importances": importances_text(overview)}
+    facts += [(name, escape(text)) for name, text in said.items() if text]
     return [*facts, *_costs(overview, float(study.user_attrs.get(ELAPSED_S, 0.0)))]
 
 

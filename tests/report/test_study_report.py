@@ -154,6 +154,14 @@ def test_report_says_why_importances_are_missing(make, add, report):
     assert "Only one setting moves: there is nothing to weigh it against." in report(single)[0]
 
 
+def test_report_says_what_may_be_chance(make, add, report):
+    study = make()
+    for value in (0.5, 0.6, 0.7, 0.8):
+        add(study, "complete", value)
+    _, page, _ = report(study)
+    assert page.fact("Importances") == "None of the 3 settings can be told from chance."
+
+
 def test_report_shows_conditional_settings(make, add, report):
     study, moves = make(), {"loss.lambda_style": FloatDistribution(1e-6, 1e-2, log=True)}
     for place in range(8):
