@@ -5,7 +5,7 @@ from html import escape
 
 from optuna.trial import FrozenTrial
 
-from medgan.report.chance import importances_text
+from medgan.report.chance import importances_text, spread_text
 from medgan.report.html_page import table, wide_table
 from medgan.report.study_overview import (
     Overview,
@@ -37,7 +37,7 @@ def facts_of(overview: Overview, study: Study) -> list[tuple[str, str]]:
     facts += [("Trials", escape(_states(overview.trials))), *_best(overview)]
     if len(goals) > 1:
         facts.append(("Pareto front", ", ".join(map(_link, overview.front)) or "No complete trial is feasible."))
-    said = {"Importances": importances_text(overview)}
+    said = {"Importances": importances_text(overview), "Spread between seeds": spread_text(overview)}
     facts += [(name, escape(text)) for name, text in said.items() if text]
     return [*facts, *_costs(overview, float(study.user_attrs.get(ELAPSED_S, 0.0)))]
 

@@ -160,6 +160,7 @@ def test_report_says_what_may_be_chance(make, add, report):
         add(study, "complete", value)
     _, page, _ = report(study)
     assert page.fact("Importances") == "None of the 3 settings can be told from chance."
+    assert page.fact("Spread between seeds").endswith("so the lead of the best trial (0.10) may be chance.")
 
 
 def test_report_shows_conditional_settings(make, add, report):
