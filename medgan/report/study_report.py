@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from medgan.data.atomic_write import write_atomically
+from medgan.report.gradient_plot import draw_shares
 from medgan.report.html_page import PAGE, embedded, section, table
 from medgan.report.parameter_plots import draw_parallel, draw_slices_of
 from medgan.report.plot_style import Drawing, png_of
@@ -55,6 +56,14 @@ DRAWN: dict[str, tuple[Callable[[Overview], Drawing], str, str]] = {
         draw_curves,
         "Learning curves",
         "The first goal on the validation patients after each epoch; the generator of the best epoch is kept.",
+    ),
+    "shares": (
+        draw_shares,
+        "Shares of the gradient",
+        "How strongly each term of the loss acts on the generator of the best trial: the norm of the gradient of "
+        "weight x term at the generator's output, divided by the sum of these norms over all terms, on the first batch "
+        "of each epoch. The weight of a term below the dashed line hardly changes the training. Shares below 0.1 % are "
+        "drawn at the foot.",
     ),
 }
 """Maps the name of a picture's file to the function that draws it, its heading and its caption."""

@@ -163,6 +163,14 @@ def test_report_says_what_may_be_chance(make, add, report):
     assert page.fact("Spread between seeds").endswith("so the lead of the best trial (0.10) may be chance.")
 
 
+def test_report_draws_shares_of_gradient_of_best_trial(make, add, report):
+    study = make()
+    add(study, "complete", 0.7)
+    assert "The shares of the gradient were not recorded for trial 0, the best one." in report(study)[0]
+    add(study, "complete", 0.8, shares={"1": {"adversarial": 0.02, "perceptual": 0.98}})
+    assert names_of(report(study)[2]) == {*PICTURE_NAMES, "shares"} - {"importances"}
+
+
 def test_report_shows_conditional_settings(make, add, report):
     study, moves = make(), {"loss.lambda_style": FloatDistribution(1e-6, 1e-2, log=True)}
     for place in range(8):
