@@ -1,6 +1,7 @@
 """Tests the best trial of a search on held-out patients, registers it, and sets its aliases."""
 
 import json
+import math
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +25,10 @@ from medgan.registry.aliases import CHALLENGER, CHAMPION, take_over
 from medgan.registry.evaluation import PHANTOM, test_set_of
 from medgan.registry.gates import beats_floor
 from medgan.registry.versions import WEIGHTS_TAG, holder, point, register
+from medgan.report.chance import importances_text
+from medgan.report.study_overview import Overview
 from medgan.report.study_report import FILE_NAME
 from medgan.search.mlflow_sync import best_of
-from medgan.search.objectives import Goal
 from medgan.search.run_trials import SearchJob
 from medgan.search.study import Study, best_trial, finished, first_attempt_of
 from medgan.search.trial import trial_folder
@@ -35,6 +37,9 @@ from medgan.tracking.store import NOTE_TAG, STATE_TAG
 from medgan.training.checkpoint import BEST
 
 OUTCOME = "outcome"
+TOLERANCE = 1e-3
+"""Limits the relative difference between the value of a kept generator and the study's: other batches, other processes
+and a GPU round otherwise, by less; another generator differs by more."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,32 @@ class Outcome:
 
 
 def conclude(job: SearchJob, study: Study, tracking: MlflowStudy, dataset: PreparedDataset, place: Place) -> Outcome:
-    """Tests the best trial, registers it, sets its aliases, and keeps the outcome with the study."""
+    """Tests the best trial, registers it, sets its aliases, and keeps the outcome with the study.
+
+    Raises:
+        JobError: no trial has a usable result, or the kept generator is not the one that the study's value is of.
+    """
     best = best_trial(study)
     if best is None:
         raise JobError("E-SEARCH-02", study_name=study.study_name, why_none=_why_none(study))
     trial, value = best
     config, first_attempt = job.space.configured(trial.params, job.base), first_attempt_of(trial)
     weights = trial_folder(job.checkpoints, first_attempt) / BEST
-    ours, floor = measure_on_worker(config, weights, dataset.state, job.resources)
+    measured = measure_on_worker(config, weights, dataset.state, job.resources)
+    metric = job.space.goals[0].metric
+    found = overall_means(measured.validation).get(metric.removeprefix("val/"), math.nan)
+    if not math.isclose(found, value, rel_tol=TOLERANCE):
+        raise JobError(
+            "E-SEARCH-05",
+            study_name=study.study_name,
+            trial=first_attempt,
+            weights=weights,
+            metric=metric,
+            found=found,
+            value=value,
+            tolerance=TOLERANCE,
+        )
+    ours, floor = measured.test, measured.floor
     test, below = overall_means(ours), overall_means(floor)
     run = tracking.trial(first_attempt)
     run.metrics({f"test/{name}": value for name, value in test.items()}, step=0)
@@ -103,7 +126,7 @@ def conclude(job: SearchJob, study: Study, tracking: MlflowStudy, dataset: Prepa
         aliases.append(CHAMPION)
     outcome = Outcome(
         root=first_attempt,
-        metric=job.space.goals[0].metric,
+        metric=metric,
         value=value,
         params=trial.params,
         test=test,
@@ -178,13 +201,16 @@ def register_generator(
     return number
 
 
-def describe_study(tracking: MlflowStudy, outcome: Outcome, goal: Goal) -> None:
+def describe_study(tracking: MlflowStudy, outcome: Outcome, study: Study) -> None:
     """Says on the study's page what came out of it, with links to the best trial, all trials, model and report."""
+    overview = Overview.of(study)
+    goal, importances = overview.goals[0], importances_text(overview)
     best = tracking.link(f"trial #{outcome.root}", outcome.root)
     trials = tracking.link_to_trials("All trials, best first", best_of(goal.metric), ascending=goal.mode == "min")
     model = f"[{outcome.model} version {outcome.version}](#/models/{outcome.model}/versions/{outcome.version})"
     text = (
-        f"Best: {best}, {outcome.metric} {outcome.value:.4f} on validation patients. Registered as {model}.\n\n"
+        f"Best: {best}, {outcome.metric} {outcome.value:.4f} on validation patients. Registered as {model}."
+        f"{f' {importances}' if importances else ''}\n\n"
         f"{trials} · {tracking.link('Report', file=f'report/{FILE_NAME}')}\n\nSynthetic images, for research only."
     )
     tracking.run.tags({NOTE_TAG: text, "medgan.best": outcome.root, STATE_TAG: "complete"})

@@ -175,7 +175,7 @@ def _register_best(search: FinishedSearch) -> SearchResult:
             search.start()
         search.retry_while_away(tracking.answer)
         outcome = conclude(job, study, tracking, search.accepted.dataset, place)
-    search.retry_while_away(describe_study, tracking, outcome, job.space.goals[0])
+    search.retry_while_away(describe_study, tracking, outcome, study)
     return SearchResult(
         study=study.study_name,
         counts=summary(finished(study)),
