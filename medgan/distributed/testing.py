@@ -1,9 +1,11 @@
 """Measures trained generators on the test patients, with the resources of the cluster's workers."""
 
+import copy
 import io
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +18,39 @@ from medgan.data.atomic_write import write_atomically
 from medgan.data.dataset import PreparedDataset
 from medgan.distributed.worker_group import Resources
 from medgan.errors import Diverged, JobError
-from medgan.metrics.validation_metrics import Patients
+from medgan.metrics.validation_metrics import Patients, patient_means
 from medgan.training.build_training import build_perceptual
-from medgan.training.held_out import floor_on_test, generator_on_test, measure_on_test, trained_generator
+from medgan.training.held_out import floor_on_test, generator_on_test, trained_generator
+from medgan.training.mixed_precision import in_precision
 from medgan.training.patch_matching import measure_knn_on_test
 from medgan.training.runtime import SingleProcess
-from medgan.training.validation import fixed_pictures
+from medgan.training.validation import evaluate, fixed_pictures
 
 LIMIT_S = 3600.0
 FLOOR, MATCHING = "floor", "knn_patches"
 """These are measured beside trained generators: the task's floor, and patch matching."""
 
 
-def measure_on_worker(config: Config, weights: Path, dataset: Path, resources: Resources) -> tuple[Patients, Patients]:
-    """Runs `medgan.training.held_out.measure_on_test` where the cluster has room, and returns its result.
+@dataclass(frozen=True)
+class KeptGenerator:
+    """Holds what a kept generator reaches, each as patient -> metric -> value.
+
+    Attributes:
+        validation: the validation patients, measured as in the generator's training; empty if the output is no image.
+        test: the test patients.
+        floor: the test patients, without a network (`Task.floor`).
+    """
+
+    validation: Patients
+    test: Patients
+    floor: Patients
+
+
+def measure_on_worker(config: Config, weights: Path, dataset: Path, resources: Resources) -> KeptGenerator:
+    """Measures a kept generator on validation and test patients where the cluster has room.
 
     Raises:
+        Diverged: the output for the test patients is no image, although that for the validation patients is one.
         ray.exceptions.GetTimeoutError: the measurement took more than an hour.
     """
     task = _on(resources, _measure)
@@ -84,8 +103,17 @@ def _on(resources: Resources, function: Callable[..., Any]) -> Any:
     return ray.remote(num_cpus=resources.cpus, num_gpus=1 if resources.use_gpu else 0)(function)
 
 
-def _measure(config: Config, weights: str, folder: str) -> tuple[Patients, Patients]:
-    return measure_on_test(config, Path(weights), PreparedDataset.open(Path(folder)), SingleProcess())
+def _measure(config: Config, weights: str, folder: str) -> KeptGenerator:
+    dataset, runtime = PreparedDataset.open(Path(folder)), SingleProcess()
+    generator = trained_generator(config, Path(weights), runtime)
+    as_trained = in_precision(copy.deepcopy(generator), config.train.precision, runtime.device)
+    perceptual = build_perceptual(config, runtime.device)
+    try:
+        rows = evaluate(as_trained, dataset.slices("validation"), runtime, perceptual=perceptual)
+    except Diverged:
+        return KeptGenerator({}, {}, {})
+    test = generator_on_test(config, generator, dataset, runtime)
+    return KeptGenerator(patient_means(rows), test, floor_on_test(config, dataset, runtime))
 
 
 def _measure_into(name: str, config: Config, weights: str | None, folder: str, state: str) -> None:
