@@ -1,5 +1,6 @@
 """The main job on real Ray, MLflow, Optuna and DICOM: it survives a killed worker, Ctrl-C, and trials that diverge."""
 
+import json
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import mlflow
 import optuna
 import pydicom
 import pytest
+from safetensors.torch import load_file, save_file
 
 LIMIT_S = 200
 SPACE = """
@@ -32,10 +34,14 @@ trials: 3
 DIVERGING = SPACE.replace("{log: [1.0e-3, 2.0e-3]}", "{log: [1.0e+20, 1.0e+22]}").replace("trials: 3", "trials: 2")
 
 
-def trials_of(home: Path) -> list[optuna.trial.FrozenTrial]:
+def study_of(home: Path) -> optuna.Study:
     storage = optuna.storages.RDBStorage(f"sqlite:///{home / 'study.db'}")
     (summary,) = optuna.get_all_study_summaries(storage)
-    return optuna.load_study(study_name=summary.study_name, storage=storage).trials
+    return optuna.load_study(study_name=summary.study_name, storage=storage)
+
+
+def trials_of(home: Path) -> list[optuna.trial.FrozenTrial]:
+    return study_of(home).trials
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +129,24 @@ def test_search_names_no_patient_outside_dicom(disturbed):
         if path.is_file() and "phantoms" not in path.relative_to(disturbed.home).parts:
             assert b"PHANTOM-00" not in path.read_bytes(), path
             assert "PHANTOM-00" not in str(path)
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_search_registers_no_generator_with_other_value_than_in_study(disturbed, search):
+    """The last step of the finished search is done again, with the best trial's file changed."""
+    study = study_of(disturbed.home)
+    outcome = study.user_attrs["outcome"]
+    (weights,) = disturbed.home.glob(f"checkpoints/*/{json.loads(outcome)['root']:04d}/best.safetensors")
+    kept = weights.read_bytes()
+    study.set_user_attr("outcome", None)
+    save_file({name: 1.5 * one for name, one in load_file(weights).items()}, weights)
+    job = search(disturbed.home, SPACE)
+    code = job.end()
+    study.set_user_attr("outcome", outcome)
+    weights.write_bytes(kept)
+    assert (code, "[E-SEARCH-05]" in job.text, "starting Ray" in job.text) == (1, True, True), job.text
+    client, _ = runs_of(disturbed.home)
+    assert len(client.search_model_versions("name='medgan-pet2ct-phantom'")) == 1
 
 
 @pytest.mark.timeout(2 * LIMIT_S)
