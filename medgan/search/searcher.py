@@ -15,8 +15,9 @@ from medgan.search.budget import Meter
 from medgan.search.objectives import Constraint
 from medgan.search.study import fail, finished, first_attempt_of, frozen
 
-EPOCHS, METRICS, TRAINED_S = "epochs", "metrics", "trained_s"
-"""Attributes of a trial: epoch -> values of the goals, all metrics of the best epoch, seconds of all epochs."""
+EPOCHS, METRICS, SHARES, TRAINED_S = "epochs", "metrics", "shares", "trained_s"
+"""Attributes of a trial: epoch -> values of the goals, all metrics of the best epoch, epoch -> term -> share of the
+gradient, seconds of all epochs."""
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Running:
 
     trial: Trial
     epochs: dict[str, list[float]] = field(default_factory=dict)
+    shares: dict[str, dict[str, float]] = field(default_factory=dict)
     values: list[float] = field(default_factory=list)
     best: Mapping[str, float] = field(default_factory=dict)
     trained_s: float = 0.0
@@ -124,6 +126,7 @@ class StudySearcher(Searcher):
         if "values" not in result or str(result["epoch"]) in running.epochs:
             return False
         running.epochs[str(result["epoch"])] = result["now"]
+        running.shares[str(result["epoch"])] = dict(result["shares"])
         running.values, running.best = result["values"], dict(result["best"])
         running.trained_s = result["trained_s"]
         if len(self.study.directions) == 1:
@@ -144,6 +147,7 @@ class StudySearcher(Searcher):
             return
         running.trial.set_user_attr(EPOCHS, running.epochs)
         running.trial.set_user_attr(METRICS, dict(running.best))
+        running.trial.set_user_attr(SHARES, running.shares)
         running.trial.set_user_attr(TRAINED_S, running.trained_s)
         for constraint in self.constraints:
             measured = constraint.metric in running.best  # False: no validation slice allowed this metric

@@ -16,6 +16,7 @@ from medgan.training.build_training import length_of
 from medgan.training.loop import best_epoch
 
 EPOCH_LIMIT_S = 4 * 3600.0
+SHARE = "share/generator/"
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,9 @@ def so_far(history: Sequence[Mapping[str, float]], goals: Sequence[Goal], device
 
     Returns:
         For the best epoch so far: `objective`, higher is better; `values` of the goals; `best`, all its metrics as
-        pairs, since Tune flattens dictionaries before the searcher receives them. For the last epoch: `metrics`, and
-        `now`, the values of the goals. For all epochs: `trained_s`, seconds.
+        pairs, since Tune flattens dictionaries before the searcher receives them. For the last epoch: `metrics`; `now`,
+        the values of the goals; and `shares`, pairs of a term and its share of the gradient. For all epochs:
+        `trained_s`, seconds.
     """
     if not history:
         return {}
@@ -113,5 +115,6 @@ def so_far(history: Sequence[Mapping[str, float]], goals: Sequence[Goal], device
         "best": [*best.items()],
         "metrics": rows[-1],
         "now": [rows[-1][goal.metric] for goal in goals],
+        "shares": [(name.removeprefix(SHARE), share) for name, share in rows[-1].items() if name.startswith(SHARE)],
         "trained_s": trained_s,
     }

@@ -17,6 +17,7 @@ from medgan.data.atomic_write import write_atomically
 from medgan.data.augmentation import AUGMENTATIONS
 from medgan.data.dataset import Batches, Slices, Unpaired
 from medgan.errors import Diverged
+from medgan.losses.gradient_shares import GradientNorms
 from medgan.losses.objective import Objective
 from medgan.metrics.validation_metrics import merit, overall_means, patient_means
 from medgan.training.checkpoint import BEST, PICTURES, save_state, save_tensors
@@ -124,18 +125,25 @@ def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
 
 
 def _mean_losses(training: Training, objective: Objective) -> dict[str, float]:
-    """Runs the epoch's steps; returns `loss/...` means over steps and ranks, and the seconds spent waiting for data."""
-    epoch = training.state.epoch
+    """Runs the epoch's steps; returns `loss/...` and `judgement/...` as means over steps and ranks.
+
+    With them come `share/generator/<term>`, the share of each term in the gradient at the generator's output for the
+    epoch's first batch, and the seconds spent waiting for data.
+    """
+    state, epoch = training.state, training.state.epoch
     first, last = (steps_before(training, number) for number in (epoch, epoch + 1))
     torch.manual_seed(hash((training.seed, epoch, training.runtime.rank)))
     feed = _feed(training, first * training.updates.batches)
     sums: dict[str, Tensor] = {}
+    norms = GradientNorms(training.updates.accumulate * len(state.directions))
     training.on_first_step()
-    for _ in range(first, last):
-        for name, value in train_step(training.state, objective, feed, training.updates).items():
+    for number in range(first, last):
+        watched = norms.watching(objective) if number == first else objective
+        for name, value in train_step(state, watched, feed, training.updates).items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value
-    mine = {_loss_path(name): float(value) / (last - first) for name, value in sums.items()}
-    means = training.runtime.mean({**mine, "time/data_s": feed.waited_s})
+    mine = {_path(name): float(value) / (last - first) for name, value in sums.items()}
+    shares = {f"share/generator/{name}": share for name, share in norms.shares(objective).items()}
+    means = training.runtime.mean({**mine, **shares, "time/data_s": feed.waited_s})
     for name, mean in means.items():
         if not np.isfinite(mean):
             raise Diverged("E-TRAIN-02", name=name, mean=mean, epoch=epoch + 1)
@@ -163,5 +171,8 @@ def _feed(training: Training, start: int) -> Feed:
     return Feed(training.train, sampler, device=runtime.device, augment=augment, stored=training.stored)
 
 
-def _loss_path(name: str) -> str:
+def _path(name: str) -> str:
+    """Returns the name of a step's value in the history and in MLflow."""
+    if name.startswith("judgement_"):
+        return name.replace("_", "/")
     return f"loss/{name}" if name.startswith("discriminator") else f"loss/generator/{name}"

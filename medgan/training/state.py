@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -42,6 +43,12 @@ class State:
     def epoch(self) -> int:
         """Returns the number of finished epochs."""
         return len(self.history)
+
+    @property
+    def generator_updates(self) -> Tensor:
+        """Returns the number of updates of the generators so far, which Adam counts and a checkpoint keeps."""
+        moments = next(iter(self.generator_optimizer.state.values()), {"step": torch.ones(())})  # SGD counts nothing
+        return moments["step"]
 
     @property
     def generator(self) -> nn.Module:

@@ -30,7 +30,7 @@ class Updates:
             its own batch; 0 without a discriminator.
         clip_norm: largest norm of a network's gradient.
         clip_weights: largest weight of the discriminator (Arjovsky et al., 2017, algorithm 1).
-        ema_decay: decay of the averaged generator's weights.
+        ema_decay: decay of the averaged generator's weights, reached after a warm-up; see `decay_after`.
         accumulate: number of parts in which a batch passes the networks. Their gradients are averaged before an update:
             the update is the whole batch's, unless batch normalization sees less of it. Spectral normalization makes
             a step of its power iteration with every part.
@@ -58,7 +58,8 @@ def train_step(state: State, objective: Objective, batches: Iterator[Batch], upd
 
     Returns:
         Detached scalars: the generator's terms of its last update, `discriminator`, and the discriminator's other terms
-        as `discriminator_<term>`. Each is the sum over the directions.
+        as `discriminator_<term>`, each the sum over the directions; and the discriminator's mean logit of real and of
+        generated images, `judgement_real` and `judgement_fake`, the mean over the directions.
     """
     for batch in itertools.islice(batches, updates.generator):
         inputs, losses = update_generator(state, objective, batch, updates)
@@ -115,7 +116,7 @@ def update_generator(
     for discriminator in state.discriminators:
         discriminator.requires_grad_(True)
     if state.average is not None:
-        follow(state.average, bare(state.generator), updates.ema_decay)
+        follow(state.average, bare(state.generator), decay_after(state.generator_updates, updates.ema_decay))
     return inputs, added(losses, parts=len(inputs))
 
 
@@ -141,11 +142,22 @@ def split(batch: Batch, parts: int) -> list[Batch]:
     return list(zip(source, target, strict=True))
 
 
+def decay_after(num_updates: Tensor, decay: float) -> Tensor:
+    """Returns min(decay, (1 + n) / (10 + n)), so that the first, random weights leave the average at once.
+
+    Source: the `num_updates` of TensorFlow's ExponentialMovingAverage.
+
+    Args:
+        num_updates: n, the number of updates of the network that the average has seen, from 1.
+    """
+    return ((1 + num_updates) / (10 + num_updates)).clamp(max=decay)
+
+
 @torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+def follow(average: nn.Module, network: nn.Module, decay: Tensor) -> None:
     """Sets average <- decay x average + (1 - decay) x network; copies the statistics of normalization."""
     for averaged, weight in zip(average.parameters(), network.parameters(), strict=True):
-        averaged.lerp_(weight, 1 - decay)
+        averaged.lerp_(weight, (1 - decay).to(weight))
     for copied, buffer in zip(average.buffers(), network.buffers(), strict=True):
         copied.copy_(buffer)
 
@@ -179,7 +191,11 @@ def _discriminator_gradients(
         total, terms = weighted_sum(objective.discriminator, discriminator_inputs)
         totals.append(total)
         named = {f"discriminator_{name}": value for name, value in terms.items() if not name.startswith("adversarial")}
-        losses.append({"discriminator": total.detach(), **named})
+        judgement = {
+            f"judgement_{name}": judged.logits.detach().mean() / len(inputs)
+            for name, judged in (("real", real), ("fake", fake))
+        }
+        losses.append({"discriminator": total.detach(), **named, **judgement})
     (torch.stack(totals).sum() / parts).backward()
     return losses
 

@@ -42,4 +42,4 @@ print("trained", len(losses))
 def test_core_trains_without_ray_mlflow_optuna_and_pydicom():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("trained 7")
+    assert done.stdout.startswith("trained 9")

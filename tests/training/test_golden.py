@@ -19,9 +19,9 @@ import torch
 
 from medgan.config import with_values
 from medgan.presets.by_name import PRESETS, quick
-from medgan.training.build_networks import frozen_extractor
 from medgan.training.build_objective import build_objective
 from medgan.training.build_training import build_state, updates_of
+from medgan.training.frozen_features import frozen_extractor
 from medgan.training.runtime import SingleProcess
 from medgan.training.step import train_step
 
@@ -63,6 +63,7 @@ def curve(config):
         {
             name: float(value)
             for name, value in train_step(state, objective.at(number / STEPS), batches, updates).items()
+            if not name.startswith("judgement")  # no loss
         }
         for number in range(STEPS)
     ]

@@ -21,6 +21,7 @@ def test_train_epoch_returns_losses_validation_metrics_and_times(make_training):
     terms = ("adversarial", "perceptual")
     assert set(row) == {
         "loss/discriminator", *(f"loss/generator/{term}{form}" for term in terms for form in ("", "_weighted")),
+        *(f"share/generator/{term}" for term in terms), "judgement/real", "judgement/fake",
         "time/data_s", "time/train_s", "time/epoch_s", *(name for name in row if name.startswith("val/")),
     }  # fmt: skip
     assert {"val/ssim", "val/psnr", "val/mse", "val/mae_hu", "val/mae_hu_body"} <= set(row)

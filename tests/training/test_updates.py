@@ -10,7 +10,16 @@ from torch import nn
 from medgan.losses.kl_divergence import kl_loss
 from medgan.training.build_objective import build_objective
 from medgan.training.build_training import updates_of
-from medgan.training.step import Updates, follow, generator_inputs, train_step, update_discriminator, update_generator
+from medgan.training.checkpoint import restore, save_state
+from medgan.training.step import (
+    Updates,
+    decay_after,
+    follow,
+    generator_inputs,
+    train_step,
+    update_discriminator,
+    update_generator,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -164,19 +173,36 @@ class TestAveragedGenerator:
             average.weight.fill_(1.0)
             for new in (3.0, -1.0, 5.0):
                 network.weight.fill_(new)
-                follow(average, network, 0.75)
+                follow(average, network, torch.tensor(0.75))
                 values.append(float(average.weight))
         # 0.75 * 1 + 0.25 * 3 = 1.5; 0.75 * 1.5 - 0.25 = 0.875; 0.75 * 0.875 + 0.25 * 5 = 1.90625
         assert values == pytest.approx([1.5, 0.875, 1.90625])
+
+    @pytest.mark.parametrize(
+        ("num_updates", "decay", "expected"),
+        [(1, 0.99, 2 / 11), (90, 0.99, 0.91), (890, 0.99, 0.99), (9000, 0.99, 0.99), (9000, 0.9999, 9001 / 9010)],
+    )
+    def test_decay_rises_with_updates_up_to_its_setting(self, num_updates, decay, expected):
+        assert float(decay_after(torch.tensor(float(num_updates)), decay)) == pytest.approx(expected)
+
+    def test_number_of_updates_survives_resume(self, small, make_state, batches, tmp_path):
+        config = small(train__ema_decay=0.9)
+        state, resumed = make_state(config), make_state(config)
+        train_step(state, build_objective(config), batches(), updates_of(config))
+        save_state(tmp_path, state)
+        assert restore(tmp_path, resumed)
+        assert float(resumed.generator_updates) == float(state.generator_updates) > 0
 
     def test_average_starts_as_generator_and_follows_every_update(self, small, make_state, batches):
         config = small(train__ema_decay=0.9)
         state, objective, stream = make_state(config), build_objective(config), batches()
         expected = copies(state.generator)
         assert all(torch.equal(*pair) for pair in zip(copies(state.average), expected, strict=True))
-        for _ in range(3):
+        for decay in (2 / 11, 3 / 12, 4 / 13):
             update_generator(state, objective, next(stream), updates_of(config))
-            expected = [0.9 * old + 0.1 * new for old, new in zip(expected, copies(state.generator), strict=True)]
+            expected = [
+                decay * old + (1 - decay) * new for old, new in zip(expected, copies(state.generator), strict=True)
+            ]
         for mine, by_hand in zip(copies(state.average), expected, strict=True):
             torch.testing.assert_close(mine, by_hand)
 
