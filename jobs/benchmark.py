@@ -2,6 +2,7 @@
 
 python jobs/benchmark.py --quick                        every part but memory and quality, at most three minutes
 python jobs/benchmark.py --part quality --data FOLDER   does speed cost quality? on a prepared data set
+python jobs/benchmark.py --part shares --data FOLDER     how strongly each loss term acts, with every extractor
 python jobs/benchmark.py --part step --device cuda      one part; step and inference need torch, numpy, scikit-image
 python jobs/benchmark.py --out FILE.json                in full, and written down
 """
@@ -18,7 +19,8 @@ from typing import Any
 from medgan.errors import InputError, JobError
 
 QUICK = ("step", "inference", "data", "validation", "handover", "scaling")
-PARTS = (*QUICK, "memory", "quality")
+PARTS = (*QUICK, "memory", "quality", "shares")
+ON_DATA = ("quality", "shares")
 ON_RAY = ("handover", "memory")
 """Parts whose engines print: into a log, as in a command."""
 
@@ -34,7 +36,8 @@ def main() -> None:
     device = torch.device(options.device)
     rows: list[Measurement] = []
     for part in options.part or (QUICK if options.quick else PARTS):
-        given = {"data": options.data} if part == "quality" else {}
+        given = {"data": options.data} if part in ON_DATA else {}
+        given |= {"weights": options.weights} if part == "shares" else {}
         found = measured(part, quick=options.quick, device=device, **given)
         rows += found
         print(table_text(found), end="\n\n", flush=True)
@@ -64,14 +67,15 @@ def asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=PARTS, help="repeat for several (default: all)")
     parser.add_argument("--quick", action="store_true", help="small settings, few rounds: at most 3 minutes on 2 cores")
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="prepared, for quality (default: phantoms)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="prepared; for quality, shares (default: phantoms)")
+    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="of trained feature extractors, for shares")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where torch finds it")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write rows, versions and hardware there")
     options = parser.parse_args()
     if options.out and not options.out.absolute().parent.is_dir():
         parser.error(f"--out: expected a file in a folder that exists; there is no {options.out.absolute().parent}")
-    if options.data and "quality" not in (options.part or (() if options.quick else PARTS)):
-        parser.error("--data is for the part quality alone; add --part quality")
+    if options.data and not set(ON_DATA) & {*(options.part or (() if options.quick else PARTS))}:
+        parser.error("--data is for the parts quality and shares; add --part quality")
     import torch
 
     if options.device == "cuda" and not torch.cuda.is_available():

@@ -12,6 +12,9 @@ from medgan.errors import InputError
 EXTRACTOR_BLOCKS = {"vgg19": 5, "squeezenet": 7, "alexnet": 5, "in_domain": 4}
 """Gives the number of blocks of each feature extractor."""
 
+TAUGHT = "taught"
+"""Stands, as `extractor.weights`, for an extractor that is taught on the training targets before the start."""
+
 JUDGED = ("lambda_discriminator", "lambda_margin", "lambda_gradient_penalty")
 """Names the weights of the discriminator's terms; every other lambda belongs to the generator."""
 
@@ -90,7 +93,8 @@ class LossConfig(Section):
 
 class ExtractorConfig(Section):
     network: Literal["vgg19", "squeezenet", "alexnet", "in_domain"] = "vgg19"
-    weights: str = Field("random", description="download, a weights file, or random (demos)")
+    weights: str = Field("random", description="taught (on the training targets), download, a file, or random (tests)")
+    scale: Literal["oxford", "as_is"] = Field("oxford", description="of features: that of Oxford's VGG-19, or none")
 
 
 class OptimConfig(Section):

@@ -16,7 +16,7 @@ import medgan
 
 CONFIG_FILE, PROVENANCE_FILE = "config.json", "provenance.json"
 LIBRARIES = ("torch", "ray", "optuna", "mlflow", "numpy", "pydicom", "SimpleITK", "torchmetrics")
-COMPARED = ("code", "versions", "hardware", "run")
+COMPARED = ("code", "versions", "hardware", "features", "run")
 
 Facts = dict[str, Any]
 """Describes a record: section -> name -> value, as JSON; it never names a host, a user or a folder."""
@@ -61,17 +61,19 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def job_facts(*, data_digest: str, split_digest: str) -> Facts:
+def job_facts(*, data_digest: str, split_digest: str, features: Mapping[str, Any]) -> Facts:
     """Returns the facts that all runs of a job share.
 
     Args:
         split_digest: digest of the patients' roles.
+        features: feature extractor of the losses, see `medgan.training.frozen_features`; empty without one.
     """
     return {
         "data": {"digest": data_digest, "split": split_digest},
         "code": {**code_version(), "package": package_digest()},
         "versions": library_versions(),
         "hardware": hardware(),
+        "features": dict(features),
     }
 
 

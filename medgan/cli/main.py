@@ -73,24 +73,44 @@ def inspect(
     preset: Preset = "medgan",
     quick: Quick = False,
     every_setting: Annotated[bool, typer.Option("--settings", help="also print every setting and its value")] = False,
+    data: Annotated[
+        str | None, typer.Option(help="images, as for train: with them, each term's share of the gradient is measured")
+    ] = None,
+    task: TaskName = "pet2ct",
+    output: Output = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON, for a program")] = False,
     settings: Settings = [],  # noqa: B006 - typer's way
 ) -> None:
-    """Print a method's networks (shapes, parameters, FLOPs, receptive field) and its objective, term by term."""
+    """Print a method's networks (shapes, parameters, FLOPs, receptive field) and its objective, term by term.
+
+    With --data, also each term's share of the gradient at the generator's output: at the start, and after a few steps.
+    """
     from rich.console import Console
 
-    from medgan.cli.network_view import show_networks
-    from medgan.config import flatten, parse_assignment
-    from medgan.presets.by_name import configured
-    from medgan.workflows.acceptance import refuse_what_cannot_train
+    from medgan.cli.network_view import described_as_json, show_networks, show_settings
+    from medgan.cli.terminal import Terminal
+    from medgan.config import parse_assignment
+    from medgan.paths import find_place
+    from medgan.tasks import task_named
+    from medgan.workflows.describe_networks import InspectRequest
+    from medgan.workflows.describe_networks import inspect as inspect_method
 
-    config = configured(preset, dict(parse_assignment(text) for text in settings), small=quick)
-    refuse_what_cannot_train(config, 1)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    show_networks(console, config)
-    if every_setting:
-        console.print("\n[bold]settings[/bold]")
-        for path, value in flatten(config).items():
-            console.print(f"{path:<32} {value}", markup=False)
+    request = InspectRequest(
+        task=task_named(task),
+        place=find_place(output),
+        preset=preset,
+        data=data,
+        quick=quick,
+        overrides=dict(parse_assignment(text) for text in settings),
+    )
+    with stoppable(), Terminal(console=Console(stderr=True) if as_json else None) as terminal:
+        found = inspect_method(request, terminal)
+        if as_json:
+            print(described_as_json(found, with_settings=every_setting))
+            return
+        show_networks(terminal.console, found)
+        if every_setting:
+            show_settings(terminal.console, found.config)
 
 
 @app.command()

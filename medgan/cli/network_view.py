@@ -1,20 +1,25 @@
 """Shows the networks and the objective of a configuration."""
 
+import json
+from dataclasses import asdict
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
-from medgan.config import Config
+from medgan.config import Config, flatten
+from medgan.search.live_settings import LEAST
 from medgan.training.build_networks import without_effect
 from medgan.training.build_objective import build_objective
 from medgan.training.build_training import updates_of
-from medgan.workflows.describe_networks import Layer, Reading, looks_at, read_discriminator, read_generator
+from medgan.workflows.describe_networks import LATER, START, Inspected, Layer, Reading, looks_at
 
 
-def show_networks(console: Console, config: Config) -> None:
-    """Prints both networks, layer by layer, and the objective, term by term."""
+def show_networks(console: Console, found: Inspected) -> None:
+    """Prints both networks, layer by layer, and the objective, term by term, with the shares of the gradient."""
+    config, judge = found.config, found.discriminator
     size = config.data.size
-    _show(console, f"generator: {config.generator.network}", read_generator(config), size)
-    judge = read_discriminator(config)
+    _show(console, f"generator: {config.generator.network}", found.generator, size)
     if judge is None:
         console.print("discriminator: none, no weighted term looks at one\n")
     else:
@@ -22,9 +27,37 @@ def show_networks(console: Console, config: Config) -> None:
     if config.loss.lambda_cycle:
         console.print("Both twice: there and back.\n")
     _show_objective(console, config)
+    if found.shares:
+        _show_shares(console, found)
     unused = ", ".join(without_effect(config))
     if unused:
-        console.print(f"\nWithout effect on these networks: {unused}", soft_wrap=True)
+        console.print(f"\nWithout effect here: {unused}", soft_wrap=True)
+
+
+def show_settings(console: Console, config: Config) -> None:
+    """Prints every setting and its value."""
+    console.print("\n[bold]settings[/bold]")
+    for path, value in flatten(config).items():
+        console.print(f"{path:<32} {value}", markup=False)
+
+
+def described_as_json(found: Inspected, *, with_settings: bool) -> str:
+    """Returns the description of a method as JSON."""
+    objective = build_objective(found.config)
+    content: dict[str, Any] = {
+        "generator": asdict(found.generator),
+        "discriminator": asdict(found.discriminator) if found.discriminator else None,
+        "objective": {
+            network: {name: weight for name, (weight, _) in terms.items() if weight}
+            for network, terms in (("generator", objective.generator), ("discriminator", objective.discriminator))
+        },
+        "without_effect": without_effect(found.config),
+    }
+    if found.shares:
+        content |= {"shares": found.shares, "steps": found.steps}
+    if with_settings:
+        content["settings"] = flatten(found.config)
+    return json.dumps(content, indent=2)
 
 
 def _show(console: Console, title: str, reading: Reading, size: int) -> None:
@@ -39,6 +72,18 @@ def _show(console: Console, title: str, reading: Reading, size: int) -> None:
         table.add_row(name, kind, shape, numbers)
     console.print(table)
     console.print()
+
+
+def _show_shares(console: Console, found: Inspected) -> None:
+    """Prints each term's share of the gradient, and says which terms hardly act."""
+    console.print("\n[bold]share of the gradient at the generator's output[/bold]")
+    table = Table("term", "at the start", f"after {found.steps} steps", box=None, pad_edge=False)
+    start, later = found.shares[START], found.shares[LATER]
+    for term in start:
+        table.add_row(term, f"{100 * start[term]:.3g} %", f"{100 * later.get(term, 0.0):.3g} %")
+    console.print(table)
+    if idle := [term for term in start if max(start[term], later.get(term, 0.0)) < LEAST]:
+        console.print(f"Below 1 %: {', '.join(idle)}. These terms hardly act; a larger weight changes that.")
 
 
 def _folded(layers: list[Layer]) -> list[tuple[str, str, str, str]]:

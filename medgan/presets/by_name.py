@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from medgan.config import Config, with_values
+from medgan.config import TAUGHT, Config, with_values
 from medgan.errors import InputError
 from medgan.presets.cycle_methods import cyclegan, discogan
 from medgan.presets.medgan import cgan, medgan, medgan_1g, perceptual, style_content, unet_l1
@@ -53,14 +53,14 @@ def configured(name: str, overrides: Mapping[str, Any], *, small: bool = False) 
 
 
 def quick(config: Config) -> Config:
-    """Returns the reduced method: 64 px, narrow, few blocks, small patches, random features, shifts, six epochs."""
+    """Returns the reduced method: 64 px, narrow, few blocks, small patches, taught features, shifts, six epochs."""
     values: dict[str, Any] = {
         "data.size": QUICK_SIZE,
         "generator.num_blocks": min(config.generator.num_blocks, 3),
         "generator.base_channels": config.generator.base_channels // 4,
         "discriminator.patch": min(config.discriminator.patch, QUICK_PATCH),
         "discriminator.base_channels": config.discriminator.base_channels // 4,
-        "extractor.weights": "random",
+        "extractor.weights": TAUGHT,
         "loss.style_blocks": _shallow(config.loss.style_blocks),
         "loss.content_blocks": _shallow(config.loss.content_blocks),
         "optim.generator_lr": 1e-3,

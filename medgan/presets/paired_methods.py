@@ -50,19 +50,25 @@ def pan() -> Config:
 
 
 def id_cgan() -> Config:
-    """Returns ID-CGAN: a network of full resolution, 150 content on VGG relu2_2 and 150 L2 (Zhang et al., 2017)."""
+    """Returns ID-CGAN: a network of full resolution, 150 content on VGG relu2_2 and 150 L2 (Zhang et al., 2017).
+
+    Its weights of the losses are for features as torchvision's networks give them, not as Oxford's do.
+    """
     return Config(
         data=DATA,
         generator=GeneratorConfig(network="shallow", norm="batch"),
         discriminator=DiscriminatorConfig(patch=70, base_channels=48, norm="batch", spectral_norm=False),
         loss=LossConfig(lambda_content=150.0, content_blocks=(2,), lambda_l2=150.0),
-        extractor=ExtractorConfig(weights="download"),
+        extractor=ExtractorConfig(weights="download", scale="as_is"),
         train=TRAIN,
     )
 
 
 def fila_sgan() -> Config:
-    """Returns Fila-sGAN: a U-shape with noise, 10 style, 1 content, 100 total variation (Zhao et al., 2018, a port)."""
+    """Returns Fila-sGAN: a U-shape with noise, 10 style, 1 content, 100 total variation (Zhao et al., 2018, a port).
+
+    Its weights of the losses are for features as torchvision's networks give them, not as Oxford's do.
+    """
     return Config(
         data=DATA,
         generator=GeneratorConfig(network="filament", norm="batch"),
@@ -70,7 +76,7 @@ def fila_sgan() -> Config:
         loss=LossConfig(
             lambda_style=10.0, style_blocks=(1, 2, 3, 4, 5), lambda_content=1.0, content_blocks=(4,), lambda_tv=100.0
         ),
-        extractor=ExtractorConfig(weights="download"),
+        extractor=ExtractorConfig(weights="download", scale="as_is"),
         train=TRAIN,
     )
 

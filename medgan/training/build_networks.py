@@ -1,14 +1,15 @@
 """Builds networks from settings; each kind is one row of a table."""
 
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import nn
 
 from medgan.config import (
+    JUDGED,
     Config,
     ExtractorConfig,
+    LossConfig,
     OptimConfig,
     TrainConfig,
     generator_depth,
@@ -28,7 +29,6 @@ from medgan.models.patchgan import PatchDiscriminator
 from medgan.models.refinegan import ResidualDiscriminator
 from medgan.models.resnet import ResNet
 from medgan.models.vae import VariationalNet
-from medgan.training.mixed_precision import in_precision
 
 GENERATORS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "casnet": (
@@ -85,11 +85,12 @@ def build_discriminator(config: Config, *, direction: int = 0) -> nn.Module:
 
 
 def without_effect(config: Config) -> list[str]:
-    """Returns the paths of settings that the chosen networks do not use, or whose network is not built."""
+    """Returns the paths of settings that no network and no term of the loss looks at."""
     known = {
         "generator": {"network", *GENERATORS[config.generator.network][1]},
         "discriminator": {"network", *DISCRIMINATORS[config.discriminator.network][1]},
         "extractor": set(ExtractorConfig.model_fields) if deepest_block(config) else set(),
+        "loss": set(LossConfig.model_fields) - _idle_in_loss(config),
         "optim": set(OptimConfig.model_fields),
         "train": set(TrainConfig.model_fields),
     }
@@ -105,17 +106,26 @@ def without_effect(config: Config) -> list[str]:
     ]
 
 
+def _idle_in_loss(config: Config) -> set[str]:
+    """Returns the settings of `loss` that belong to terms without a weight; weights themselves always count."""
+    loss = config.loss
+    needs = {
+        "style_blocks": loss.lambda_style,
+        "content_blocks": loss.lambda_content,
+        "perceptual_weights": loss.lambda_perceptual or loss.lambda_margin,
+        "cycle_distance": loss.lambda_cycle,
+        "cycle_share": loss.lambda_cycle,
+        "margin": loss.lambda_margin,
+        **dict.fromkeys(("adversarial", *JUDGED), uses_discriminator(config)),
+    }
+    return {name for name, needed in needs.items() if not needed}
+
+
 def deepest_block(config: Config) -> int:
     """Returns how many extractor blocks the objective needs; 0 where it needs no extractor."""
     loss = config.loss
     style = max(loss.style_blocks) if loss.lambda_style else 0
     return max(style, max(loss.content_blocks) if loss.lambda_content else 0)
-
-
-@cache
-def frozen_extractor(network: str, weights: str, deepest: int, device: torch.device, precision: str) -> nn.Module:
-    """Builds the extractor on a device, once a process, because it never changes."""
-    return in_precision(load_extractor(network, weights, deepest), precision, device).to(device)
 
 
 def refuse_misfit(config: Config, *, slices: int) -> None:

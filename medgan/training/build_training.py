@@ -16,9 +16,10 @@ from medgan.errors import InputError
 from medgan.metrics.lpips import lpips, read_heads
 from medgan.models.extractor import load_extractor
 from medgan.training.autotune import PLAIN, Speed, Step, align, fastest, fitted, keep, recall
-from medgan.training.build_networks import build_discriminator, build_generator, deepest_block, frozen_extractor
+from medgan.training.build_networks import build_discriminator, build_generator, deepest_block
 from medgan.training.build_objective import build_objective
 from medgan.training.checkpoint import restore
+from medgan.training.frozen_features import frozen_extractor
 from medgan.training.image_pool import Pool
 from medgan.training.loop import Length, Training
 from medgan.training.mixed_precision import NO_BFLOAT16, has_bfloat16, in_precision
@@ -159,8 +160,7 @@ def _average(config: Config, device: torch.device, speed: Speed) -> nn.Module:
 
 def _extractor(config: Config, device: torch.device, speed: Speed) -> nn.Module:
     """Returns the frozen extractor; another speed than the plain one gets a copy, because the plain one is shared."""
-    named = config.extractor
-    extractor = frozen_extractor(named.network, named.weights, deepest_block(config), device, config.train.precision)
+    extractor = frozen_extractor(config.extractor, deepest_block(config), device, config.train.precision)
     unmeasured = replace(speed, ratio=PLAIN.ratio, notes=PLAIN.notes)
     return extractor if unmeasured == PLAIN else _fast_copy(extractor, unmeasured)
 

@@ -1,40 +1,36 @@
-"""Checks a request and prepares its data before any engine starts; what cannot be done is refused here."""
+"""Accepts or refuses the request of a search before any engine starts, and prepares its data."""
 
-import hashlib
-import json
 import re
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from medgan.config import Config, at_least_one, flatten, with_values
+from medgan.config import Config, at_least_one, with_values
 from medgan.data.dataset import PreparedDataset
-from medgan.data.manifest import FILE_NAME
-from medgan.data.phantoms.phantom_patients import write_phantoms
-from medgan.data.prepare.prepare_dataset import PrepareRequest, prepare
-from medgan.data.remote import fetched
 from medgan.distributed.cluster import is_given, machine, resources_for
 from medgan.errors import InputError
-from medgan.locks import is_held
-from medgan.metrics.validation_metrics import measured
-from medgan.models.extractor import load_extractor
-from medgan.models.extractor_weights import download_weights
-from medgan.paths import Place, is_remote, redacted
+from medgan.paths import Place, redacted
 from medgan.search.budget import limited
+from medgan.search.live_settings import refuse_idle_settings
 from medgan.search.objectives import COSTS
 from medgan.search.space import Budget, Space
 from medgan.search.space_yaml import read_space
-from medgan.search.study import PRESET, Identity, Study, open_study, queued
-from medgan.tasks import Image, Task
-from medgan.training.build_networks import deepest_block, refuse_misfit
-from medgan.training.build_training import updates_of, with_lpips
-from medgan.workflows.events import Note, Notify, advancing, ignore
+from medgan.search.study import PRESET, Identity, Study, find_study, open_study, queued
+from medgan.tasks import Task
+from medgan.training.build_networks import deepest_block
+from medgan.training.build_training import with_lpips
+from medgan.workflows.events import Note, Notify, ignore
+from medgan.workflows.find_features import refuse_unfit_weights, with_weights
+from medgan.workflows.requirements import (
+    dataset_for,
+    refuse_too_few_slices,
+    refuse_unmeasured,
+    refuse_what_cannot_train,
+)
 
-YOUNGER = ("train.accumulate", "train.speed")
-"""These settings are younger than the first trainings: at their defaults they do not change a training's name."""
+NO_DOWNLOAD = "E-WEIGHTS-02"
+SCALE = "extractor.scale"
+"""The setting whose value a study keeps as an attribute; studies from before there was such a setting have none."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,11 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class Accepted:
-    """Holds a request that was checked, with its data prepared; nothing is stored and no engine runs yet."""
+    """Holds a request that was checked, with its data prepared; nothing is stored and no engine runs yet.
+
+    Attributes:
+        has_weights: False: the extractor's weights could not be downloaded; random ones stand in their place.
+    """
 
     request: SearchRequest
     space_name: str
@@ -65,6 +65,7 @@ class Accepted:
     target: int
     budget: Budget
     dataset: PreparedDataset
+    has_weights: bool = True
 
     @property
     def identity(self) -> Identity:
@@ -91,6 +92,7 @@ class Accepted:
             seed=self.base.train.seed,
         )
         study.set_user_attr(PRESET, self.space.preset)
+        study.set_user_attr(SCALE, self.base.extractor.scale)
         points = self.space.beginnings(self.base)[: self.target]
         if self.space.sampler == "grid" and (more := [point for point in queued(study) if point not in points]):
             what = ", ".join(f"{setting}={value}" for setting, value in more[0].items())
@@ -100,8 +102,12 @@ class Accepted:
         return study
 
 
-def accept(request: SearchRequest, notify: Notify = ignore) -> Accepted:
-    """Refuses everything that can be refused, the cheapest checks first; prepares the data."""
+def accept(request: SearchRequest, notify: Notify = ignore, *, for_plan: bool = False) -> Accepted:
+    """Refuses everything that can be refused, the cheapest checks first; prepares the data.
+
+    Args:
+        for_plan: a plan may go on without weights that cannot be downloaded here; a search may not.
+    """
     space_name, space = _space_of(request)
     target = _target(space, request.trials)
     budget = limited(space.budget, gpu_hours=request.max_gpu_hours, hours=request.max_hours)
@@ -112,6 +118,7 @@ def accept(request: SearchRequest, notify: Notify = ignore) -> Accepted:
     asked = [*(goal.metric for goal in space.goals), *(limit.metric for limit in space.limits)]
     measured_ones = [metric for metric in asked if metric not in COSTS]
     refuse_unmeasured(measured_ones, base, request.task.target)
+    refuse_idle_settings(space, base)
     corners = space.corners(base)
     deepest = max(map(deepest_block, corners))
     if not is_given():
@@ -122,8 +129,29 @@ def accept(request: SearchRequest, notify: Notify = ignore) -> Accepted:
     dataset = dataset_for(request.data, request.task, size=base.data.size, place=request.place, notify=notify)
     for corner in corners:
         refuse_too_few_slices(corner, len(dataset.slices("train")))
-    base = with_weights(base, deepest, request.place)
-    return Accepted(request, space_name, space, base, target, budget, dataset)
+    ready = Accepted(request, space_name, space, base, target, budget, dataset)
+    return _as_begun(_with_weights(ready, deepest, notify, for_plan=for_plan), notify)
+
+
+def _with_weights(accepted: Accepted, deepest: int, notify: Notify, *, for_plan: bool) -> Accepted:
+    """Returns the request with the weights of its extractor in a file, or in a plan perhaps without them."""
+    request, base = accepted.request, accepted.base
+    try:
+        return replace(accepted, base=with_weights(base, deepest, request.place, accepted.dataset, notify))
+    except InputError as error:
+        if not (for_plan and error.code == NO_DOWNLOAD):
+            raise
+        notify(Note(f"{error} A search needs these weights; this plan goes on without them."))
+        return replace(accepted, base=with_values(base, {"extractor.weights": "random"}), has_weights=False)
+
+
+def _as_begun(accepted: Accepted, notify: Notify) -> Accepted:
+    """Returns the request; a study from before there was a scale of features goes on without one."""
+    study = find_study(accepted.request.place.study_uri, accepted.name)
+    if study is None or SCALE in study.user_attrs or not deepest_block(accepted.base):
+        return accepted
+    notify(Note("This study began before features were brought to one scale: it goes on with extractor.scale=as_is."))
+    return replace(accepted, base=with_values(accepted.base, {SCALE: "as_is"}))
 
 
 def _space_of(request: SearchRequest) -> tuple[str, Space]:
@@ -154,109 +182,3 @@ def _target(space: Space, trials: int | None) -> int:
 def _refuse_unfit_name(name: str | None) -> None:
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise InputError("E-REQUEST-05", name=name)
-
-
-@contextmanager
-def nothing_left_behind(output: Path) -> Iterator[None]:
-    """Removes the output folder again when the request is refused, was not there before, and nobody else uses it."""
-    there = output.exists()
-    try:
-        yield
-    except InputError:
-        if not there and not any(is_held(lock) for lock in output.rglob("*.lock")):
-            shutil.rmtree(output, ignore_errors=True)
-        raise
-
-
-def dataset_for(data: str | None, task: Task, *, size: int, place: Place, notify: Notify = ignore) -> PreparedDataset:
-    """Returns the data set in a folder or at a URL, or prepares the images there; without `data`, phantoms."""
-    if data is None:
-        notify(Note("No --data: making phantom patients."))
-        source = write_phantoms(place.output / "phantoms" / task.name, task=task.name)
-    elif is_remote(data):
-        source = fetched(data, place.datasets / "remote")
-    else:
-        source = Path(data).expanduser().absolute()
-    if (source / FILE_NAME).exists():
-        dataset = PreparedDataset.open(source)
-        wanted, there = f"{task.name} at {size} px", f"{dataset.task.name} at {dataset.manifest.size} px"
-        if there != wanted:
-            raise InputError("E-REQUEST-06", source=source, wanted=wanted, there=there)
-        return dataset
-    request = PrepareRequest(source, task, size, place.datasets)
-    return PreparedDataset.open(prepare(request, advancing(notify, "patients prepared")))
-
-
-def with_weights(config: Config, deepest: int, place: Place) -> Config:
-    """Returns the configuration with its extractor's weights in a file that every worker can read.
-
-    Args:
-        deepest: the extractor block that is needed; 0: none is.
-        place: where a download is kept.
-
-    Raises:
-        InputError: the weights cannot be had, or are not these.
-    """
-    network, weights = config.extractor.network, config.extractor.weights
-    if not deepest or weights == "random":
-        return config
-    if weights == "download":
-        path = download_weights(place.output / "weights", network=network)
-    else:
-        path = Path(weights).expanduser().absolute()
-    load_extractor(network, str(path), deepest)
-    return with_values(config, {"extractor.weights": str(path)})
-
-
-def refuse_unfit_weights(config: Config, deepest: int) -> None:
-    """Refuses a weights file that lacks what is needed, before any data is prepared; a download comes later."""
-    weights = config.extractor.weights
-    if deepest and weights not in ("random", "download"):
-        load_extractor(config.extractor.network, str(Path(weights).expanduser()), deepest)
-
-
-def refuse_what_cannot_train(config: Config, workers: int) -> None:
-    """Refuses a batch that the workers cannot share, and networks that the images do not fit."""
-    if config.train.batch_size % workers:
-        raise InputError("E-REQUEST-07", workers=workers, batch_size=config.train.batch_size)
-    refuse_misfit(config, slices=config.train.batch_size // workers)
-
-
-def refuse_unmeasured(asked: Iterable[str], config: Config, image: Image) -> None:
-    """Raises InputError for metrics not measured for this target at this size; the message names those that are."""
-    known = measured(image, size=config.data.size, with_lpips=config.metrics.lpips != "none")
-    for metric in asked:
-        if not metric.startswith("val/") or metric.removeprefix("val/") not in known:
-            names = ", ".join(f"val/{name}" for name in known)
-            raise InputError("E-REQUEST-08", metric=metric, names=names)
-
-
-def refuse_too_few_slices(config: Config, num_slices: int) -> None:
-    """Refuses a data set in which an epoch would hold no step."""
-    batches = updates_of(config).batches
-    if num_slices < config.train.batch_size * batches:
-        raise InputError("E-REQUEST-09", batches=batches, num_slices=num_slices, batch_size=config.train.batch_size)
-
-
-def goes_on(config: Config) -> bool:
-    """Returns whether a longer training begins as a shorter one: nothing in it depends on the share that is done."""
-    return config.optim.schedule == "constant" and config.loss.cycle_share is None
-
-
-def digest_of(config: Config) -> str:
-    """Returns a digest of all that decides the result; the length counts only where it changes the epochs before."""
-    length = ("train.epochs", "train.minutes") if goes_on(config) else ()
-    usual = flatten(Config())
-    content = {
-        path: value
-        for path, value in flatten(config).items()
-        if path not in (*length, "generator.recompute")
-        and not path.startswith("metrics.lpips")
-        and (path not in YOUNGER or value != usual[path])
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def features_of(config: Config) -> str:
-    """Returns, for a person, which feature extractor the losses use."""
-    return f"{config.extractor.network}, {config.extractor.weights} weights" if deepest_block(config) else "none"

@@ -24,9 +24,9 @@ from medgan.tracking.store import NOTE_TAG, STATE_TAG
 from medgan.training.build_networks import deepest_block
 from medgan.training.build_training import updates_of
 from medgan.training.checkpoint import BEST
-from medgan.workflows.acceptance import features_of
 from medgan.workflows.conclusion import label_of
 from medgan.workflows.events import Note, Notify, advancing, ignore
+from medgan.workflows.find_features import features_of
 from medgan.workflows.method_grid import REFERENCE, SEED, TUNED, Size, TablesRequest, rows_of_tables, space_of
 from medgan.workflows.missing_trials import UNWATCHED, SearchWatcher
 from medgan.workflows.tune import FinishedSearch, search

@@ -1,6 +1,7 @@
-"""Describes the networks of a configuration: layers, parameters, FLOPs, receptive field."""
+"""Describes the networks and the objective of a method: layers, parameters, FLOPs, receptive field, gradients."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -8,9 +9,23 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from medgan.config import Config, uses_discriminator, with_values
-from medgan.training.build_networks import build_discriminator, build_generator
-from medgan.workflows.acceptance import features_of
+from medgan.losses.gradient_shares import shares_of
+from medgan.paths import Place
+from medgan.presets.by_name import configured
+from medgan.tasks import Task
+from medgan.training.build_networks import build_discriminator, build_generator, deepest_block
+from medgan.training.build_objective import build_objective
+from medgan.training.term_gradients import LATER_STEPS, norms_of_training
+from medgan.workflows.events import Notify, advancing, ignore
+from medgan.workflows.find_features import features_of, refuse_unfit_weights, with_weights
+from medgan.workflows.requirements import (
+    dataset_for,
+    nothing_left_behind,
+    refuse_too_few_slices,
+    refuse_what_cannot_train,
+)
 
+START, LATER = "start", "later"
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -39,6 +54,67 @@ class Reading:
     parameters: int
     flops: int
     field: int | None
+
+
+@dataclass(frozen=True)
+class InspectRequest:
+    """Describes what is to be inspected (see `medgan inspect --help`); without `data` no gradient is measured."""
+
+    task: Task
+    place: Place
+    preset: str = "medgan"
+    data: str | None = None
+    quick: bool = False
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """Describes a method.
+
+    Attributes:
+        discriminator: None where no term of the loss uses one.
+        shares: "start" and "later" -> term -> its share of the gradient at the generator's output, untrained and after
+            `steps` steps; empty without data.
+    """
+
+    config: Config
+    generator: Reading
+    discriminator: Reading | None
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    steps: int = LATER_STEPS
+
+
+def inspect(request: InspectRequest, notify: Notify = ignore) -> Inspected:
+    """Describes a method; with data, takes a few steps of its training to measure gradients, and keeps nothing of them.
+
+    Raises:
+        InputError: the configuration or the data cannot be used.
+    """
+    config = configured(request.preset, request.overrides, small=request.quick)
+    refuse_what_cannot_train(config, 1)
+    if request.data is None:
+        return described(config)
+    deepest = deepest_block(config)
+    with nothing_left_behind(request.place.output):
+        refuse_unfit_weights(config, deepest)
+        size = config.data.size
+        dataset = dataset_for(request.data, request.task, size=size, place=request.place, notify=notify)
+        slices = dataset.slices("train")
+        refuse_too_few_slices(config, len(slices))
+        config = with_weights(config, deepest, request.place, dataset, notify)
+    objective, advance = build_objective(config), advancing(notify, "measurements of the gradient")
+    weights = {name: weight for name, (weight, _) in objective.generator.items()}
+    shares = {}
+    for number, (name, norms) in enumerate(zip((START, LATER), norms_of_training(config, slices), strict=True), 1):
+        shares[name] = shares_of(norms, weights)
+        advance(number, 2)
+    return replace(described(config), shares=shares)
+
+
+def described(config: Config) -> Inspected:
+    """Returns the description of a method's networks, computed on shapes alone."""
+    return Inspected(config, read_generator(config), read_discriminator(config))
 
 
 def read_generator(config: Config) -> Reading:

@@ -19,8 +19,8 @@ from medgan.registry.versions import fetched, reached
 from medgan.tracking.slice_pictures import draw_slices
 from medgan.training.runtime import SingleProcess
 from medgan.training.validation import fixed_pictures
-from medgan.workflows.acceptance import nothing_left_behind
 from medgan.workflows.events import Note, Notify, advancing, ignore
+from medgan.workflows.requirements import nothing_left_behind
 
 RANKED_BY = "ssim"
 SHOWN = ("ssim", "psnr", "vif", "lpips", "mae_hu", "mae_hu_body", "mae_hu_bone", "mae_suv", "mae_suv_body")

@@ -5,31 +5,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
-from medgan.config import Config, GeneratorConfig, LossConfig, OptimConfig, TrainConfig, with_values
+from medgan.config import EXTRACTOR_BLOCKS, Config, with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import described
 from medgan.errors import Diverged, InputError, JobError
-from medgan.locks import only_driver
-from medgan.models.extractor_weights import save_encoder
-from medgan.models.in_domain import Autoencoder
+from medgan.locks import held, only_driver
 from medgan.paths import Place
 from medgan.tasks import Task
-from medgan.training.build_networks import build_generator
-from medgan.training.build_training import build_training, with_lpips
-from medgan.training.checkpoint import BEST
-from medgan.training.loop import save_epoch, train_epoch
-from medgan.training.runtime import SingleProcess
-from medgan.workflows.acceptance import (
+from medgan.training.build_training import with_lpips
+from medgan.training.loop import Training
+from medgan.training.teach_extractor import restoration, short_restoration, teach
+from medgan.workflows.events import Announcement, EpochDone, Note, Notify, advancing, ignore
+from medgan.workflows.requirements import (
     dataset_for,
     digest_of,
     nothing_left_behind,
     refuse_too_few_slices,
     refuse_what_cannot_train,
 )
-from medgan.workflows.events import Announcement, Notify, ignore
 from medgan.workflows.training_runner import epoch_done
+
+TAUGHT_WAIT_S = 1800.0
 
 
 @dataclass(frozen=True)
@@ -42,16 +38,6 @@ class FeaturesRequest:
     size: int
     out: Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
-
-
-def restoration() -> Config:
-    """Returns the configuration of an autoencoder that restores images with noise and holes, by L1."""
-    return Config(
-        generator=GeneratorConfig(network="autoencoder", base_channels=32),
-        loss=LossConfig(lambda_adversarial=0.0, lambda_l1=1.0),
-        optim=OptimConfig(generator_lr=1e-3, beta1=0.9, schedule="cosine"),
-        train=TrainConfig(epochs=20, batch_size=8),
-    )
 
 
 def learn_features(request: FeaturesRequest, notify: Notify = ignore) -> Path:
@@ -74,8 +60,7 @@ def learn_features(request: FeaturesRequest, notify: Notify = ignore) -> Path:
         refuse_what_cannot_train(config, 1)
         dataset = dataset_for(request.data, request.task, size=config.data.size, place=place, notify=notify)
         refuse_too_few_slices(config, len(dataset.slices("train")))
-    name = f"features-{dataset.digest[:6]}-{digest_of(config)[:8]}"
-    out = request.out or place.output / "weights" / f"{request.task.name}-{name}.safetensors"
+    name, out = _name_of(config, dataset), request.out or _file_of(config, dataset, place)
     with only_driver(place.lock_file(name), name):
         facts = {
             "features": f"of the targets, {config.train.epochs} epochs",
@@ -83,27 +68,64 @@ def learn_features(request: FeaturesRequest, notify: Notify = ignore) -> Path:
             "to": str(out),
         }
         notify(Announcement(facts))
-        folder = place.checkpoints(name)
-        _train(config, dataset, folder, notify)
-        _write(config, folder, out)
+        _teach(config, dataset, place.checkpoints(name), out, notify)
     return out
 
 
-def _train(config: Config, dataset: PreparedDataset, folder: Path, notify: Notify) -> None:
-    training = build_training(config, dataset, SingleProcess(), folder=folder, given="target")
-    history, length = training.state.history, training.length
+def taught_weights(dataset: PreparedDataset, place: Place, notify: Notify = ignore) -> Path:
+    """Returns the file of a feature extractor that was taught on the training targets; teaches it if there is none.
+
+    It is taught as `medgan features` does, but shorter, and kept by the digest of the data set: the next search or
+    training on the same data uses the same file.
+
+    Raises:
+        InputError: another process teaches it, and does not end in time.
+        JobError: the training diverged.
+    """
+    config = short_restoration(dataset)
+    name, out = _name_of(config, dataset), _file_of(config, dataset, place)
+    if out.exists():
+        return out
+    notify(Note("Teaching a feature extractor on the training targets, once for this data set ..."))
+    advance = advancing(notify, "epochs taught")
+    lock_file = place.lock_file(name)
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with held(lock_file, f"teaching {name}", limit_s=TAUGHT_WAIT_S):
+        if not out.exists():
+
+            def count(epoch: EpochDone) -> None:
+                advance(epoch.epoch, epoch.epochs)
+
+            _teach(config, dataset, place.checkpoints(name), out, count)
+    return out
+
+
+def refuse_what_cannot_be_taught(size: int, deepest: int) -> None:
+    """Refuses images that the extractor cannot take, and blocks that it does not have.
+
+    Args:
+        size: rows and columns of a slice.
+        deepest: the extractor block that is needed.
+    """
+    if deepest > EXTRACTOR_BLOCKS["in_domain"]:
+        raise InputError("E-FEATURES-04", blocks=EXTRACTOR_BLOCKS["in_domain"], deepest=deepest)
+    refuse_what_cannot_train(with_values(restoration(), {"data.size": size}), 1)
+
+
+def _teach(config: Config, dataset: PreparedDataset, folder: Path, out: Path, notify: Notify) -> None:
+    def tell(training: Training) -> None:
+        history = training.state.history
+        notify(epoch_done(history, config.train.epochs, training.length.progress(history)))
+
     try:
-        while length.progress(history) < 1:
-            train_epoch(training)
-            save_epoch(training, folder)
-            notify(epoch_done(history, config.train.epochs, length.progress(history)))
+        teach(config, dataset, folder, out, tell)
     except Diverged as error:
         raise JobError("E-FEATURES-03", error=error) from None
 
 
-def _write(config: Config, folder: Path, out: Path) -> None:
-    network = build_generator(config)
-    assert isinstance(network, Autoencoder), "checked when the request was"
-    network.load_state_dict(load_file(folder / BEST))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_encoder(out, network.encoder)
+def _name_of(config: Config, dataset: PreparedDataset) -> str:
+    return f"features-{dataset.digest[:6]}-{digest_of(config)[:8]}"
+
+
+def _file_of(config: Config, dataset: PreparedDataset, place: Place) -> Path:
+    return place.output / "weights" / f"{dataset.task.name}-{_name_of(config, dataset)}.safetensors"

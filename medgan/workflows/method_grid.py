@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from medgan.config import TAUGHT
 from medgan.errors import InputError
 from medgan.presets.by_name import PRESETS, configured
 from medgan.search import space as searched
@@ -68,7 +69,7 @@ def space_of(request: TablesRequest) -> Space:
     methods = {name: searched.Method(preset=name, scale=scale) for name in names}
     if request.tuned:
         methods[TUNED] = _tuned(request.search, request.tuned, scale)
-    small = {"data.size": 64, "train.batch_size": 8, "extractor.weights": "random"}
+    small = {"data.size": 64, "train.batch_size": 8, "extractor.weights": TAUGHT}
     return Space(
         preset=REFERENCE,
         set=length if request.scale == "paper" else {**length, **small},

@@ -1,26 +1,27 @@
 """Says what a search will do before it starts: what fits, what it needs, how long it takes."""
 
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from operator import attrgetter
 
+from medgan.config import with_values
 from medgan.data.manifest import described
 from medgan.distributed.cluster import Capacity, cluster, is_given, machine, resources_for
 from medgan.distributed.probe import probe
 from medgan.distributed.worker_group import Resources
+from medgan.errors import InputError
 from medgan.search.budget import Meter
 from medgan.search.launch import Launch, Outlook, lines, outlook
+from medgan.search.live_settings import LAMBDA, WeightRange, searched_weights, share_text, weight_ranges
 from medgan.search.machine_memory import available_bytes
 from medgan.search.study import find_study, finished, refuse_other
 from medgan.training.build_networks import deepest_block
-from medgan.workflows.acceptance import (
-    Accepted,
-    SearchRequest,
-    accept,
-    features_of,
-    nothing_left_behind,
-    refuse_what_cannot_train,
-)
+from medgan.training.term_gradients import norms_at_start
+from medgan.workflows.acceptance import Accepted, SearchRequest, accept
 from medgan.workflows.events import Announcement, EnginesStart, Note, Notify, ignore
+from medgan.workflows.find_features import features_of
+from medgan.workflows.requirements import nothing_left_behind, refuse_what_cannot_train
 
 PROBE_S = 600.0
 STOPPING = {"asha": "ASHA", "median": "median rule", "none": "no early stopping"}
@@ -86,7 +87,39 @@ def report_plan(notify: Notify, accepted: Accepted, foreseen: Outlook | None, *,
     }
     for note in manifest.notes:
         notify(Note(note))
+    ranges = searched_ranges(accepted) if foreseen else []
+    if ranges or (foreseen and searched_weights(space)):
+        facts["gradient"] = _gradient(ranges)
     notify(Announcement(facts))
+    for one in filter(attrgetter("is_dead"), ranges):
+        notify(Note(f"warning: {one}"))
+
+
+def searched_ranges(accepted: Accepted) -> list[WeightRange]:
+    """Measures the gradients of the loss terms once, and returns what each searched weight does over its range.
+
+    Of several searched methods, the first counts in which the weight matters. Without the weights of the feature
+    extractor nothing is measured.
+    """
+    space, found = accepted.space, dict[str, WeightRange]()
+    if not accepted.has_weights:
+        return []
+    weights = {setting: space.search[setting].largest for setting in searched_weights(space)}
+    for method in space.names_of_methods or ("",) if weights else ():
+        base = space.with_method(accepted.base, method) if method else accepted.base
+        with suppress(InputError):  # a weight whose term this method cannot have
+            norms = norms_at_start(with_values(base, weights), accepted.dataset.slices("train"))
+            for one in weight_ranges(space, base, norms):
+                if one.setting not in found or found[one.setting].is_dead:
+                    found[one.setting] = one
+    return list(found.values())
+
+
+def _gradient(ranges: Sequence[WeightRange]) -> str:
+    if not ranges:
+        return "not measured, for the weights of the feature extractor are not at hand"
+    shares = [f"{one.setting.removeprefix(LAMBDA)} {share_text(one.low)} to {share_text(one.high)}" for one in ranges]
+    return f"{', '.join(shares)} (share of a loss term at the output over the range of its weight, untrained)"
 
 
 def try_out(accepted: Accepted, foreseen: Outlook, fit: Fit) -> list[str]:
@@ -110,7 +143,7 @@ def plan(request: SearchRequest, notify: Notify = ignore, *, with_probe: bool = 
         InputError: the request cannot be carried out.
     """
     with nothing_left_behind(request.place.output), ExitStack() as stack:
-        accepted = accept(request, notify)
+        accepted = accept(request, notify, for_plan=True)
         study = find_study(request.place.study_uri, accepted.name)
         if study is not None:
             refuse_other(study, accepted.identity)

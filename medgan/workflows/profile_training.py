@@ -6,8 +6,8 @@ from medgan.distributed.worker import is_out_of_memory, out_of_memory
 from medgan.errors import InputError, JobError
 from medgan.training.build_training import build_training
 from medgan.training.runtime import SingleProcess
-from medgan.workflows.acceptance import nothing_left_behind
 from medgan.workflows.events import Announcement, EnginesStart, Notify, ignore
+from medgan.workflows.requirements import nothing_left_behind
 from medgan.workflows.train import TrainRequest, accepted
 
 TRACE = "profile/trace.json"

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medgan.config import Config, validated
 from medgan.data.dataset import PreparedDataset
@@ -18,8 +19,10 @@ from medgan.provenance import CONFIG_FILE, PROVENANCE_FILE, Facts, differences, 
 from medgan.tracking.store import RunRecord, read_run
 from medgan.training.build_networks import deepest_block
 from medgan.training.build_training import with_lpips
-from medgan.workflows.acceptance import goes_on, refuse_what_cannot_train, with_weights
+from medgan.training.frozen_features import feature_facts
 from medgan.workflows.events import Announcement, EnginesStart, Note, Notify, ignore
+from medgan.workflows.find_features import with_weights
+from medgan.workflows.requirements import goes_on, refuse_what_cannot_train
 from medgan.workflows.training_runner import Trainee, trainee
 
 EQUAL = 1e-6
@@ -36,6 +39,9 @@ class ReproduceRequest:
     epochs: int | None = None
     workers: int | None = None
     rtol: float = 1e-4
+
+
+OTHER_SCALE = "extractor.scale: as_is then, oxford by default now: the feature scale differs; as_is is used here"
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def reproduce(request: ReproduceRequest, notify: Notify = ignore) -> Reproduced:
     dataset = recorded_dataset(run.tags, place, request.data)
     workers = request.workers or recorded.facts.get("run", {}).get("workers", 1)
     refuse_what_cannot_train(recorded.config, workers)
-    config = with_weights(with_lpips(recorded.config), deepest_block(recorded.config), place)
+    config = with_weights(with_lpips(recorded.config), deepest_block(recorded.config), place, dataset, notify)
     place.output.mkdir(parents=True, exist_ok=True)
     notify(EnginesStart(place.log_file(f"reproduce-{request.run_id[:8]}")))
     with tempfile.TemporaryDirectory(prefix="reproduce-", dir=place.output, ignore_cleanup_errors=True) as folder:
@@ -111,7 +117,7 @@ def _recorded(run: RunRecord, request: ReproduceRequest) -> Recorded:
     if CONFIG_FILE not in run.files:
         raise InputError("E-REPRODUCE-02", name=name, config_file=CONFIG_FILE)
     try:
-        config = validated(run.files[CONFIG_FILE])
+        config = validated(as_trained(run.files[CONFIG_FILE]))
     except InputError as error:
         raise InputError("E-REPRODUCE-03", name=name, error=error) from None
     metric = config.metrics.select
@@ -123,6 +129,11 @@ def _recorded(run: RunRecord, request: ReproduceRequest) -> Recorded:
         raise InputError("E-REPRODUCE-05", last=last, name=name, curve=max(curve))
     kept = {epoch: value for epoch, value in sorted(curve.items()) if epoch <= last}
     return Recorded(config, metric, kept, run.files.get(PROVENANCE_FILE, {}))
+
+
+def as_trained(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns recorded settings with the scale of features that was used before there was a setting for it."""
+    return {**settings, "extractor": {"scale": "as_is", **settings.get("extractor", {})}}
 
 
 def recorded_dataset(tags: Mapping[str, str], place: Place, data: Path | None) -> PreparedDataset:
@@ -175,19 +186,30 @@ def _report_differences(
     }
     notify(Announcement(facts))
     now = run_facts(
-        job_facts(data_digest=dataset.digest, split_digest=dataset.manifest.split_digest),
+        job_facts(
+            data_digest=dataset.digest, split_digest=dataset.manifest.split_digest, features=feature_facts(config)
+        ),
         workers=resources.workers,
         threads=resources.cpus,
         device=resources.device,
         seed=config.train.seed,
     )
-    lines = differences(recorded.facts, now) if recorded.facts else ["its code, versions and hardware are not recorded"]
+    lines = _other_than_then(recorded, now)
+    for line in lines or ["code, versions, hardware and workers are the same as in the recorded run"]:
+        notify(Note(line))
+
+
+def _other_than_then(recorded: Recorded, now: Facts) -> list[str]:
+    """Returns a line for each thing that is not as it was when the run was recorded."""
+    config, then = recorded.config, recorded.facts
+    lines = differences(then, now) if then else ["its code, versions and hardware are not recorded"]
+    if "features" not in then and now["features"]:
+        lines = [*(line for line in lines if not line.startswith("features.")), OTHER_SCALE]
     if config.train.minutes and not goes_on(config):
         lines.append("train.minutes: its schedule followed the clock, which does not go the same way twice")
     if config.train.speed == "measured":
         lines.append("train.speed: how a step is computed fastest is measured anew, and may round otherwise")
-    for line in lines or ["code, versions, hardware and workers are the same as in the recorded run"]:
-        notify(Note(line))
+    return lines
 
 
 def _curve(training: Trainee, recorded: Recorded, notify: Notify) -> Iterator[float]:

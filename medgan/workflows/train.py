@@ -26,23 +26,22 @@ from medgan.training.autotune import tags_of_speed
 from medgan.training.build_networks import deepest_block, without_effect
 from medgan.training.build_training import length_of, with_lpips
 from medgan.training.checkpoint import BEST, PICTURES
+from medgan.training.frozen_features import feature_facts
 from medgan.training.held_out import measure_on_test
 from medgan.training.loop import best_epoch
 from medgan.training.runtime import SingleProcess
-from medgan.workflows.acceptance import (
+from medgan.workflows.conclusion import label_of, register_generator, tags_of
+from medgan.workflows.events import Announcement, EnginesStart, Note, Notify, ignore, say
+from medgan.workflows.find_features import features_of, refuse_unfit_weights, with_weights
+from medgan.workflows.requirements import (
     dataset_for,
     digest_of,
-    features_of,
     goes_on,
     nothing_left_behind,
     refuse_too_few_slices,
-    refuse_unfit_weights,
     refuse_unmeasured,
     refuse_what_cannot_train,
-    with_weights,
 )
-from medgan.workflows.conclusion import label_of, register_generator, tags_of
-from medgan.workflows.events import Announcement, EnginesStart, Note, Notify, ignore, say
 from medgan.workflows.training_runner import Trainee, epoch_done, trainee
 
 RECONCILE_S = 120.0
@@ -111,7 +110,7 @@ def accepted(request: TrainRequest, notify: Notify = ignore) -> tuple[Config, Pr
     refuse_unmeasured([config.metrics.select], config, request.task.target)
     dataset = dataset_for(request.data, request.task, size=config.data.size, place=request.place, notify=notify)
     refuse_too_few_slices(config, len(dataset.slices("train")))
-    config = with_weights(config, deepest_block(config), request.place)
+    config = with_weights(config, deepest_block(config), request.place, dataset, notify)
     return config, dataset, f"{request.preset}-{dataset.digest[:6]}-{digest_of(config)[:8]}"
 
 
@@ -162,7 +161,9 @@ def _run(
 def _keep_origin(tracking: MlflowStudy, config: Config, dataset: PreparedDataset, resources: Resources) -> None:
     """Keeps what `medgan reproduce` needs to train the same again, and to say what is not the same."""
     facts = run_facts(
-        job_facts(data_digest=dataset.digest, split_digest=dataset.manifest.split_digest),
+        job_facts(
+            data_digest=dataset.digest, split_digest=dataset.manifest.split_digest, features=feature_facts(config)
+        ),
         workers=resources.workers,
         threads=resources.cpus,
         device=resources.device,

@@ -26,7 +26,7 @@ from medgan.search.study import KEY, Study, best_trial, find_study, finished, fi
 from medgan.tracking import outage
 from medgan.tracking.mlflow_runs import MlflowStudy
 from medgan.tracking.study_runs import StudyRuns
-from medgan.workflows.acceptance import Accepted, SearchRequest, accept, nothing_left_behind
+from medgan.workflows.acceptance import Accepted, SearchRequest, accept
 from medgan.workflows.conclusion import Outcome, conclude, describe_study, label_of
 from medgan.workflows.events import EnginesStart, Note, Notify, ignore, say
 from medgan.workflows.missing_trials import (
@@ -40,6 +40,7 @@ from medgan.workflows.missing_trials import (
     shared_tags,
 )
 from medgan.workflows.plan_search import fitted, foresee, report_plan, try_out
+from medgan.workflows.requirements import nothing_left_behind
 
 REPORTED = "reported"
 """This attribute of a study holds how many finished trials its report covers."""

@@ -3,8 +3,9 @@ import torch
 
 from medgan.config import Config, with_values
 from medgan.training import build_networks as networks
-from medgan.training.build_networks import build_discriminator, build_generator, deepest_block, frozen_extractor
+from medgan.training.build_networks import build_discriminator, build_generator, deepest_block
 from medgan.training.build_training import build_state
+from medgan.training.frozen_features import frozen_extractor
 from medgan.training.runtime import SingleProcess
 
 pytestmark = pytest.mark.unit

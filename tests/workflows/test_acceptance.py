@@ -20,15 +20,14 @@ from medgan.models.squeezenet import SqueezeNet
 from medgan.paths import find_place
 from medgan.presets.by_name import configured
 from medgan.tasks import TASKS
-from medgan.workflows.acceptance import (
+from medgan.workflows.find_features import features_of, with_weights
+from medgan.workflows.requirements import (
     YOUNGER,
     dataset_for,
     digest_of,
-    features_of,
     nothing_left_behind,
     refuse_too_few_slices,
     refuse_what_cannot_train,
-    with_weights,
 )
 
 pytestmark = pytest.mark.unit

@@ -11,13 +11,13 @@ from medgan.cli.main import main
 from medgan.cli.network_view import show_networks
 from medgan.config import flatten, with_values
 from medgan.presets.by_name import PRESETS, configured
-from medgan.workflows.describe_networks import read_discriminator, read_generator
+from medgan.workflows.describe_networks import described, read_discriminator, read_generator
 
 
 def shown(config) -> str:
     """Returns the text that is printed for a configuration."""
     sink = io.StringIO()
-    show_networks(Console(file=sink, width=120, highlight=False), config)
+    show_networks(Console(file=sink, width=120, highlight=False), described(config))
     return sink.getvalue()
 
 
@@ -127,7 +127,7 @@ def test_show_networks_omits_terms_without_weight_and_unused_discriminator():
 
 def test_show_networks_names_settings_without_effect():
     text = shown(configured("cyclegan", {}, small=True))
-    named = re.search(r"Without effect on these networks: (.*)", text)[1].split(", ")
+    named = re.search(r"Without effect here: (.*)", text)[1].split(", ")
     assert {"generator.depth", "generator.block", "generator.block_input"} <= set(named)
     assert "generator.num_blocks" not in named
 

@@ -18,8 +18,9 @@ from medgan.data.phantoms.phantom_patients import write_phantoms
 from medgan.errors import InputError, JobError
 from medgan.paths import find_place
 from medgan.tasks import TASKS
-from medgan.training.build_networks import deepest_block, frozen_extractor
+from medgan.training.build_networks import deepest_block
 from medgan.training.build_training import build_training
+from medgan.training.frozen_features import frozen_extractor
 from medgan.training.loop import save_epoch, train_epoch
 from medgan.training.runtime import SingleProcess
 from medgan.workflows.events import EnginesStart
@@ -116,8 +117,8 @@ def test_profile_trains_registers_and_logs_nothing(profiled, request_for):
 
 def test_profile_leaves_shared_extractor_unchanged(profiled, request_for):
     config, *_ = accepted(request_for())
-    device, named = SingleProcess().device, config.extractor
-    shared = frozen_extractor(named.network, named.weights, deepest_block(config), device, config.train.precision)
+    device = SingleProcess().device
+    shared = frozen_extractor(config.extractor, deepest_block(config), device, config.train.precision)
     assert not shared._forward_hooks
     assert not shared._forward_pre_hooks
 
