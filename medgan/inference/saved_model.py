@@ -40,6 +40,9 @@ class ModelManifest(BaseModel, frozen=True, extra="forbid"):
     data_digest: str = Field(description="digest of the data set it was trained on")
     training_patients: tuple[str, ...] = Field(default=(), description="hashes of those it was trained on")
     validation_patients: tuple[str, ...] = Field(default=(), description="hashes of those its best epoch was chosen on")
+    features: dict[str, Any] = Field(
+        default={}, description="which features its losses compared: network, digest of the weights, scale; empty: none"
+    )
     key_id: str = Field(default="", description="of the key they were hashed with; empty: the patients are not known")
     weights_sha256: str = Field(default="", description="of generator.safetensors; set when saved")
     intended_use: Literal["research only"] = "research only"

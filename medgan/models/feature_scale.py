@@ -59,9 +59,11 @@ def oxford_factors(extractor: nn.Module) -> tuple[float, ...]:
 
     The constants depend on the network and its weights alone; they are rounded, so that every worker has the same.
     """
-    if any(weight.is_meta for weight in extractor.parameters()):  # shapes alone
-        return (1.0,) * len(extractor(reference_image().to("meta")))
-    blocks = copy.deepcopy(extractor).double()(reference_image())
+    exact = copy.deepcopy(extractor).double()
+    device = next(exact.parameters()).device
+    blocks = exact(reference_image().to(device))
+    if device.type == "meta":  # shapes alone
+        return (1.0,) * len(blocks)
     sizes = [float(block.square().mean().sqrt()) for block in blocks]
     wanted = [OXFORD[min(block, len(OXFORD) - 1)] for block in range(len(sizes))]
     factors = [float(f"{goal / size:.{DIGITS}g}") for goal, size in zip(wanted, sizes, strict=True)]

@@ -147,11 +147,12 @@ def _with_weights(accepted: Accepted, deepest: int, notify: Notify, *, for_plan:
 
 def _as_begun(accepted: Accepted, notify: Notify) -> Accepted:
     """Returns the request; a study from before there was a scale of features goes on without one."""
-    study = find_study(accepted.request.place.study_uri, accepted.name)
-    if study is None or SCALE in study.user_attrs or not deepest_block(accepted.base):
+    study, base = find_study(accepted.request.place.study_uri, accepted.name), accepted.base
+    scale = base.extractor.scale if study is None else study.user_attrs.get(SCALE, "as_is")
+    if scale == base.extractor.scale or not deepest_block(base):
         return accepted
-    notify(Note("This study began before features were brought to one scale: it goes on with extractor.scale=as_is."))
-    return replace(accepted, base=with_values(accepted.base, {SCALE: "as_is"}))
+    notify(Note(f"This study began before features were brought to one scale: it goes on with {SCALE}={scale}."))
+    return replace(accepted, base=with_values(base, {SCALE: scale}))
 
 
 def _space_of(request: SearchRequest) -> tuple[str, Space]:

@@ -35,6 +35,7 @@ from medgan.search.trial import trial_folder
 from medgan.tracking.mlflow_runs import MlflowStudy
 from medgan.tracking.store import NOTE_TAG, STATE_TAG
 from medgan.training.checkpoint import BEST
+from medgan.training.frozen_features import feature_facts
 
 OUTCOME = "outcome"
 TOLERANCE = 1e-3
@@ -178,6 +179,7 @@ def register_generator(
         training_patients=dataset.manifest.hashes("train"),
         validation_patients=dataset.manifest.hashes("validation"),
         key_id=dataset.manifest.key_id,
+        features=feature_facts(config),
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"

@@ -28,6 +28,8 @@ from medgan.workflows.serve import load_served
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = Path("/tmp/medgan-d5bb1c7")
 """The stores hold absolute paths in this folder."""
+SPACE = REPOSITORY / "tests" / "made_before" / "quick.yaml"
+"""The search space of the study, as it was then."""
 MODEL = "models:/medgan-pet2ct-phantom@challenger"
 SETTINGS = ["train.epochs=2", "train.batch_size=2", "generator.base_channels=2", "discriminator.base_channels=2"]
 
@@ -115,13 +117,24 @@ def test_study_goes_on_and_its_trials_stay(made):
 
     before = trials()
     assert "nothing disagrees" in medgan("doctor", "old")
-    options = ["--data", made / "patients", "--space", "quick", "--study", "old", "--workers", "1", "--trials"]
+    options = ["--data", made / "patients", "--space", SPACE, "--study", "old", "--workers", "1", "--trials"]
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     job = REPOSITORY / "jobs" / "tune_pet2ct.py"
     said = medgan(*options, "2", *settings, script=job)
     assert "2 of 2 trials done" in said and "Study old: 2 complete" in said
     assert trials() == before
     said = medgan(*options, "3", *settings, script=job)
+    assert "it goes on with extractor.scale=as_is" in said
     assert "Study old: 3 complete" in said or "1 stopped early" in said or "1 pruned" in said
     assert trials()[:2] == before and len(trials()) == 3
     assert "nothing disagrees" in medgan("doctor", "old")
+
+
+@pytest.mark.timeout(400)
+def test_run_is_reproduced_with_features_as_they_were(made):
+    client = mlflow.MlflowClient(f"sqlite:///{made / 'home' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("medgan/pet2ct-phantom")
+    runs = client.search_runs([experiment.experiment_id], "tags.`medgan.trial` = '0'")
+    said = medgan("reproduce", runs[0].info.run_id, "--workers", "1", "--rtol", "0.02")
+    assert "extractor.scale: as_is then, oxford by default now: the feature scale differs" in said
+    assert "is reproduced" in said

@@ -1,0 +1,105 @@
+"""One scale of features: its constants, that they depend on the weights alone, and Oxford's own weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from medgan.config import EXTRACTOR_BLOCKS
+from medgan.models.extractor import load_extractor
+from medgan.models.feature_scale import OXFORD, oxford_factors, reference_image, scaled
+
+pytestmark = pytest.mark.unit
+
+WEIGHTS = Path(__file__).parents[3] / "shared" / "weights"
+real = pytest.mark.skipif(not WEIGHTS.exists(), reason=f"no trained weights at {WEIGHTS}")
+EVERY = pytest.mark.parametrize("network", sorted(EXTRACTOR_BLOCKS))
+
+
+def sizes(extractor):
+    """The root mean square of each block's features of the reference image."""
+    return [float(block.square().mean().sqrt()) for block in extractor(reference_image().float())]
+
+
+def test_reference_image_is_fixed():
+    image = reference_image()
+    assert image.shape == (1, 1, 64, 64) and image.dtype == torch.float64
+    assert float(image.min()) >= -1 and float(image.max()) <= 1
+    assert float(image.mean()) == pytest.approx(-0.5334, abs=1e-4)
+    corner, body, bright, dark = (image[0, 0, row, column] for row, column in ((0, 0), (32, 32), (25, 41), (35, 22)))
+    assert [round(float(one), 3) for one in (corner, body, bright, dark)] == [-1.0, -0.054, 0.791, -0.922]
+
+
+@EVERY
+def test_scaled_features_of_random_weights_have_size_of_oxford(network):
+    extractor = scaled(load_extractor(network, "random", EXTRACTOR_BLOCKS[network]), "oxford")
+    expected = [OXFORD[min(block, 4)] for block in range(EXTRACTOR_BLOCKS[network])]
+    assert sizes(extractor) == pytest.approx(expected, rel=1e-3)
+
+
+@EVERY
+def test_features_as_they_are_stay_unchanged(network):
+    extractor = load_extractor(network, "random", 2)
+    assert scaled(extractor, "as_is") is extractor
+
+
+def test_factors_do_not_depend_on_threads_or_depth():
+    extractor = load_extractor("vgg19", "random", 3)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        two = oxford_factors(extractor)
+    finally:
+        torch.set_num_threads(before)
+    assert oxford_factors(extractor) == two
+    assert all(parameter.dtype == torch.float32 for parameter in extractor.parameters())
+
+
+def test_factors_follow_scale_of_weights():
+    """VGG is positively homogeneous but for its first bias: ten times the last layer gives a tenth of the factor."""
+    extractor = load_extractor("vgg19", "random", 1)
+    (before,) = oxford_factors(extractor)
+    with torch.no_grad():
+        extractor.features[2].weight.mul_(10)
+        extractor.features[2].bias.mul_(10)
+    assert oxford_factors(extractor)[0] == pytest.approx(before / 10, rel=1e-3)
+
+
+def test_gradient_reaches_image_through_scaled_features():
+    extractor = scaled(load_extractor("vgg19", "random", 1), "oxford")
+    image = reference_image().float().requires_grad_()
+    extractor(image)[0].sum().backward()
+    assert image.grad.abs().sum() > 0
+
+
+@pytest.mark.real
+@real
+def test_features_of_oxford_stay_as_they_are():
+    extractor = load_extractor("vgg19", str(next(WEIGHTS.glob("vgg19*.pth"))), 3)
+    assert oxford_factors(extractor) == (1.0, 1.0, 1.0)
+    assert sizes(extractor) == pytest.approx(OXFORD[:3], rel=1e-3)
+
+
+@pytest.mark.real
+@real
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        ("squeezenet", (282.4, 68.36, 54.57, 37.93, 0.7088, 0.8268, 2.93)),
+        ("alexnet", (138.6, 113.5, 330.6, 490.0, 29.7)),
+    ],
+)
+def test_factors_of_torchvision_weights_are_known(network, expected):
+    extractor = load_extractor(network, str(next(WEIGHTS.glob(f"{network}*.pth"))), EXTRACTOR_BLOCKS[network])
+    assert oxford_factors(extractor) == pytest.approx(expected, rel=1e-3)
+    assert (
+        oxford_factors(load_extractor(network, str(next(WEIGHTS.glob(f"{network}*.pth"))), 2))
+        == (oxford_factors(extractor)[:2])
+    )
+
+
+def test_shapes_alone_have_factors():
+    with torch.device("meta"):
+        extractor = scaled(load_extractor("squeezenet", "random", 3), "oxford")
+        assert [block.shape[1] for block in extractor(torch.zeros(2, 1, 32, 32))] == [64, 128, 256]
+    assert extractor.factors == (1.0, 1.0, 1.0)
