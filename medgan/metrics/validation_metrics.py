@@ -58,6 +58,13 @@ def merit(name: str, value: float) -> float:
     return comparable(name, value) if direction(name) == "max" else -comparable(name, value)
 
 
+def preference(name: str) -> str:
+    """Returns in words which values of a metric are better, such as "lower is better"."""
+    if comparable(name, -1.0) > 0:
+        return "nearer to 0 is better"
+    return "higher is better" if direction(name) == "max" else "lower is better"
+
+
 def slice_metrics(
     output: Tensor,
     target: Tensor,

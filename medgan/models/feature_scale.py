@@ -50,7 +50,7 @@ def scaled(extractor: nn.Module, scale: Scale) -> nn.Module:
         extractor: frozen network with all blocks that the losses need.
         scale: "oxford": features of the size that the paper's loss weights expect; "as_is": unchanged.
     """
-    return ScaledFeatures(extractor, oxford_factors(extractor)) if scale == "oxford" else extractor
+    return ScaledFeatures(extractor, oxford_factors(extractor)).eval() if scale == "oxford" else extractor
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from medgan.data.atomic_write import write_atomically
-from medgan.metrics.validation_metrics import Patients, direction, overall_means, overall_spread
+from medgan.metrics.validation_metrics import Patients, merit, overall_means, overall_spread, preference
 from medgan.report.html_page import PAGE, embedded, section, table
 from medgan.report.plot_style import BLUE, GREY, ORANGE, new_figure, png_of
 from medgan.report.study_overview import number_text
@@ -36,8 +36,7 @@ class Comparison:
     @property
     def patients(self) -> list[str]:
         """Returns the patients by the candidate's primary metric, the best first."""
-        sign = -1 if direction(self.primary) == "max" else 1
-        return sorted(self.candidate, key=lambda patient: sign * self.candidate[patient][self.primary])
+        return sorted(self.candidate, key=lambda patient: -merit(self.primary, self.candidate[patient][self.primary]))
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> Path:
@@ -84,7 +83,7 @@ def _metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
         before = theirs.get(name)
         rows.append(
             (
-                f"{escape(name)} ({'higher' if direction(name) == 'max' else 'lower'} is better)",
+                f"{escape(name)} ({preference(name)})",
                 f"{number_text(value)} &plusmn; {number_text(our_spread[name])}",
                 "-" if before is None else f"{number_text(before)} &plusmn; {number_text(their_spread[name])}",
                 _difference(value, before),
@@ -109,9 +108,7 @@ def _picture(comparison: Comparison) -> str:
     axis.plot(ours, height, "o", color=BLUE, label="candidate")
     axis.set_yticks(list(height), patients, fontsize=8)
     axis.invert_yaxis()
-    axis.set_xlabel(
-        f"{comparison.primary} ({'higher' if direction(comparison.primary) == 'max' else 'lower'} is better)"
-    )
+    axis.set_xlabel(f"{comparison.primary} ({preference(comparison.primary)})")
     axis.grid(axis="x", color="#e3e7eb")
     axis.legend(frameon=False, loc="best", fontsize=8)
     return embedded(png_of(figure), alternative=escape(f"{comparison.primary} of each test patient"))

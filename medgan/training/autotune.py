@@ -15,6 +15,7 @@ from types import MethodType
 from typing import Any, Self
 
 import torch
+import torch._functorch.config as functorch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -105,6 +106,7 @@ def fitted(network: nn.Module, speed: Speed) -> nn.Module:
     """
     network.to(memory_format=FORMATS[speed.memory_format])  # type: ignore[call-overload]
     if speed.compiled != "no":
+        functorch.donated_buffer = False  # gradient shares go back through an extractor once for each of its terms
         eager, mode = network.forward, network.training
         compiled = torch.compile(eager, mode=speed.compiled, dynamic=False)
 

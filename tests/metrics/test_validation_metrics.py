@@ -17,6 +17,7 @@ from medgan.metrics.validation_metrics import (
     overall_means,
     overall_spread,
     patient_means,
+    preference,
     slice_metrics,
 )
 from medgan.metrics.vif import vif
@@ -233,3 +234,10 @@ def test_direction_is_known_for_every_slice_metric():
     names = slice_metrics(image, image, whole(image), image=CT, perceptual=lambda *_: torch.zeros(1))
     assert {direction(name) for name in names} == {"min", "max"}
     assert {first for first in DIRECTIONS if not any(f"{name}_".startswith(f"{first}_") for name in names)} == set()
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"), [("val/ssim", "higher"), ("mae_hu_body", "lower"), ("test/bias_suv", "nearer to 0")]
+)
+def test_preference_says_which_values_are_better(metric, words):
+    assert preference(metric) == f"{words} is better"

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from medgan.losses.gradient_shares import GradientNorms
 from medgan.training import autotune as speeds
 from medgan.training import build_training as training
 from medgan.training.autotune import PLAIN, Speed, align, fastest, keep, notes, recall, tags_of_speed
@@ -117,6 +118,21 @@ def test_new_training_of_same_shapes_and_validation_compile_nothing(small, batch
     stepped(small(**MEDGAN, train__seed=5), batches, Speed(compiled="default"))
     first.generator.eval()(torch.rand(3, 1, 16, 16))
     assert traced["total"] == once
+
+
+@pytest.mark.timeout(120)
+def test_shares_of_compiled_step_equal_those_of_plain_step(small, batches, monkeypatch):
+    compiler(monkeypatch)
+    config, shares = small(**MEDGAN, loss__lambda_content=1e-2, loss__content_blocks=[1]), []
+    for speed in (PLAIN, Speed(compiled="default")):
+        state, objective, norms = (
+            build_state(config, SingleProcess(CPU), speed),
+            build_objective(config),
+            GradientNorms(),
+        )
+        train_step(state, norms.watching(objective), batches(), updates_of(config))
+        shares.append(norms.shares(objective))
+    assert shares[1] == pytest.approx(shares[0], rel=1e-3) and {"style", "content"} <= set(shares[0])
 
 
 def test_extractor_memory_format_is_not_shared_between_trainings(small, batches):
