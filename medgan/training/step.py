@@ -143,14 +143,16 @@ def split(batch: Batch, parts: int) -> list[Batch]:
 
 
 def decay_after(num_updates: Tensor, decay: float) -> Tensor:
-    """Returns min(decay, (1 + n) / (10 + n)), so that the first, random weights leave the average at once.
+    """Returns min(decay, (1 + n) / (50 + n)): the average is over the last fiftieth of a training, until `decay` holds.
 
-    Source: the `num_updates` of TensorFlow's ExponentialMovingAverage.
+    The first, random weights leave the average at once, and it does not lag behind a generator that still learns fast.
+    Source: the warm-up by `num_updates` of TensorFlow's ExponentialMovingAverage, which has 10 in the place of 50; with
+    10, the average lags by half an epoch of a small data set.
 
     Args:
         num_updates: n, the number of updates of the network that the average has seen, from 1.
     """
-    return ((1 + num_updates) / (10 + num_updates)).clamp(max=decay)
+    return ((1 + num_updates) / (50 + num_updates)).clamp(max=decay)
 
 
 @torch.no_grad()

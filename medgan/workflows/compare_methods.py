@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from medgan.config import Config
 from medgan.data.manifest import described
 from medgan.distributed.testing import FLOOR, MATCHING, measure_each
 from medgan.metrics.validation_metrics import overall_means
@@ -159,13 +160,16 @@ def _facts(done: FinishedSearch, trials: Sequence[Recorded], scale: Size) -> dic
         "Methods": "as published" if scale == "paper" else small,
         **({"Settings": ", ".join(f"{path}={value}" for path, value in given.items())} if given else {}),
         "Budget": f"{length} for each training, on {resources.workers} x {resources.cpus} {resources.device}",
-        "Features": features_of(deepest).replace(job.base.extractor.weights, _kind(job.base.extractor.weights)),
+        "Features": features_of(deepest).replace(job.base.extractor.weights, _kind(job.base)),
         "Trained by": f"medgan at commit {', '.join(sorted(commits))}",
     }
 
 
-def _kind(weights: str) -> str:
-    return weights if weights == "random" else "pretrained"
+def _kind(config: Config) -> str:
+    """Returns in a word where the extractor's weights are from; a path stays out of the report."""
+    if config.extractor.network == "in_domain":
+        return "taught"
+    return "random" if config.extractor.weights == "random" else "pretrained"
 
 
 def pictured(trained: Sequence[str]) -> list[str]:

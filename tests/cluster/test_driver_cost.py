@@ -53,6 +53,7 @@ class NoTraining(tune.Trainable):
             "objective": row["val/ssim"],
             "values": [row["val/ssim"]],
             "now": [row["val/ssim"]],
+            "shares": [],
             "trained_s": 360.0,
             "best": [*row.items()],
             "metrics": row,

@@ -39,6 +39,7 @@ def result(epoch, *values, state="running", reason="", **metrics):
         "values": list(values),
         "now": list(values),
         "best": best,
+        "shares": [("style", 0.25), ("l1", 0.75)],
         "trained_s": 360.0 * epoch,
         "state": state,
         "reason": reason,
@@ -51,6 +52,14 @@ def test_searcher_stores_complete_trial_with_value(study, searcher):
     searcher.on_trial_complete("t", result(2, 0.5, state="complete"))
     (trial,) = study.trials
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.5, {1: 0.3, 2: 0.5})
+
+
+def test_searcher_stores_shares_of_gradient_of_every_epoch(study, searcher):
+    searcher.suggest("t")
+    searcher.on_trial_result("t", result(1, 0.3))
+    searcher.on_trial_complete("t", result(2, 0.5, state="complete"))
+    (trial,) = study.trials
+    assert trial.user_attrs["shares"] == dict.fromkeys(("1", "2"), {"style": 0.25, "l1": 0.75})
 
 
 def test_searcher_stores_stopped_trial_as_pruned_with_epoch_values(study, searcher):

@@ -180,7 +180,7 @@ class TestAveragedGenerator:
 
     @pytest.mark.parametrize(
         ("num_updates", "decay", "expected"),
-        [(1, 0.99, 2 / 11), (90, 0.99, 0.91), (890, 0.99, 0.99), (9000, 0.99, 0.99), (9000, 0.9999, 9001 / 9010)],
+        [(1, 0.99, 2 / 51), (440, 0.99, 0.9), (4850, 0.99, 0.99), (9000, 0.99, 0.99), (48950, 0.9999, 0.999)],
     )
     def test_decay_rises_with_updates_up_to_its_setting(self, num_updates, decay, expected):
         assert float(decay_after(torch.tensor(float(num_updates)), decay)) == pytest.approx(expected)
@@ -198,7 +198,7 @@ class TestAveragedGenerator:
         state, objective, stream = make_state(config), build_objective(config), batches()
         expected = copies(state.generator)
         assert all(torch.equal(*pair) for pair in zip(copies(state.average), expected, strict=True))
-        for decay in (2 / 11, 3 / 12, 4 / 13):
+        for decay in (2 / 51, 3 / 52, 4 / 53):
             update_generator(state, objective, next(stream), updates_of(config))
             expected = [
                 decay * old + (1 - decay) * new for old, new in zip(expected, copies(state.generator), strict=True)

@@ -1,12 +1,14 @@
 """`medgan inspect`: its values are compared with values worked by hand, and every preset is inspected."""
 
 import io
+import json
 import re
 import sys
 
 import pytest
 from rich.console import Console
 
+from medgan.benchmark.phantom_dataset import prepared_phantoms
 from medgan.cli.main import main
 from medgan.cli.network_view import show_networks
 from medgan.config import flatten, with_values
@@ -206,3 +208,52 @@ def test_inspect_refuses_settings_that_do_not_fit(inspect, arguments, values, er
     assert re.search(values, error)
     assert error.endswith(f" [{error_code}]\n")
     assert len(error.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return prepared_phantoms(tmp_path_factory.mktemp("phantoms"), size=32, slices=4).folder
+
+
+MEASURED = (
+    "--quick", "--set", "data.size=32", "--set", "generator.base_channels=4", "--set", "extractor.weights=random",
+    "--set", "train.batch_size=2",
+)  # fmt: skip
+
+
+def test_inspect_prints_json_of_networks_and_objective(inspect):
+    code, text, _ = inspect("--preset", "medgan", "--json", "--settings")
+    found = json.loads(text)
+    assert code == 0 and "shares" not in found
+    assert found["generator"]["parameters"] == 326_479_878 and found["discriminator"]["field"] == 16
+    assert found["objective"]["generator"] == {"adversarial": 1, "perceptual": 20, "style": 1e-4, "content": 1e-4}
+    assert found["settings"]["extractor.scale"] == "oxford"
+
+
+def test_inspect_measures_share_of_each_term_at_start_and_later(inspect, dataset, tmp_path):
+    options = ("--data", str(dataset), "--output", str(tmp_path), *MEASURED)
+    code, text, _ = inspect(*options, "--json")
+    shares = json.loads(text)["shares"]
+    assert code == 0 and set(shares) == {"start", "later"}
+    for found in shares.values():
+        assert set(found) == {"adversarial", "perceptual", "style", "content"}
+        assert sum(found.values()) == pytest.approx(1) and min(found.values()) > 1e-3
+    assert shares["start"] != shares["later"]
+    code, text, _ = inspect(*options)
+    table = text.split("share of the gradient at the generator's output\n")[1]
+    first = [line.split()[0] for line in table.splitlines()[1:5]]
+    assert first == ["adversarial", "perceptual", "style", "content"]
+    assert f"{100 * shares['start']['style']:.3g} %" in table
+
+
+def test_inspect_names_terms_that_hardly_act(inspect, dataset, tmp_path):
+    options = ("--data", str(dataset), "--output", str(tmp_path), *MEASURED, "--set", "extractor.scale=as_is")
+    code, text, _ = inspect(*options)
+    assert code == 0
+    assert "Below 1 %: style, content. These terms hardly act; a larger weight changes that." in text
+
+
+def test_inspect_refuses_data_that_are_not_there(inspect, tmp_path):
+    code, _, error = inspect("--data", str(tmp_path / "none"), "--output", str(tmp_path / "home"), *MEASURED)
+    assert code == 2 and str(tmp_path / "none") in error
+    assert not (tmp_path / "home").exists()
