@@ -85,13 +85,13 @@ def searched_weights(space: Space) -> list[str]:
 
 def refuse_idle_settings(space: Space, base: Config) -> None:
     """Raises InputError for a searched setting that no network and no term of any trial looks at."""
-    idle = set(space.search) - {METHOD}
+    tried, used = set[str](), set[str]()
     for chosen, config in _trials(space, base):
-        idle -= chosen - {*without_effect(config)}
-        if not idle:
-            return
-    setting = next(name for name in space.search if name in idle)
-    raise InputError("E-SPACE-20", setting=setting)
+        tried |= chosen - {METHOD}
+        used |= chosen - {*without_effect(config)}
+    for setting in space.search:
+        if setting in tried - used:
+            raise InputError("E-SPACE-20", setting=setting)
 
 
 def _trials(space: Space, base: Config) -> Iterator[tuple[set[str], Config]]:

@@ -136,6 +136,8 @@ def accept(request: SearchRequest, notify: Notify = ignore, *, for_plan: bool = 
 def _with_weights(accepted: Accepted, deepest: int, notify: Notify, *, for_plan: bool) -> Accepted:
     """Returns the request with the weights of its extractor in a file, or in a plan perhaps without them."""
     request, base = accepted.request, accepted.base
+    if accepted.space.names_of_methods:  # each method has blocks of its own; of the base only the extractor counts
+        base = with_values(base, {"loss.style_blocks": (1,), "loss.content_blocks": (1,)})
     try:
         return replace(accepted, base=with_weights(base, deepest, request.place, accepted.dataset, notify))
     except InputError as error:

@@ -1,5 +1,6 @@
 """Trains a feature extractor on the user's own target images."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,7 @@ def taught_weights(dataset: PreparedDataset, place: Place, notify: Notify = igno
                 advance(epoch.epoch, epoch.epochs)
 
             _teach(config, dataset, place.checkpoints(name), out, count)
+            shutil.rmtree(place.checkpoints(name))
     return out
 
 

@@ -217,7 +217,7 @@ def test_benchmark_job_prints_table_and_writes_file(tmp_path):
     ("arguments", "message"),
     [
         (["--part", "speed"], "invalid choice: 'speed'"),
-        (["--quick", "--data", "/nowhere"], "--data is for the part quality alone; add --part quality"),
+        (["--quick", "--data", "/nowhere"], "--data is for the parts quality and shares; add --part quality"),
         (["--part", "quality", "--data", "/nowhere"], "[E-DATASET-04]"),
         (["--part", "quality", "--data", "/nowhere"], "/nowhere: "),
         (["--out", "/nowhere/found.json"], "expected a file in a folder that exists; there is no /nowhere"),

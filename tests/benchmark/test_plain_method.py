@@ -20,7 +20,9 @@ SMALL = replace(QUICK, size=32, base_channels=4)
 
 @pytest.fixture(scope="module")
 def config():
-    return configured("medgan", {"generator.num_blocks": 2, "optim.generator_lr": 2e-4}, small=True)
+    return configured(
+        "medgan", {"generator.num_blocks": 2, "optim.generator_lr": 2e-4, "extractor.weights": "random"}, small=True
+    )
 
 
 def test_plain_setting_trains_same_step_as_preset(config):

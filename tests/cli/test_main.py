@@ -69,8 +69,8 @@ def has(error, code, *values):
         ),
         (["--set", "train.batch_size=3"], ("E-REQUEST-07", "train.batch_size: ", "2 workers", "got 3")),
         (
-            ["--set", "generator.network=discogan", "--set", "data.size=40"],
-            ("E-NETWORK-13", "data.size 40: generator: ", "multiples of 16", "got 40 x 40"),
+            ["--set", "generator.network=discogan"],
+            ("E-SPACE-20", "generator.num_blocks is searched, but no network and no loss term of any trial looks at it"),
         ),
         (["--study", "a b"], ("E-REQUEST-05", "--study: ", "'a b'")),
         (["--tracking-uri", "nosuch://x"], ("E-MLFLOW-04", "--tracking-uri nosuch://x: ")),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from medgan.config import Config, flatten, uses_discriminator, validated, with_values
+from medgan.config import TAUGHT, Config, flatten, uses_discriminator, validated, with_values
 from medgan.presets.by_name import PRESETS, quick
 from medgan.training.build_networks import (
     build_discriminator,
@@ -72,7 +72,7 @@ class TestEveryPreset:
     def test_quick_preset_accepts_eight_slices_or_one_in_each_process(self, name):
         config = quick(PRESETS[name]())
         assert (config.data.size, config.train.batch_size) == (64, 8)
-        assert config.extractor.weights == "random"
+        assert config.extractor.weights == TAUGHT
         for slices in (8, 1):
             refuse_misfit(config, slices=slices)
 
@@ -92,7 +92,7 @@ class TestEveryPreset:
         assert unused <= {"extractor.weights"}, "a user who adds a style loss must not get random weights"
 
     def test_preset_trains_one_step_with_finite_losses(self, name):
-        config = with_values(quick(PRESETS[name]()), {"train.batch_size": 2})
+        config = with_values(quick(PRESETS[name]()), {"train.batch_size": 2, "extractor.weights": "random"})
         state, objective = build_state(config, CPU), build_objective(config)
         losses = train_step(state, objective.at(0.0), batches(), updates_of(config))
         assert [path for path, value in losses.items() if not value.isfinite()] == []
@@ -102,7 +102,7 @@ class TestEveryPreset:
                 assert network is None or all(weight.isfinite().all() for weight in network.parameters())
 
     def test_preset_gradients_reach_every_generator_parameter(self, name):
-        config = with_values(quick(PRESETS[name]()), {"train.batch_size": 2})
+        config = with_values(quick(PRESETS[name]()), {"train.batch_size": 2, "extractor.weights": "random"})
         state, objective = build_state(config, CPU), build_objective(config).at(0.0)
         update_generator(state, objective, next(batches()), updates_of(config))
         for direction in state.directions:
@@ -112,7 +112,7 @@ class TestEveryPreset:
 
     def test_preset_optimizers_are_adam_with_beta1_one_half(self, name):
         """Public code leaves beta1 at 0.9 (PAPER, section 6)."""
-        state = build_state(quick(PRESETS[name]()), CPU)
+        state = build_state(with_values(quick(PRESETS[name]()), {"extractor.weights": "random"}), CPU)
         for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
             for group in optimizer.param_groups if optimizer is not None else ():
                 assert isinstance(optimizer, torch.optim.Adam)

@@ -38,6 +38,7 @@ def all_losses(small):
                  loss__style_blocks=[1, 2], loss__content_blocks=[1, 2])  # fmt: skip
 
 
+JUDGEMENT = ("judgement_real", "judgement_fake")
 TERMS = ("adversarial", "perceptual", "feature_matching", "style", "content", "l1", "l2", "tv")
 
 
@@ -236,7 +237,7 @@ def test_train_step_changes_both_networks_and_logs_detached_scalars(all_losses, 
     assert changed(state.directions[0].discriminator, discriminator_before)
     assert all(value.shape == () and not value.requires_grad for value in losses.values())
     raw = {"adversarial": 1.0, "l1": 1.0, "perceptual": 20.0, "style": 1e-4, "content": 1e-4}
-    assert set(losses) == {*raw, *(f"{name}_weighted" for name in raw), "discriminator"}
+    assert set(losses) == {*raw, *(f"{name}_weighted" for name in raw), "discriminator", *JUDGEMENT}
     for name, weight in raw.items():
         torch.testing.assert_close(losses[f"{name}_weighted"], weight * losses[name])
 
@@ -279,3 +280,13 @@ def test_discriminator_learns_to_tell_real_from_fake(small, make_state, batches)
     assert losses[-1] < 0.5 * losses[0]
     discriminator = state.directions[0].discriminator.eval()
     assert discriminator(source, target).logits.mean() > discriminator(source, output).logits.mean()
+
+
+def test_judgement_is_mean_logit_of_real_and_of_generated_images(small, make_state, batches):
+    config = small(discriminator__spectral_norm=False, train__generator_steps=1)
+    state, objective, batch = make_state(config), build_objective(config), next(batches())
+    inputs, _ = update_generator(state, objective, batch, updates_of(config))
+    discriminator, (one,) = state.directions[0].discriminator, inputs[0]
+    expected = [float(discriminator(one.source, image).logits.mean()) for image in (one.target, one.output)]
+    losses = update_discriminator(state, objective, inputs, updates_of(config))
+    assert [float(losses[f"judgement_{name}"]) for name in ("real", "fake")] == pytest.approx(expected)

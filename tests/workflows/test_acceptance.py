@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,6 +60,9 @@ def content_on(network: str, weights: str) -> Config:
     )
 
 
+NO_DATA: Any = None  # nothing is taught
+
+
 @pytest.mark.parametrize(("batch_size", "workers"), [(3, 2), (8, 3), (1, 2)])
 def test_refuse_what_cannot_train_rejects_batch_that_workers_cannot_share(batch_size, workers):
     config = configured("unet_l1", {"train.batch_size": batch_size}, small=True)
@@ -102,16 +106,16 @@ def test_refuse_too_few_slices_ignores_steps_of_unused_discriminator():
 
 def test_with_weights_leaves_random_and_unused_weights_unchanged(place):
     for config, deepest in ((content_on("vgg19", "random"), 1), (content_on("vgg19", "/no/such/file"), 0)):
-        assert with_weights(config, deepest, place) == config
+        assert with_weights(config, deepest, place, NO_DATA) == config
     assert not place.output.exists()
 
 
 def test_with_weights_makes_path_absolute(place, encoder, monkeypatch):
     monkeypatch.chdir(encoder.parent)
-    config = with_weights(content_on("in_domain", encoder.name), 1, place)
+    config = with_weights(content_on("in_domain", encoder.name), 1, place, NO_DATA)
     assert config == content_on("in_domain", str(encoder))
     monkeypatch.setenv("HOME", str(encoder.parent))
-    assert with_weights(content_on("in_domain", f"~/{encoder.name}"), 1, place) == config
+    assert with_weights(content_on("in_domain", f"~/{encoder.name}"), 1, place, NO_DATA) == config
 
 
 @pytest.mark.parametrize(
@@ -124,7 +128,7 @@ def test_with_weights_makes_path_absolute(place, encoder, monkeypatch):
 )
 def test_with_weights_refuses_missing_weights(place, network, weights, expected):
     with pytest.raises(InputError, check=expected):
-        with_weights(content_on(network, weights), 1, place)
+        with_weights(content_on(network, weights), 1, place, NO_DATA)
 
 
 def test_with_weights_refuses_weights_of_another_network(place, encoder, tmp_path):
@@ -136,9 +140,9 @@ def test_with_weights_refuses_weights_of_another_network(place, encoder, tmp_pat
         ("in_domain", squeezenet, refusal("E-WEIGHTS-08", path=squeezenet)),
     ):
         with pytest.raises(InputError, check=expected) as error:
-            with_weights(content_on(network, str(file)), 1, place)
+            with_weights(content_on(network, str(file)), 1, place, NO_DATA)
         assert "extractor.weights: " in str(error.value) and str(file) in str(error.value)
-    assert with_weights(content_on("squeezenet", str(squeezenet)), 1, place)
+    assert with_weights(content_on("squeezenet", str(squeezenet)), 1, place, NO_DATA)
 
 
 def test_features_of_names_extractor_only_if_term_uses_extractor():

@@ -112,7 +112,9 @@ def make_search(prepared, empty_store, tmp_path):
         place = find_place(tmp_path / "home", tracking_uri=f"sqlite:///{tmp_path / 'home' / 'mlflow.db'}")
         place.output.mkdir()
         shutil.copy(empty_store, place.output / "mlflow.db")
-        small = {"data.size": 32, "generator.base_channels": 4, "generator.num_blocks": 1}
+        small = {
+            "data.size": 32, "generator.base_channels": 4, "generator.num_blocks": 1, "extractor.weights": "random",
+        }  # fmt: skip
         settings = {**small, "train.precision": precision}
         space = Space(set=settings, search={"optim.generator_lr": Move(log=(1e-4, 1e-2))}, metric=metric)
         dataset = PreparedDataset.open(prepared)

@@ -31,6 +31,7 @@ PARTS = (DATA, GENERATOR, DISCRIMINATOR, EXTRACTOR, LOSSES, OPTIMIZER, REST)
 TINY = {
     "data.size": 32, "generator.base_channels": 2, "discriminator.base_channels": 2, "train.batch_size": 2,
     "train.accumulate": 2, "generator.recompute": "blocks", "generator.num_blocks": 2,
+    "extractor.weights": "random",
 }  # fmt: skip
 
 
