@@ -75,21 +75,20 @@ def report_plan(notify: Notify, accepted: Accepted, foreseen: Outlook | None, *,
     length = f"{train.minutes:g} min" if train.minutes else f"up to {train.epochs} epochs"
     moving = f"{len(space.search)} settings, {length} a trial"
     wanted = " and ".join(f"{goal.metric} ({goal.mode})" for goal in space.goals)
+    ranges = searched_ranges(accepted) if foreseen else []
     facts = {
         "study": f"{accepted.name}: {done} of {max(accepted.target, done)} trials done",
         "data": described(manifest),
         "space": f"{accepted.space_name}: {moving}, {STOPPING[space.scheduler.kind]}, {space.sampler}",
         **({"methods": space.named} if space.names_of_methods else {}),
         "goal": "; ".join([wanted, *map(str, space.limits)]),
-        "features": features_of(max(space.corners(accepted.base), key=deepest_block)),
+        "features": _features(accepted),
+        **({"gradient": _gradient(ranges)} if foreseen and searched_weights(space) else {}),
         **(lines(foreseen) if foreseen else {}),
         "output": f"{accepted.request.place.output} (log: logs/{accepted.name}.log)",
     }
     for note in manifest.notes:
         notify(Note(note))
-    ranges = searched_ranges(accepted) if foreseen else []
-    if ranges or (foreseen and searched_weights(space)):
-        facts["gradient"] = _gradient(ranges)
     notify(Announcement(facts))
     for one in filter(attrgetter("is_dead"), ranges):
         notify(Note(f"warning: {one}"))
@@ -113,6 +112,13 @@ def searched_ranges(accepted: Accepted) -> list[WeightRange]:
                 if one.setting not in found or found[one.setting].is_dead:
                     found[one.setting] = one
     return list(found.values())
+
+
+def _features(accepted: Accepted) -> str:
+    corner = max(accepted.space.corners(accepted.base), key=deepest_block)
+    if accepted.has_weights:
+        return features_of(corner)
+    return f"{corner.extractor.network}, its weights are to be downloaded"
 
 
 def _gradient(ranges: Sequence[WeightRange]) -> str:

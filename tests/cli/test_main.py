@@ -70,7 +70,7 @@ def has(error, code, *values):
         (["--set", "train.batch_size=3"], ("E-REQUEST-07", "train.batch_size: ", "2 workers", "got 3")),
         (
             ["--set", "generator.network=discogan"],
-            ("E-SPACE-20", "generator.num_blocks is searched, but no network and no loss term of any trial looks at it"),
+            ("E-SPACE-20", "generator.num_blocks is searched, but no network and no loss term of any trial"),
         ),
         (["--study", "a b"], ("E-REQUEST-05", "--study: ", "'a b'")),
         (["--tracking-uri", "nosuch://x"], ("E-MLFLOW-04", "--tracking-uri nosuch://x: ")),
