@@ -2,7 +2,6 @@
 
 import hashlib
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,11 +34,17 @@ def feature_facts(config: Config) -> dict[str, Any]:
     named, deepest = config.extractor, deepest_block(config)
     if not deepest:
         return {}
-    weights = named.weights
-    if weights != "random":
-        weights = f"sha256 {hashlib.sha256(Path(weights).read_bytes()).hexdigest()}"
+    extractor = load_extractor(named.network, named.weights, deepest)
+    weights = "random" if named.weights == "random" else f"sha256 {_digest_of(extractor)}"
     facts: dict[str, Any] = {"network": named.network, "weights": weights, "scale": named.scale}
     if named.scale == "oxford":
-        factors = oxford_factors(load_extractor(named.network, named.weights, deepest))
-        facts["factors"] = [f"{factor:g}" for factor in factors]
+        facts["factors"] = [f"{factor:g}" for factor in oxford_factors(extractor)]
     return facts
+
+
+def _digest_of(extractor: nn.Module) -> str:
+    """Returns the SHA-256 of the weights that are used; equal weights may be in files with other digests."""
+    digest = hashlib.sha256()
+    for name, value in sorted(extractor.state_dict().items()):
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()

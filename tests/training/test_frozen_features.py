@@ -1,7 +1,5 @@
 """Which features a training compares, as its provenance has it."""
 
-import hashlib
-
 import pytest
 import torch
 
@@ -32,12 +30,15 @@ def test_feature_facts_name_random_weights_scale_and_factor_of_each_block():
     assert len(facts["factors"]) == 2 and all(float(factor) > 10 for factor in facts["factors"])
 
 
-def test_feature_facts_hold_digest_of_weights_file_and_no_path(tmp_path):
-    file = tmp_path / "of_patient_smith.safetensors"
-    save_encoder(file, load_extractor("in_domain", "random", 4))
-    facts = feature_facts(medgan(network="in_domain", weights=str(file)))
-    assert facts["weights"] == f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
-    assert "smith" not in str(facts)
+def test_feature_facts_hold_digest_of_weights_and_no_path(tmp_path):
+    facts = []
+    for name, factor in (("of_patient_smith", 1), ("again", 1), ("other", 2)):
+        encoder = load_extractor("in_domain", "random", 4)
+        encoder.features[0][0].weight.data.mul_(factor)
+        save_encoder(tmp_path / name, encoder)
+        facts.append(feature_facts(medgan(network="in_domain", weights=str(tmp_path / name))))
+    assert facts[0] == facts[1] and facts[0]["weights"] != facts[2]["weights"]
+    assert facts[0]["weights"].startswith("sha256 ") and "smith" not in str(facts)
 
 
 def test_feature_facts_of_features_as_they_are_have_no_factors():
