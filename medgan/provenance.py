@@ -61,30 +61,30 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def job_facts(*, data_digest: str, split_digest: str, features: Mapping[str, Any]) -> Facts:
+def job_facts(*, data_digest: str, split_digest: str) -> Facts:
     """Returns the facts that all runs of a job share.
 
     Args:
         split_digest: digest of the patients' roles.
-        features: feature extractor of the losses, see `medgan.training.frozen_features`; empty without one.
     """
     return {
         "data": {"digest": data_digest, "split": split_digest},
         "code": {**code_version(), "package": package_digest()},
         "versions": library_versions(),
         "hardware": hardware(),
-        "features": dict(features),
     }
 
 
-def run_facts(job: Facts, *, workers: int, threads: int, device: str, seed: int) -> Facts:
+def run_facts(job: Facts, *, workers: int, threads: int, device: str, seed: int, features: Mapping[str, Any]) -> Facts:
     """Returns the facts of a job together with those of one training.
 
     Args:
         threads: CPU threads of each process.
         device: gpu or cpu.
+        features: feature extractor of the losses, see `medgan.training.frozen_features`; empty without one.
     """
-    return {**job, "run": {"workers": workers, "threads": threads, "device": device, "seed": seed}}
+    run = {"workers": workers, "threads": threads, "device": device, "seed": seed}
+    return {**job, "features": dict(features), "run": run}
 
 
 def tags_from(facts: Facts) -> dict[str, Any]:

@@ -31,7 +31,12 @@ SMI_ROWS = "NVIDIA H100 80GB HBM3, 550.54.15\nNVIDIA A100-SXM4-40GB, 550.54.15"
 @pytest.fixture
 def facts():
     return run_facts(
-        job_facts(data_digest="d" * 64, split_digest="5" * 64, features={}), workers=2, threads=1, device="cpu", seed=7
+        job_facts(data_digest="d" * 64, split_digest="5" * 64),
+        workers=2,
+        threads=1,
+        device="cpu",
+        seed=7,
+        features={"network": "vgg19", "factors": ["100.1", "134.3"]},
     )
 
 
@@ -58,7 +63,7 @@ def test_library_version_of_missing_library_is_none(monkeypatch):
 def test_job_facts_import_no_library():
     text = (
         "import sys; from medgan.provenance import job_facts; "
-        "job_facts(data_digest='a', split_digest='b', features={}); "
+        "job_facts(data_digest='a', split_digest='b'); "
         f"print(sorted(set(sys.modules) & set({LIBRARIES!r})))"
     )
     assert subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout == "[]\n"

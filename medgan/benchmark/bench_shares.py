@@ -15,6 +15,7 @@ from medgan.data.dataset import PreparedDataset
 from medgan.losses.gradient_shares import shares_of
 from medgan.presets.by_name import configured
 from medgan.training.build_objective import build_objective
+from medgan.training.runtime import SingleProcess
 from medgan.training.teach_extractor import short_restoration, teach
 from medgan.training.term_gradients import norms_of_training
 
@@ -62,7 +63,7 @@ def _rows(
             yield row(figure=features, note="no weights file in --weights")
             continue
         config = configured("medgan", chosen, small=True)
-        shares = dict(zip(("untrained", "trained"), _shares(config, dataset, steps), strict=True))
+        shares = dict(zip(("untrained", "trained"), _shares(config, dataset, steps, device), strict=True))
         reference = shares if features == OXFORD else reference
         for state, measured in shares.items():
             for term, share in measured.items():
@@ -76,9 +77,10 @@ def _rows(
                 )
 
 
-def _shares(config: Config, dataset: PreparedDataset, steps: int) -> list[dict[str, float]]:
-    weights = {name: weight for name, (weight, _) in build_objective(config).generator.items()}
-    return [shares_of(norms, weights) for norms in norms_of_training(config, dataset.slices("train"), num_steps=steps)]
+def _shares(config: Config, dataset: PreparedDataset, steps: int, device: torch.device) -> list[dict[str, float]]:
+    weights = {name: weight for name, (weight, _) in build_objective(config).at(0.0).generator.items()}
+    norms = norms_of_training(config, dataset.slices("train"), num_steps=steps, runtime=SingleProcess(device))
+    return [shares_of(one, weights) for one in norms]
 
 
 def _extractors(dataset: PreparedDataset, scratch: Path, weights: Path | None) -> dict[str, dict[str, str] | None]:

@@ -25,9 +25,10 @@ class WeightRange:
 
     Attributes:
         setting: dotted path of the weight.
-        low, high: share of the term in the gradient at the output at both ends of the range, other weights as in the
-            first trial.
-        better: range of the weight that would give the shares `WORTH_A_RANGE`; None: no other term moves the output.
+        low, high: smallest and largest share of the term in the gradient at the output, at the ends of the range or
+            for any choice; other weights as in the first trial.
+        better: range of the weight that would give the shares `WORTH_A_RANGE`; None: there is none, since this term
+            alone moves the output, or does not.
     """
 
     setting: str
@@ -44,7 +45,7 @@ class WeightRange:
         shares = f"{share_text(self.low)} to {share_text(self.high)}"
         text = f"{self.setting} cannot matter: over its range its term has {shares} of the gradient at the output"
         if self.better is None:
-            return f"{text}, as no other term moves the output."
+            return f"{text}. Nothing else moves the output, or this term does not."
         low, high = self.better
         return f"{text}. A range of {low:.0e} to {high:.0e} would give 2 % to 50 %."
 
@@ -67,13 +68,13 @@ def weight_ranges(space: Space, base: Config, norms: Mapping[str, float]) -> lis
         term = setting.removeprefix(LAMBDA)
         if term not in norms:
             continue
-        low, high = (shares_of(norms, {**weights, term: end})[term] for end in space.search[setting].ends)
+        shares = [shares_of(norms, {**weights, term: value})[term] for value in space.search[setting].ends]
         others = sum(weights.get(name, 0.0) * norm for name, norm in norms.items() if name != term)
         better = None
         if others and norms[term]:
             first, last = (weight_for(share, norm=norms[term], others=others) for share in WORTH_A_RANGE)
             better = _down(first), _up(last)
-        found.append(WeightRange(setting, low, high, better))
+        found.append(WeightRange(setting, min(shares), max(shares), better))
     return found
 
 
@@ -83,15 +84,13 @@ def searched_weights(space: Space) -> list[str]:
     return [setting for setting in space.search if setting.startswith(LAMBDA) and setting not in judged]
 
 
-def refuse_idle_settings(space: Space, base: Config) -> None:
-    """Raises InputError for a searched setting that no network and no term of any trial looks at."""
+def idle_settings(space: Space, base: Config) -> list[str]:
+    """Returns the searched settings that no network and no term of any trial looks at."""
     tried, used = set[str](), set[str]()
     for chosen, config in _trials(space, base):
         tried |= chosen - {METHOD}
         used |= chosen - {*without_effect(config)}
-    for setting in space.search:
-        if setting in tried - used:
-            raise InputError("E-SPACE-20", setting=setting)
+    return [setting for setting in space.search if setting in tried - used]
 
 
 def _trials(space: Space, base: Config) -> Iterator[tuple[set[str], Config]]:
@@ -107,7 +106,7 @@ def _trials(space: Space, base: Config) -> Iterator[tuple[set[str], Config]]:
 
 
 def _varied(space: Space) -> Iterator[tuple[str, Sequence[Any]]]:
-    yield from ((setting, move.some) for setting, move in space.search.items() if setting != METHOD)
+    yield from ((setting, move.ends) for setting, move in space.search.items() if setting != METHOD)
 
 
 def _picked(space: Space, base: Config, fixed: Mapping[str, Any]) -> tuple[set[str], Config]:

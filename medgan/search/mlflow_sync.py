@@ -20,6 +20,7 @@ from medgan.tracking.system_metrics import Machine
 from medgan.tracking.tracker import Background, Tracker
 from medgan.training.autotune import tags_of_speed
 from medgan.training.checkpoint import PICTURES
+from medgan.training.frozen_features import feature_facts
 
 STATUS = {
     "complete": "FINISHED", "pruned": "FINISHED", "infrastructure": "KILLED", "interrupted": "KILLED",
@@ -130,9 +131,14 @@ class Recorder:
         kept = Path(assignment.folder) / PROVENANCE_FILE
         if self.facts is None:
             return json.loads(kept.read_text()) if kept.exists() else {}
-        resources, seed = assignment.resources, assignment.config.train.seed
+        resources, config = assignment.resources, assignment.config
         facts = run_facts(
-            self.facts, workers=resources.workers, threads=resources.cpus, device=resources.device, seed=seed
+            self.facts,
+            workers=resources.workers,
+            threads=resources.cpus,
+            device=resources.device,
+            seed=config.train.seed,
+            features=feature_facts(config),
         )
         facts["trial"] = {"number": assignment.number, "root": assignment.first_attempt, **attempt}
         kept.parent.mkdir(parents=True, exist_ok=True)

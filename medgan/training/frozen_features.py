@@ -31,9 +31,12 @@ def feature_facts(config: Config) -> dict[str, Any]:
 
     Without a term that needs features the result is empty.
     """
-    named, deepest = config.extractor, deepest_block(config)
-    if not deepest:
-        return {}
+    deepest = deepest_block(config)
+    return dict(_facts_of(config.extractor, deepest)) if deepest else {}
+
+
+@cache
+def _facts_of(named: ExtractorConfig, deepest: int) -> dict[str, Any]:
     extractor = load_extractor(named.network, named.weights, deepest)
     weights = "random" if named.weights == "random" else f"sha256 {_digest_of(extractor)}"
     facts: dict[str, Any] = {"network": named.network, "weights": weights, "scale": named.scale}

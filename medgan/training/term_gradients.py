@@ -11,7 +11,7 @@ from medgan.losses.gradient_shares import GradientNorms
 from medgan.losses.objective import Objective, weighted_sum
 from medgan.training.build_objective import build_objective
 from medgan.training.build_training import build_state, updates_of
-from medgan.training.runtime import SingleProcess
+from medgan.training.runtime import Runtime, SingleProcess
 from medgan.training.state import State
 from medgan.training.step import Batch, generator_inputs, train_step
 
@@ -40,16 +40,19 @@ def norms_at_start(config: Config, slices: Slices) -> dict[str, float]:
     Of a chain of blocks one is built: the output of untrained networks hardly depends on their number.
     """
     small = with_values(config, {"generator.num_blocks": 1, "loss.lambda_stages": 0.0, "train.ema_decay": 0.0})
-    runtime, count = SingleProcess(), min(4 if config.data.size <= SMALL else 2, len(slices))
+    runtime = SingleProcess(torch.device("cpu"))  # a GPU is for the trials
+    count = min(4 if config.data.size <= SMALL else 2, len(slices))
     indices = [len(slices) * (2 * place + 1) // (2 * count) for place in range(count)]
-    state, objective = build_state(small, runtime), build_objective(small)
+    state, objective = build_state(small, runtime), build_objective(small).at(0.0)
     return term_norms(state, objective, batch_of(slices, indices, runtime.device))
 
 
-def norms_of_training(config: Config, slices: Slices, *, num_steps: int = LATER_STEPS) -> Iterator[dict[str, float]]:
+def norms_of_training(
+    config: Config, slices: Slices, *, num_steps: int = LATER_STEPS, runtime: Runtime | None = None
+) -> Iterator[dict[str, float]]:
     """Yields what `term_norms` gives for the first batch, at the start of a training and after so many of its steps."""
-    runtime = SingleProcess()
-    state, objective = build_state(config, runtime), build_objective(config)
+    runtime = runtime or SingleProcess()
+    state, objective = build_state(config, runtime), build_objective(config).at(0.0)
     sampler = Batches(len(slices), config.train.batch_size, seed=config.train.seed)
     batches = (batch_of(slices, indices, runtime.device) for indices in sampler)
     first = next(batches)

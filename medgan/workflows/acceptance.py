@@ -11,7 +11,7 @@ from medgan.distributed.cluster import is_given, machine, resources_for
 from medgan.errors import InputError
 from medgan.paths import Place, redacted
 from medgan.search.budget import limited
-from medgan.search.live_settings import refuse_idle_settings
+from medgan.search.live_settings import idle_settings
 from medgan.search.objectives import COSTS
 from medgan.search.space import Budget, Space
 from medgan.search.space_yaml import read_space
@@ -55,6 +55,7 @@ class Accepted:
     """Holds a request that was checked, with its data prepared; nothing is stored and no engine runs yet.
 
     Attributes:
+        identity: what the study is about.
         has_weights: False: the extractor's weights could not be downloaded; random ones stand in their place.
     """
 
@@ -65,12 +66,8 @@ class Accepted:
     target: int
     budget: Budget
     dataset: PreparedDataset
+    identity: Identity
     has_weights: bool = True
-
-    @property
-    def identity(self) -> Identity:
-        """Returns what the study is about."""
-        return Identity(self.request.task.name, self.dataset.digest, self.space.digest(self.request.overrides))
 
     @property
     def name(self) -> str:
@@ -118,7 +115,7 @@ def accept(request: SearchRequest, notify: Notify = ignore, *, for_plan: bool = 
     asked = [*(goal.metric for goal in space.goals), *(limit.metric for limit in space.limits)]
     measured_ones = [metric for metric in asked if metric not in COSTS]
     refuse_unmeasured(measured_ones, base, request.task.target)
-    refuse_idle_settings(space, base)
+    _refuse_idle_settings(request, space, base, notify)
     corners = space.corners(base)
     deepest = max(map(deepest_block, corners))
     if not is_given():
@@ -129,8 +126,18 @@ def accept(request: SearchRequest, notify: Notify = ignore, *, for_plan: bool = 
     dataset = dataset_for(request.data, request.task, size=base.data.size, place=request.place, notify=notify)
     for corner in corners:
         refuse_too_few_slices(corner, len(dataset.slices("train")))
-    ready = Accepted(request, space_name, space, base, target, budget, dataset)
-    return _as_begun(_with_weights(ready, deepest, notify, for_plan=for_plan), notify)
+    identity = Identity(request.task.name, dataset.digest, space.digest(request.overrides))
+    ready = Accepted(request, space_name, space, base, target, budget, dataset, identity)
+    return _as_begun(_with_weights(ready, deepest, notify, for_plan=for_plan), deepest, notify)
+
+
+def _refuse_idle_settings(request: SearchRequest, space: Space, base: Config, notify: Notify) -> None:
+    """Refuses a search over a setting that nothing looks at; an older study over such a setting may go on."""
+    for setting in idle_settings(space, base):
+        error = InputError("E-SPACE-20", setting=setting)
+        if request.study is None or find_study(request.place.study_uri, request.study) is None:
+            raise error
+        notify(Note(f"warning: {error}"))
 
 
 def _with_weights(accepted: Accepted, deepest: int, notify: Notify, *, for_plan: bool) -> Accepted:
@@ -147,14 +154,17 @@ def _with_weights(accepted: Accepted, deepest: int, notify: Notify, *, for_plan:
         return replace(accepted, base=with_values(base, {"extractor.weights": "random"}), has_weights=False)
 
 
-def _as_begun(accepted: Accepted, notify: Notify) -> Accepted:
-    """Returns the request; a study from before there was a scale of features goes on without one."""
+def _as_begun(accepted: Accepted, deepest: int, notify: Notify) -> Accepted:
+    """Returns the request; a study from before there was a scale of features goes on without one, in every method."""
     study, base = find_study(accepted.request.place.study_uri, accepted.name), accepted.base
-    scale = base.extractor.scale if study is None else study.user_attrs.get(SCALE, "as_is")
-    if scale == base.extractor.scale or not deepest_block(base):
+    if study is None or not study.get_trials(deepcopy=False) or not deepest:
+        return accepted
+    scale = study.user_attrs.get(SCALE, "as_is")
+    if scale == base.extractor.scale:
         return accepted
     notify(Note(f"This study began before features were brought to one scale: it goes on with {SCALE}={scale}."))
-    return replace(accepted, base=with_values(base, {SCALE: scale}))
+    space = accepted.space.with_overrides({SCALE: scale})
+    return replace(accepted, base=with_values(base, {SCALE: scale}), space=space)
 
 
 def _space_of(request: SearchRequest) -> tuple[str, Space]:

@@ -27,7 +27,6 @@ from medgan.training.build_training import updates_of
 from medgan.training.checkpoint import BEST
 from medgan.workflows.conclusion import label_of
 from medgan.workflows.events import Note, Notify, advancing, ignore
-from medgan.workflows.find_features import features_of
 from medgan.workflows.method_grid import REFERENCE, SEED, TUNED, Size, TablesRequest, rows_of_tables, space_of
 from medgan.workflows.missing_trials import UNWATCHED, SearchWatcher
 from medgan.workflows.tune import FinishedSearch, search
@@ -160,16 +159,19 @@ def _facts(done: FinishedSearch, trials: Sequence[Recorded], scale: Size) -> dic
         "Methods": "as published" if scale == "paper" else small,
         **({"Settings": ", ".join(f"{path}={value}" for path, value in given.items())} if given else {}),
         "Budget": f"{length} for each training, on {resources.workers} x {resources.cpus} {resources.device}",
-        "Features": features_of(deepest).replace(job.base.extractor.weights, _kind(job.base)),
+        "Features": _features(deepest),
         "Trained by": f"medgan at commit {', '.join(sorted(commits))}",
     }
 
 
-def _kind(config: Config) -> str:
-    """Returns in a word where the extractor's weights are from; a path stays out of the report."""
-    if config.extractor.network == "in_domain":
-        return "taught"
-    return "random" if config.extractor.weights == "random" else "pretrained"
+def _features(config: Config) -> str:
+    """Returns which features the losses compare, without the path of a file."""
+    network, weights = config.extractor.network, config.extractor.weights
+    if not deepest_block(config):
+        return "none"
+    if weights != "random":
+        weights = "taught" if network == "in_domain" else "pretrained"
+    return f"{network}, {weights} weights"
 
 
 def pictured(trained: Sequence[str]) -> list[str]:

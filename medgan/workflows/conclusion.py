@@ -10,7 +10,7 @@ from typing import Any, Self
 from safetensors.torch import load_file
 
 import medgan.inference
-from medgan.config import Config
+from medgan.config import Config, with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import described
 from medgan.distributed.testing import measure_on_worker
@@ -25,10 +25,9 @@ from medgan.registry.aliases import CHALLENGER, CHAMPION, take_over
 from medgan.registry.evaluation import PHANTOM, test_set_of
 from medgan.registry.gates import beats_floor
 from medgan.registry.versions import WEIGHTS_TAG, holder, point, register
-from medgan.report.chance import importances_text
-from medgan.report.study_overview import Overview
 from medgan.report.study_report import FILE_NAME
 from medgan.search.mlflow_sync import best_of
+from medgan.search.objectives import Goal
 from medgan.search.run_trials import SearchJob
 from medgan.search.study import Study, best_trial, finished, first_attempt_of
 from medgan.search.trial import trial_folder
@@ -40,7 +39,7 @@ from medgan.training.frozen_features import feature_facts
 OUTCOME = "outcome"
 TOLERANCE = 1e-3
 """Limits the relative difference between the value of a kept generator and the study's: other batches, other processes
-and a GPU round otherwise, by less; another generator differs by more."""
+and a GPU round otherwise, by less; another generator usually differs by more."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def register_generator(
     manifest = ModelManifest(
         name=name,
         task=dataset.task.name,
-        config=config.model_dump(mode="json"),
+        config=without_folder(config).model_dump(mode="json"),
         spacing_mm=dataset.manifest.spacing_mm,
         size=dataset.manifest.size,
         source_window=dataset.task.source.window,
@@ -203,10 +202,17 @@ def register_generator(
     return number
 
 
-def describe_study(tracking: MlflowStudy, outcome: Outcome, study: Study) -> None:
-    """Says on the study's page what came out of it, with links to the best trial, all trials, model and report."""
-    overview = Overview.of(study)
-    goal, importances = overview.goals[0], importances_text(overview)
+def without_folder(config: Config) -> Config:
+    """Returns the configuration without the folder of the extractor's weights, which is the user's own."""
+    return with_values(config, {"extractor.weights": Path(config.extractor.weights).name})
+
+
+def describe_study(tracking: MlflowStudy, outcome: Outcome, goal: Goal, importances: str | None) -> None:
+    """Says on the study's page what came out of it, with links to the best trial, all trials, model and report.
+
+    Args:
+        importances: which settings can be told from chance; None: not known.
+    """
     best = tracking.link(f"trial #{outcome.root}", outcome.root)
     trials = tracking.link_to_trials("All trials, best first", best_of(goal.metric), ascending=goal.mode == "min")
     model = f"[{outcome.model} version {outcome.version}](#/models/{outcome.model}/versions/{outcome.version})"

@@ -86,7 +86,7 @@ class Inspected:
 
 
 def inspect(request: InspectRequest, notify: Notify = ignore) -> Inspected:
-    """Describes a method; with data, takes a few steps of its training to measure gradients, and keeps nothing of them.
+    """Describes a method; with data, takes a few steps of its training to measure gradients; they are not kept.
 
     Raises:
         InputError: the configuration or the data cannot be used.
@@ -103,7 +103,7 @@ def inspect(request: InspectRequest, notify: Notify = ignore) -> Inspected:
         slices = dataset.slices("train")
         refuse_too_few_slices(config, len(slices))
         config = with_weights(config, deepest, request.place, dataset, notify)
-    objective, advance = build_objective(config), advancing(notify, "measurements of the gradient")
+    objective, advance = build_objective(config).at(0.0), advancing(notify, "measurements of the gradient")
     weights = {name: weight for name, (weight, _) in objective.generator.items()}
     shares = {}
     for number, (name, norms) in enumerate(zip((START, LATER), norms_of_training(config, slices), strict=True), 1):
@@ -192,7 +192,7 @@ def looks_at(config: Config, term: str) -> str:
     blocks = {"style": loss.style_blocks, "content": loss.content_blocks}
     if term in blocks:
         numbers = ", ".join(map(str, blocks[term]))
-        return f"blocks {numbers} of {features_of(config)}"
+        return f"blocks {numbers} of the features ({features_of(config)})"
     if term == "perceptual":
         weights = (
             "all 1" if loss.perceptual_weights is None else ", ".join(f"{one:g}" for one in loss.perceptual_weights)

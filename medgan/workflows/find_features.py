@@ -8,7 +8,7 @@ from medgan.models.extractor import load_extractor
 from medgan.models.extractor_weights import download_weights
 from medgan.paths import Place
 from medgan.training.build_networks import deepest_block
-from medgan.workflows.events import Notify, ignore
+from medgan.workflows.events import Note, Notify, ignore
 from medgan.workflows.learn_features import refuse_what_cannot_be_taught, taught_weights
 
 
@@ -29,6 +29,8 @@ def with_weights(
     if not deepest or weights == "random":
         return config
     if weights == TAUGHT:
+        if network not in ("vgg19", "in_domain"):
+            notify(Note(f"extractor.network={network} has no effect: a taught extractor has a network of its own."))
         network, path = "in_domain", taught_weights(dataset, place, notify)
     elif weights == "download":
         path = download_weights(place.output / "weights", network=network)
@@ -53,4 +55,6 @@ def features_of(config: Config) -> str:
         return "none"
     if config.extractor.weights == TAUGHT:
         return "taught on the training targets"
+    if (config.extractor.network, config.extractor.weights != "random") == ("in_domain", True):
+        return f"taught on target images ({config.extractor.weights})"
     return f"{config.extractor.network}, {config.extractor.weights} weights"

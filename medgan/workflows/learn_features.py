@@ -9,6 +9,7 @@ from typing import Any
 from medgan.config import EXTRACTOR_BLOCKS, Config, with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import described
+from medgan.distributed.worker import release_memory
 from medgan.errors import Diverged, InputError, JobError
 from medgan.locks import held, only_driver
 from medgan.paths import Place
@@ -83,8 +84,8 @@ def taught_weights(dataset: PreparedDataset, place: Place, notify: Notify = igno
         InputError: another process teaches it, and does not end in time.
         JobError: the training diverged.
     """
-    config = short_restoration(dataset)
-    name, out = _name_of(config, dataset), _file_of(config, dataset, place)
+    config, out = short_restoration(dataset), taught_file(dataset, place)
+    name = _name_of(config, dataset)
     if out.exists():
         return out
     notify(Note("Teaching a feature extractor on the training targets, once for this data set ..."))
@@ -99,7 +100,13 @@ def taught_weights(dataset: PreparedDataset, place: Place, notify: Notify = igno
 
             _teach(config, dataset, place.checkpoints(name), out, count)
             shutil.rmtree(place.checkpoints(name))
+            release_memory()  # the workers need the GPU
     return out
+
+
+def taught_file(dataset: PreparedDataset, place: Place) -> Path:
+    """Returns where the weights are that `taught_weights` teaches on this data set."""
+    return _file_of(short_restoration(dataset), dataset, place)
 
 
 def refuse_what_cannot_be_taught(size: int, deepest: int) -> None:

@@ -12,7 +12,7 @@ from medgan.search import space as searched
 from medgan.search.parameters import Move, decoded
 from medgan.search.space import METHOD, Checkpoints, Scheduler, Space
 from medgan.search.study import PRESET, best_trial, load_study
-from medgan.workflows.acceptance import SearchRequest
+from medgan.workflows.acceptance import SCALE, SearchRequest
 
 SEED = "train.seed"
 REFERENCE, TUNED = "medgan", "medgan_tuned"
@@ -111,7 +111,8 @@ def _tuned(request: SearchRequest, name: str, scale: Literal["published", "quick
     default, tuned = (configured(REFERENCE, values, small=scale == "quick") for values in ({}, drawn))
     if tuned == default:
         raise InputError("E-COMPARE-06", name=name, reference=REFERENCE)
-    return searched.Method(preset=REFERENCE, scale=scale, set=drawn)
+    kept = study.user_attrs.get(SCALE, "as_is")  # the weights belong to features of this scale
+    return searched.Method(preset=REFERENCE, scale=scale, set=drawn if kept == "oxford" else {**drawn, SCALE: kept})
 
 
 def rows_of_tables(names: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -17,8 +17,6 @@ from medgan.search.study import Study, finished, first_attempt_of, recover, stat
 from medgan.search.trial import Assignment
 from medgan.tracking.mlflow_runs import MlflowStudy
 from medgan.tracking.store import NOTE_TAG, STATE_TAG
-from medgan.training.build_networks import deepest_block
-from medgan.training.frozen_features import feature_facts
 from medgan.workflows.conclusion import tags_of
 from medgan.workflows.events import Note, Notify, say
 
@@ -88,12 +86,7 @@ class Search:
 def run_missing(search: Search, notify: Notify, watcher: SearchWatcher) -> None:
     """Runs the missing trials, and records each in MLflow."""
     job, study = search.job, search.study
-    deepest = max(job.space.corners(job.base), key=deepest_block)
-    facts = job_facts(
-        data_digest=search.dataset.digest,
-        split_digest=search.dataset.manifest.split_digest,
-        features=feature_facts(deepest),
-    )
+    facts = job_facts(data_digest=search.dataset.digest, split_digest=search.dataset.manifest.split_digest)
     recorder = recorder_of(job, study, search.tracking, search.dataset, say(notify), facts=facts)
     recorder.finally_do(_note, search, "running")
     try:

@@ -1,7 +1,7 @@
 """Says what a search will do before it starts: what fits, what it needs, how long it takes."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -83,7 +83,7 @@ def report_plan(notify: Notify, accepted: Accepted, foreseen: Outlook | None, *,
         **({"methods": space.named} if space.names_of_methods else {}),
         "goal": "; ".join([wanted, *map(str, space.limits)]),
         "features": _features(accepted),
-        **({"gradient": _gradient(ranges)} if foreseen and searched_weights(space) else {}),
+        **({"gradient": _gradient(accepted, ranges)} if foreseen and searched_weights(space) else {}),
         **(lines(foreseen) if foreseen else {}),
         "output": f"{accepted.request.place.output} (log: logs/{accepted.name}.log)",
     }
@@ -106,11 +106,13 @@ def searched_ranges(accepted: Accepted) -> list[WeightRange]:
     weights = {setting: space.search[setting].largest for setting in searched_weights(space)}
     for method in space.names_of_methods or ("",) if weights else ():
         base = space.with_method(accepted.base, method) if method else accepted.base
-        with suppress(InputError):  # a weight whose term this method cannot have
-            norms = norms_at_start(with_values(base, weights), accepted.dataset.slices("train"))
-            for one in weight_ranges(space, base, norms):
-                if one.setting not in found or found[one.setting].is_dead:
-                    found[one.setting] = one
+        try:
+            weighted = with_values(base, weights)
+        except InputError:  # a weight whose term this method cannot have
+            continue
+        for one in weight_ranges(space, base, norms_at_start(weighted, accepted.dataset.slices("train"))):
+            if one.setting not in found or found[one.setting].is_dead:
+                found[one.setting] = one
     return list(found.values())
 
 
@@ -121,9 +123,11 @@ def _features(accepted: Accepted) -> str:
     return f"{corner.extractor.network}, its weights are to be downloaded"
 
 
-def _gradient(ranges: Sequence[WeightRange]) -> str:
+def _gradient(accepted: Accepted, ranges: Sequence[WeightRange]) -> str:
+    if not accepted.has_weights:
+        return "not measured: the weights of the feature extractor are not at hand"
     if not ranges:
-        return "not measured, for the weights of the feature extractor are not at hand"
+        return "not measured: no searched term looks at the output"
     shares = [f"{one.setting.removeprefix(LAMBDA)} {share_text(one.low)} to {share_text(one.high)}" for one in ranges]
     return f"{', '.join(shares)} (share of a loss term at the output over the range of its weight, untrained)"
 
@@ -140,7 +144,7 @@ def try_out(accepted: Accepted, foreseen: Outlook, fit: Fit) -> list[str]:
 
 
 def plan(request: SearchRequest, notify: Notify = ignore, *, with_probe: bool = False) -> Outlook | None:
-    """Does everything that a search does before its first trial, and starts no trial; only data are prepared.
+    """Does what a search does before its first trial, and starts none; data are prepared, and features taught.
 
     Returns:
         What the missing trials need; None: no trial is missing.

@@ -4,11 +4,11 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medgan.config import Config, validated
+from medgan.config import TAUGHT, Config, validated, with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import STATES, described, sealed
 from medgan.distributed.worker import Start
@@ -22,6 +22,7 @@ from medgan.training.build_training import with_lpips
 from medgan.training.frozen_features import feature_facts
 from medgan.workflows.events import Announcement, EnginesStart, Note, Notify, ignore
 from medgan.workflows.find_features import with_weights
+from medgan.workflows.learn_features import taught_file
 from medgan.workflows.requirements import goes_on, refuse_what_cannot_train
 from medgan.workflows.training_runner import Trainee, trainee
 
@@ -92,7 +93,8 @@ def reproduce(request: ReproduceRequest, notify: Notify = ignore) -> Reproduced:
     dataset = recorded_dataset(run.tags, place, request.data)
     workers = request.workers or recorded.facts.get("run", {}).get("workers", 1)
     refuse_what_cannot_train(recorded.config, workers)
-    config = with_weights(with_lpips(recorded.config), deepest_block(recorded.config), place, dataset, notify)
+    config = with_lpips(_taught_again(recorded.config, dataset, place))
+    config = with_weights(config, deepest_block(config), place, dataset, notify)
     place.output.mkdir(parents=True, exist_ok=True)
     notify(EnginesStart(place.log_file(f"reproduce-{request.run_id[:8]}")))
     with tempfile.TemporaryDirectory(prefix="reproduce-", dir=place.output, ignore_cleanup_errors=True) as folder:
@@ -101,7 +103,7 @@ def reproduce(request: ReproduceRequest, notify: Notify = ignore) -> Reproduced:
             training,
             resources,
         ):
-            _report_differences(notify, recorded, dataset, resources, run_id=request.run_id)
+            _report_differences(notify, replace(recorded, config=config), dataset, resources, run_id=request.run_id)
             curve = list(_curve(training, recorded, notify))
         said, gap = verdict(recorded.curve, curve)
         if not gap <= request.rtol:
@@ -129,6 +131,14 @@ def _recorded(run: RunRecord, request: ReproduceRequest) -> Recorded:
         raise InputError("E-REPRODUCE-05", last=last, name=name, curve=max(curve))
     kept = {epoch: value for epoch, value in sorted(curve.items()) if epoch <= last}
     return Recorded(config, metric, kept, run.files.get(PROVENANCE_FILE, {}))
+
+
+def _taught_again(config: Config, dataset: PreparedDataset, place: Place) -> Config:
+    """Returns the configuration; an extractor that was taught on this data set is taught again if its file is gone."""
+    weights = Path(config.extractor.weights)
+    if weights.exists() or weights.name != taught_file(dataset, place).name:
+        return config
+    return with_values(config, {"extractor.weights": TAUGHT})
 
 
 def as_trained(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,13 +196,12 @@ def _report_differences(
     }
     notify(Announcement(facts))
     now = run_facts(
-        job_facts(
-            data_digest=dataset.digest, split_digest=dataset.manifest.split_digest, features=feature_facts(config)
-        ),
+        job_facts(data_digest=dataset.digest, split_digest=dataset.manifest.split_digest),
         workers=resources.workers,
         threads=resources.cpus,
         device=resources.device,
         seed=config.train.seed,
+        features=feature_facts(config),
     )
     lines = _other_than_then(recorded, now)
     for line in lines or ["code, versions, hardware and workers are the same as in the recorded run"]:

@@ -18,7 +18,7 @@ from medgan.locks import is_held
 from medgan.metrics.validation_metrics import measured
 from medgan.paths import Place, is_remote
 from medgan.tasks import Image, Task
-from medgan.training.build_networks import refuse_misfit
+from medgan.training.build_networks import deepest_block, refuse_misfit
 from medgan.training.build_training import updates_of
 from medgan.workflows.events import Note, Notify, advancing, ignore
 
@@ -96,4 +96,6 @@ def digest_of(config: Config) -> str:
         and not path.startswith("metrics.lpips")
         and (path not in YOUNGER or value != usual[path])
     }
+    if not deepest_block(config) or config.extractor.scale == "as_is":  # as before there was a scale
+        del content["extractor.scale"]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

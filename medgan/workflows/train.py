@@ -136,7 +136,7 @@ def _run(
                 "features": features_of(config),
                 "workers": "one process" if request.workers == 1 else f"{request.workers} DDP processes",
                 "output": f"{folder} (log: logs/{tracking.study}.log)",
-                **({"no effect": f"{', '.join(unused)} on these networks"} if unused else {}),
+                **({"no effect": f"{', '.join(unused)} here"} if unused else {}),
             }
         )
     )
@@ -161,13 +161,12 @@ def _run(
 def _keep_origin(tracking: MlflowStudy, config: Config, dataset: PreparedDataset, resources: Resources) -> None:
     """Keeps what `medgan reproduce` needs to train the same again, and to say what is not the same."""
     facts = run_facts(
-        job_facts(
-            data_digest=dataset.digest, split_digest=dataset.manifest.split_digest, features=feature_facts(config)
-        ),
+        job_facts(data_digest=dataset.digest, split_digest=dataset.manifest.split_digest),
         workers=resources.workers,
         threads=resources.cpus,
         device=resources.device,
         seed=config.train.seed,
+        features=feature_facts(config),
     )
     tracking.run.tags(tags_from(facts))
     attach(tracking.run.artifact, config.model_dump(mode="json"), facts)

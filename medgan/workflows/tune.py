@@ -15,6 +15,8 @@ from medgan.distributed.cluster import cluster, is_given, is_running, machine
 from medgan.errors import JobError
 from medgan.locks import only_driver
 from medgan.logs import LOG
+from medgan.report.chance import importances_text
+from medgan.report.study_overview import Overview
 from medgan.report.study_report import FILE_NAME, write_report
 from medgan.search.budget import Meter
 from medgan.search.consistency import Stores
@@ -176,7 +178,8 @@ def _register_best(search: FinishedSearch) -> SearchResult:
             search.start()
         search.retry_while_away(tracking.answer)
         outcome = conclude(job, study, tracking, search.accepted.dataset, place)
-    search.retry_while_away(describe_study, tracking, outcome, study)
+    importances = importances_text(Overview.of(study))
+    search.retry_while_away(describe_study, tracking, outcome, job.space.goals[0], importances)
     return SearchResult(
         study=study.study_name,
         counts=summary(finished(study)),

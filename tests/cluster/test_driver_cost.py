@@ -93,7 +93,7 @@ def test_driver_spends_little_on_a_trial_and_frees_its_memory(cluster, tmp_path,
 
     def search(target):
         job = SearchJob(SPACE, Config(), tmp_path, tmp_path, tmp_path / "ray", Resources(1), 1, target)
-        facts = job_facts(data_digest="a", split_digest="b", features={})
+        facts = job_facts(data_digest="a", split_digest="b")
         retention = Retention(study, tmp_path, SPACE.checkpoints)
         recorder = Recorder(
             tracking.trial, study=study, task=TASKS["pet2ct"], facts=facts, recorded=retention.ended, say=print

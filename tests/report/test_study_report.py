@@ -10,6 +10,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from PIL import Image
 
+from medgan.report.chance import importances_text
 from medgan.report.study_overview import Overview
 from medgan.search.objectives import Goal, keep_goals
 from medgan.workflows.conclusion import Outcome, describe_study
@@ -194,7 +195,7 @@ def test_page_of_study_says_how_many_settings_can_be_told_from_chance(make, add,
     for place in range(count):
         add(study, "complete", 0.5 + 0.1 * place)
     outcome = Outcome(1, "val/ssim", 0.8, {}, {}, {}, "source", "PT", 3, "medgan-pet2ct", "7", [], "")
-    describe_study(tracking, outcome, study)
+    describe_study(tracking, outcome, Goal("val/ssim", "max"), importances_text(Overview.of(study)))
     first, *_ = tracking.kept["mlflow.note.content"].split("\n\n")
     assert first.startswith("Best: trial #1, val/ssim 0.8000 on validation patients.")
     assert first.endswith(f"(#/models/medgan-pet2ct/versions/7).{said}")

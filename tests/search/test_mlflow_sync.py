@@ -79,7 +79,7 @@ def study(tmp_path):
 
 @pytest.fixture(scope="module")
 def facts():
-    return job_facts(data_digest="d" * 64, split_digest="5" * 64, features={})
+    return job_facts(data_digest="d" * 64, split_digest="5" * 64)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from medgan.losses.gradient_shares import shares_of
 from medgan.losses.perceptual import perceptual_loss
 from medgan.training.build_objective import build_objective
 from medgan.training.state import tensors
@@ -64,6 +65,15 @@ def test_norms_of_training_are_those_of_start_and_change_with_steps(small, make_
 
 
 @pytest.mark.parametrize("num_slices", [1, 3, 50])
-def test_norms_at_start_do_not_depend_on_number_of_blocks(small, make_slices, num_slices):
-    one, six = (norms_at_start(small(generator__num_blocks=number), make_slices(num_slices)) for number in (1, 6))
-    assert one == six and set(one) == {"adversarial", "perceptual"}
+def test_norms_at_start_take_few_slices_of_any_data_set(small, make_slices, num_slices):
+    assert set(norms_at_start(small(), make_slices(num_slices))) == {"adversarial", "perceptual"}
+
+
+def test_shares_at_start_hardly_depend_on_number_of_blocks(small, make_state, batches):
+    shares = []
+    for number in (1, 6):
+        config = small(generator__num_blocks=number, loss__lambda_style=1e-2, loss__style_blocks=[1])
+        state, objective = make_state(config), build_objective(config)
+        norms = term_norms(state, objective, next(batches()))
+        shares.append(shares_of(norms, {name: weight for name, (weight, _) in objective.generator.items()}))
+    assert shares[1] == pytest.approx(shares[0], rel=0.5)

@@ -1,7 +1,5 @@
 """The checks before a job starts: each refusal names the setting, the expected value and the given value."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,7 @@ import pytest
 import torch
 from refusal import refusal
 
-from medgan.config import Config, flatten, with_values
+from medgan.config import Config, with_values
 from medgan.data.manifest import described
 from medgan.data.phantoms.phantom_patients import write_phantoms
 from medgan.data.prepare.prepare_dataset import PrepareRequest, prepare
@@ -23,7 +21,6 @@ from medgan.presets.by_name import configured
 from medgan.tasks import TASKS
 from medgan.workflows.find_features import features_of, with_weights
 from medgan.workflows.requirements import (
-    YOUNGER,
     dataset_for,
     digest_of,
     nothing_left_behind,
@@ -146,7 +143,7 @@ def test_with_weights_refuses_weights_of_another_network(place, encoder, tmp_pat
 
 
 def test_features_of_names_extractor_only_if_term_uses_extractor():
-    assert features_of(content_on("in_domain", "/a/b.safetensors")) == "in_domain, /a/b.safetensors weights"
+    assert features_of(content_on("in_domain", "/a/b.safetensors")) == "taught on target images (/a/b.safetensors)"
     assert features_of(configured("unet_l1", {})) == "none"
 
 
@@ -187,13 +184,26 @@ def test_dataset_for_takes_only_prepared_data_set_of_same_task_and_size(tmp_path
         dataset_for(str(folder), TASKS["mr_motion"], size=32, place=place)
 
 
-def test_digest_of_does_not_change_with_younger_settings_at_defaults():
+def test_digest_of_training_changes_with_younger_settings():
     plain = Config()
-    before = {
-        path: value
-        for path, value in flatten(plain).items()
-        if path not in (*YOUNGER, "train.epochs", "train.minutes", "generator.recompute")
-        and not path.startswith("metrics.lpips")
-    }
-    assert digest_of(plain) == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()
     assert digest_of(plain) != digest_of(with_values(plain, {"train.accumulate": 2, "train.batch_size": 2}))
+
+
+@pytest.mark.parametrize(
+    ("values", "digest"),
+    [
+        ({}, "795e88f90d553e799279e8d2b323caa72d1f915a8d62263190b357c124c3be96"),
+        (
+            {"loss.lambda_content": 1e-4, "extractor.scale": "as_is"},
+            "d5dc5879746709d27bc373aa2b903b8bf7e4a240eff5c93cb7012f240d6c0ac9",
+        ),
+    ],
+)
+def test_digest_of_training_is_that_of_earlier_medgan_where_features_are_the_same(values, digest):
+    """The digests are those of commit d5bb1c7, which had no scale of features."""
+    assert digest_of(with_values(Config(), values)) == digest
+
+
+def test_digest_of_training_changes_with_scale_of_its_features():
+    config = with_values(Config(), {"loss.lambda_content": 1e-4})
+    assert digest_of(config) != digest_of(with_values(config, {"extractor.scale": "as_is"}))

@@ -60,7 +60,7 @@ def test_inspect_prints_networks_and_objective_of_medgan(inspect):
         ["generator", "content", "0.0001"],
         ["discriminator", "adversarial", "1"],
     ]
-    assert "blocks 1, 5 of vgg19" in text and "blocks 1, 2, 3, 4 of vgg19" in text
+    assert "blocks 1, 5 of the features" in text and "blocks 1, 2, 3, 4 of the features (vgg19" in text
     assert "updates a step: 3 of the generator (Adam 0.0002), 1 of the discriminator (Adam 0.0002)" in text
 
 

@@ -65,7 +65,7 @@ def test_plan_without_downloaded_weights_says_that_nothing_was_measured(planned,
 
     monkeypatch.setattr(find_features, "download_weights", unreachable)
     facts, notes = planned({"loss.lambda_style": {"log": [1e-12, 1e-10]}}, **{"extractor.weights": "download"})
-    assert facts["gradient"] == "not measured, for the weights of the feature extractor are not at hand"
+    assert facts["gradient"] == "not measured: the weights of the feature extractor are not at hand"
     assert any("A search needs these weights; this plan goes on without them." in note for note in notes)
 
 
