@@ -16,7 +16,7 @@ from medgan.losses.gradient_shares import shares_of
 from medgan.presets.by_name import configured
 from medgan.training.build_objective import build_objective
 from medgan.training.runtime import SingleProcess
-from medgan.training.teach_extractor import short_restoration, teach
+from medgan.training.teach_extractor import FEW_SLICES, short_restoration, teach
 from medgan.training.term_gradients import norms_of_training
 
 STEPS, QUICK_STEPS = 30, 4
@@ -90,7 +90,7 @@ def _extractors(dataset: PreparedDataset, scratch: Path, weights: Path | None) -
         files = sorted(weights.glob(pattern)) if weights else []
         found[name] = {"extractor.network": network, "extractor.weights": str(files[0])} if files else None
     taught = scratch / "taught.safetensors"
-    teach(short_restoration(dataset), dataset, scratch / "checkpoint", taught)
+    teach(short_restoration(dataset), dataset, scratch / "checkpoint", taught, validated_on=FEW_SLICES)
     found["taught"] = {"extractor.network": "in_domain", "extractor.weights": str(taught)}
     found["random"] = {"extractor.network": "vgg19", "extractor.weights": "random"}
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -94,6 +95,15 @@ class Slices(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": {}}
+
+    def spread(self, count: int) -> Self:
+        """Returns `count` of these slices, spread evenly over them, or all if they are fewer."""
+        indices = [len(self) * (2 * place + 1) // (2 * count) for place in range(count)]
+        chosen = indices if count < len(self) else range(len(self))
+        few = copy.copy(self)
+        for name in ("patients", "slice_numbers", "_places"):
+            setattr(few, name, [getattr(self, name)[index] for index in chosen])
+        return few
 
     def mask(self, index: int) -> torch.Tensor:
         """Returns the mask of the body in the target of one slice, bool (1, H, W)."""

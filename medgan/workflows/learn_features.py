@@ -16,7 +16,7 @@ from medgan.paths import Place
 from medgan.tasks import Task
 from medgan.training.build_training import with_lpips
 from medgan.training.loop import Training
-from medgan.training.teach_extractor import restoration, short_restoration, teach
+from medgan.training.teach_extractor import FEW_SLICES, restoration, short_restoration, teach
 from medgan.workflows.events import Announcement, EpochDone, Note, Notify, advancing, ignore
 from medgan.workflows.requirements import (
     dataset_for,
@@ -98,7 +98,7 @@ def taught_weights(dataset: PreparedDataset, place: Place, notify: Notify = igno
             def count(epoch: EpochDone) -> None:
                 advance(epoch.epoch, epoch.epochs)
 
-            _teach(config, dataset, place.checkpoints(name), out, count)
+            _teach(config, dataset, place.checkpoints(name), out, count, validated_on=FEW_SLICES)
             shutil.rmtree(place.checkpoints(name))
             release_memory()  # the workers need the GPU
     return out
@@ -121,13 +121,21 @@ def refuse_what_cannot_be_taught(size: int, deepest: int) -> None:
     refuse_what_cannot_train(with_values(restoration(), {"data.size": size}), 1)
 
 
-def _teach(config: Config, dataset: PreparedDataset, folder: Path, out: Path, notify: Notify) -> None:
+def _teach(
+    config: Config,
+    dataset: PreparedDataset,
+    folder: Path,
+    out: Path,
+    notify: Notify,
+    *,
+    validated_on: int | None = None,
+) -> None:
     def tell(training: Training) -> None:
         history = training.state.history
         notify(epoch_done(history, config.train.epochs, training.length.progress(history)))
 
     try:
-        teach(config, dataset, folder, out, tell)
+        teach(config, dataset, folder, out, tell, validated_on=validated_on)
     except Diverged as error:
         raise JobError("E-FEATURES-03", error=error) from None
 

@@ -164,3 +164,14 @@ def test_data_loader_accepts_batches_as_sampler(prepared):
 def test_batches_refuse_impossible_batch_size(batch_size, size, expected):
     with pytest.raises(InputError, check=expected):
         Batches(10, batch_size, seed=0, size=size)
+
+
+def test_spread_takes_slices_evenly_over_set(prepared):
+    whole = prepared.slices("train")
+    few = whole.spread(3)
+    assert len(few) == 3 and len(whole.spread(10_000)) == len(whole)
+    places = [len(whole) * (2 * number + 1) // 6 for number in range(3)]
+    for mine, place in enumerate(places):
+        assert all(torch.equal(*pair) for pair in zip(few[mine], whole[place], strict=True))
+        assert torch.equal(few.mask(mine), whole.mask(place))
+        assert (few.patients[mine], few.slice_numbers[mine]) == (whole.patients[place], whole.slice_numbers[place])
