@@ -152,7 +152,7 @@ def test_train_uses_learned_features(dicom, home, weights, run):
     settings = [part for path, value in values.items() for part in ("--set", f"{path}={value}")]
     code, output = run("train", "--preset", "unet_l1", "--data", dicom, "--quick", "--output", home, *settings)
     assert code == 0, output
-    assert re.search(rf"^features +in_domain, {weights} weights$", output, re.M)
+    assert re.search(rf"^features +taught on target images \({weights}\)$", output, re.M)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
     (found,) = client.search_runs([client.get_experiment_by_name("medgan/pet2ct-phantom").experiment_id])
     assert found.data.params["extractor.network"] == "in_domain"
@@ -195,6 +195,6 @@ def test_features_refuses_second_driver(dicom, home, weights, run):
 def test_features_that_diverge_suggest_lower_learning_rate(dicom, home, run):
     code, output = run(*command(dicom, home, optim__generator_lr=1e30, optim__beta1=0.0))
     assert code == 1, output
-    expected = r"^failed: .*(is nan|is inf|not finite).* --set optim.generator_lr=1e-4 \[E-FEATURES-03\]$"
+    expected = r"^failed: .*(is nan|is inf|not finite).* --set optim.generator_lr=1e-4, and its file as extractor.weights\. \[E-FEATURES-03\]$"
     assert re.search(expected, output, re.M), output
     assert "Traceback" not in output

@@ -111,14 +111,14 @@ def test_plan_names_settings_without_effect_on_networks(trained, command, run):
     settings = {"generator__network": "resnet", "generator__block": "residual", "generator__depth": 3}
     code, output = run(*command("unet_l1", train__epochs=1, **settings))
     assert code == 0, output
-    assert re.search(r"^no effect +generator\.block, generator\.depth on these networks$", output, re.M)
+    assert re.search(r"^no effect +generator\.block, generator\.depth here$", output, re.M)
 
 
 def test_plan_names_settings_of_networks_that_are_not_built(trained, command, run):
     settings = {"discriminator__patch": 16, "discriminator__norm": "none", "extractor__network": "alexnet"}
     code, output = run(*command("unet_l1", train__epochs=1, **settings))
     assert code == 0, output
-    named = re.search(r"^no effect +(.*) on these networks$", output, re.M)
+    named = re.search(r"^no effect +(.*) here$", output, re.M)
     assert named, output
     assert set(named[1].split(", ")) == {"discriminator.patch", "discriminator.norm", "extractor.network"}
 
