@@ -41,10 +41,9 @@ def norms_at_start(config: Config, slices: Slices) -> dict[str, float]:
     """
     small = with_values(config, {"generator.num_blocks": 1, "loss.lambda_stages": 0.0, "train.ema_decay": 0.0})
     runtime = SingleProcess(torch.device("cpu"))  # a GPU is for the trials
-    count = min(4 if config.data.size <= SMALL else 2, len(slices))
-    indices = [len(slices) * (2 * place + 1) // (2 * count) for place in range(count)]
+    few = slices.spread(4 if config.data.size <= SMALL else 2)
     state, objective = build_state(small, runtime), build_objective(small).at(0.0)
-    return term_norms(state, objective, batch_of(slices, indices, runtime.device))
+    return term_norms(state, objective, batch_of(few, range(len(few)), runtime.device))
 
 
 def norms_of_training(

@@ -23,7 +23,7 @@ def with_weights(
         dataset: data set on whose training targets an extractor is taught.
 
     Raises:
-        InputError: the weights cannot be had, or are not these.
+        InputError: the weights are not available, or belong to another network.
     """
     network, weights = config.extractor.network, config.extractor.weights
     if not deepest or weights == "random":

@@ -35,6 +35,9 @@ class SyntheticSlices(Dataset):
     def __getitem__(self, index):
         return self.sources[index], self.targets[index]
 
+    def spread(self, count):
+        return SyntheticSlices(min(count, len(self)))
+
     def mask(self, index):
         return self.sources[index] > 0
 
