@@ -1,7 +1,7 @@
 """Finds settings of a search that cannot matter: nothing looks at them, or their loss term hardly moves the output."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -99,14 +99,10 @@ def _trials(space: Space, base: Config) -> Iterator[tuple[set[str], Config]]:
     Everything has its largest value but one setting, which takes each of its values in turn.
     """
     for method in space.names_of_methods or ("",):
-        for setting, values in _varied(space):
-            for value in values:
+        for setting, move in space.search.items():
+            for value in move.ends if setting != METHOD else ():
                 with suppress(InputError):  # incompatible settings: the search never runs such a trial
                     yield _picked(space, base, {METHOD: method, **space.needed_for(setting, base), setting: value})
-
-
-def _varied(space: Space) -> Iterator[tuple[str, Sequence[Any]]]:
-    yield from ((setting, move.ends) for setting, move in space.search.items() if setting != METHOD)
 
 
 def _picked(space: Space, base: Config, fixed: Mapping[str, Any]) -> tuple[set[str], Config]:

@@ -163,7 +163,7 @@ def _try(speed: Speed, step_of: Callable[[Speed], Step], device: torch.device, t
         taken[speed] = _timed(speed, step_of, device)
     except RuntimeError as error:  # torch's compilers and allocators raise subclasses of it
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 160)
-        return [f"speed: {speed.text()} cannot be had here ({reason})"]
+        return [f"speed: {speed.text()} is not available here ({reason})"]
     return []
 
 
