@@ -13,18 +13,6 @@ from medgan.search.space_yaml import folders, read_space
 SMALL = "set: {data.size: 64, extractor.weights: random}\nsearch:\n  generator.num_blocks: {int: [1, 3]}\n"
 
 
-@pytest.fixture
-def write(tmp_path):
-    """Returns a function that writes a space file and returns its path."""
-
-    def write_file(text: str) -> str:
-        path = tmp_path / "space.yaml"
-        path.write_text(text)
-        return str(path)
-
-    return write_file
-
-
 @pytest.mark.parametrize("name", [path.stem for path in folders()[-1].glob("*.yaml")])
 def test_read_space_reads_every_shipped_space(name):
     assert read_space(name, {}).search
@@ -42,12 +30,6 @@ search:
   optim.schedule: {choice: [constant, cosine]}
   optim.generator_lr: {log: [1.0e-4, 1.0e-2]}
 """
-
-
-@pytest.fixture
-def study(tmp_path):
-    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}")
-    return optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(seed=0))
 
 
 def test_space_draw_suggests_distribution_of_each_kind_of_range(write, study):
@@ -315,31 +297,3 @@ def test_space_digest_ignores_budget_and_checkpoints_but_not_goals(write):
 def test_read_space_refusal_names_line(write, text, place, expected):
     with pytest.raises(InputError, check=expected, match=place):
         read_space(write(text), {})
-
-
-def test_space_beginnings_hold_preset_values_inside_ranges(write):
-    space = read_space(
-        write(
-            "set: {data.size: 64, extractor.weights: random, loss.style_blocks: [1, 2]}\nsearch:\n"
-            "  loss.lambda_style: {log: [1.0e-5, 0.1]}\n"
-            "  loss.style_blocks: {choice: [[1], [1, 2]]}\n"
-            "  loss.lambda_l1: {log: [1, 10]}\n"
-            "  generator.num_blocks: {int: [1, 3]}\n"
-            "  discriminator.patch: {choice: [34, 16]}\n"
-        ),
-        {},
-    )
-    (beginning,) = space.beginnings(space.base({}))
-    assert beginning == {"loss.lambda_style": 1e-4, "loss.style_blocks": "[1, 2]", "discriminator.patch": 16}
-    study = optuna.create_study()
-    study.enqueue_trial(beginning)
-    drawn = space.draw(study.ask(), space.base({}))
-    assert flatten(drawn).items() >= {"loss.lambda_style": 1e-4, "loss.style_blocks": [1, 2]}.items()
-    assert 1 <= drawn.generator.num_blocks <= 3
-
-
-@pytest.mark.parametrize("name", ["quick", "quick_same", "pet2ct", "mr_motion", "pet_denoise"])
-def test_space_beginnings_of_shipped_spaces_hold_every_searched_setting(name):
-    space = read_space(name, {})
-    (beginning,) = space.beginnings(space.base({}))
-    assert beginning.keys() == space.search.keys()
