@@ -104,5 +104,8 @@ def save_encoder(path: Path, encoder: Encoder) -> None:
     """
     state = {name: value.cpu().contiguous() for name, value in encoder.state_dict().items()}
     part = path.with_suffix(f".{os.getpid()}.part")
-    save_file(state, part, metadata={"network": "in_domain", "base_channels": str(encoder.base_channels)})
-    part.replace(path)
+    try:
+        save_file(state, part, metadata={"network": "in_domain", "base_channels": str(encoder.base_channels)})
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)  # of a full disk

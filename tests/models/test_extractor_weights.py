@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import socket
 import threading
@@ -145,3 +146,14 @@ def test_load_extractor_refuses_encoder_that_contradicts_its_metadata(tmp_path):
     expected = refusal("E-EXTRACTOR-05", name="features.0.0.bias", value_shape="(2,)", whole_shape="(4,)")
     with pytest.raises(InputError, match="odd.safetensors does not hold the weights of in_domain", check=expected):
         load_extractor("in_domain", str(tmp_path / "odd.safetensors"), 1)
+
+
+def test_save_encoder_on_full_disk_leaves_no_file(tmp_path, monkeypatch):
+    def cut_off(state, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("medgan.models.extractor_weights.save_file", cut_off)
+    with pytest.raises(OSError, match="No space left"):
+        save_encoder(tmp_path / "mine.safetensors", Autoencoder(6).encoder)
+    assert not list(tmp_path.iterdir())
