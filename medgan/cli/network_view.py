@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medgan.config import Config, flatten
-from medgan.search.live_settings import LEAST
+from medgan.losses.gradient_shares import HARDLY_ACTS
 from medgan.training.build_networks import without_effect
 from medgan.training.build_objective import build_objective
 from medgan.training.build_training import updates_of
@@ -82,7 +82,7 @@ def _show_shares(console: Console, found: Inspected) -> None:
     for term in start:
         table.add_row(term, f"{100 * start[term]:.3g} %", f"{100 * later.get(term, 0.0):.3g} %")
     console.print(table)
-    if idle := [term for term in start if max(start[term], later.get(term, 0.0)) < LEAST]:
+    if idle := [term for term in start if max(start[term], later.get(term, 0.0)) < HARDLY_ACTS]:
         console.print(f"Below 1 %: {', '.join(idle)}. These terms hardly act; a larger weight changes that.")
 
 

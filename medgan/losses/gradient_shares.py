@@ -9,6 +9,9 @@ from torch import Tensor
 
 from medgan.losses.objective import GeneratorInputs, GeneratorTerms, Objective
 
+HARDLY_ACTS = 0.01
+"""A term with a smaller share hardly acts."""
+
 
 @dataclass
 class GradientNorms:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from medgan.losses.gradient_shares import HARDLY_ACTS
 from medgan.report.plot_style import (
     BLACK,
     BLUE,
@@ -21,13 +22,10 @@ from medgan.report.plot_style import (
     plain,
 )
 from medgan.report.study_overview import Overview
+from medgan.search.study import SHARES
 
-SHARES = "shares"
-"""This attribute of a trial holds epoch -> term -> its share of the gradient at the generator's output."""
 SMALLEST = 0.001
 """Gives the lower end of the axis; smaller shares are drawn there."""
-ACTS = 0.01
-"""Gives the share below which a term hardly acts."""
 
 
 def draw_shares(overview: Overview) -> Drawing:
@@ -47,7 +45,7 @@ def draw_shares(overview: Overview) -> Drawing:
         own = [epoch for epoch in epochs if term in shares[str(epoch)]]
         heights = np.clip([shares[str(epoch)][term] for epoch in own], SMALLEST, 1)
         axis.plot(own, heights, next(styles), color=next(colors), linewidth=1.8, markersize=4, label=plain(term))
-    axis.axhline(ACTS, color=GREY, linestyle="--", linewidth=1.2, label="1 %: below, a term hardly acts")
+    axis.axhline(HARDLY_ACTS, color=GREY, linestyle="--", linewidth=1.2, label="1 %: below, a term hardly acts")
     axis.set_yscale("log")
     axis.set(ylim=(SMALLEST / 1.15, 1.15), xlabel="epoch", ylabel="share of the gradient")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))

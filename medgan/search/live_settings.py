@@ -8,11 +8,11 @@ from typing import Any
 
 from medgan.config import JUDGED, Config, flatten
 from medgan.errors import InputError
-from medgan.losses.gradient_shares import shares_of, weight_for
+from medgan.losses.gradient_shares import HARDLY_ACTS, shares_of, weight_for
 from medgan.search.space import METHOD, Space
 from medgan.training.build_networks import without_effect
 
-LEAST, MOST = 0.01, 0.99
+LEAST, MOST = HARDLY_ACTS, 0.99
 """A weight is dead if the share of its term stays below the first or above the second over the whole range."""
 WORTH_A_RANGE = (0.02, 0.5)
 """A suggested range gives the term shares from the first to the second."""

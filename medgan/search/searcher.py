@@ -13,11 +13,10 @@ from medgan.errors import InputError
 from medgan.logs import LOG
 from medgan.search.budget import Meter
 from medgan.search.objectives import Constraint
-from medgan.search.study import fail, finished, first_attempt_of, frozen
+from medgan.search.study import SHARES, fail, finished, first_attempt_of, frozen
 
-EPOCHS, METRICS, SHARES, TRAINED_S = "epochs", "metrics", "shares", "trained_s"
-"""Attributes of a trial: epoch -> values of the goals, all metrics of the best epoch, epoch -> term -> share of the
-gradient, seconds of all epochs."""
+EPOCHS, METRICS, TRAINED_S = "epochs", "metrics", "trained_s"
+"""Attributes of a trial: epoch -> values of the goals, all metrics of the best epoch, seconds of all epochs."""
 
 
 @dataclass

@@ -36,6 +36,8 @@ KEY = "key"
 """The attribute of a study that distinguishes it from others of the same name, in MLflow and on disk."""
 PRESET = "preset"
 """The attribute of a study that names the method of its trials, unless `method` is searched."""
+SHARES = "shares"
+"""The attribute of a trial that holds epoch -> loss term -> its share of the gradient at the generator's output."""
 
 
 @dataclass(frozen=True)
