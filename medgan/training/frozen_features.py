@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from medgan.config import Config, ExtractorConfig
+from medgan.losses.feature_scale import oxford_factors, scaled
 from medgan.models.extractor import load_extractor
-from medgan.models.feature_scale import oxford_factors, scaled
 from medgan.training.build_networks import deepest_block
 from medgan.training.mixed_precision import in_precision
 

@@ -6,19 +6,14 @@ import pytest
 import torch
 
 from medgan.config import EXTRACTOR_BLOCKS
+from medgan.losses.feature_scale import OXFORD, ScaledFeatures, oxford_factors, reference_image, scaled, sizes_of
 from medgan.models.extractor import load_extractor
-from medgan.models.feature_scale import OXFORD, oxford_factors, reference_image, scaled
 
 pytestmark = pytest.mark.unit
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights"
 real = pytest.mark.skipif(not WEIGHTS.exists(), reason=f"no trained weights at {WEIGHTS}")
 EVERY = pytest.mark.parametrize("network", sorted(EXTRACTOR_BLOCKS))
-
-
-def sizes(extractor):
-    """The root mean square of each block's features of the reference image."""
-    return [float(block.square().mean().sqrt()) for block in extractor(reference_image().float())]
 
 
 def test_reference_image_is_fixed():
@@ -34,7 +29,7 @@ def test_reference_image_is_fixed():
 def test_scaled_features_of_random_weights_have_size_of_oxford(network):
     extractor = scaled(load_extractor(network, "random", EXTRACTOR_BLOCKS[network]), "oxford")
     expected = [OXFORD[min(block, 4)] for block in range(EXTRACTOR_BLOCKS[network])]
-    assert sizes(extractor) == pytest.approx(expected, rel=1e-3)
+    assert sizes_of(extractor) == pytest.approx(expected, rel=1e-3)
 
 
 @EVERY
@@ -73,12 +68,18 @@ def test_gradient_reaches_image_through_scaled_features():
     assert image.grad.abs().sum() > 0
 
 
+def test_size_is_multiplied_as_the_features_are():
+    extractor = load_extractor("in_domain", "random", 3)
+    doubled = [2 * size for size in sizes_of(extractor)]
+    assert sizes_of(ScaledFeatures(extractor, (2.0,) * 3)) == pytest.approx(doubled)
+
+
 @pytest.mark.real
 @real
 def test_features_of_oxford_stay_as_they_are():
     extractor = load_extractor("vgg19", str(next(WEIGHTS.glob("vgg19*.pth"))), 3)
     assert oxford_factors(extractor) == (1.0, 1.0, 1.0)
-    assert sizes(extractor) == pytest.approx(OXFORD[:3], rel=1e-3)
+    assert sizes_of(extractor) == pytest.approx(OXFORD[:3], rel=1e-3)
 
 
 @pytest.mark.real
@@ -86,8 +87,8 @@ def test_features_of_oxford_stay_as_they_are():
 @pytest.mark.parametrize(
     ("network", "expected"),
     [
-        ("squeezenet", (282.4, 68.36, 54.57, 37.93, 0.7088, 0.8268, 2.93)),
-        ("alexnet", (138.6, 113.5, 330.6, 490.0, 29.7)),
+        ("squeezenet", (240.8, 28.33, 26.75, 19.77, 0.3732, 0.4888, 1.472)),
+        ("alexnet", (127.7, 67.86, 296.4, 355.3, 14.83)),
     ],
 )
 def test_factors_of_torchvision_weights_are_known(network, expected):
