@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
+from medgan.errors import InputError
 from medgan.losses.content import content_loss
 from medgan.losses.style import style_loss
 
@@ -82,6 +83,9 @@ def sizes_of(extractor: nn.Module) -> list[float]:
     Two extractors with blocks of one size give the two terms together the same gradient; what one term has too much,
     the other has too little. The mean square of the features knows nothing of their correlation, which makes the style
     term of a small network a hundred times as strong.
+
+    Raises:
+        InputError: a block does not change with the image, or its features are not finite.
     """
     exact = copy.deepcopy(extractor).double()
     device = next(exact.parameters()).device
@@ -97,7 +101,10 @@ def sizes_of(extractor: nn.Module) -> list[float]:
             for number, (block, other) in enumerate(zip(blocks, wanted, strict=True)):
                 for term in TERMS:
                     (gradient,) = torch.autograd.grad(term([block], [other.detach()]), image, retain_graph=True)
-                    logs[number] += math.log(float(gradient.norm()))
+                    norm = float(gradient.norm())
+                    if not 0 < norm < math.inf:
+                        raise InputError("E-FEATURES-05", block=number + 1, norm=norm)
+                    logs[number] += math.log(norm)
     return [math.exp(logs[number] / (len(images) * sum(TERMS.values()))) for number in range(len(wanted))]
 
 

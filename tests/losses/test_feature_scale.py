@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusal import refusal
 
 from medgan.config import EXTRACTOR_BLOCKS
+from medgan.errors import InputError
 from medgan.losses.feature_scale import OXFORD, ScaledFeatures, oxford_factors, reference_image, scaled, sizes_of
 from medgan.models.extractor import load_extractor
 
@@ -98,6 +100,15 @@ def test_factors_of_torchvision_weights_are_known(network, expected):
         oxford_factors(load_extractor(network, str(next(WEIGHTS.glob(f"{network}*.pth"))), 2))
         == (oxford_factors(extractor)[:2])
     )
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_features_that_do_not_change_with_image_are_refused(value):
+    extractor = load_extractor("in_domain", "random", 2)
+    with torch.no_grad():
+        extractor.features[1][0].weight.fill_(value)
+    with pytest.raises(InputError, check=refusal("E-FEATURES-05", block=2)):
+        oxford_factors(extractor)
 
 
 def test_shapes_alone_have_factors():
