@@ -44,8 +44,8 @@ def load_extractor(network: str, weights: str, deepest: int) -> nn.Module:
         return _built(NETWORKS[network], deepest, kaiming=True).requires_grad_(False).eval()
     build: Callable[[int], nn.Module] = NETWORKS[network]
     if network == "in_domain":
-        base_channels, state = read_encoder(Path(weights))
-        build = partial(Encoder, base_channels=base_channels)
+        arguments, state = read_encoder(Path(weights))
+        build = partial(Encoder, **arguments)
     else:
         state = read_state(Path(weights))
     with torch.device("meta"):

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import re
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +23,7 @@ FILES = {
     "squeezenet": "squeezenet1_1-b8a52dc0.pth",  # 5 MB
 }
 """These are torchvision's weights; each name ends with the first digits of the file's SHA-256."""
+_NUMBER = re.compile(r"[01]?\.?\d+")
 
 
 def download_weights(cache: Path, timeout_s: float = 30.0, *, network: str = "vgg19") -> Path:
@@ -75,8 +78,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {f"features.{name}" if name[:1].isdigit() else name: value for name, value in layers.items()}
 
 
-def read_encoder(path: Path) -> tuple[int, dict[str, Tensor]]:
-    """Reads `base_channels` and the layers of an encoder that `save_encoder` wrote.
+def read_encoder(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Reads the arguments of an encoder that `save_encoder` wrote, by name, and its layers.
 
     Raises:
         InputError: the file is missing or is not such an encoder.
@@ -90,9 +93,10 @@ def read_encoder(path: Path) -> tuple[int, dict[str, Tensor]]:
     except SafetensorError:
         raise InputError("E-WEIGHTS-08", path=path) from None
     network, width = metadata.get("network"), metadata.get("base_channels", "")
-    if network != "in_domain" or not width.isdecimal() or not int(width):
-        raise InputError("E-WEIGHTS-09", path=path, network=network, width=width)
-    return int(width), state
+    local_mean = metadata.get("local_mean", "0")
+    if network != "in_domain" or not width.isdecimal() or not int(width) or not _NUMBER.fullmatch(local_mean):
+        raise InputError("E-WEIGHTS-09", path=path, network=network, width=width, local_mean=local_mean)
+    return {"base_channels": int(width), "local_mean": float(local_mean)}, state
 
 
 def save_encoder(path: Path, encoder: Encoder) -> None:
@@ -103,9 +107,10 @@ def save_encoder(path: Path, encoder: Encoder) -> None:
         encoder: encoder with all four stages and without wrappers.
     """
     state = {name: value.cpu().contiguous() for name, value in encoder.state_dict().items()}
+    arguments = {"base_channels": str(encoder.base_channels), "local_mean": str(encoder.local_mean)}
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
-        save_file(state, part, metadata={"network": "in_domain", "base_channels": str(encoder.base_channels)})
+        save_file(state, part, metadata={"network": "in_domain", **arguments})
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)  # of a full disk

@@ -14,7 +14,7 @@ from medgan.errors import InputError
 from medgan.models import extractor_weights as weights
 from medgan.models.extractor import load_extractor
 from medgan.models.extractor_weights import download_weights, read_encoder, save_encoder
-from medgan.models.in_domain import Autoencoder, Encoder
+from medgan.models.in_domain import LOCAL_MEAN, Autoencoder, Encoder
 
 pytestmark = pytest.mark.unit
 
@@ -125,12 +125,18 @@ def test_saved_encoder_loads_frozen_with_equal_features(tmp_path):
     assert all(torch.equal(one, other) for one, other in zip(read(image), encoder(image), strict=True))
     assert next(encoder.parameters()).requires_grad, "the trained one is left as it was"
     assert [path.name for path in tmp_path.iterdir()] == ["mine.safetensors"]
-    assert read_encoder(tmp_path / "mine.safetensors")[0] == 6
+    assert read_encoder(tmp_path / "mine.safetensors")[0] == {"base_channels": 6, "local_mean": LOCAL_MEAN}
 
 
 @pytest.mark.parametrize(
     "metadata",
-    [None, {"network": "generator"}, {"network": "in_domain"}, {"network": "in_domain", "base_channels": "0"}],
+    [
+        None,
+        {"network": "generator"},
+        {"network": "in_domain"},
+        {"network": "in_domain", "base_channels": "0"},
+        {"network": "in_domain", "base_channels": "2", "local_mean": "most"},
+    ],
 )
 def test_load_extractor_refuses_safetensors_file_of_another_network(tmp_path, metadata):
     save_file(Encoder(4, 2).state_dict(), tmp_path / "other.safetensors", metadata=metadata)
@@ -146,6 +152,15 @@ def test_load_extractor_refuses_encoder_that_contradicts_its_metadata(tmp_path):
     expected = refusal("E-EXTRACTOR-05", name="features.0.0.bias", value_shape="(2,)", whole_shape="(4,)")
     with pytest.raises(InputError, match="odd.safetensors does not hold the weights of in_domain", check=expected):
         load_extractor("in_domain", str(tmp_path / "odd.safetensors"), 1)
+
+
+def test_encoder_from_before_local_mean_sees_image_as_it_is(tmp_path):
+    before, image = Encoder(4, 6, local_mean=0.0), torch.rand(1, 1, 32, 32)
+    metadata = {"network": "in_domain", "base_channels": "6"}
+    save_file(before.state_dict(), tmp_path / "before.safetensors", metadata=metadata)
+    read = load_extractor("in_domain", str(tmp_path / "before.safetensors"), 4)
+    assert all(torch.equal(one, other) for one, other in zip(read(image), before(image), strict=True))
+    assert torch.equal(before(image)[0], before.features[0](image))
 
 
 def test_save_encoder_on_full_disk_leaves_no_file(tmp_path, monkeypatch):
