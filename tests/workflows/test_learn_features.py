@@ -78,7 +78,7 @@ def folder_of(weights: Path, home: Path) -> Path:
 
 def test_weights_file_holds_encoder_of_best_epoch_and_metadata(home, weights):
     with safe_open(weights, framework="pt") as file:
-        assert file.metadata() == {"network": "in_domain", "base_channels": str(WIDTH)}
+        assert file.metadata() == {"network": "in_domain", "base_channels": str(WIDTH), "local_mean": "0.9"}
     written, best = load_file(weights), load_file(folder_of(weights, home) / "best.safetensors")
     encoder = {name.removeprefix("encoder."): value for name, value in best.items() if name.startswith("encoder.")}
     assert written.keys() == encoder.keys()
