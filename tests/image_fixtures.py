@@ -5,13 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    generate_uid,
+)
 
 from medgan.data.dataset import PreparedDataset
 from medgan.data.phantoms.phantom_patients import write_phantoms
 from medgan.data.prepare.prepare_dataset import PrepareRequest, prepare
 from medgan.tasks import TASKS
 
+SOP_CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
 REAL = Path(__file__).parents[2] / "shared" / "data" / "sts_petct"
 
 
@@ -28,7 +35,7 @@ def write_series(
         header = Dataset()
         header.file_meta = FileMetaDataset()
         header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        header.SOPClassUID = CTImageStorage
+        header.SOPClassUID = SOP_CLASSES.get(modality, CTImageStorage)
         header.SOPInstanceUID = generate_uid(entropy_srcs=[series, str(index)])
         header.PatientID, header.StudyInstanceUID, header.SeriesInstanceUID = patient, study, series
         header.FrameOfReferenceUID, header.Modality = frame, modality

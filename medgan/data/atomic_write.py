@@ -1,8 +1,12 @@
 """Writes files so that a reader sees a whole file or none, even after a crash."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
@@ -27,3 +31,17 @@ def flush_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """Yields a hidden folder beside `folder` that is renamed to it at the end, or removed after an error."""
+    folder = folder.resolve()
+    partial = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    flush_folder(folder.parent)

@@ -18,12 +18,18 @@ class Volume:
             coordinates (LPS: x to the left, y to the back, z to the head; PS3.3 C.7.6.2.1.1).
         frame_of_reference: Frame of Reference UID that the coordinates belong to.
         unit: "HU", "SUV" or "a.u.".
+        notes: choices that reading the image took, for a person.
+        made_of: the header's values that the voxels are made of, for messages.
+        head: whether the header says that the image shows a head alone.
     """
 
     array: np.ndarray
     affine: np.ndarray
     frame_of_reference: str
     unit: str
+    notes: tuple[str, ...] = ()
+    made_of: str = ""
+    head: bool = False
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3:

@@ -12,7 +12,7 @@ from pydicom.datadict import dictionary_description, dictionary_has_tag, diction
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from medgan.data.dicom.header import DAMAGE, tolerant
+from medgan.data.dicom.tolerance import DAMAGE, tolerant
 from medgan.data.reader import UNREADABLE as NOT_ALLOWED
 from medgan.data.reader import UNREADABLE_FOLDER, files_below
 from medgan.deid.packed_files import UNREADABLE, layers

@@ -38,6 +38,7 @@ ROOMS = {
     "pydicom": ["data", "deid", "inference", "server"],
     "fsspec": ["data"],
     "SimpleITK": ["data"],
+    "nibabel": ["data"],
     "torchio": ["data"],
     "skimage": ["data"],
     "scipy": ["data", "metrics", "training"],

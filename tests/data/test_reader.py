@@ -52,9 +52,9 @@ def test_read_volume_keeps_orientation_of_oblique_series(make_series, tmp_path):
 
 
 def test_read_volume_applies_rescale_slope_of_each_slice(make_series, tmp_path):
-    pixels = np.full((5, 6), 100, np.int16)
+    pixels = np.full((5, 6), 400, np.int16)
     volume = read_volume(only(make_series(tmp_path, pixels=pixels, RescaleSlope=lambda index: index + 1)))
-    assert volume.array[:, 0, 0].tolist() == [(100 + index) * (index + 1) - 1000 for index in range(4)]
+    assert volume.array[:, 0, 0].tolist() == [(400 + index) * (index + 1) - 1000 for index in range(4)]
 
 
 def test_find_series_passes_over_other_files_and_duplicate_slices(make_series, tmp_path):
@@ -116,7 +116,7 @@ def test_find_series_keeps_series_of_same_uid_apart(make_series, tmp_path):
 
 def test_series_affine_refuses_two_slices_at_same_position(make_series, tmp_path):
     make_series(tmp_path / "a", series="1.2.4")
-    make_series(tmp_path / "b", series="1.2.4", SOPInstanceUID=lambda index: f"1.2.5.{index + 1}")
+    make_series(tmp_path / "b", series="1.2.4", SOPInstanceUID=lambda index: f"1.2.5.{index + 1}", RescaleSlope=3)
     with pytest.raises(InputError, check=refusal("E-GEOMETRY-03", modality="CT", most="2")):
         _ = only(tmp_path).affine
 
@@ -203,13 +203,13 @@ def test_find_series_refuses_folder_of_problems_with_reasons(make_series, tmp_pa
     assert "P1" not in str(caught.value)
 
 
-def test_read_volume_refuses_slices_of_two_sizes(make_series, tmp_path):
-    make_series(tmp_path / "a", series="1.2.4", num=2)
-    make_series(tmp_path / "b", series="1.2.4", pixels=np.zeros((4, 6), np.int16), positions=[(0, 0, 6), (0, 0, 9)],
+def test_survey_takes_slices_of_two_sizes_for_two_stacks(make_series, tmp_path):
+    make_series(tmp_path / "a", series="1.2.4", num=4)
+    make_series(tmp_path / "b", series="1.2.4", pixels=np.zeros((4, 6), np.int16), num=3,
                 SOPInstanceUID=lambda index: f"1.2.5.{index}")  # fmt: skip
-    sizes = {"first_size": 5, "first_size_2": 6, "plane_size": 4, "plane_size_2": 6}
-    with pytest.raises(InputError, check=refusal("E-GEOMETRY-05", modality="CT", **sizes)):
-        read_volume(only(tmp_path))
+    found = survey(tmp_path).series
+    assert [(len(one.files), one.planes[0].size) for one in found] == [(4, (5, 6)), (3, (4, 6))]
+    assert found[0].notes == found[1].notes == ("1 of 2 planes or pixel sizes in one series",)
 
 
 def test_find_series_refuses_missing_folder(tmp_path):
@@ -219,7 +219,7 @@ def test_find_series_refuses_missing_folder(tmp_path):
 
 def test_find_series_refuses_folder_without_dicom(tmp_path):
     (tmp_path / "notes.txt").write_text("no DICOM")
-    with pytest.raises(InputError, check=refusal("E-READ-02", num_files="1")):
+    with pytest.raises(InputError, check=refusal("E-READ-02", reasons="1 file: 1 not DICOM")):
         find_series(tmp_path)
 
 
@@ -248,3 +248,10 @@ def test_find_series_finds_all_real_patients(real):
         "MR": 5,
     }
     assert sum(len(one.files) for one in series if one.modality == "CT") == 1026
+
+
+def test_slices_whose_orientation_rounds_in_two_ways_are_one_series(make_series, tmp_path):
+    turned = [1, 0, 0, 0, 0.999888, 0.015]
+    make_series(tmp_path, num=8, ImageOrientationPatient=lambda index: [*turned[:5], 0.015 + 1e-7 * (-1) ** index])
+    (series,) = find_series(tmp_path)
+    assert (len(series.files), series.notes) == (8, ())

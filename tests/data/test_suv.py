@@ -2,7 +2,7 @@ import pytest
 from pydicom.dataset import Dataset
 from refusal import refusal
 
-from medgan.data.dicom.suv import suv_factor
+from medgan.data.dicom.suv import suv_factor as factor_of
 from medgan.errors import InputError
 
 pytestmark = pytest.mark.unit
@@ -23,6 +23,10 @@ def header(nuclide=None, **more):
     for keyword, value in values.items():
         setattr(dataset, keyword, value)
     return dataset
+
+
+def suv_factor(headers):
+    return factor_of(headers).factor
 
 
 def with_private(dataset, group, creator, **elements):
@@ -103,6 +107,38 @@ def test_suv_factor_takes_dated_injection_in_time_zone_of_scanner(stamp, zone):
     assert suv_factor([one]) == pytest.approx(ONE_HOUR, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("nuclide", "clock"),
+    [
+        ({"RadiopharmaceuticalStartTime": "000000"}, "000000"),
+        ({"RadiopharmaceuticalStartTime": "000000.00"}, "000000"),
+        ({"RadiopharmaceuticalStartTime": "000000", "RadiopharmaceuticalStartDateTime": "20200101000000"}, "000000"),
+        ({"RadiopharmaceuticalStartTime": None, "RadiopharmaceuticalStartDateTime": "19000101120000"}, "120000"),
+    ],
+)
+def test_suv_factor_refuses_clocks_that_are_all_the_same(nuclide, clock):
+    one = header(nuclide, SeriesTime=clock, AcquisitionTime=f"{clock}.000", StudyTime=clock)
+    with pytest.raises(InputError, check=refusal("E-SUV-16")):
+        suv_factor([one, one])
+
+
+def test_suv_factor_refuses_start_times_that_contradict_each_other():
+    stamp = {"RadiopharmaceuticalStartDateTime": "20200102080000"}
+    with pytest.raises(InputError, check=refusal("E-SUV-17", minutes="60.0")):
+        suv_factor([header(stamp)])
+
+
+def test_suv_factor_takes_start_time_where_the_zone_of_the_scan_is_not_known():
+    found = factor_of([header({"RadiopharmaceuticalStartDateTime": "20200102070000+0000"})])
+    assert found.factor == pytest.approx(ONE_HOUR, rel=1e-4)
+    assert "Radiopharmaceutical Start Time was used" in found.notes[0]
+
+
+def test_suv_factor_tells_that_the_day_of_a_long_lived_nuclide_is_not_known():
+    copper = {"RadionuclideHalfLife": 45721, "RadionuclideTotalDose": 2e8}
+    assert "within a day before the scan" in factor_of([header(copper)]).notes[0]
+
+
 def test_suv_factor_of_enhanced_image_counts_from_decay_correction_time():
     one = header(DecayCorrected="YES", DecayCorrectionDateTime="20200102100000", SeriesTime="150000")
     assert suv_factor([one]) == pytest.approx(ONE_HOUR, rel=1e-4)
@@ -156,10 +192,11 @@ def test_suv_factor_refusal_does_not_repeat_invalid_number(keyword, value):
         ({}, {"DecayCorrection": ""}, refusal("E-SUV-06", correction="none")),
         ({}, {"RadiopharmaceuticalInformationSequence": []}, refusal("E-SUV-05")),
         ({"RadiopharmaceuticalStartTime": ""}, {}, refusal("E-SUV-09", name="Radiopharmaceutical Start Time")),
-        ({"RadiopharmaceuticalStartDateTime": "2020"}, {},
+        ({"RadiopharmaceuticalStartDateTime": "2020", "RadiopharmaceuticalStartTime": None}, {},
          refusal("E-SUV-08", name="Radiopharmaceutical Start DateTime")),
-        ({"RadiopharmaceuticalStartDateTime": "20191224090000"}, {}, refusal("E-SUV-07", hours="217.0")),
-        ({}, {"SeriesTime": ""}, refusal("E-SUV-09", name="SeriesTime")),
+        ({"RadiopharmaceuticalStartDateTime": "20191224090000", "RadiopharmaceuticalStartTime": None}, {},
+         refusal("E-SUV-07", nuclide="F-18", hours="217.0")),
+        ({}, {"SeriesTime": "", "AcquisitionTime": ""}, refusal("E-SUV-09", name="SeriesTime")),
         ({}, {"DecayCorrected": "YES"}, refusal("E-SUV-08", name="Decay Correction DateTime")),
         ({}, {"CorrectedImage": ["DECY", "SCAT"]}, refusal("E-SUV-04", names="DECY, SCAT")),
     ],

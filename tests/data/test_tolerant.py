@@ -6,7 +6,7 @@ import warnings
 import pytest
 from pydicom.config import IGNORE, settings
 
-from medgan.data.dicom.header import tolerant
+from medgan.data.dicom.tolerance import tolerant
 
 LIMIT_S = 20
 pytestmark = [pytest.mark.unit, pytest.mark.timeout(60)]

@@ -54,7 +54,6 @@ def series(task: Task, *, series_uid: str, number: int, now: datetime) -> Attrib
         "Laterality": "",
         "SeriesDescription": f"{SYNTHETIC_LABEL} ({task.target.modality} by medgan)",
         "SyntheticData": "YES",
-        "BurnedInAnnotation": "NO",
         "LossyImageCompression": "00",
         "SeriesDate": date,
         "SeriesTime": time,

@@ -6,8 +6,11 @@ import numpy as np
 
 from medgan.errors import InputError
 
-SPACING_TOLERANCE = 0.01  # share of the slice spacing
+PLACE_TOLERANCE_MM = 0.1  # positions rounded to 0.1 mm are at most half as far from their places
+PLACE_TOLERANCE = 0.05  # share of the slice spacing
+SHIFT_TOLERANCE = 0.25  # share of the pixel spacing
 SAME_PLACE_MM = 1e-3
+SPACING_TOLERANCE = 1e-3  # share of the pixel spacing
 ANGLE_TOLERANCE = 1e-3  # difference in a direction's component
 
 
@@ -48,54 +51,59 @@ def stack_affine(planes: tuple[Plane, ...], modality: str) -> np.ndarray:
         float64 (4, 4): voxel index (column, row, slice, 1) to mm, LPS.
 
     Raises:
-        InputError: the slices differ in size, pixel spacing or orientation, two are at the same place, their spacing
-            varies by more than 1 %, or they are not stacked along their normal (a tilted gantry).
+        InputError: the slices differ in size, pixel spacing or orientation, two are at the same place, one is away from
+            its place on the regular grid that fits best, or they are not stacked along their normal (a tilted gantry).
     """
     if len(planes) < 2:
         raise InputError("E-GEOMETRY-01", modality=modality, num_planes=len(planes))
-    _check_same(planes, modality)
+    check_same(planes, modality)
     first = planes[0]
     positions = np.array([plane.position for plane in planes])
-    step = _step(positions @ first.normal, modality)
-    steps = np.diff(positions, axis=0)
-    shift_mm = float(np.linalg.norm(steps - np.outer(steps @ first.normal, first.normal), axis=1).max())
-    if shift_mm > SPACING_TOLERANCE * step:
-        raise InputError("E-GEOMETRY-02", modality=modality, shift_mm=shift_mm)
-    slice_vector = (positions[-1] - positions[0]) / (len(planes) - 1)
+    places = positions @ first.normal
+    step, start = _fitted(places, modality)
+    in_plane = positions - np.outer(places, first.normal)
+    middle = in_plane.mean(axis=0)
+    shift_mm = float(np.linalg.norm(in_plane - middle, axis=1).max())
+    if shift_mm > max(PLACE_TOLERANCE_MM, SHIFT_TOLERANCE * min(first.pixel_spacing)):
+        neighbors_mm = float(np.linalg.norm(np.diff(in_plane, axis=0), axis=1).max())
+        raise InputError("E-GEOMETRY-02", modality=modality, shift_mm=neighbors_mm)
+    return plane_affine(first, step * first.normal, middle + start * first.normal)
+
+
+def plane_affine(plane: Plane, slice_vector: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Returns the affine, float64 (4, 4), of slices with the plane's pixels; its columns are in mm, LPS."""
     affine = np.eye(4)
-    affine[:3, 0] = np.multiply(first.orientation[:3], first.pixel_spacing[1])
-    affine[:3, 1] = np.multiply(first.orientation[3:], first.pixel_spacing[0])
-    affine[:3, 2] = slice_vector @ first.normal * first.normal
-    affine[:3, 3] = positions[0]
+    affine[:3, 0] = np.multiply(plane.orientation[:3], plane.pixel_spacing[1])
+    affine[:3, 1] = np.multiply(plane.orientation[3:], plane.pixel_spacing[0])
+    affine[:3, 2] = slice_vector
+    affine[:3, 3] = origin
     return affine
 
 
-def _step(places: np.ndarray, modality: str) -> float:
-    """Returns the one distance in mm between slices, from their places along their normal, in rising order."""
+def _fitted(places: np.ndarray, modality: str) -> tuple[float, float]:
+    """Returns the step and the start of the regular grid nearest to places in mm along the normal, in rising order."""
     gaps = np.diff(places)
     apart = np.concatenate([[0], np.cumsum(gaps > SAME_PLACE_MM)])
     most = int(np.bincount(apart).max())
     if most > 1:
         raise InputError("E-GEOMETRY-03", modality=modality, most=most)
-    step = float(np.median(gaps))
-    if np.abs(gaps - step).max() <= SPACING_TOLERANCE * step:
-        return step
+    numbers = np.arange(len(places)) - (len(places) - 1) / 2
+    middle, step = float(places.mean()), float(numbers @ places / (numbers @ numbers))
+    off_mm = float(np.abs(places - middle - step * numbers).max())
+    if off_mm <= max(PLACE_TOLERANCE_MM, PLACE_TOLERANCE * step):
+        return step, middle + step * float(numbers[0])
     skipped = np.rint(gaps / gaps.min()) - 1
     missing = int(skipped.sum())
     hint = ""
-    if missing < len(gaps) and np.abs(gaps / gaps.min() - 1 - skipped).max() <= SPACING_TOLERANCE:
+    if missing < len(gaps) and np.abs(gaps / gaps.min() - 1 - skipped).max() <= PLACE_TOLERANCE:
         hint = "; a slice seems to be missing" if missing == 1 else f"; {missing} slices seem to be missing"
     raise InputError(
-        "E-GEOMETRY-04",
-        modality=modality,
-        lowest=gaps.min(),
-        highest=gaps.max(),
-        spacing_tolerance=SPACING_TOLERANCE,
-        hint=hint,
+        "E-GEOMETRY-04", modality=modality, lowest=gaps.min(), highest=gaps.max(), off_mm=off_mm, hint=hint
     )
 
 
-def _check_same(planes: tuple[Plane, ...], modality: str) -> None:
+def check_same(planes: tuple[Plane, ...], modality: str) -> None:
+    """Raises InputError where planes differ in size, pixel spacing or orientation."""
     first = planes[0]
     for plane in planes:
         if plane.size != first.size:
@@ -107,14 +115,12 @@ def _check_same(planes: tuple[Plane, ...], modality: str) -> None:
                 plane_size=plane.size[0],
                 plane_size_2=plane.size[1],
             )
-        if not np.allclose(plane.pixel_spacing, first.pixel_spacing, rtol=1e-3):
-            raise InputError(
-                "E-GEOMETRY-06",
-                modality=modality,
-                pixel_spacing=first.pixel_spacing,
-                pixel_spacing_2=plane.pixel_spacing,
-            )
-        if not np.allclose(plane.orientation, first.orientation, atol=ANGLE_TOLERANCE):
-            raise InputError(
-                "E-GEOMETRY-07", modality=modality, orientation=first.orientation, orientation_2=plane.orientation
-            )
+    spacings, orientations = (np.array([plane[place] for plane in planes]) for place in (2, 1))
+    off = np.abs(spacings / spacings[0] - 1).max(axis=1)
+    if off.max() > SPACING_TOLERANCE:
+        other = planes[int(off.argmax())].pixel_spacing
+        raise InputError("E-GEOMETRY-06", modality=modality, pixel_spacing=first.pixel_spacing, pixel_spacing_2=other)
+    off = np.abs(orientations - orientations[0]).max(axis=1)
+    if off.max() > ANGLE_TOLERANCE:
+        turned = planes[int(off.argmax())].orientation
+        raise InputError("E-GEOMETRY-07", modality=modality, orientation=first.orientation, orientation_2=turned)

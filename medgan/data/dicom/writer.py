@@ -2,34 +2,34 @@
 
 import copy
 import os
-import shutil
+import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
-from pydicom.config import RAISE
+from pydicom.config import IGNORE, RAISE
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds, validate_value
 
-from medgan.data.atomic_write import flush_folder
+from medgan.data.atomic_write import appearing
 from medgan.data.dicom import attributes as modules
 from medgan.data.dicom.attributes import ModelFacts
-from medgan.data.dicom.header import tolerant
 from medgan.data.dicom.pixel_storage import Storage, storage_for, stored_values
+from medgan.data.dicom.tolerance import tolerant
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 from medgan.tasks import Task
 
 SERIES_NUMBER_OFFSET = 1000
+LARGEST_INTEGER = 2**31 - 1  # of an Integer String (PS3.5 6.2)
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 # Patient Module, PS3.3 C.7.1.1, and General Study Module, C.7.2.1: these file the series and must be valid,
 FILED_UNDER = ("PatientName", "PatientID", "StudyInstanceUID")
@@ -85,11 +85,14 @@ def write_derived(
     with tolerant():
         _check_belongs(volume, headers, storage)
         copied, lossy = _copied(headers[0]), _lossy(headers)
-        number = SERIES_NUMBER_OFFSET + int(headers[0].get("SeriesNumber") or 0)
+        number, burned_in = _series_number(headers[0]), _burned_in(headers)
+    if any(_fault(header, "SOPInstanceUID") for header in headers):
+        warnings.warn("SOPInstanceUID of source slices is no valid UID and is referred to as it is", stacklevel=2)
     pixels, slope, intercept = stored_values(volume.array, storage)
     shared = {
         **copied,
         **modules.series(task, series_uid=generate_uid(prefix=None), number=number, now=datetime.now()),
+        **burned_in,
         **lossy,
         **modules.equipment(task, model),
         **modules.pixel_format(pixels, slope=slope, intercept=intercept),
@@ -99,7 +102,7 @@ def write_derived(
         **({storage.number_of_slices: len(pixels)} if storage.number_of_slices else {}),
     }
     names = [f"{index + 1:05d}.dcm" for index in range(len(pixels))]
-    with _appearing(folder) as partial:
+    with appearing(folder) as partial:
         for index, (name, header) in enumerate(zip(names, headers, strict=True)):
             own = {
                 "SOPInstanceUID": generate_uid(prefix=None),
@@ -117,6 +120,27 @@ def write_derived(
             }
             _write(partial / name, {key: value for key, value in {**shared, **own}.items() if key not in storage.never})
     return [folder / name for name in names]
+
+
+def _series_number(header: Dataset) -> int:
+    """Returns the source's Series Number plus an offset; the offset alone where the sum is no Integer String."""
+    try:
+        number = SERIES_NUMBER_OFFSET + int(header.get("SeriesNumber") or 0)
+    except (ValueError, TypeError, OverflowError):
+        number = LARGEST_INTEGER + 1
+    if number <= LARGEST_INTEGER:
+        return number
+    warnings.warn(f"SeriesNumber of the source series is not usable; it became {SERIES_NUMBER_OFFSET}", stacklevel=2)
+    return SERIES_NUMBER_OFFSET
+
+
+def _burned_in(headers: Sequence[Dataset]) -> dict[str, object]:
+    """Returns Burned In Annotation (0028,0301): YES if a source slice has it, NO if all deny it, else nothing."""
+    answers = {str(header.get("BurnedInAnnotation") or "") for header in headers}
+    if "YES" in answers:
+        warnings.warn("the source says Burned In Annotation YES: its pixels may name the patient", stacklevel=2)
+        return {"BurnedInAnnotation": "YES"}
+    return {"BurnedInAnnotation": "NO"} if answers == {"NO"} else {}
 
 
 def refuse_taken(folder: Path) -> None:
@@ -149,14 +173,19 @@ def _copied(header: Dataset) -> dict[str, object]:
         if keyword not in header:
             continue
         fault = _fault(header, keyword)
-        if fault and keyword in FILED_UNDER:
+        if fault and _usable_uid(Tag(keyword), header[keyword].value):
+            warnings.warn(
+                f"{keyword} of the source series is no valid UID (PS3.5, section 9.1); kept as it is", stacklevel=2
+            )
+        elif fault and keyword in FILED_UNDER:
             raise InputError("E-WRITE-09", keyword=keyword, fault=fault)
-        if fault:
+        elif fault:
             warnings.warn(f"{keyword} of the source series is invalid and left empty: it is {fault}", stacklevel=2)
-        else:
-            values[keyword] = copy.deepcopy(header[keyword].value)
-    if not values["StudyInstanceUID"]:
-        raise InputError("E-WRITE-10")
+            continue
+        values[keyword] = copy.deepcopy(header[keyword].value)
+    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):  # Type 1
+        if not values[keyword]:
+            raise InputError("E-WRITE-10", keyword=keyword)
     return values
 
 
@@ -189,18 +218,9 @@ def _fault(header: Dataset, keyword: str) -> str:
     return ""
 
 
-@contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """Yields a hidden folder beside `folder` that is renamed to it at the end, or removed after an error."""
-    folder = folder.resolve()
-    partial = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.partial")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    flush_folder(folder.parent)
+def _usable_uid(tag: BaseTag, value: object) -> bool:
+    """Returns whether a UID identifies although a component begins with 0, as scanners and de-identifiers write."""
+    return dictionary_VR(tag) == "UI" and len(str(value)) <= 64 and bool(_UID.fullmatch(str(value)))
 
 
 def _write(path: Path, attributes: Mapping[str, object]) -> None:
@@ -220,7 +240,8 @@ def _dataset(attributes: Mapping[str, object]) -> Dataset:
         tag = Tag(keyword)
         own = [_element(one) for one in value] if isinstance(value, list) else _element(value)
         try:
-            dataset.add(DataElement(tag, dictionary_VR(tag), own, validation_mode=RAISE))
+            mode = IGNORE if _usable_uid(tag, own) else RAISE
+            dataset.add(DataElement(tag, dictionary_VR(tag), own, validation_mode=mode))
         except ValueError:
             raise InputError("E-WRITE-11", keyword=keyword, dictionary_vr=dictionary_VR(tag)) from None
     return dataset

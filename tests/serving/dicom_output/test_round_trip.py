@@ -30,6 +30,10 @@ ORIENTATIONS = {
 }
 
 
+ANY_VALUES = {"bounds.median_suv": [0, 10], "bounds.body_share": [0, 1]}
+"""Settings for an image that shows no body."""
+
+
 def smooth(points):
     """Returns values from 0 to 10 that change over tens of millimeters; at points (..., 3) in mm."""
     return 5 + 5 * np.prod(np.cos(points / 40), axis=-1)
@@ -62,7 +66,9 @@ def translated(translator_of, tmp_path, facts):
     """Translates a series with an identity network; returns the result as read from DICOM, and one header."""
 
     def run(task, source, *, size, **settings):
-        manifest = read_manifest(prepare(PrepareRequest(source, task, size, tmp_path / "datasets", settings)))
+        manifest = read_manifest(
+            prepare(PrepareRequest(source, task, size, tmp_path / "datasets", ANY_VALUES | settings))
+        )
         translator = replace(translator_of(), task=manifest.task, spacing_mm=manifest.spacing_mm, size=manifest.size)
         (folder,) = translate_folder(translator, source, tmp_path / "out", facts=facts, progress=lambda _: None)
         (series,) = find_series(folder)
