@@ -1,49 +1,37 @@
-"""Finds and reads NIfTI images; the file names give what the headers lack: patient, study and modality."""
+"""Finds, reads and writes NIfTI images; names and sidecars give what the headers lack: patient, session, modality."""
 
 import gzip
-import math
-import re
-import zlib
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO
 
+import nibabel
 import numpy as np
-import SimpleITK
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
+from medgan.data.atomic_write import write_atomically
+from medgan.data.bids import sidecar_of, suv_of_sidecar
 from medgan.data.dicom.geometry import Plane
-from medgan.data.plausibility import check_values
-from medgan.data.series import Problem, Series
+from medgan.data.dicom.suv import SuvFactor
+from medgan.data.nifti_names import MODALITIES, RESAMPLED, SHARED, NiftiName, named
+from medgan.data.plausibility import AIR_HU, PADDING_HU, Bounds, check_values
+from medgan.data.series import AXES, SYNTHETIC_LABEL, Problem, Series
+from medgan.data.unpack import UNREADABLE, opened
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 
 SUFFIXES = (".nii", ".nii.gz")
-MODALITIES = {
-    "ct": "CT",
-    **dict.fromkeys(("pet", "pt", "suv"), "PT"),
-    **dict.fromkeys(("mr", "mri", "t1", "t2", "flair", "pd", "t1w", "t2w"), "MR"),
-}
-"""This maps a part of the file name, without case, to the DICOM Modality."""
-MASKS = frozenset(["mask", "seg", "dseg", "label", "labels"])
-"""A file with one of these parts in its name, without case, holds no intensities."""
-SHARED = "nifti"
-"""All images get this frame of reference, and this study if they name no session; geometry shows what overlaps."""
-ONE_FOLDER = (
-    "NIfTI: the folder that is to name the patient stands in several places; name him in the files: sub-ID_ct.nii"
-)
-_SUBJECT = re.compile(r"(sub-[A-Za-z0-9+]+)(?:_(ses-[A-Za-z0-9+]+))?(?=[_\-. ]|$)")
-
-
-class _Name(NamedTuple):
-    """Holds what the name of a file says."""
-
-    patient_id: str
-    session: str
-    named_by_folder: bool
-    modalities: frozenset[str]
-    is_mask: bool
+SIDECAR_MODALITIES = {"PT": "PT", "PET": "PT", "CT": "CT", "MR": "MR", "MRI": "MR"}
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # NIfTI's coordinates are RAS
+IN_PLANE = {"axial": ((0, 1), (1, 1)), "coronal": ((0, 1), (2, -1)), "sagittal": ((1, 1), (2, -1))}
+"""This maps a plane to the axes (0: x, 1: y, 2: z, LPS) and signs of increasing column, then of increasing row."""
+ROUNDING = 1e-4  # of a direction's component: what float32 and text round
+LONGEST = 16384  # voxels along an axis
+DAMAGE = (ImageFileError, HeaderDataError, OverflowError, MemoryError, LookupError, *UNREADABLE)
 
 
 def is_nifti(path: Path) -> bool:
@@ -51,169 +39,236 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def find_nifti(paths: Sequence[Path], folder: Path, passed_over: Counter[str]) -> tuple[list[Series], list[Problem]]:
-    """Returns a series for each image, from its header and its name; and the images that cannot be used.
-
-    Parts of the name lie between `_`, `-`, `.` and spaces. One of them gives the modality, the rest is the patient's
-    id. Without a rest, the id is the name of the folder that holds the file; only one folder may have this name. If a
-    name begins with `sub-` and a label, these alone give the patient, and `ses-` and a label after them the study,
-    whatever run follows (BIDS, "Entities").
+def find_nifti(
+    paths: Sequence[Path], folder: Path, passed_over: Counter[str], *, patient_level: int = 0
+) -> tuple[list[Series], list[Problem], int]:
+    """Returns a series for each image, the images that cannot be used, and the level of folders that names patients.
 
     Args:
         folder: folder that the stored paths are relative to.
-        passed_over: counts masks, and paths that the NIfTI library could not open, by reason.
+        passed_over: counts masks and label images.
+        patient_level: see `medgan.data.nifti_names.named`.
     """
-    series, problems = [], []
-    names = {path: _named(path) for path in paths}
-    folders: dict[str, set[Path]] = defaultdict(set)
+    series: list[Series] = []
+    problems: list[Problem] = []
+    names, level = named(paths, folder, patient_level=patient_level)
     for path, name in names.items():
-        if name.named_by_folder:
-            folders[name.patient_id].add(path.parent)
-    for path, name in names.items():
-        reason = _reason_to_pass_over(path, name)
-        if reason:
-            passed_over[reason] += 1
+        if name.is_mask:
+            passed_over["mask or label image"] += 1
             continue
-        several = name.named_by_folder and len(folders[name.patient_id]) > 1
-        found = Problem(name.patient_id, ONE_FOLDER) if several else _series(path, folder, name)
-        if isinstance(found, Series):
-            series.append(found)
-        else:
-            problems.append(found)
-    return series, problems
+        try:
+            found = _series(path, folder, name)
+            told = (f"the folder at level {level} names the patient",) if level > 1 and name.by_folder else ()
+            series.append(replace(found, notes=(*found.notes, *told)))
+        except InputError as error:
+            problems.append(Problem(name.patient_id, str(error)))
+    return series, problems, level
 
 
-def read_nifti(series: Series) -> Volume:
-    """Returns the voxels of an image as they are stored: HU (CT), SUV (PT) or arbitrary units (anything else).
+def along(series: Series, axis: str) -> Series:
+    """Returns the NIfTI image with slices of another plane: "axial", "coronal" or "sagittal"."""
+    if series.axis == axis:
+        return series
+    affine, shape, _ = _placed(series.files[0], series.modality)
+    return _with_planes(series, affine, shape, axis)
 
-    The NIfTI library reads NaN as 0.
+
+def read_nifti(series: Series, bounds: Bounds) -> Volume:
+    """Returns the voxels of an image in HU (CT), SUV (PT) or arbitrary units (anything else); NaN becomes background.
 
     Returns:
-        float32 (slices, rows, columns), slices in the order of `series.frames`.
+        float32 (slices, rows, columns), with the planes of the series.
 
     Raises:
         InputError: the image cannot be read, or its values are implausible for its modality.
     """
-    affine = series.affine
     path, modality = series.files[0], series.modality
-    try:
-        with _quiet():
-            image = SimpleITK.ReadImage(str(path), SimpleITK.sitkFloat32)
-        whole = _num_bytes(path) >= _num_bytes_expected(path)  # the NIfTI library reads missing bytes as 0
-    except (RuntimeError, OSError, EOFError, zlib.error) as error:
-        raise InputError("E-NIFTI-01", modality=modality) from error
-    if not whole:
-        raise InputError("E-NIFTI-02", modality=modality)
-    array = SimpleITK.GetArrayFromImage(image)
+    factor = suv_of_sidecar(sidecar_of(path), bounds) if modality == "PT" else SuvFactor(1.0, "the file's own values")
+    affine, _, _ = _placed(path, modality)
+    array = _turned(_voxels(path, modality), affine, series.axis)
     wanted = (len(series.files), *series.planes[0].size)
     if array.shape != wanted:
         raise InputError("E-NIFTI-03", modality=modality, wanted=wanted, found=array.shape)
-    array = array[list(series.frames)]
-    check_values(array, modality)
-    return Volume(array, affine, series.frame_of_reference, series.unit)
+    notes = [*series.notes, *factor.notes]
+    missing = np.isnan(array)
+    if missing.any():
+        array[missing] = AIR_HU if modality == "CT" else 0.0
+        notes.append(f"{modality}: {missing.mean():.0%} of the voxels are NaN and were taken as background")
+    array *= np.float32(factor.factor)
+    check_values(array, modality, factor.made_of)
+    if modality == "CT":
+        array[array < PADDING_HU] = AIR_HU
+    return Volume(array, series.affine, series.frame_of_reference, series.unit, tuple(notes), factor.made_of)
 
 
-def _num_bytes(path: Path) -> int:
-    """Returns the size of the file, after decompression."""
-    if path.suffix.lower() != ".gz":
-        return path.stat().st_size
-    with gzip.open(path) as file:
-        return sum(len(part) for part in iter(lambda: file.read(1 << 20), b""))
+def write_nifti(volume: Volume, path: Path, *, description: str, facts: dict[str, Any]) -> None:
+    """Writes a synthetic volume as NIfTI-1, and a JSON file beside it that says how it was made.
+
+    Args:
+        path: file to write, with the suffix `.nii.gz`.
+        description: at most 79 characters, for the header's `descrip`.
+        facts: fields of the JSON file.
+    """
+    image = nibabel.Nifti1Image(volume.array.transpose(2, 1, 0), LPS @ volume.affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(image.affine, 1)
+    image.set_qform(image.affine, 1)
+    image.header["descrip"] = f"{SYNTHETIC_LABEL}; {description}"[:79].encode()
+    write_atomically(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), json.dumps(facts, indent=1).encode())
+    write_atomically(path, gzip.compress(image.to_bytes(), compresslevel=1))
 
 
-def _num_bytes_expected(path: Path) -> float:
-    reader = _header(path)
-    start, bits = float(reader.GetMetaData("vox_offset")), int(reader.GetMetaData("bitpix"))
-    return start + math.prod(reader.GetSize()) * bits / 8
+def _modality(path: Path, name: NiftiName) -> str:
+    found = name.modalities or {SIDECAR_MODALITIES.get(str(sidecar_of(path).get("Modality", "")), "")}
+    return next(iter(found)) if len(found) == 1 else ""
 
 
-def _header(path: Path) -> SimpleITK.ImageFileReader:
-    """Returns a reader of the header; raises RuntimeError if the file is no image."""
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
-    with _quiet():
-        reader.ReadImageInformation()
-    return reader
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides ITK's warnings, which write the path to the terminal."""
-    before = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        SimpleITK.ProcessObject.SetGlobalWarningDisplay(before)
-
-
-def _reason_to_pass_over(path: Path, name: _Name) -> str:
-    try:
-        str(path.absolute()).encode()
-    except UnicodeEncodeError:  # the NIfTI library would end the process
-        return "path that is not UTF-8"
-    return "mask or label image" if name.is_mask else ""
-
-
-def _series(path: Path, folder: Path, name: _Name) -> Series | Problem:
-    patient_id = name.patient_id
-    if len(name.modalities) != 1:
+def _series(path: Path, folder: Path, name: NiftiName) -> Series:
+    modality = _modality(path, name)
+    if not modality:
         got = " and ".join(sorted(name.modalities)) or "none"
-        return Problem(patient_id, f"NIfTI: expected one of {', '.join(MODALITIES)} in the file name; got {got}")
-    (modality,) = name.modalities
-    try:
-        reader = _header(path)
-    except RuntimeError:
-        return Problem(patient_id, f"{modality}: expected a NIfTI image; its header cannot be read")
-    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
-        return Problem(
-            patient_id,
-            f"{modality}: expected a NIfTI image of 3 axes and 1 value a voxel; "
-            f"got {reader.GetDimension()} axes and {reader.GetNumberOfComponents()}",
-        )
-    frames, planes = _planes(reader)
-    return Series(
-        patient_id=patient_id,
-        study_uid=name.session or SHARED,
+        raise InputError("E-NIFTI-05", known=", ".join(MODALITIES), got=got)
+    affine, shape, mended = _placed(path, modality)
+    fields = sidecar_of(path)
+    found = Series(
+        patient_id=name.patient_id,
+        study_uid=name.study,
         series_uid=str(path.relative_to(folder)),
         frame_of_reference=SHARED,
         modality=modality,
-        files=(path,) * len(planes),
-        frames=frames,
-        planes=planes,
+        files=(path,),
+        frames=(0,),
+        planes=(),
+        original=not name.words & RESAMPLED,
+        synthetic=str(fields.get("SyntheticData", "")) == "YES",
+        unit_named=bool({"suv", "suvbw"} & name.words or fields.get("Units")),
+        notes=(f"{modality}: {mended}",) if mended else (),
     )
+    return _with_planes(found, affine, shape, AXES[int(np.abs(_directions(affine)[:, 2]).argmax())])
 
 
-def _named(path: Path) -> _Name:
-    name = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-    subject = _SUBJECT.match(name)
-    patient_id, session = subject.groups("") if subject else ("", "")
-    parts = re.split(r"([_\-. ]+)", name[subject.end() :] if subject else name)  # names and separators in turn
-    rest = ""
-    for separator, part in zip(["", *parts[1::2]], parts[::2], strict=True):
-        if part.lower() not in MODALITIES:
-            rest += separator + part if rest else part
-    words = {part.lower() for part in parts}
-    return _Name(
-        patient_id=patient_id or rest or path.absolute().parent.name,
-        session=session,
-        named_by_folder=not patient_id and not rest,
-        modalities=frozenset(MODALITIES[word] for word in words & MODALITIES.keys()),
-        is_mask=bool(words & MASKS),
-    )
-
-
-def _planes(reader: SimpleITK.ImageFileReader) -> tuple[tuple[int, ...], tuple[Plane, ...]]:
-    """Returns the number of each slice in the file, and its plane (LPS), sorted along the normal of the planes."""
-    columns, rows, num_slices = reader.GetSize()
-    column_mm, row_mm, slice_mm = reader.GetSpacing()
-    directions = np.reshape(reader.GetDirection(), (3, 3))
-    first = Plane(
-        position=tuple(reader.GetOrigin()),
+def _with_planes(series: Series, affine: np.ndarray, shape: tuple[int, ...], axis: str) -> Series:
+    """Returns the series with the planes (LPS) of the image turned so that its slices lie in `axis`."""
+    turned, sizes = _turned_affine(affine, shape, axis)
+    columns, rows, slices = sizes
+    spacing = np.linalg.norm(turned[:3, :3], axis=0)
+    directions = turned[:3, :3] / spacing
+    plane = Plane(
+        position=tuple(turned[:3, 3].tolist()),
         orientation=(*directions[:, 0].tolist(), *directions[:, 1].tolist()),
-        pixel_spacing=(row_mm, column_mm),
+        pixel_spacing=(float(spacing[1]), float(spacing[0])),
         size=(rows, columns),
     )
-    step = slice_mm * directions[:, 2]
-    frames = tuple(range(num_slices) if step @ first.normal > 0 else reversed(range(num_slices)))
-    return frames, tuple(first._replace(position=tuple((first.position + frame * step).tolist())) for frame in frames)
+    steps = [turned[:3, 3] + number * turned[:3, 2] for number in range(slices)]
+    planes = tuple(plane._replace(position=tuple(step.tolist())) for step in steps)
+    values = {**series.__dict__, "files": series.files[:1] * slices, "frames": tuple(range(slices)), "planes": planes}
+    return Series(**{name: values[name] for name in Series.__dataclass_fields__})
+
+
+def _placed(path: Path, modality: str) -> tuple[np.ndarray, tuple[int, ...], str]:
+    """Returns the affine of the file's axes (LPS, mm), their lengths, and what was mended.
+
+    The sform counts where its code is above 0, else the qform where its code is; the standard has no third way but
+    none at all.
+    """
+    try:
+        with opened(path) as file:
+            header = _image_class(file).header_class.from_fileobj(file, check=False)
+            shape, kind = header.get_data_shape(), header.get_data_dtype().kind
+            affine = header.get_sform(coded=True)[0]
+            affine = header.get_qform(coded=True)[0] if affine is None else affine
+    except DAMAGE as error:
+        raise InputError("E-NIFTI-06", modality=modality) from error
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3 or kind not in "iuf":
+        raise InputError("E-NIFTI-07", modality=modality, num_axes=len(shape))
+    if not 0 < min(shape) <= max(shape) <= LONGEST:
+        raise InputError("E-NIFTI-10", modality=modality, longest=LONGEST, shape=shape)
+    if affine is None:
+        raise InputError("E-NIFTI-08", modality=modality)
+    mended, off = _orthogonal(LPS @ affine, shape, modality)
+    return mended, shape, "axes that were not at right angles were mended" if off > ROUNDING else ""
+
+
+def _orthogonal(affine: np.ndarray, shape: tuple[int, ...], modality: str) -> tuple[np.ndarray, float]:
+    """Returns the affine with its axes at right angles, and the largest change of a direction's component.
+
+    Raises:
+        InputError: the axes are no basis, or mending them would move a corner by half a voxel or more.
+    """
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (np.isfinite(affine).all() and spacing.min() > 0):
+        raise InputError("E-NIFTI-09", modality=modality, off=np.inf)
+    left, _, right = np.linalg.svd(affine[:3, :3] / spacing)
+    result = affine.copy()
+    result[:3, :3] = left @ right * spacing
+    half = (np.array(shape) - 1) / 2
+    result[:3, 3] += (affine[:3, :3] - result[:3, :3]) @ half  # about the middle
+    corners = np.array(np.meshgrid(*[(-one, one) for one in half])).reshape(3, -1)
+    off = np.abs(np.linalg.solve(result[:3, :3], (affine[:3, :3] - result[:3, :3]) @ corners)).max()
+    if not off < 0.5:
+        raise InputError("E-NIFTI-09", modality=modality, off=off)
+    return result, float(np.abs((affine - result)[:3, :3] / spacing).max())
+
+
+def _directions(affine: np.ndarray) -> np.ndarray:
+    return affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+
+
+def _order(affine: np.ndarray, axis: str) -> list[tuple[int, int]]:
+    """Returns (axis of the file, sign) for columns, rows and slices of the image in a plane."""
+    directions = _directions(affine)
+    slices = int(np.abs(directions[AXES.index(axis)]).argmax())
+    left = [number for number in range(3) if number != slices]
+    (column, column_sign), (row, row_sign) = IN_PLANE[axis]
+    if np.abs(directions[column, left[1]]) > np.abs(directions[column, left[0]]):
+        left.reverse()
+    order = [
+        (left[0], column_sign if directions[column, left[0]] > 0 else -column_sign),
+        (left[1], row_sign if directions[row, left[1]] > 0 else -row_sign),
+    ]
+    vectors = [directions[:, number] * sign for number, sign in order]
+    along_normal = float(np.cross(vectors[0], vectors[1]) @ directions[:, slices])
+    return [*order, (slices, 1 if along_normal > 0 else -1)]
+
+
+def _turned_affine(affine: np.ndarray, shape: tuple[int, ...], axis: str) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Returns the affine of (column, row, slice) in a plane, and the number of each."""
+    order = _order(affine, axis)
+    turned = affine.copy()
+    for place, (number, sign) in enumerate(order):
+        turned[:3, place] = affine[:3, number] * sign
+        if sign < 0:
+            turned[:3, 3] += affine[:3, number] * (shape[number] - 1)
+    return turned, tuple(shape[number] for number, _ in order)
+
+
+def _turned(array: np.ndarray, affine: np.ndarray, axis: str) -> np.ndarray:
+    """Returns the voxels as (slices, rows, columns) of a plane."""
+    order = _order(affine, axis)
+    turned = array.transpose([number for number, _ in reversed(order)])
+    return np.ascontiguousarray(turned[tuple(slice(None, None, sign) for _, sign in reversed(order))])
+
+
+def _voxels(path: Path, modality: str) -> np.ndarray:
+    """Returns the voxels in the order of the file's axes, float32, scaled by the header."""
+    try:
+        with opened(path) as file:
+            image = _image_class(file).from_stream(file)
+            array = np.array(image.get_fdata(dtype=np.float32, caching="unchanged"))
+    except DAMAGE as error:
+        if isinstance(error, EOFError) or str(error).startswith("Expected "):  # gzip's and nibabel's words
+            raise InputError("E-NIFTI-02", modality=modality) from error
+        raise InputError("E-NIFTI-01", modality=modality) from error
+    return array.reshape(array.shape[:3])
+
+
+def _image_class(file: BinaryIO) -> type[Any]:
+    """Returns NIfTI-1 or NIfTI-2 by the header's length, the first number in the file."""
+    length = file.read(4)
+    file.seek(0)
+    for kind, size in ((nibabel.Nifti1Image, 348), (nibabel.Nifti2Image, 540)):
+        if size in (int.from_bytes(length, "little"), int.from_bytes(length, "big")):
+            return kind
+    raise ImageFileError("no NIfTI header")
