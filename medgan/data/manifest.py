@@ -14,6 +14,7 @@ from medgan.tasks import Task
 
 SCHEMA_VERSION = 2
 FILE_NAME = "dataset.json"
+FIRST_MASK_RULE = "threshold, holes filled, largest part"
 STATES = "states"
 """This folder holds the manifest of every state of a data set, by digest: a state stays when patients are added."""
 
@@ -34,6 +35,7 @@ class Patient(BaseModel):
     """Describes one patient of a prepared data set.
 
     Attributes:
+        hash_without_issuer: hash of the Patient ID alone where it has an issuer; earlier data sets know no other.
         folder: folder of the patient's arrays, relative to that of the data set.
         slices: number of slices kept; `slice_numbers` are their positions in the target series, from 0.
         dropped: number of slices left out because they show nothing of the source.
@@ -64,12 +66,15 @@ class Patient(BaseModel):
     sha256: dict[str, str]
     notes: list[str]
     drawn: dict[str, list]
+    hash_without_issuer: str = ""
 
 
 class Manifest(BaseModel):
     """Describes a prepared data set.
 
     Attributes:
+        axis: plane of the slices: "axial", "coronal", "sagittal", or "any" where each target has its own.
+        mask_rule: how the body was told from air and couch; metrics of two rules cannot be compared.
         simulation: settings of the simulation of the sources; empty if they were not simulated.
         set_aside: patients that were not used, by hash, and why.
         passed_over: files that were not used: reason -> how many.
@@ -85,6 +90,8 @@ class Manifest(BaseModel):
     spacing_mm: float
     size: int
     phantom: bool
+    axis: str = "any"
+    mask_rule: str = FIRST_MASK_RULE
     simulation: dict[str, float]
     patients: list[Patient]
     set_aside: list[str]
@@ -101,6 +108,11 @@ class Manifest(BaseModel):
     def hashes(self, role: str) -> tuple[str, ...]:
         """Returns the hashes of the patients of a role, sorted."""
         return tuple(sorted(one.hash for one in self.patients if one.role == role))
+
+    def hashes_without_issuer(self, role: str) -> tuple[str, ...]:
+        """Returns the hashes of the Patient IDs alone, of those patients of a role whose ID has an issuer, sorted."""
+        known = {one.hash_without_issuer for one in self.patients if one.role == role}
+        return tuple(sorted(known - {""}))
 
     @property
     def split_digest(self) -> str:

@@ -156,7 +156,7 @@ def test_tune_job_refuses_folder_without_dicom(refused, tmp_path):
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "notes.txt").write_text("no image")
     error = refused(job, "--data", tmp_path / "text")
-    assert has(error, "E-READ-02", str(tmp_path / "text"), "among 1 files"), error
+    assert has(error, "E-READ-02", str(tmp_path / "text"), "1 file: 1 not DICOM"), error
 
 
 def test_tune_job_refuses_patients_with_one_modality(refused, phantoms, tmp_path):

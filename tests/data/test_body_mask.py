@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medgan.data.prepare.body_mask import body_mask, body_threshold
+from medgan.data.prepare.body_mask import body_mask, body_mask_of_ct, body_threshold
 from medgan.tasks import CT, MR
 
 pytestmark = pytest.mark.unit
@@ -42,3 +42,35 @@ def test_body_mask_equals_largest_part_of_scipy_hole_filling(seed):
     parts, _ = ndimage.label(filled)
     largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
     np.testing.assert_array_equal(body_mask(hu, 0), largest)
+
+
+def body_on_a_couch(pixel_mm=2.0):
+    """A body with a lung, and the two shells of a couch around foam; the upper shell touches the body."""
+    hu = np.full((3, 120, 120), -1000.0)
+    y, x = np.mgrid[:120, :120] - 60
+    body = (x / 45) ** 2 + (y / 30) ** 2 < 1
+    hu[:, body] = 40
+    hu[:, ((x - 18) / 12) ** 2 + (y / 15) ** 2 < 1] = -850
+    shell = np.zeros((120, 120), bool)
+    shell[90:92, 10:110] = shell[106:108, 10:110] = shell[90:108, 10:12] = shell[90:108, 108:110] = True
+    hu[:, shell & ~body] = -150
+    hu[:, 92:106, 12:108] = -800
+    return hu, body
+
+
+def test_body_mask_of_ct_leaves_out_couch_that_touches_the_body():
+    hu, body = body_on_a_couch()
+    found = body_mask_of_ct(hu, -300, spacing_mm=2.0)
+    assert not found[:, 95:].any()
+    assert 2 * (found & body).sum() / (found.sum() + 3 * body.sum()) > 0.98
+    assert body_mask(hu, -300)[:, 95:].any(), "the couch is part of the former mask"
+
+
+def test_body_mask_of_ct_keeps_both_legs():
+    hu = np.full((3, 40, 60), -1000.0)
+    hu[:, 10:30, 5:25] = hu[:, 10:30, 35:55] = 40
+    assert body_mask_of_ct(hu, -300, spacing_mm=4.0).sum() == (hu > 0).sum()
+
+
+def test_body_mask_of_ct_of_air_is_empty():
+    assert not body_mask_of_ct(np.full((2, 8, 8), -1000.0), -300, spacing_mm=2.0).any()

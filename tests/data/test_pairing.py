@@ -1,9 +1,11 @@
 import pytest
 from refusal import refusal
 
-from medgan.data.prepare.pairing import overlap_mm, pair
+from medgan.data.plausibility import Bounds
+from medgan.data.prepare.identity import EMPTY, resolve_patients
+from medgan.data.prepare.pairing import Choice, overlap_mm, pair
 from medgan.data.prepare.patients import find
-from medgan.data.reader import find_series
+from medgan.data.reader import find_series, survey
 from medgan.data.series import SYNTHETIC_LABEL
 from medgan.errors import InputError
 from medgan.tasks import TASKS
@@ -44,7 +46,7 @@ def test_find_passes_over_synthetic_images(make_series, tmp_path, mark):
     make_series(tmp_path / "pet", modality="PT", positions=stack(0, 10))
     make_series(tmp_path / "real", positions=stack(0, 9))
     make_series(tmp_path / "made", positions=stack(0, 10), **mark)
-    found = find(tmp_path, TASK, b"key", source_match="", target_match="")
+    found = find(survey(tmp_path), tmp_path, TASK, b"key", Choice(), Bounds(field_mm=(1, 1000)))
     assert [len(one.target.files) for one in found.pairs.values()] == [9]
     assert found.passed_over == {"synthetic image": 10}
 
@@ -52,9 +54,9 @@ def test_find_passes_over_synthetic_images(make_series, tmp_path, mark):
 def test_find_refuses_patients_with_synthetic_targets_alone(make_series, tmp_path):
     make_series(tmp_path / "pet", modality="PT")
     make_series(tmp_path / "made", SyntheticData="YES")
-    besides = " 4 files were passed over: synthetic image."
+    besides = " Passed over: 4 files: 4 synthetic image."
     with pytest.raises(InputError, check=refusal("E-PAIR-01", found="0 CT and 1 PT", besides=besides)):
-        find(tmp_path, TASK, b"key", source_match="", target_match="")
+        find(survey(tmp_path), tmp_path, TASK, b"key", Choice(), Bounds(field_mm=(1, 1000)))
 
 
 def test_pair_prefers_attenuation_corrected_pet(make_series, tmp_path):
@@ -77,9 +79,13 @@ def test_pair_takes_study_with_larger_overlap(make_series, tmp_path):
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        ({"frame": "1.2.10"}, "no PT and CT share a study and a frame of reference"),
-        ({"study": "1.2.10"}, "no PT and CT share a study and a frame of reference"),
-        ({"positions": stack(50, 3)}, "PT and CT do not overlap along the slice normal"),
+        (
+            {"frame": "1.2.10"},
+            "no PT and CT share a frame of reference (theirs differ); `medgan prepare --set frames=any`",
+        ),
+        ({"frame": ""}, "no PT and CT share a frame of reference (it is missing in some)"),
+        ({"frame": "1.2.10", "study": "1.2.10"}, "no PT and CT share a frame of reference (theirs differ)"),
+        ({"positions": stack(50, 3)}, "the bodies do not meet: the images do not overlap along the slice normal"),
         ({"patient": "P0"}, "expected PT and CT; got only"),
     ],
 )
@@ -94,7 +100,8 @@ def test_pair_reports_reason_for_patient_without_pair(make_series, tmp_path, mor
 def test_pair_reports_series_without_patient_id(make_series, tmp_path):
     make_series(tmp_path / "ct", patient="")
     make_series(tmp_path / "pt", patient="", modality="PT")
-    assert "expected a Patient ID" in pair(find_series(tmp_path), TASK, root=tmp_path)[1][0].reason
+    series, problems = resolve_patients(find_series(tmp_path))
+    assert (series, [one.reason for one in problems]) == ([], [EMPTY] * 2)
 
 
 def test_pair_refuses_series_of_one_modality_alone(make_series, tmp_path):
@@ -114,11 +121,11 @@ def test_pair_tells_sources_from_targets_by_text_in_path(make_series, tmp_path):
     make_series(tmp_path / "dicom" / "moved", modality="MR")
     make_series(tmp_path / "dicom" / "still", modality="MR")
     series = find_series(tmp_path)
-    (one,), _ = pair(series, TASKS["mr_motion"], root=tmp_path, source_match="moved", target_match="still")
+    (one,), _ = pair(series, TASKS["mr_motion"], root=tmp_path, choice=Choice("moved", "still"))
     assert ("moved" in str(one.source.files[0]), "still" in str(one.target.files[0])) == (True, True)
     expected = "MR ('T9' in its path) and MR ('still' in its path)"
     with pytest.raises(InputError, check=refusal("E-PAIR-01", expected=expected)):
-        pair(series, TASKS["mr_motion"], root=tmp_path, source_match="T9", target_match="still")
+        pair(series, TASKS["mr_motion"], root=tmp_path, choice=Choice("T9", "still"))
     with pytest.raises(InputError, check=refusal("E-PAIR-01", expected="PT", found="0 PT")):
         pair(series, TASKS["pet_denoise"], root=tmp_path)
 

@@ -229,14 +229,14 @@ def test_prepare_sets_patient_below_least_overlap_aside(copy, tmp_path):
         header.save_as(path)
     one = made(copy, tmp_path / "out", settings={"least_overlap": 0.7})
     assert len(one.manifest.patients) == 5
-    reason = "set aside: PT and CT: expected bodies that overlap by at least 0.7 (Dice); got 0."
+    reason = "set aside: PT and CT: the bodies do not meet: they overlap by 0."
     assert reason in one.manifest.set_aside[0]
 
 
 def test_prepare_refuses_too_many_broken_patients_with_reasons(copy, tmp_path):
     for number in range(1, 5):
         edit(copy / f"PHANTOM-000{number}" / "PT", Units="CNTS")
-    expected = refusal("E-PREPARE-07", source=copy, most="0.5", num_usable="2", num_broken="4")
+    expected = refusal("E-PREPARE-07", source=copy, num_usable="2", num_broken="4")
     with pytest.raises(InputError, check=expected) as caught:
         made(copy, tmp_path / "out")
     assert str(caught.value).count("which Units CNTS needs") == 4

@@ -25,17 +25,22 @@ DOSE_BQ = 3.5e8
 MODALITIES = {"HU": "CT", "SUV": "PT", "a.u.": "MR"}
 
 
-def write_phantom(folder: Path, number: int, volumes: Sequence[Volume], *, place: Sequence[str]) -> None:
+def write_phantom(
+    folder: Path, number: int, volumes: Sequence[Volume], *, place: Sequence[str], body_part: str
+) -> None:
     """Writes one phantom's series, each to a folder named after its modality.
 
     Args:
+        body_part: Body Part Examined (0018,0015).
         volumes: a CT in HU, a PET in SUV, an MR image in arbitrary units, or several of these.
         place: texts that identify these volumes; unique identifiers are made from them.
     """
     weight_kg = 60 + 3 * (number % 10)
     for volume in volumes:
         modality = MODALITIES[volume.unit]
-        attributes = {**_patient(number, weight_kg), **_of_modality(modality, len(volume.array))}
+        attributes = {
+            **_patient(number, weight_kg), **_of_modality(modality, len(volume.array)), "BodyPartExamined": body_part,
+        }  # fmt: skip
         if modality == "PT":
             volume = volume.with_array(volume.array * np.float32(_bq_per_suv(weight_kg)))
         _write_series(folder / modality, volume, place, attributes)

@@ -21,6 +21,7 @@ from medgan.tasks import task_named
 FIELD_MM, STEP_MM = 352.0, 4.0
 PET_STEP_MM = 4.25
 PET_BLUR_MM = 3.0  # standard deviation of the scanner's point spread: 7 mm at half maximum
+BODY_PARTS = {"head": "HEAD", "thorax": "CHEST", "pelvis": "PELVIS", "limb": "LEG"}
 COMPLETE = "phantoms.json"
 VOXELS_WORTH_A_PROCESS = 16_000_000  # making them takes much longer than the start of a process
 
@@ -152,14 +153,18 @@ def _write_patient(folder: Path, number: int, *, task: str, slices: int, matrix:
     else:
         place.append(task)
         volumes = (mr_phantom(number, **size),) if task == "mr_motion" else (pet_phantom(number, **size),)
-    write_phantom(folder / f"PHANTOM-{number:04d}", number, volumes, place=place)
+    body_part = BODY_PARTS[_kind(number)]
+    write_phantom(folder / f"PHANTOM-{number:04d}", number, volumes, place=place, body_part=body_part)
 
 
 def _anatomy(number: int, *, slices: int, matrix: int, seed: int) -> Anatomy:
     random = np.random.default_rng([seed, number])
     affine = _centered_affine(FIELD_MM / matrix, STEP_MM, (slices, matrix, matrix))
-    kind = list(ANATOMIES)[(number - 1) % len(ANATOMIES)]
-    return Anatomy(draw(kind, _points(affine, (slices, matrix, matrix)), random), affine, random)
+    return Anatomy(draw(_kind(number), _points(affine, (slices, matrix, matrix)), random), affine, random)
+
+
+def _kind(number: int) -> str:
+    return list(ANATOMIES)[(number - 1) % len(ANATOMIES)]
 
 
 def _pet(anatomy: Anatomy, scanner: Scanner) -> Volume:

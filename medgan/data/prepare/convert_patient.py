@@ -13,21 +13,22 @@ import numpy as np
 from medgan.data.atomic_write import flush_folder, write_atomically
 from medgan.data.intensity import window_of
 from medgan.data.manifest import IntensityScale
-from medgan.data.prepare.body_mask import body_mask, body_threshold
+from medgan.data.prepare.body_mask import body_threshold
 from medgan.data.prepare.freshness import RECORD
 from medgan.data.prepare.pair_picture import PICTURE, PairSide, draw_pair
-from medgan.data.prepare.pairing import Pair
+from medgan.data.prepare.pairing import Pair, overlap_share
 from medgan.data.prepare.plan import Plan, write_json
-from medgan.data.prepare.registration import Agreement, agreement, register_rigid
+from medgan.data.prepare.registration import register_rigid
 from medgan.data.prepare.resample import in_plane_grid, resample
+from medgan.data.prepare.same_body import Compared, check_own_body, compared, mask_of, no_overlap
 from medgan.data.prepare.simulation import simulated
 from medgan.data.reader import read_volume
 from medgan.data.volume import Volume
 from medgan.errors import InputError
-from medgan.tasks import Image
+from medgan.tasks import Task
 
+CROPPED = "cropped"
 ENOUGH_SHARE = 0.01  # least share of body pixels among those inside the source's field of view, in a slice
-COMPARED_SIZE = 64  # source and target are compared on slices reduced to about this many rows
 
 
 @dataclass(frozen=True)
@@ -74,26 +75,24 @@ def convert(job: Conversion, *, plan: Plan) -> dict[str, Any] | str:
 def _converted(job: Conversion, plan: Plan) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
     """Returns the record of a patient without its digests, the arrays, and a picture of them."""
     task = plan.windowed()
-    target_volume = read_volume(job.pair.target)
+    target_volume = read_volume(job.pair.target, plan.bounds)
+    check_own_body(target_volume, task.target, plan.bounds)
     source_volume, notes, drawn = _source(job, plan, target_volume)
     grid = in_plane_grid(target_volume, spacing_mm=plan.spacing_mm, size=plan.size)
     target, source = resample(target_volume, grid, task.target.background), resample(source_volume, grid, np.nan)
     windows = window_of(source_volume.array, task.source), window_of(target_volume.array, task.target)
-    keep, filled = _with_enough(source.array, task.source, windows[0])
+    inside = ~np.isnan(source.array)
+    keep, filled = _with_enough(source.array, inside, source_volume, task, windows[0], plan.least_overlap)
     source = source.with_array(filled)
-    mask = body_mask(target.array, body_threshold(task.target, windows[1]))
-    found = _agreement(source, target, mask, body_threshold(task.source, windows[0]))
-    if found.mask_overlap < plan.least_overlap:
-        raise InputError(
-            "E-CONVERT-01",
-            modality=task.source.modality,
-            modality_2=task.target.modality,
-            mask_overlap=found.mask_overlap,
-            least_overlap=plan.least_overlap,
-        )
+    mask = mask_of(target, task.target, windows[1])
+    found = compared(
+        Compared(source_volume, target_volume, source, inside, target, mask, keep), task, windows[0],
+        covered=_covered(job.pair, plan), plan=plan,
+    )  # fmt: skip
     kept = slice(None) if keep.all() else keep  # no copy where nothing is dropped
     source_scale, source_stored = _as_int16(source.array[kept])
     target_scale, target_stored = _as_int16(target.array[kept])
+    all_notes = (job.pair.note, *target_volume.notes, *notes, _cropped(target_volume, plan))
     record = {
         "slices": int(keep.sum()),
         "slice_numbers": np.flatnonzero(keep).tolist(),
@@ -105,7 +104,7 @@ def _converted(job: Conversion, plan: Plan) -> tuple[dict[str, Any], dict[str, n
         "affine": grid.affine.tolist(),
         "overlap": found.mask_overlap,
         "mutual_information": found.mutual_information,
-        "notes": [note for note in (job.pair.note, *notes, _cropped(target_volume, plan)) if note],
+        "notes": [note for note in dict.fromkeys(all_notes) if note],
         "drawn": drawn,
     }
     picture = draw_pair(
@@ -121,42 +120,43 @@ def _source(job: Conversion, plan: Plan, target: Volume) -> tuple[Volume, list[s
         assert plan.simulation is not None, "a source that is not given is simulated"
         source, drawn = simulated(target, plan.simulation, patient=job.patient)
         return source, [], drawn
-    source = read_volume(job.pair.source)
+    source = read_volume(job.pair.source, plan.bounds)
     if plan.registration == "none":
-        return source, [], {}
+        frame = target.frame_of_reference if plan.frames == "any" else source.frame_of_reference
+        return replace(source, frame_of_reference=frame), [*source.notes], {}
     moved, found = register_rigid(source, target)
     middle = source.affine @ [*(np.array(source.array.shape[::-1]) - 1) / 2, 1]
     shift_mm = np.linalg.norm(moved.affine @ np.linalg.inv(source.affine) @ middle - middle)
     note = f"registered: the middle moved by {shift_mm:.1f} mm; bodies then overlap by {found.mask_overlap:.2f}"
-    return moved, [note], {}
+    return moved, [*source.notes, note], {}
+
+
+def _covered(pair: Pair, plan: Plan) -> float | None:
+    """Returns the share of the shorter stack that the other covers; 1 after a registration; None where simulated."""
+    if pair.source is None:
+        return None
+    return overlap_share(pair.source, pair.target) if plan.registration == "none" else 1.0
 
 
 def _cropped(target: Volume, plan: Plan) -> str:
     """Returns a note where the grid is too small for a target that was added after the plan was made, else ""."""
     extent_mm = max(np.multiply(target.array.shape[1:], target.spacing_mm[1::-1]))
     room_mm = plan.size * plan.spacing_mm
-    return f"cropped: {extent_mm:.0f} mm wide, the grid holds {room_mm:.0f} mm" if extent_mm > room_mm * 1.01 else ""
+    return f"{CROPPED}: {extent_mm:.0f} mm wide, the grid holds {room_mm:.0f} mm" if extent_mm > room_mm * 1.01 else ""
 
 
-def _agreement(source: Volume, target: Volume, mask: np.ndarray, source_above: float) -> Agreement:
-    """Returns how well source and target overlap, measured on a regular subset of the pixels."""
-    step = max(1, mask.shape[1] // COMPARED_SIZE)
-    small_source, small_target = (
-        replace(one, array=one.array[:, ::step, ::step], affine=one.affine * [step, step, 1, 1])
-        for one in (source, target)
-    )
-    return agreement(small_source, small_target, body_mask(small_source.array, source_above), mask[:, ::step, ::step])
-
-
-def _with_enough(source: np.ndarray, image: Image, window: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+def _with_enough(
+    array: np.ndarray, inside: np.ndarray, whole: Volume, task: Task, window: tuple[float, float], least_overlap: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns which slices show enough of the source, bool (slices,), and the source with background instead of NaN."""
-    inside = ~np.isnan(source)
-    above = body_threshold(image, window)
-    active = np.array([np.count_nonzero(one > above) for one in source])  # NaN (outside) compares false
+    above = body_threshold(task.source, window)
+    active = np.array([np.count_nonzero(one > above) for one in array])  # NaN (outside) compares false
     keep = (active > 0) & (active >= ENOUGH_SHARE * np.array([np.count_nonzero(one) for one in inside]))
-    if not keep.any():
-        raise InputError("E-CONVERT-02", num_keep=len(keep), modality=image.modality)
-    return keep, np.where(inside, source, np.float32(image.background))
+    if keep.any():
+        return keep, np.where(inside, array, np.float32(task.source.background))
+    if (whole.array > above).mean() < ENOUGH_SHARE:
+        raise InputError("E-CONVERT-02", num_keep=len(keep), modality=task.source.modality, made_of=whole.made_of)
+    raise no_overlap(task, 0.0, least_overlap)
 
 
 def _as_int16(array: np.ndarray) -> tuple[IntensityScale, np.ndarray]:

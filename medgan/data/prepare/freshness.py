@@ -8,14 +8,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from medgan.data.bids import sidecar_place
 from medgan.data.manifest import FILE_NAME, SCHEMA_VERSION, read_manifest
+from medgan.data.nifti import is_nifti
 from medgan.data.prepare.pairing import Pair
 from medgan.data.prepare.plan import Plan
 from medgan.data.reader import files_below
+from medgan.data.unpack import stored_in
 from medgan.errors import InputError
 
 RECORD = "patient.json"
-RULES = 2
+RULES = 3
 """Raise it when the rules that choose images change: the same files and plan may then give another data set."""
 SPLITTING = {"validation_share", "test_share", "most_broken"}
 """These fields of the plan change no patient's arrays."""
@@ -34,8 +37,9 @@ def inputs_of(files: str, plan: Plan, key: bytes) -> str:
 
 def state_of(one: Pair, plan: Plan, key: bytes, root: Path) -> str:
     """Returns 8 hex digits of a patient's files and of the plan for them; they are part of the folder's name."""
-    paths = [path for series in (one.source, one.target) if series for path in series.files]
-    text = f"{SCHEMA_VERSION} {plan.model_dump_json(exclude=SPLITTING)} {_state(key, paths, root)}"
+    files = [path for series in (one.source, one.target) if series for path in series.files]
+    paths = [place for path in files for place in ((path, sidecar_place(path)) if is_nifti(path) else (path,))]
+    text = f"{SCHEMA_VERSION} {RULES} {plan.model_dump_json(exclude=SPLITTING)} {_state(key, paths, root)}"
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:8]
 
 
@@ -64,7 +68,7 @@ def _state(key: bytes, paths: Iterable[Path], root: Path) -> str:
     digest = hmac.new(key, digestmod=hashlib.sha256)
     for path in paths:
         try:
-            status = path.stat()
+            status = stored_in(path).stat()
         except OSError:
             continue  # deleted in the meantime
         place = str(path.relative_to(root)).encode("utf-8", "surrogateescape")

@@ -11,7 +11,8 @@ import numpy as np
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, ValidationError
 
 from medgan.data.atomic_write import write_atomically
-from medgan.data.prepare.pairing import Pair
+from medgan.data.plausibility import BOUNDS, Bounds
+from medgan.data.prepare.pairing import Choice, Pair
 from medgan.data.series import Series
 from medgan.errors import InputError
 from medgan.tasks import ARBITRARY_UNIT, Task, task_named
@@ -52,11 +53,26 @@ class Plan(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     simulation: MotionPlan | LowDosePlan | None = Field(description="settings; null: sources are given")
     source_match: str = Field("", description="text in the paths of source files; empty: modality decides")
     target_match: str = Field("", description="likewise, of target files")
+    frames: Literal["same", "any"] = Field(
+        "same", description="any: pair one study's images of two or no frames of reference"
+    )
+    reconstruction: Literal["soft", "sharp", "any"] = Field("soft", description="CT kernel that is preferred")
+    axis: Literal["axial", "coronal", "sagittal", "any"] = Field("any", description="plane of the slices")
+    irregular: Literal["refuse", "resample"] = Field("refuse", description="tilted slices, or of varying distance")
+    patient_folder: int = Field(0, ge=0, description="level of the folder that names a NIfTI image's patient; 0: found")
     registration: Literal["none", "rigid"] = Field("none", description="of the source to the target, before resampling")
-    least_overlap: float = Field(0.0, ge=0, le=1, description="Dice of the bodies below which a patient is set aside")
+    least_overlap: float = Field(
+        0.5, ge=0, le=1, description="overlap of the bodies below which a patient is set aside"
+    )
+    bounds: Bounds = Field(BOUNDS, description="plausible values; patients beyond them are set aside")
     validation_share: float = Field(1 / 6, ge=0, lt=1, description="share of validation patients")
     test_share: float = Field(1 / 3, ge=0, lt=1, description="share of test patients")
     most_broken: float = Field(0.5, ge=0, le=1, description="share of broken patients above which prepare fails")
+
+    @property
+    def choice(self) -> Choice:
+        """Returns which series may be a patient's source and target."""
+        return Choice(**{name: getattr(self, name) for name in Choice.__dataclass_fields__})
 
     def windowed(self) -> Task:
         """Returns the task with the plan's windows."""
@@ -75,12 +91,32 @@ def facts(pairs: Mapping[str, Pair]) -> dict[str, Any]:
     return {"patients": len(pairs), "source": _measures(sources), "target": _measures(targets)}
 
 
-def first_plan(pairs: Mapping[str, Pair], task: Task, *, size: int, settings: Mapping[str, Any]) -> Plan:
+def provisional_plan(settings: Mapping[str, Any]) -> Plan:
+    """Returns a plan for the time before images are paired: its windows and grid mean nothing.
+
+    Raises:
+        InputError: the value of a field is not valid.
+    """
+    tree: dict[str, Any] = {
+        "task": "pet2ct", "size": 16, "spacing_mm": 1.0, "source_window": (0.0, 1.0), "target_window": (0.0, 1.0),
+        "simulation": None, "bounds": BOUNDS.model_dump(),
+    }  # fmt: skip
+    names = {*Choice.__dataclass_fields__, "bounds", "patient_folder"}
+    known = {path: value for path, value in settings.items() if path.split(".")[0] in names}
+    return validated_plan(_with(tree, known), "plan")
+
+
+def first_plan(
+    pairs: Mapping[str, Pair], task: Task, *, size: int, settings: Mapping[str, Any], patient_folder: int = 0
+) -> Plan:
     """Returns a new plan for these images; pixels are as fine as the targets', but the largest target fits.
+
+    The slices' plane is that of most targets, the axial one where as many are in another.
 
     Args:
         size: rows and columns of a slice.
-        settings: other fields of the plan by name; fields of the simulation like `simulation.severity`.
+        settings: other fields of the plan by name; fields of a section like `simulation.severity`.
+        patient_folder: level of the folder that names a NIfTI image's patient.
 
     Raises:
         InputError: a field is unknown, or its value is not valid.
@@ -93,18 +129,26 @@ def first_plan(pairs: Mapping[str, Pair], task: Task, *, size: int, settings: Ma
         "source_window": task.source.window,
         "target_window": task.target.window,
         "simulation": simulation.model_dump() if simulation else None,
+        "axis": _axis_of_most(pairs),
+        "patient_folder": patient_folder,
+        "bounds": BOUNDS.model_dump(),
     }
     if taken := {"task", "size"} & settings.keys():
         raise InputError("E-PLAN-01", taken=", ".join(sorted(taken)))
+    return validated_plan(_with(tree, settings), "plan")
+
+
+def _with(tree: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the tree with other values at dotted paths."""
     for path, value in settings.items():
-        section, _, name = path.partition(".")
-        if not name:
-            tree[section] = value
-        elif isinstance(tree.get(section), dict):
-            tree[section][name] = value
-        else:
+        *sections, name = path.split(".")
+        place: Any = tree
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
             raise InputError("E-PLAN-02", path=path, tree=", ".join(tree))
-    return validated_plan(tree, "plan")
+        place[name] = value
+    return tree
 
 
 def read_plan(folder: Path) -> Plan | None:
@@ -168,6 +212,12 @@ def _spacing_with_room(pairs: Mapping[str, Pair], size: int) -> float:
         length * step for plane in planes for length, step in zip(plane.size, plane.pixel_spacing, strict=True)
     )
     return math.ceil(round(max(native, largest / size) * 100, 6)) / 100
+
+
+def _axis_of_most(pairs: Mapping[str, Pair]) -> str:
+    """Returns the plane of most targets' slices; of as many, the axial one."""
+    axes = [one.target.axis for one in pairs.values()]
+    return max(sorted(set(axes)), key=axes.count)
 
 
 def _measures(series: Sequence[Series]) -> dict[str, list[float]] | str:

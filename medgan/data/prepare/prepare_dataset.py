@@ -6,22 +6,35 @@ import hmac
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import medgan
 from medgan.data.manifest import FILE_NAME, SCHEMA_VERSION, Manifest, Patient, sealed, store_manifest
+from medgan.data.prepare.body_mask import MASK_RULE
 from medgan.data.prepare.convert_patient import Conversion, convert
 from medgan.data.prepare.dataset_report import write_report
 from medgan.data.prepare.freshness import files_state, inputs_of, record_of, state_of, up_to_date
 from medgan.data.prepare.patients import Found, find
-from medgan.data.prepare.plan import FINGERPRINT, PLAN, Plan, facts, first_plan, fits, read_plan, write_json
+from medgan.data.prepare.plan import (
+    FINGERPRINT,
+    PLAN,
+    Plan,
+    facts,
+    first_plan,
+    fits,
+    provisional_plan,
+    read_plan,
+    write_json,
+)  # fmt: skip
 from medgan.data.prepare.processes import each, get_ready
 from medgan.data.prepare.split import assign_roles, has_key, key_id, load_key, load_roles, store_roles
+from medgan.data.reader import counted_reasons, survey
 from medgan.errors import InputError, JobError
 from medgan.locks import held
 from medgan.tasks import Task
@@ -132,12 +145,13 @@ def _prepare(request: PrepareRequest, folder: Path, key: bytes, files: str, prog
     jobs = [Conversion(one, found.pairs[one], folder / folders[one]) for one in folders if one not in records]
     _refuse_little_room(folder, plan, jobs)
     converted, reasons = _convert_all(jobs, plan, _processes(request), progress)
-    set_aside, broken = found.set_aside | reasons, found.broken | reasons.keys()
+    found = replace(found, set_aside=found.set_aside | reasons, broken=found.broken | reasons.keys())
     records |= converted
     usable = sorted(records)
-    _refuse_broken(request.source, plan.most_broken, usable, set_aside, broken)
+    _refuse_broken(request.source, plan.most_broken, usable, found)
     known = load_roles(request.datasets)
     mine = known.get(plan.task, {})
+    mine = _with_issuers(mine, found.without_issuer)
     roles = assign_roles(usable, mine, validation_share=plan.validation_share, test_share=plan.test_share)
     store_roles(request.datasets, known | {plan.task: mine | roles})
     manifest = sealed(
@@ -148,12 +162,20 @@ def _prepare(request: PrepareRequest, folder: Path, key: bytes, files: str, prog
             spacing_mm=plan.spacing_mm,
             size=plan.size,
             phantom=found.phantom,
+            axis=plan.axis,
+            mask_rule=MASK_RULE,
             simulation=plan.simulation.model_dump() if plan.simulation else {},
             patients=[
-                Patient(hash=patient, role=roles[patient], folder=folders[patient], **records[patient])
+                Patient(
+                    hash=patient,
+                    hash_without_issuer=found.without_issuer.get(patient, ""),
+                    role=roles[patient],
+                    folder=folders[patient],
+                    **records[patient],
+                )
                 for patient in usable
             ],
-            set_aside=[f"patient {patient} set aside: {reason}" for patient, reason in sorted(set_aside.items())],
+            set_aside=[f"patient {patient} set aside: {reason}" for patient, reason in sorted(found.set_aside.items())],
             passed_over=found.passed_over,
             key_id=key_id(key),
             inputs=inputs_of(files, plan, key),
@@ -161,6 +183,11 @@ def _prepare(request: PrepareRequest, folder: Path, key: bytes, files: str, prog
     )
     write_report(manifest, folder)
     store_manifest(folder, manifest)
+
+
+def _with_issuers(roles: Mapping[str, str], plain: Mapping[str, str]) -> dict[str, str]:
+    """Returns the roles, also of patients whose role was drawn before their IDs had an issuer."""
+    return {patient: roles[other] for patient, other in plain.items() if other in roles} | dict(roles)
 
 
 def _default_name(request: PrepareRequest, key: bytes) -> str:
@@ -172,15 +199,18 @@ def _default_name(request: PrepareRequest, key: bytes) -> str:
 def _planned(request: PrepareRequest, folder: Path, key: bytes) -> tuple[Plan, Found]:
     """Returns the plan in the folder, or a new one, and the images found with it; writes the facts anew."""
     plan = read_plan(folder)
-    matches = {
-        name: str(getattr(plan, name) if plan else request.settings.get(name, ""))
-        for name in ("source_match", "target_match")
-    }
-    found = find(request.source, request.task, key, **matches, processes=_processes(request))
+    rules = plan or provisional_plan(request.settings)
+    surveyed = survey(request.source, processes=_processes(request), patient_level=rules.patient_folder)
+    found = find(surveyed, request.source, request.task, key, rules.choice, rules.bounds)
     if not found.pairs:
-        _refuse_broken(request.source, plan.most_broken if plan else 1.0, [], found.set_aside, found.broken)
+        _refuse_broken(request.source, None, [], found)
     if plan is None:
-        plan = first_plan(found.pairs, request.task, size=request.size, settings=request.settings)
+        plan = first_plan(
+            found.pairs, request.task, size=request.size, settings=request.settings,
+            patient_folder=surveyed.patient_level,
+        )  # fmt: skip
+        if plan.choice != rules.choice:  # the plane of most patients is that of all from now on
+            found = find(surveyed, request.source, request.task, key, plan.choice, plan.bounds)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PLAN, plan.model_dump(mode="json"))
     _refuse_other_plan(request, folder, plan)
@@ -193,9 +223,9 @@ def _refuse_other_plan(request: PrepareRequest, folder: Path, plan: Plan) -> Non
     requested = {"task": request.task.name, "size": request.size, **request.settings}
     tree = plan.model_dump(mode="json")
     for path, value in requested.items():
-        section, _, name = path.partition(".")
-        there = tree.get(section)
-        there = there.get(name) if name and isinstance(there, dict) else there
+        there: Any = tree
+        for name in path.split("."):
+            there = there.get(name) if isinstance(there, dict) else None
         if json.loads(json.dumps(value)) != there:
             raise InputError("E-PREPARE-05", folder=folder / PLAN, path=path, there=there, value=value)
 
@@ -229,12 +259,16 @@ def _convert_all(
     return records, reasons
 
 
-def _refuse_broken(
-    source: Path, most: float, usable: Sequence[str], set_aside: Mapping[str, str], broken: Set[str]
-) -> None:
-    if usable and len(broken) <= most * (len(broken) + len(usable)):
+def _refuse_broken(source: Path, most: float | None, usable: Sequence[str], found: Found) -> None:
+    """Refuses to go on with too few patients; `most` is None where none is usable."""
+    num_broken = len(found.broken)
+    if usable and most is not None and num_broken <= most * (num_broken + len(usable)):
         return
-    reasons = "".join(f"\n  patient {patient} set aside: {reason}" for patient, reason in sorted(set_aside.items()))
+    aside = sorted(found.set_aside.items())
+    reasons = "".join(f"\n  patient {patient} set aside: {reason}" for patient, reason in aside)
+    if found.passed_over:
+        reasons += f"\n  passed over: {counted_reasons(Counter(found.passed_over))}"
+    limit = f" and at most {most:.0%} broken patients (the plan's most_broken)" if usable and most is not None else ""
     raise InputError(
-        "E-PREPARE-07", source=source, most=most, num_usable=len(usable), num_broken=len(broken), reasons=reasons
+        "E-PREPARE-07", source=source, limit=limit, num_usable=len(usable), num_broken=num_broken, reasons=reasons
     )

@@ -65,12 +65,18 @@ def normalized_mutual_information(first: np.ndarray, second: np.ndarray) -> floa
 
     The formula is Studholme's (1999), as in scikit-image, whose module takes half a second to import.
     """
-    joint = np.bincount(_bins(first) * NUM_BINS + _bins(second), minlength=NUM_BINS**2).reshape(NUM_BINS, NUM_BINS)
+    return mutual_information_of(bins_of(first), bins_of(second))
+
+
+def mutual_information_of(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the normalized mutual information of two lists of bins, see `bins_of`."""
+    joint = np.bincount(first * NUM_BINS + second, minlength=NUM_BINS**2).reshape(NUM_BINS, NUM_BINS)
     both = _entropy(joint.ravel())
     return (_entropy(joint.sum(axis=0)) + _entropy(joint.sum(axis=1))) / both if both else 1.0
 
 
-def _bins(values: np.ndarray) -> np.ndarray:
+def bins_of(values: np.ndarray) -> np.ndarray:
+    """Returns the number of each value's bin, 0 to `NUM_BINS` - 1, between the lowest and the highest value."""
     low, high = float(values.min()), float(values.max())
     return ((values - low) * (NUM_BINS / ((high - low) or 1.0))).astype(np.int64).clip(0, NUM_BINS - 1)
 
