@@ -37,8 +37,14 @@ class ModelManifest(BaseModel, frozen=True, extra="forbid"):
         description="(low, high) in the source's unit, mapped to [-1, 1]; null: the percentiles of each volume"
     )
     target_window: tuple[float, float] | None = Field(description="the same of the target; null: the source's")
+    axis: Literal["axial", "coronal", "sagittal", "any"] = Field(
+        default="any", description="plane of the slices it was trained on; any: not known"
+    )
     data_digest: str = Field(description="digest of the data set it was trained on")
     training_patients: tuple[str, ...] = Field(default=(), description="hashes of those it was trained on")
+    patients_without_issuer: tuple[str, ...] = Field(
+        default=(), description="hashes of these patients' IDs alone, where an ID has an issuer"
+    )
     validation_patients: tuple[str, ...] = Field(default=(), description="hashes of those its best epoch was chosen on")
     features: dict[str, Any] = Field(
         default={}, description="which features its losses compared: network, digest of the weights, scale; empty: none"
@@ -116,6 +122,7 @@ def load_translator(folder: Path, device: str = "cpu") -> Translator:
         ),
         spacing_mm=manifest.spacing_mm,
         size=manifest.size,
+        axis=manifest.axis,
     )
 
 

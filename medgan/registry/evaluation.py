@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from medgan.config import Config, validated
 from medgan.data import remote
 from medgan.data.dataset import PreparedDataset
-from medgan.data.manifest import FILE_NAME
+from medgan.data.manifest import FILE_NAME, FIRST_MASK_RULE
 from medgan.data.manifest import read_manifest as read_data_manifest
 from medgan.data.prepare import prepare_dataset as prepare
 from medgan.data.prepare.split import has_key, key_id, load_key
@@ -49,6 +49,7 @@ class Evaluation(BaseModel, frozen=True, extra="forbid", ser_json_inf_nan="const
         memory_gb: the most held meanwhile, see `medgan.inference.cost.Cost`.
         device: what latency and memory were measured on.
         pretrained: whether its losses' feature extractor was pretrained, or none was used.
+        mask_rule: how the body was told from the rest, see `medgan.data.manifest.Manifest`.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Evaluation(BaseModel, frozen=True, extra="forbid", ser_json_inf_nan="const
     memory_gb: float
     device: str
     pretrained: bool
+    mask_rule: str = FIRST_MASK_RULE
 
 
 def dataset_for_model(
@@ -86,6 +88,7 @@ def dataset_for_model(
     before = prepare.prepared_before(request)
     if before is None or read_data_manifest(before).spacing_mm != manifest.spacing_mm:
         grid = {name: getattr(manifest, name) for name in ("spacing_mm", "source_window", "target_window")}
+        grid |= {"axis": manifest.axis} if manifest.axis != "any" else {}
         request = replace(request, settings=grid)
     return PreparedDataset.open(prepare.prepare(request, progress))
 
@@ -130,6 +133,7 @@ def measure_model(
         memory_gb=cost.memory_gb,
         device=cost.device,
         pretrained=not deepest_block(config) or config.extractor.weights != "random",
+        mask_rule=dataset.manifest.mask_rule,
     )
 
 
@@ -155,6 +159,8 @@ def refuse_unfit(manifest: ModelManifest, dataset: PreparedDataset) -> None:
         raise InputError(
             "E-EVALUATE-05", named=named, spacing_mm=manifest.spacing_mm, spacing_mm_2=dataset.manifest.spacing_mm
         )
+    if "any" not in (axes := (manifest.axis, dataset.manifest.axis)) and axes[0] != axes[1]:
+        raise InputError("E-EVALUATE-11", named=named, axis=axes[0], axis_2=axes[1])
     for side, window in (("source", manifest.source_window), ("target", manifest.target_window)):
         own = getattr(task, side).window
         if own != window:

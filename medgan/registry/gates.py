@@ -29,12 +29,14 @@ class Evidence:
         patients: test patient (hash) -> metric -> mean over the patient's slices.
         memory_gb: highest memory while translating.
         pretrained: whether the features in its training came from pretrained weights; true where none were used.
+        mask_rule: how the body was told from the rest, see `medgan.data.manifest.Manifest`.
     """
 
     patients: Mapping[str, Mapping[str, float]]
     latency_ms: float
     memory_gb: float
     pretrained: bool
+    mask_rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def judge(candidate: Evidence, champion: Evidence | None, rules: Rules, *, tried
         tried: number of distinct candidates tried on these test patients so far, including this one.
 
     Raises:
-        InputError: the two were measured on different patients, or a metric of a rule was not measured.
+        InputError: the two were measured on different patients, with different rules for the body, or without a metric
+            that a rule names.
     """
     assert tried >= 1, "the candidate itself has been tried"
     _refuse_incomplete("candidate", candidate, rules)
@@ -255,6 +258,8 @@ def _refuse_other_patients(candidate: Evidence, champion: Evidence) -> None:
     ours, theirs = candidate.patients.keys(), champion.patients.keys()
     if ours != theirs:
         raise InputError("E-GATE-04", listed=_listed(ours - theirs), listed_2=_listed(theirs - ours))
+    if candidate.mask_rule != champion.mask_rule:
+        raise InputError("E-GATE-05", ours=candidate.mask_rule, theirs=champion.mask_rule)
 
 
 def _listed(patients: Set[str]) -> str:

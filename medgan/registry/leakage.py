@@ -15,8 +15,10 @@ def refuse_seen(manifest: ModelManifest, dataset: PreparedDataset) -> None:
     if not dataset.manifest.key_id:
         raise InputError("E-EVALUATE-07", named=named)
     refuse_other_key(manifest, dataset.manifest.key_id, f"those of {named}")
-    tested = dataset.manifest.hashes("test")
-    seen = sorted(set(tested) & {*manifest.training_patients, *manifest.validation_patients})
+    tested = [one for one in dataset.manifest.patients if one.role == "test"]
+    known = {*manifest.training_patients, *manifest.validation_patients}
+    either = known | {*manifest.patients_without_issuer}  # an ID without an issuer may be that of any issuer
+    seen = sorted(one.hash for one in tested if one.hash in either or one.hash_without_issuer in known)
     if seen:
         raise InputError(
             "E-EVALUATE-08",

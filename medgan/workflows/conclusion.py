@@ -174,9 +174,14 @@ def register_generator(
         size=dataset.manifest.size,
         source_window=dataset.task.source.window,
         target_window=dataset.task.target.window,
+        axis=dataset.manifest.axis,
         data_digest=dataset.digest,
         training_patients=dataset.manifest.hashes("train"),
         validation_patients=dataset.manifest.hashes("validation"),
+        patients_without_issuer=(
+            *dataset.manifest.hashes_without_issuer("train"),
+            *dataset.manifest.hashes_without_issuer("validation"),
+        ),
         key_id=dataset.manifest.key_id,
         features=feature_facts(config),
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from medgan.config import validated
 from medgan.data.dataset import PreparedDataset, Slices
+from medgan.data.prepare.convert_patient import CROPPED
 from medgan.inference.saved_model import load_translator, read_manifest
 from medgan.metrics.validation_metrics import overall_means
 from medgan.paths import Place
@@ -59,6 +60,8 @@ def evaluate_model(model: str, data: str, place: Place, notify: Notify = ignore)
         manifest = read_manifest(folder)
         dataset = dataset_for_model(data, manifest, place=place, progress=advancing(notify, "patients prepared"))
         notify(Note(f"measuring {name} version {version} on {len(dataset.slices('test'))} slices ..."))
+        for note in _of_cropped(dataset):
+            notify(Note(note))
         evaluation = measure_model(folder, dataset, name=name, version=version)
         ledger.enter(name, test_set=evaluation.test_set, weights=evaluation.weights, version=version, uri=uri)
         short = dataset.digest[:12]
@@ -73,6 +76,12 @@ def evaluate_model(model: str, data: str, place: Place, notify: Notify = ignore)
     tags[f"medgan.evaluation.{short}.patients"] = str(len(evaluation.patients))
     attach(name, version, files=out, folder=f"evaluation/{short}", tags=tags, uri=uri)
     return EvaluatedModel(evaluation, out, f"evaluation/{short}/")
+
+
+def _of_cropped(dataset: PreparedDataset) -> list[str]:
+    """Returns a line for each test patient whose image is larger than the grid, so that its rim is not measured."""
+    tested = (one for one in dataset.manifest.patients if one.role == "test")
+    return [f"patient {one.hash}: {note}" for one in tested for note in one.notes if note.startswith(CROPPED)]
 
 
 def write_files(evaluation: Evaluation, folder: Path, dataset: PreparedDataset, out: Path) -> None:

@@ -170,7 +170,7 @@ def _measured(folder: Path, pair: _Pair, version: str, *, ruler: Config, notify:
 
 
 def _evidence(measured: Evaluation) -> Evidence:
-    return Evidence(measured.patients, measured.latency_ms, measured.memory_gb, measured.pretrained)
+    return Evidence(measured.patients, measured.latency_ms, measured.memory_gb, measured.pretrained, measured.mask_rule)
 
 
 def _now() -> str:

@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -23,13 +24,16 @@ class TranslatedFolder:
     series: tuple[Path, ...]
 
 
-def translate_with(model: str, source: Path, out: Path, *, uri: str, notify: Notify = ignore) -> TranslatedFolder:
+def translate_with(
+    model: str, source: Path, out: Path, *, uri: str, frames: Literal["same", "any"] = "same", notify: Notify = ignore
+) -> TranslatedFolder:
     """Translates every fitting series below a folder; the same call again goes on where it stopped.
 
     Args:
         model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-        source: a folder of DICOM files.
+        source: a folder of DICOM or NIfTI files.
         out: a new or empty folder, or one that this version has written to before.
+        frames: "any": a source without a frame of reference is translated too; the result gets a new one.
 
     Raises:
         InputError: no such model, nothing to translate, or `out` is taken.
@@ -42,7 +46,9 @@ def translate_with(model: str, source: Path, out: Path, *, uri: str, notify: Not
     with warnings.catch_warnings(record=True) as noted:
         try:
             advance = advancing(notify, "slices")
-            written = translate_folder(translator, source, out, facts=facts, progress=say(notify), advance=advance)
+            written = translate_folder(
+                translator, source, out, facts=facts, progress=say(notify), advance=advance, frames=frames
+            )
         finally:
             for note in dict.fromkeys(str(warning.message) for warning in noted if _is_our_own(warning)):
                 notify(Note(f"note: {note}"))

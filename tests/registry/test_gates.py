@@ -232,6 +232,13 @@ def test_judge_refuses_different_patients_of_candidate_and_champion():
         judge(candidate, others, Rules(**SUPERIOR), tried=1)
 
 
+def test_judge_refuses_two_rules_of_the_body_mask():
+    candidate, champion = pair(GAINS)
+    other = dataclasses.replace(champion, mask_rule="another rule")
+    with pytest.raises(InputError, check=refusal("E-GATE-05", ours="", theirs="another rule")):
+        judge(candidate, other, Rules(**SUPERIOR), tried=1)
+
+
 @pytest.mark.parametrize("rule", [{"primary": "vif"}, {"floors": {"vif": 0.1}}, {"worst_patient": {"vif": 0.1}}])
 def test_judge_refuses_metric_that_was_not_measured(rule):
     expected = refusal("E-GATE-02", whose="candidate", patient="p0", metric="vif", values="ssim")

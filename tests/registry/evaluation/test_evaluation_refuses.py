@@ -30,6 +30,29 @@ def test_measure_model_refuses_test_patient_of_training(model, dataset, role, mo
         measure_model(folder, dataset, name=model_name, version="1")
 
 
+@pytest.mark.parametrize(
+    ("seen", "alone", "tested", "tested_alone", "refused"),
+    [
+        ("7", "", "7A", "7", True),  # trained on before the ID had an issuer
+        ("7A", "7", "7", "", True),  # tested without the issuer
+        ("7A", "7", "7A", "7", True),
+        ("7A", "7", "7B", "7", False),  # another person of the same ID
+    ],
+)
+def test_refuse_seen_tries_hashes_with_and_without_issuer(model, dataset, seen, alone, tested, tested_alone, refused):
+    manifest = read_manifest(model()).model_copy(
+        update={"training_patients": (seen,), "validation_patients": (), "patients_without_issuer": (alone,)}
+    )
+    one = next(one for one in dataset.manifest.patients if one.role == "test")
+    one = one.model_copy(update={"hash": tested, "hash_without_issuer": tested_alone})
+    other = PreparedDataset(dataset.folder, dataset.manifest.model_copy(update={"patients": [one]}))
+    if refused:
+        with pytest.raises(InputError, check=refusal("E-EVALUATE-08", seen=tested)):
+            refuse_seen(manifest, other)
+    else:
+        refuse_seen(manifest, other)
+
+
 def test_refuse_seen_knows_patients_in_every_data_set_of_output_folder(
     dicom, registered, dataset, place, tmp_path, size
 ):
@@ -108,6 +131,7 @@ def test_prepare_adds_key_to_data_set_without_key(dicom, tmp_path, size):
     [
         ({"task": "pet_denoise"}, refusal("E-EVALUATE-04", task="pet_denoise", task_name="pet2ct")),
         ({"spacing_mm": 1.25}, refusal("E-EVALUATE-05", spacing_mm="1.25")),
+        ({"axis": "coronal"}, refusal("E-EVALUATE-11", axis="coronal", axis_2="axial")),
         ({"source_window": [0, 20]}, refusal("E-EVALUATE-06", side="source", window="(0.0, 20.0)", own="(0.0, 10.0)")),
         ({"target_window": [0, 20]}, refusal("E-EVALUATE-06", side="target", window="(0.0, 20.0)")),
     ],
