@@ -1,7 +1,7 @@
 """Defines the commands that use a registered model: translate, serve."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,13 +12,16 @@ app = typer.Typer()
 
 @app.command()
 def translate(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="folder with the source series, DICOM")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="folder with the source series, DICOM or NIfTI")],
     out: Annotated[Path, typer.Argument(help="folder to write: new, empty, or of the same command before")],
     model: Model,
+    frames: Annotated[
+        Literal["same", "any"], typer.Option(help="any: translate a source without a frame of reference too")
+    ] = "same",
     output: Output = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Translate every fitting DICOM series below IN with a registered model; the result says it is synthetic.
+    """Translate every fitting series below IN with a registered model; the result says it is synthetic.
 
     The same command again goes on where it stopped: series that the same version has written are left as they are.
     """
@@ -27,7 +30,8 @@ def translate(
     from medgan.workflows.translate_folder import translate_with
 
     with stoppable(), Terminal() as terminal:
-        translate_with(model, source, out, uri=find_place(output, tracking_uri).tracking_uri, notify=terminal)
+        uri = find_place(output, tracking_uri).tracking_uri
+        translate_with(model, source, out, uri=uri, frames=frames, notify=terminal)
         terminal.say("Synthetic images, for research only; not for diagnosis.")
 
 

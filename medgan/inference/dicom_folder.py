@@ -1,32 +1,43 @@
-"""Translates every DICOM series of the right modality below a folder; continues what an earlier run began."""
+"""Translates every series of the right modality below a folder, DICOM or NIfTI; continues what an earlier run began."""
 
-import glob
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import count, islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
-import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 
+from medgan.data.atomic_write import appearing
 from medgan.data.dicom.attributes import ModelFacts
-from medgan.data.dicom.header import DAMAGE, DAMAGED, EMPTY
+from medgan.data.dicom.find_dicom import UNREADABLE
+from medgan.data.dicom.header import DAMAGED, EMPTY
+from medgan.data.dicom.tolerance import DAMAGE
 from medgan.data.dicom.writer import write_derived
-from medgan.data.nifti import is_nifti
-from medgan.data.reader import UNREADABLE, read_volume, representative_headers, survey
+from medgan.data.nifti import along, is_nifti, write_nifti
+from medgan.data.reader import read_volume, representative_headers, survey
 from medgan.data.series import Series
 from medgan.data.volume import Volume
 from medgan.errors import InputError, JobError
-from medgan.inference.translator import Translator, translate_volume
+from medgan.inference.output_folders import (
+    MODEL,
+    SOURCE,
+    lock_of,
+    make_parent,
+    missing,
+    new_folders,
+    source_images,
+    written,
+)  # fmt: skip
+from medgan.inference.translator import Translator, outside_share, translate_volume
 from medgan.locks import held
 
-FIRST_FILE = "00001.dcm"
 LOCK_S = 1.0  # long enough for another process to check the lock, too short for a run
 MAY_BE_SLICES = (EMPTY, DAMAGED, UNREADABLE)
-PARTIAL = "[0-9a-f]" * 8  # `write_derived` puts this into the name of an incomplete folder
+NOT_WRITTEN = "the derived series could not be made from the headers of its source"
+LEAST_CROPPED = 0.001  # share of the body outside of the network's grid: less is not told
 
 
 def translate_folder(
@@ -37,21 +48,23 @@ def translate_folder(
     facts: ModelFacts,
     progress: Callable[[str], None],
     advance: Callable[[int, int], None] = lambda done, total: None,
+    frames: Literal["same", "any"] = "same",
 ) -> list[Path]:
     """Writes a derived series for each series of the source's modality that this model has not translated yet.
 
     While the network translates one series, the next is read and the last is written.
 
     Args:
-        source: a folder of DICOM files in any layout, of any number of patients.
+        source: a folder of DICOM or NIfTI files in any layout, of any number of patients.
         out: a new or empty folder, or the output of an earlier run of the same model. A single series is written into
             it directly; several series, or those for a mount point, into `series-001`, `series-002` and so on, in the
             order of `survey`. No name identifies a patient.
         progress: called with one line of text at a time, free of identifiers.
         advance: called with the number of slices done, and of all slices.
+        frames: "any": a source without a frame of reference is translated, and the result gets a new one.
 
     Returns:
-        The folders written, one for each series.
+        The folders written, one for each series: `00001.dcm` and so on, or a NIfTI image with its sidecar.
 
     Raises:
         InputError: there is no series of that modality, `out` holds other files or cannot be made, another process
@@ -60,20 +73,20 @@ def translate_folder(
             that may be slices cannot be read; all others are translated and written.
     """
     place = out.resolve()
-    _make_parent(place, out)
-    with held(_lock_of(place), f"output {out}", limit_s=LOCK_S):
-        written = _written(out, facts)
+    make_parent(place, out)
+    with held(lock_of(place), f"output {out}", limit_s=LOCK_S):
+        there = written(out, facts)
         wanted, num_unreadable = _wanted(translator, source, progress)
-        left, outgrown = _missing(wanted, written)
+        left, outgrown = missing(wanted, there)
         for line in outgrown:
             progress(f"not translated again: {line}")
         if num_there := len(wanted) - len(left) - len(outgrown):
             progress(f"{num_there} of {len(wanted)} series are there already")
-        if left and out in written:
+        if left and out in there:
             raise InputError("E-TRANSLATE-01", out=out, num_left=len(left))
-        alone = len(wanted) == 1 and not written and not place.is_mount()  # nothing can be renamed onto a mount point
-        folders = _new_folders(out, written, len(left), alone=alone)
-        run = _Run(translator, facts, progress, advance, list(zip(left, folders, strict=True)))
+        alone = len(wanted) == 1 and not there and not place.is_mount()  # nothing can be renamed onto a mount point
+        folders = new_folders(out, there, len(left), alone=alone)
+        run = _Run(translator, facts, progress, advance, frames, list(zip(left, folders, strict=True)))
         run.translate_all()
         if run.failed and len(wanted) == 1:
             raise run.failed[0]
@@ -84,88 +97,10 @@ def translate_folder(
         return folders
 
 
-def _make_parent(place: Path, out: Path) -> None:
-    """Makes the parent folder and the lock file in it, beside the result, which appears by renaming."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _lock_of(place).touch()
-    except OSError as error:
-        raise InputError("E-TRANSLATE-04", out=out, parent=place.parent, strerror=error.strerror) from None
-
-
-def _new_folders(out: Path, written: Mapping[Path, frozenset[str]], number: int, *, alone: bool) -> list[Path]:
-    if alone:
-        return [out] * number
-    named = (out / f"series-{place:03d}" for place in count(1))
-    return list(islice((folder for folder in named if folder not in written), number))
-
-
-def _lock_of(place: Path) -> Path:
-    return place.with_name(f".{place.name}.lock")
-
-
-def _written(out: Path, facts: ModelFacts) -> dict[Path, frozenset[str]]:
-    """Returns folder -> source images of what this model wrote; removes incomplete folders of killed runs."""
-    place = out.resolve()
-    beside = place.parent.glob(f".{glob.escape(place.name)}.{PARTIAL}.partial")
-    for partial in [*beside, *place.glob(f".series-*.{PARTIAL}.partial")]:
-        shutil.rmtree(partial)
-    if not out.exists():
-        return {}
-    refused = InputError("E-TRANSLATE-05", out=out, facts=facts)
-    if not out.is_dir():
-        raise refused
-    folders = [out] if (out / FIRST_FILE).exists() else sorted(out.iterdir())
-    written = {folder: frozenset(_source_image(path, facts) for path in folder.glob("*.dcm")) for folder in folders}
-    if not all(images and "" not in images for images in written.values()):
-        raise refused
-    return written
-
-
-def _source_image(path: Path, facts: ModelFacts) -> str:
-    """Returns the instance UID of the slice that this model translated into the file; empty for any other file."""
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-        made_by = str(header.ContributingEquipmentSequence[-1].ContributionDescription)
-        return str(header.SourceImageSequence[0].ReferencedSOPInstanceUID) if made_by.endswith(str(facts)) else ""
-    except DAMAGE:
-        return ""
-
-
-def _missing(wanted: Sequence[Series], written: Mapping[Path, frozenset[str]]) -> tuple[list[Series], list[str]]:
-    """Returns the series without a folder, and a line for each whose folder was made from other slices."""
-    left, outgrown = [], []
-    for series in wanted:
-        images = _images(series) if written else frozenset()
-        folder = next((folder for folder, made_of in written.items() if made_of & images), None)
-        if folder is None:
-            left.append(series)
-        elif written[folder] != images:
-            outgrown.append(
-                f"{folder} was made of {len(written[folder])} files of a series that has {len(images)} now; "
-                "remove it to have it made anew"
-            )
-    return left, outgrown
-
-
-def _images(series: Series) -> frozenset[str]:
-    """Returns the instance UIDs of the slices; none if one is not readable, which translating the series reports."""
-    if is_nifti(series.files[0]):
-        return frozenset()
-    try:
-        headers = [
-            pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
-            for path in dict.fromkeys(series.files)
-        ]
-        return frozenset(str(header.SOPInstanceUID) for header in headers)
-    except DAMAGE:
-        return frozenset()
-
-
 def _wanted(translator: Translator, source: Path, progress: Callable[[str], None]) -> tuple[list[Series], int]:
     """Returns the series to translate, and the number of files that may be slices but cannot be read."""
     modality, found = translator.task.source.modality, survey(source)
-    wanted = [series for series in found.acquired if series.modality == modality]
+    wanted = [_in_plane(series, translator.axis) for series in found.acquired if series.modality == modality]
     others = [series for series in found.acquired if series.modality != modality]
     problems = sorted({problem.reason.rstrip(".") for problem in found.problems})
     if not wanted:
@@ -179,6 +114,11 @@ def _wanted(translator: Translator, source: Path, progress: Callable[[str], None
     for problem in problems:
         progress(f"skipped what cannot be used: {problem}")
     return wanted, _report_unreadable(found.passed_over, progress)
+
+
+def _in_plane(series: Series, axis: str) -> Series:
+    """Returns a NIfTI image turned into the plane of the network's training; a DICOM series as it is."""
+    return along(series, "axial" if axis == "any" else axis) if is_nifti(series.files[0]) else series
 
 
 def _report_unreadable(passed_over: Mapping[str, int], progress: Callable[[str], None]) -> int:
@@ -196,6 +136,31 @@ def counted(found: Sequence[Series]) -> str:
     return ", ".join(f"{sum(counts)} {name} slices in {len(counts)} series" for name, counts in sorted(slices.items()))
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Holds a source as read: with the headers of its slices (DICOM), or the digest of its file (NIfTI)."""
+
+    volume: Volume
+    headers: list[Dataset]
+    digest: str = ""
+
+
+def _read(series: Series, frames: Literal["same", "any"]) -> _Source:
+    volume = read_volume(series)
+    if is_nifti(series.files[0]):
+        return _Source(volume, [], *source_images(series))
+    headers = representative_headers(series)
+    if series.frame_of_reference:
+        return _Source(volume, headers)
+    if frames == "same":
+        raise InputError("E-TRANSLATE-10", modality=series.modality)
+    frame = generate_uid(prefix=None)
+    for header in headers:
+        header.FrameOfReferenceUID = frame
+    note = "no frame of reference in the source; the result has a new one"
+    return _Source(replace(volume, frame_of_reference=frame, notes=(*volume.notes, note)), headers)
+
+
 @dataclass
 class _Run:
     """Passes series through reader, network and writer."""
@@ -204,6 +169,7 @@ class _Run:
     facts: ModelFacts
     progress: Callable[[str], None]
     advance: Callable[[int, int], None]
+    frames: Literal["same", "any"]
     jobs: list[tuple[Series, Path]]
     failed: list[InputError] = field(default_factory=list)
     done: int = 0
@@ -212,39 +178,66 @@ class _Run:
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             before: Future[str] | None = None
             for number, ((series, folder), read) in enumerate(zip(self.jobs, self._read(reader), strict=True), 1):
-                writing = self._translated(read, folder, writer)
+                writing = self._translated(number, read, folder, writer)
                 self.done += len(series.files)
                 self._finish(number - 1, before)
                 before = writing
             self._finish(len(self.jobs), before)
 
-    def _read(self, reader: ThreadPoolExecutor) -> Iterator[Future[tuple[Volume, list[Dataset]]]]:
+    def _read(self, reader: ThreadPoolExecutor) -> Iterator[Future[_Source]]:
         """Yields the volumes in order; starts to read each one before it yields the one before it."""
-        following = [reader.submit(_read, series) for series, _ in self.jobs[:1]]
+        following = [reader.submit(_read, series, self.frames) for series, _ in self.jobs[:1]]
         for series, _ in self.jobs[1:]:
-            following.append(reader.submit(_read, series))
+            following.append(reader.submit(_read, series, self.frames))
             yield following.pop(0)
         yield from following
 
-    def _translated(
-        self, read: Future[tuple[Volume, list[Dataset]]], folder: Path, writer: ThreadPoolExecutor
-    ) -> Future[str]:
+    def _translated(self, number: int, read: Future[_Source], folder: Path, writer: ThreadPoolExecutor) -> Future[str]:
         """Translates a volume; returns the future of writing the result, or of the error that left nothing to write."""
         total, done = sum(len(series.files) for series, _ in self.jobs), self.done
         try:
-            volume, headers = read.result()
+            source = read.result()
+            for note in (*source.volume.notes, self._other_plane(number), self._cropped(source.volume)):
+                if note:
+                    self.progress(f"series {number} of {len(self.jobs)}: {note}")
             derived = translate_volume(
-                self.translator, volume, progress=lambda slices, _: self.advance(done + slices, total)
+                self.translator, source.volume, progress=lambda slices, _: self.advance(done + slices, total)
             )
         except InputError as error:
             nothing: Future[str] = Future()
             nothing.set_exception(error)
             return nothing
-        return writer.submit(self._write, derived, headers, folder)
+        return writer.submit(self._write, derived, source, folder)
 
-    def _write(self, derived: Volume, headers: Sequence[Dataset], folder: Path) -> str:
-        write_derived(derived, headers, folder, task=self.translator.task, model=self.facts)
-        return f"{len(derived.array)} slices written to {folder}"
+    def _other_plane(self, number: int) -> str:
+        own, trained = self.jobs[number - 1][0].axis, self.translator.axis
+        return f"{own} slices, although the network was trained on {trained} ones" * (trained not in ("any", own))
+
+    def _cropped(self, volume: Volume) -> str:
+        share, side_mm = outside_share(self.translator, volume), self.translator.size * self.translator.spacing_mm
+        if share <= LEAST_CROPPED:
+            return ""
+        return f"cropped: {share:.1%} of the body lie outside the network's {side_mm:.0f} mm"
+
+    def _write(self, derived: Volume, source: _Source, folder: Path) -> str:
+        task = self.translator.task
+        if source.headers:
+            try:
+                write_derived(derived, source.headers, folder, task=task, model=self.facts)
+            except (InputError, OSError):  # such as a full disk
+                raise
+            except DAMAGE as error:
+                raise InputError("E-HEADER-01", message=NOT_WRITTEN, name=type(error).__name__) from error
+            return f"{len(derived.array)} slices written to {folder}"
+        modality = task.target.modality
+        path = Path(f"synthetic_{modality.lower()}.nii.gz")
+        facts = {
+            "SyntheticData": "YES", "Modality": modality, "Units": derived.unit, MODEL: str(self.facts),
+            SOURCE: source.digest, "Description": "Synthetic image, for research only; not for diagnosis.",
+        }  # fmt: skip
+        with appearing(folder) as partial:
+            write_nifti(derived, partial / path, description=str(self.facts), facts=facts)
+        return f"{len(derived.array)} slices written to {folder / path}"
 
     def _finish(self, number: int, writing: Future[str] | None) -> None:
         """Waits until a series is written, and reports the result."""
@@ -255,7 +248,3 @@ class _Run:
         except InputError as error:
             self.failed.append(error)
             self.progress(f"series {number} of {len(self.jobs)}: not translated: {error}")
-
-
-def _read(series: Series) -> tuple[Volume, list[Dataset]]:
-    return read_volume(series), representative_headers(series)

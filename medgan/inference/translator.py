@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from medgan.data.intensity import from_network, to_network, window_of
+from medgan.data.prepare.body_mask import body_threshold
 from medgan.data.prepare.resample import in_plane_grid, resample
 from medgan.data.volume import Volume
 from medgan.errors import InputError
@@ -25,12 +26,14 @@ class Translator:
             into evaluation mode.
         spacing_mm: in-plane spacing of the training's grid.
         size: rows and columns of the training's grid.
+        axis: plane of the training's slices; "any": not known.
     """
 
     network: nn.Module
     task: Task
     spacing_mm: float
     size: int
+    axis: str = "any"
 
     def __post_init__(self) -> None:
         self.network.eval()
@@ -97,6 +100,21 @@ def translate_volume(
         if progress is not None:
             progress(min(start + batch_size, len(output)), len(output))
     return _inside(placed.with_array(output, translator.task.target.unit), volume)
+
+
+def outside_share(translator: Translator, volume: Volume) -> float:
+    """Returns the share of the body's voxels whose centers lie outside the network's grid, in-plane; 0 to 1."""
+    image = translator.task.source
+    body = volume.array > body_threshold(image, window_of(volume.array, image))
+    _, rows, columns = volume.array.shape
+    half_mm = translator.size * translator.spacing_mm / 2
+    offsets = [
+        np.abs(np.arange(count) - (count - 1) / 2) * step > half_mm
+        for count, step in ((rows, volume.spacing_mm[1]), (columns, volume.spacing_mm[0]))
+    ]
+    outside = offsets[0][:, None] | offsets[1][None, :]
+    total = np.count_nonzero(body)
+    return float(np.count_nonzero(body & outside)) / total if total and outside.any() else 0.0
 
 
 def _check_values(values: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from medgan.data.dicom.header import DAMAGE, tolerant
+from medgan.data.dicom.tolerance import DAMAGE, tolerant
 from medgan.data.dicom.writer import write_derived
 from medgan.data.reader import read_volume, representative_headers, survey
 from medgan.data.series import Series
@@ -93,7 +93,7 @@ def _check_files(upload: Path, go_on: Callable[[], None]) -> None:
 def _one_series(upload: Path, task: Task) -> Series:
     modality = task.source.modality
     try:
-        found = survey(upload)
+        found = survey(upload, packed="leave")
     except InputError:
         raise Refusal("E-UPLOAD-03", modality=modality, status=422) from None
     problems = "; ".join(sorted({problem.reason.rstrip(".") for problem in found.problems})[:3])
