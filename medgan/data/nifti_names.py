@@ -109,16 +109,22 @@ def _parts(path: Path, root: Path) -> _PathParts:
     subject = _SUBJECT.match(name)
     label, session = subject.groups("") if subject else ("", "")
     pieces = re.split(r"([_\-. ]+)", name[subject.end() :] if subject else name)  # names and separators in turn
-    rest = ""
-    for separator, piece in zip(["", *pieces[1::2]], pieces[::2], strict=True):
-        if piece.lower() not in MODALITIES and piece.lower() not in RESAMPLED:
-            rest += separator + piece if rest else piece
+    rest = _rest(pieces)
     words = frozenset(piece.lower() for piece in pieces[::2])
     above = tuple(re.sub(r"\.zip$", "", folder, flags=re.IGNORECASE) for folder in path.relative_to(root).parts[:-1])
     modalities = {MODALITIES[word] for word in words & MODALITIES.keys()} or _of_folders(above)
     while above and _groups_by_kind(above[-1]):
         above = above[:-1]
     return _PathParts(label, session, rest, words, frozenset(modalities), above, path.name)
+
+
+def _rest(pieces: Sequence[str]) -> str:
+    """Returns a file's name, given as names and separators in turn, without what says the kind of image."""
+    rest = ""
+    for separator, piece in zip(["", *pieces[1::2]], pieces[::2], strict=True):
+        if piece.lower() not in MODALITIES.keys() | RESAMPLED:
+            rest += separator + piece if rest else piece
+    return rest
 
 
 def _groups_by_kind(folder: str) -> bool:
