@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -122,11 +124,24 @@ class Manifest(BaseModel):
 
 
 def sealed(manifest: Manifest) -> Manifest:
-    """Returns the manifest with its digest: SHA-256 over task, settings, roles and the arrays' own digests."""
+    """Returns the manifest with its digest: SHA-256 over task, settings, roles and the arrays' own digests.
+
+    What earlier manifests do not have counts only where it differs from what they mean, so that their digests stay.
+    """
     left_out = {"digest", "medgan", "set_aside", "passed_over", "key_id", "inputs"}
     content = manifest.model_dump(mode="json", exclude=left_out)
+    _drop_earlier(content, {"axis": "any", "mask_rule": FIRST_MASK_RULE})
+    for patient in content["patients"]:
+        _drop_earlier(patient, {"hash_without_issuer": ""})
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return manifest.model_copy(update={"digest": hashlib.sha256(canonical.encode()).hexdigest()})
+
+
+def _drop_earlier(content: dict[str, Any], meant: Mapping[str, str]) -> None:
+    """Removes fields whose value is what a manifest without them means."""
+    for name, value in meant.items():
+        if content[name] == value:
+            del content[name]
 
 
 def store_manifest(folder: Path, manifest: Manifest) -> None:

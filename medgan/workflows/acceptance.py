@@ -124,11 +124,28 @@ def accept(request: SearchRequest, notify: Notify = ignore, *, for_plan: bool = 
             refuse_what_cannot_train(corner, resources.workers)
     refuse_unfit_weights(base, deepest)
     dataset = dataset_for(request.data, request.task, size=base.data.size, place=request.place, notify=notify)
+    dataset = _data_as_begun(request, dataset, notify)
     for corner in corners:
         refuse_too_few_slices(corner, len(dataset.slices("train")))
     identity = Identity(request.task.name, dataset.digest, space.digest(request.overrides))
     ready = Accepted(request, space_name, space, base, target, budget, dataset, identity)
     return _as_begun(_with_weights(ready, deepest, notify, for_plan=for_plan), deepest, notify)
+
+
+def _data_as_begun(request: SearchRequest, dataset: PreparedDataset, notify: Notify) -> PreparedDataset:
+    """Returns the data set; for a study that began before its images were read by the rules of today, that of then."""
+    study = find_study(request.place.study_uri, request.study) if request.study else None
+    digest = study.user_attrs.get("data_digest", dataset.digest) if study else dataset.digest
+    state = dataset.state.with_name(f"{digest}.json")
+    if digest == dataset.digest or not state.is_file():
+        return dataset
+    begun = PreparedDataset.open(state)
+    if begun.manifest.mask_rule == dataset.manifest.mask_rule:
+        return dataset
+    notify(
+        Note(f"This study began before images were read by the present rules: it goes on with data set {digest[:12]}.")
+    )
+    return begun
 
 
 def _refuse_idle_settings(request: SearchRequest, space: Space, base: Config, notify: Notify) -> None:

@@ -19,6 +19,8 @@ import optuna
 import pytest
 from pydicom import dcmread
 
+from medgan.data.dataset import PreparedDataset
+from medgan.data.manifest import FIRST_MASK_RULE, read_manifest, sealed
 from medgan.data.reader import find_series, read_volume
 from medgan.paths import find_place
 from medgan.registry.versions import resolve
@@ -61,21 +63,32 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_preparing_again_changes_no_file(made):
+def test_preparing_again_keeps_the_earlier_state_and_its_digest(made):
+    """The rules that read images have changed since: a new state stands beside the earlier one, whose files stay."""
     (dataset,) = (made / "home" / "datasets").glob("pet2ct-64px-*")
     before = contents(dataset)
     said = medgan("prepare", made / "patients", "--task", "pet2ct", "--size", "64")
     assert f"data set {dataset}, digest" in said
-    assert contents(dataset) == before
+    changed = ("dataset.json", "report.html", "fingerprint.json", ".lock")
+    after = contents(dataset)
+    assert {name: after[name] for name in before if name not in changed} == {
+        name: content for name, content in before.items() if name not in changed
+    }
+    for state in (dataset / "states").glob("*.json"):
+        assert sealed(read_manifest(state)).digest == state.stem
 
 
-def test_preparing_anew_gives_the_same_arrays(made, tmp_path):
+def test_preparing_anew_gives_the_same_images(made, tmp_path):
     (dataset,) = (made / "home" / "datasets").glob("pet2ct-64px-*")
     shutil.copytree(made / "home" / "datasets", tmp_path / "datasets", ignore=shutil.ignore_patterns("pet2ct-64px-*"))
     medgan("prepare", made / "patients", "--task", "pet2ct", "--size", "64", "--output", tmp_path)
     (again,) = (tmp_path / "datasets").glob("pet2ct-64px-*")
-    left_out = ("report.html", ".lock")
-    old, new = ({k: v for k, v in contents(one).items() if not k.endswith(left_out)} for one in (dataset, again))
+    earlier = [PreparedDataset.open(path) for path in (dataset / "states").glob("*.json")]
+    states = [next(one for one in earlier if one.manifest.mask_rule == FIRST_MASK_RULE), PreparedDataset.open(again)]
+    old, new = (
+        {(one.hash, one.role, one.sha256["source.npy"], one.sha256["target.npy"]) for one in state.manifest.patients}
+        for state in states
+    )  # fmt: skip
     assert old == new
 
 
