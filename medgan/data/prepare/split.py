@@ -12,6 +12,7 @@ from medgan.data.atomic_write import write_atomically
 from medgan.errors import InputError
 
 ROLES = ("train", "validation", "test")
+KEY_FILE = ".key"
 LEAST_TO_SPLIT = len(ROLES)
 
 
@@ -30,7 +31,7 @@ def load_key(datasets: Path) -> bytes:
 
     Only one process may draw the key: hold the folder's lock, as `prepare` does, unless the key exists.
     """
-    path = datasets / ".key"
+    path = datasets / KEY_FILE
     if not has_key(datasets):
         write_atomically(path, secrets.token_bytes(32))
     return path.read_bytes()
@@ -38,7 +39,7 @@ def load_key(datasets: Path) -> bytes:
 
 def has_key(datasets: Path) -> bool:
     """Returns whether an output folder has a key."""
-    return (datasets / ".key").exists()
+    return (datasets / KEY_FILE).exists()
 
 
 def load_roles(datasets: Path) -> dict[str, dict[str, str]]:
