@@ -53,10 +53,9 @@ def prepare(
     and report.html. Fields of the plan by --set: spacing_mm, source_match, target_match, registration=rigid,
     simulation.severity (mr_motion), simulation.dose_fraction (pet_denoise), and the others plan.json shows.
     """
-    from medgan.data.prepare.processes import get_ready
+    from medgan.child_processes import get_ready
 
-    if processes != 1:
-        get_ready("medgan.data.prepare.convert_patient")  # workers import while this process does
+    get_ready("medgan.data.prepare.convert_patient")  # it imports while this process does
     with held_back():
         from medgan.cli.terminal import Terminal
         from medgan.config import at_least_one, parse_assignment

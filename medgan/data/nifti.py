@@ -3,8 +3,9 @@
 import gzip
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +14,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
+from medgan.child_processes import HERE, Callers
 from medgan.data.atomic_write import write_atomically
 from medgan.data.bids import sidecar_of, suv_of_sidecar
 from medgan.data.dicom.geometry import Plane
@@ -40,28 +42,30 @@ def is_nifti(path: Path) -> bool:
 
 
 def find_nifti(
-    paths: Sequence[Path], folder: Path, passed_over: Counter[str], *, patient_level: int = 0
+    paths: Sequence[Path], folder: Path, passed_over: Counter[str], callers: Callers = HERE, *, patient_level: int = 0
 ) -> tuple[list[Series], list[Problem], int]:
     """Returns a series for each image, the images that cannot be used, and the level of folders that names patients.
 
     Args:
         folder: folder that the stored paths are relative to.
         passed_over: counts masks and label images.
+        callers: who reads the headers.
         patient_level: see `medgan.data.nifti_names.named`.
     """
     series: list[Series] = []
     problems: list[Problem] = []
     names, level = named(paths, folder, patient_level=patient_level)
-    for path, name in names.items():
-        if name.is_mask:
-            passed_over["mask or label image"] += 1
-            continue
-        try:
-            found = _series(path, folder, name)
+    images = {path: name for path, name in names.items() if not name.is_mask}
+    if len(images) < len(names):
+        passed_over["mask or label image"] += len(names) - len(images)
+    found = dict(callers.each(partial(_series, folder=folder, names=images), images))
+    for path, name in images.items():
+        one = found[path]
+        if isinstance(one, InputError):
+            problems.append(Problem(name.patient_id, str(one)))
+        else:
             told = (f"the folder at level {level} names the patient",) if level > 1 and name.by_folder else ()
-            series.append(replace(found, notes=(*found.notes, *told)))
-        except InputError as error:
-            problems.append(Problem(name.patient_id, str(error)))
+            series.append(replace(one, notes=(*one.notes, *told)))
     return series, problems, level
 
 
@@ -123,7 +127,8 @@ def _modality(path: Path, name: NiftiName) -> str:
     return next(iter(found)) if len(found) == 1 else ""
 
 
-def _series(path: Path, folder: Path, name: NiftiName) -> Series:
+def _series(path: Path, folder: Path, names: Mapping[Path, NiftiName]) -> Series:
+    name = names[path]
     modality = _modality(path, name)
     if not modality:
         got = " and ".join(sorted(name.modalities)) or "none"

@@ -9,6 +9,7 @@ from typing import Literal
 
 import pydicom
 
+from medgan.child_processes import HERE, Callers
 from medgan.data.dicom.find_dicom import UNREADABLE, find_dicom
 from medgan.data.dicom.pixels import read_dicom, slice_headers
 from medgan.data.nifti import find_nifti, is_nifti, read_nifti
@@ -25,7 +26,7 @@ PACKED = "packed file"
 
 
 def survey(
-    folder: Path, *, processes: int = 1, packed: Literal["open", "leave"] = "open", patient_level: int = 0
+    folder: Path, *, callers: Callers = HERE, packed: Literal["open", "leave"] = "open", patient_level: int = 0
 ) -> Survey:
     """Returns every series of CT, MR and PET slices and every NIfTI image below `folder`, and what else is there.
 
@@ -33,6 +34,7 @@ def survey(
     cannot be used, the series is a problem of its patient.
 
     Args:
+        callers: who reads the headers; children, where the files are not trusted.
         packed: "leave": zip files and files compressed with gzip are no images, except NIfTI images (.nii.gz).
         patient_level: see `find_nifti`.
 
@@ -43,8 +45,8 @@ def survey(
         raise InputError("E-READ-01", folder=folder)
     passed_over: Counter[str] = Counter()
     images, others = _nifti_and_others(folder, passed_over, packed)
-    dicom, faults = find_dicom(others, passed_over, processes=processes)
-    nifti, problems, level = find_nifti(images, folder, passed_over, patient_level=patient_level)
+    dicom, faults = find_dicom(others, passed_over, callers)
+    nifti, problems, level = find_nifti(images, folder, passed_over, callers, patient_level=patient_level)
     if not (dicom or nifti or faults or problems):
         raise InputError("E-READ-02", folder=folder, reasons=counted_reasons(passed_over))
     series = dicom + nifti

@@ -18,7 +18,6 @@ from pathlib import Path
 from medgan.data.prepare import prepare_dataset as module
 from medgan.errors import JobError
 from medgan.tasks import TASKS
-module.SLICES_WORTH_A_PROCESS = 1
 def progress(done, total):
     print(done, flush=True)
 if __name__ == "__main__":
@@ -98,7 +97,7 @@ def test_prepare_reports_full_disk_and_leaves_no_data_set(phantoms, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.replace("module.SLICES_WORTH_A_PROCESS = 1", ""))
+    script.write_text(SCRIPT)
     command = [sys.executable, script, phantoms, tmp_path / "out"]
     job = subprocess.run(command, capture_output=True, text=True, timeout=100, preexec_fn=little_room)
     assert f"failed: [E-PREPARE-03] {tmp_path / 'out'}: File too large" in job.stdout, job.stderr

@@ -82,8 +82,7 @@ def test_second_prepare_leaves_files_unchanged(phantoms, prepared):
     assert contents(prepared.folder.parent) == before
 
 
-def test_prepare_elsewhere_in_processes_gives_same_digest(phantoms, prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SLICES_WORTH_A_PROCESS", 1)
+def test_prepare_elsewhere_in_processes_gives_same_digest(phantoms, prepared, tmp_path):
     for name in (".key", "roles.json"):
         shutil.copy(prepared.folder.parent / name, tmp_path)
     seen = []

@@ -7,29 +7,30 @@ from statistics import median
 
 import numpy as np
 
+from medgan.child_processes import HERE, Callers
 from medgan.data import unpack
-from medgan.data.dicom.header import Slice, read_slices
+from medgan.data.dicom.header import DAMAGED, Slice, read_slices
 from medgan.data.dicom.stacks import COPIES, Stack, places_of, planes_of, split
-from medgan.data.prepare.processes import each
 from medgan.data.series import Problem, Series
+from medgan.errors import InputError
 
 CHUNK = 100  # files whose headers are read in one go
-WORTH_PROCESSES = 900  # files; fewer are read in less time than a process takes to start
 UNREADABLE = "unreadable (permission)"
 DAMAGED_PACK = "damaged packed file"
 
 
 def find_dicom(
-    paths: Sequence[Path], passed_over: Counter[str], *, processes: int = 1
+    paths: Sequence[Path], passed_over: Counter[str], callers: Callers = HERE
 ) -> tuple[list[Series], list[Problem]]:
     """Returns the series in these files, and the series that cannot be used.
 
     Args:
         passed_over: counts files that are no slices, by reason.
+        callers: who reads the headers.
     """
     series: list[Series] = []
     problems: list[Problem] = []
-    for group in _grouped(_read_all(paths, processes), passed_over).values():
+    for group in _grouped(_read_all(paths, callers), passed_over).values():
         once = _once(group, passed_over)
         faults = Counter(fault for one in once for fault in one.faults)
         if faults:
@@ -50,12 +51,22 @@ def _grouped(found: Iterator[list[Slice] | str], passed_over: Counter[str]) -> d
     return groups
 
 
-def _read_all(paths: Sequence[Path], processes: int) -> Iterator[list[Slice] | str]:
+def _read_all(paths: Sequence[Path], callers: Callers) -> Iterator[list[Slice] | str]:
     """Returns for each file, in order, its slices or the reason why it is passed over."""
     chunks = [tuple(paths[first : first + CHUNK]) for first in range(0, len(paths), CHUNK)]
-    num_processes = processes if len(paths) >= WORTH_PROCESSES else 1
-    found = dict(each(_read_chunk, chunks, processes=num_processes, caller="helps"))
-    return (slices for chunk in chunks for slices in found[chunk])
+    found = dict(callers.each(_read_chunk, chunks))
+    for chunk in chunks:
+        if isinstance(found[chunk], InputError):  # one of these files ended the process that read them
+            yield from _read_one_by_one(chunk, callers)
+        else:
+            yield from found[chunk]
+
+
+def _read_one_by_one(paths: Sequence[Path], callers: Callers) -> Iterator[list[Slice] | str]:
+    found = dict(callers.each(_read_chunk, [(path,) for path in paths]))
+    for path in paths:
+        result = found[(path,)]
+        yield f"{DAMAGED}: {result}".rstrip(".") if isinstance(result, InputError) else result[0]
 
 
 def _read_chunk(paths: tuple[Path, ...]) -> list[list[Slice] | str]:

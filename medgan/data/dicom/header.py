@@ -7,7 +7,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
 import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_partial
@@ -17,6 +16,8 @@ from pydicom.uid import UID, MediaStorageDirectoryStorage
 from medgan.data.dicom.geometry import Plane
 from medgan.data.dicom.image_type import reason_to_pass_over
 from medgan.data.dicom.multiframe import frame_headers
+from medgan.data.dicom.plane_values import NAMES, floats, plane_of
+from medgan.data.dicom.structure import MARGIN_BYTES, beginning, check_ended
 from medgan.data.dicom.tolerance import DAMAGE, redacted, tolerant
 from medgan.data.series import PHANTOM_MODEL, SYNTHETIC_LABEL
 from medgan.data.unpack import opened
@@ -42,7 +43,7 @@ ENHANCED = {
     for legacy in ("", "Legacy Converted ")
     for name, modality in (("CT", "CT"), ("MR", "MR"), ("PET", "PT"))
 }
-HEAD_BYTES, MARGIN_BYTES = 1 << 14, 1 << 10  # where reading ends within the margin, the rest was perhaps not read
+HEAD_BYTES = 1 << 14
 HEAD = (b"\x08\x00", b"\x02\x00")
 """A file without the preamble begins with an attribute of one of these groups (PS3.10 7.1)."""
 REQUIRED = {
@@ -50,14 +51,9 @@ REQUIRED = {
     "SeriesInstanceUID": "Series Instance UID",
     "SOPInstanceUID": "SOP Instance UID",
     "Modality": "Modality",
-    "ImagePositionPatient": "Image Position (Patient)",
-    "ImageOrientationPatient": "Image Orientation (Patient)",
-    "PixelSpacing": "Pixel Spacing",
-    "Rows": "Rows",
-    "Columns": "Columns",
+    **NAMES,
 }
 HEADS = ("HEAD", "BRAIN", "SKULL", "FACE", "ORBIT")  # Body Part Examined (PS3.16 annex L)
-LARGEST_MM = 1e6
 DAMAGED, EMPTY, NOT_DICOM, INDEX = "damaged DICOM header", "empty file", "not DICOM", "index (DICOMDIR)"
 
 
@@ -125,6 +121,8 @@ def read_slices(path: Path) -> list[Slice] | str:
             header = _header(file, head, bare)
             values = _text_of(header)
             is_index = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+        except InputError as error:
+            return f"{DAMAGED}: {error}".rstrip(".")
         except DAMAGE:
             return NOT_DICOM if bare else DAMAGED
         if is_index:
@@ -147,8 +145,18 @@ def _header(file: BinaryIO, head: bytes, bare: bool) -> pydicom.FileDataset:
         header = read_partial(stream, _after_last, specific_tags=WANTED, force=bare)
         if stream.tell() < HEAD_BYTES - MARGIN_BYTES:
             return header
-    file.seek(0)
-    return read_partial(file, _after_last, specific_tags=WANTED, force=bare)
+    stream = beginning(file)
+    header = read_partial(stream, _after_last, specific_tags=WANTED, force=bare)
+    check_ended(stream)
+    return header
+
+
+def full_header(file: BinaryIO) -> pydicom.FileDataset:
+    """Returns all of a file's elements before the pixels; raises InputError where there are too many."""
+    stream = beginning(file)
+    header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+    check_ended(stream)
+    return header
 
 
 def _after_last(tag: BaseTag, representation: str | None, length: int) -> bool:
@@ -179,9 +187,8 @@ def _stripped(value: bytes) -> str:
 
 
 def _frames(path: Path, file: BinaryIO, values: Mapping[str, str], expected: str) -> list[Slice]:
-    file.seek(0)
     try:
-        headers = frame_headers(pydicom.dcmread(file, stop_before_pixels=True))
+        headers = frame_headers(full_header(file))
         return [_slice(path, number, _text_of(header), expected) for number, header in enumerate(headers)]
     except InputError as error:
         return [_slice(path, 0, values, expected)._replace(plane=None, faults=(str(error).rstrip("."),))]
@@ -204,9 +211,9 @@ def _reason_to_pass_over(values: Mapping[str, str], kind: str) -> str:
 
 def _slice(path: Path, frame: int, values: Mapping[str, str], expected: str) -> Slice:
     """Returns the slice; `expected` is the Modality of its SOP Class."""
-    plane, invalid = _plane(values)
+    plane, faults = plane_of(values)
     modality = redacted(values["Modality"]) if values.get("Modality") else ""
-    thickness = _floats(values.get("SliceThickness", ""))
+    thickness = floats(values.get("SliceThickness", ""))
     kernel = values.get("ConvolutionKernel", "").split("\\")[0]
     return Slice(
         path=path,
@@ -218,7 +225,7 @@ def _slice(path: Path, frame: int, values: Mapping[str, str], expected: str) -> 
         frame_of_reference=values.get("FrameOfReferenceUID", ""),
         sop_uid=values.get("SOPInstanceUID", ""),
         plane=plane,
-        faults=_faults(values, invalid, modality, expected),
+        faults=_faults(values, faults, modality, expected),
         issuer=values.get("IssuerOfPatientID", ""),
         birth_date=values.get("PatientBirthDate", ""),
         sex=values.get("PatientSex", ""),
@@ -236,46 +243,9 @@ def _slice(path: Path, frame: int, values: Mapping[str, str], expected: str) -> 
     )
 
 
-def _faults(values: Mapping[str, str], invalid: list[str], modality: str, expected: str) -> tuple[str, ...]:
-    """Returns why a slice cannot be used; `invalid` are keywords of values that cannot be."""
-    faults = [f"no {name}" for keyword, name in REQUIRED.items() if not values.get(keyword)]
-    faults += [f"an invalid {REQUIRED[keyword]}" for keyword in invalid if values.get(keyword)]
+def _faults(values: Mapping[str, str], of_plane: list[str], modality: str, expected: str) -> tuple[str, ...]:
+    """Returns why a slice cannot be used."""
+    faults = [f"no {name}" for keyword, name in REQUIRED.items() if not values.get(keyword)] + of_plane
     if modality and modality != expected:
         faults.append(f"the Modality {modality} although the SOP Class is that of {expected} images")
     return tuple(faults)
-
-
-def _plane(values: Mapping[str, str]) -> tuple[Plane | None, list[str]]:
-    """Returns the plane; or None and the keywords of its invalid parts."""
-    position = _floats(values.get("ImagePositionPatient", ""))
-    orientation = _floats(values.get("ImageOrientationPatient", ""))
-    spacing = _floats(values.get("PixelSpacing", ""))
-    size = [int(values.get(keyword, "")) if values.get(keyword, "").isdigit() else 0 for keyword in ("Rows", "Columns")]
-    valid = {
-        "ImagePositionPatient": len(position) == 3 and all(abs(value) < LARGEST_MM for value in position),
-        "ImageOrientationPatient": _orthonormal(orientation),
-        "PixelSpacing": len(spacing) == 2 and all(0 < value < LARGEST_MM for value in spacing),
-        "Rows": size[0] > 0,
-        "Columns": size[1] > 0,
-    }
-    if all(valid.values()):
-        return Plane(position, orientation, spacing, (size[0], size[1])), []
-    return None, [keyword for keyword, holds in valid.items() if not holds]
-
-
-@lru_cache(maxsize=4096)
-def _floats(text: str) -> tuple[float, ...]:
-    """Returns the numbers of a Decimal String, or none if one of them is no number."""
-    try:
-        return tuple(float(part) for part in text.split("\\"))
-    except ValueError:
-        return ()
-
-
-@lru_cache
-def _orthonormal(orientation: tuple[float, ...]) -> bool:
-    if len(orientation) != 6:
-        return False
-    axes = np.reshape(orientation, (2, 3))
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.allclose(axes @ axes.T, np.eye(2), atol=0.02))

@@ -7,6 +7,7 @@ from pydicom.dataset import Dataset
 
 from medgan.errors import InputError
 
+MOST_FRAMES = 20_000
 MACROS = (
     "PlanePositionSequence",
     "PlaneOrientationSequence",
@@ -41,8 +42,10 @@ def frame_headers(dataset: Dataset) -> list[Dataset]:
     Raises:
         InputError: the number of functional groups is not the number of frames.
     """
-    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     num_frames = int(dataset.get("NumberOfFrames") or 0)
+    if num_frames > MOST_FRAMES:
+        raise InputError("E-FRAMES-02", num_frames=num_frames, most=MOST_FRAMES)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if not groups or len(groups) != num_frames:
         raise InputError("E-FRAMES-01", num_groups=len(groups), num_frames=num_frames)
     common = Dataset()

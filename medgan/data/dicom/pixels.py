@@ -10,8 +10,11 @@ import pydicom
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ImplicitVRLittleEndian, UID_dictionary
 
+from medgan.data.dicom.code_stream import check_frames
+from medgan.data.dicom.header import full_header
 from medgan.data.dicom.irregular_stack import on_grid
 from medgan.data.dicom.multiframe import frame_headers
+from medgan.data.dicom.structure import check_structure
 from medgan.data.dicom.suv import SuvFactor, suv_factor
 from medgan.data.dicom.tolerance import damage_is, redacted
 from medgan.data.plausibility import AIR_HU, PADDING_HU, Bounds, check_step, check_values, without_padding
@@ -73,7 +76,7 @@ def _factor(array: np.ndarray, headers: list[pydicom.Dataset], modality: str, bo
 
 def _header(path: Path) -> pydicom.Dataset:
     with opened(path) as file:
-        return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        return full_header(file)
 
 
 def _headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
@@ -105,13 +108,16 @@ def _pixels(
 ) -> tuple[list[pydicom.Dataset], np.ndarray]:
     """Returns the header of each frame in a file, without pixels, and the pixels as stored, (frames, rows, columns)."""
     with damage_is(f"{modality}: the DICOM file of slice {number} could not be read"):
-        with BytesIO(read_bytes(path)) as file:  # pydicom reads in small pieces: a fifth faster than from disk
+        content = read_bytes(path)
+        check_structure(content)
+        with BytesIO(content) as file:  # pydicom reads in small pieces: a fifth faster than from disk
             dataset = pydicom.dcmread(file, force=True, specific_tags=wanted)
         if "TransferSyntaxUID" not in dataset.file_meta:  # without the preamble; PS3.10 then has this syntax
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
         syntax = dataset.file_meta.TransferSyntaxUID
         name = UID(syntax).name if syntax in UID_dictionary else "a private one"
     with damage_is(f"{modality}: the pixels of slice {number}, in the transfer syntax {name}, could not be decoded"):
+        check_frames(dataset, size, modality, number)
         pixels = dataset.pixel_array.reshape(-1, *size)
         for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
             dataset.pop(keyword, None)

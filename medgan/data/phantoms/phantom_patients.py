@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from medgan.child_processes import HERE, Crew, limit_of
 from medgan.data.phantoms.anatomy import ANATOMIES, NAMES, TISSUES, draw
 from medgan.data.phantoms.phantom_files import write_phantom
-from medgan.data.prepare.processes import each
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 from medgan.tasks import task_named
@@ -23,6 +24,7 @@ PET_STEP_MM = 4.25
 PET_BLUR_MM = 3.0  # standard deviation of the scanner's point spread: 7 mm at half maximum
 BODY_PARTS = {"head": "HEAD", "thorax": "CHEST", "pelvis": "PELVIS", "limb": "LEG"}
 COMPLETE = "phantoms.json"
+LONGEST_S = 3600.0  # for one patient
 VOXELS_WORTH_A_PROCESS = 16_000_000  # making them takes much longer than the start of a process
 
 
@@ -100,8 +102,10 @@ def write_phantoms(
     worth = max(1, patients * slices * matrix**2 // VOXELS_WORTH_A_PROCESS)
     write = partial(_write_patient, part, task=task, slices=slices, matrix=matrix, seed=seed)
     try:
-        for _ in each(write, range(1, patients + 1), processes=min(processes or os.cpu_count() or 1, worth)):
-            pass
+        size = min(processes or os.cpu_count() or 1, worth)
+        with Crew(size, limit_of(size, LONGEST_S)) if size > 1 else nullcontext(HERE) as callers:
+            for _ in callers.each(write, range(1, patients + 1)):
+                pass
         (part / COMPLETE).write_text(json.dumps(made))
         try:
             os.replace(part, folder)

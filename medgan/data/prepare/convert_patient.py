@@ -45,17 +45,16 @@ class Conversion:
     folder: Path
 
 
-def convert(job: Conversion, *, plan: Plan) -> dict[str, Any] | str:
+def convert(job: Conversion, *, plan: Plan) -> dict[str, Any]:
     """Writes `source.npy`, `target.npy`, `mask.npy`, `picture.svg` and `patient.json`, their record, for one patient.
 
     Returns:
-        The content of `patient.json`; or the reason why the patient cannot be used, which names no patient (a string
-        and not an exception, because a worker process returns it).
+        The content of `patient.json`.
+
+    Raises:
+        InputError: the patient cannot be used; the message names no patient.
     """
-    try:
-        record, arrays, picture = _converted(job, plan)
-    except InputError as error:
-        return str(error)
+    record, arrays, picture = _converted(job, plan)
     part = job.folder.with_name(f".{job.folder.name}.part")
     for leftover in (part, job.folder):  # from a killed run, or damaged
         shutil.rmtree(leftover, ignore_errors=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import medgan
+from medgan.child_processes import Callers, Crew, get_ready, limit_of
 from medgan.data.manifest import FILE_NAME, SCHEMA_VERSION, Manifest, Patient, sealed, store_manifest
 from medgan.data.prepare.body_mask import MASK_RULE
 from medgan.data.prepare.convert_patient import Conversion, convert
@@ -32,7 +33,6 @@ from medgan.data.prepare.plan import (
     read_plan,
     write_json,
 )  # fmt: skip
-from medgan.data.prepare.processes import each, get_ready
 from medgan.data.prepare.split import assign_roles, has_key, key_id, load_key, load_roles, store_roles
 from medgan.data.reader import counted_reasons, survey
 from medgan.errors import InputError, JobError
@@ -40,8 +40,9 @@ from medgan.locks import held
 from medgan.tasks import Task
 
 PREPARING_S = 6 * 3600.0
-SLICES_WORTH_A_PROCESS = 500  # reading this many takes as long as starting a process
+LONGEST_S = 3600.0  # for one patient, or the headers of a hundred files
 BYTES_A_PIXEL = 5  # source, target, mask
+KILLED = "E-CHILD-04"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 Progress = Callable[[int, int], None]
@@ -82,13 +83,13 @@ def prepare(request: PrepareRequest, progress: Progress | None = None) -> Path:
         InputError: no folder, no images, one modality only, too many broken patients, or a plan that is not valid.
         JobError: the disk is full, or a process was killed; finished patients are kept.
     """
-    with _locked(request) as (folder, key):
+    with _locked(request) as (folder, key), _crew(request) as crew:
         files = files_state(request.source, key)  # first: the next call finds files that arrive from now on
         plan = read_plan(folder)
         if plan is not None:
             _refuse_other_plan(request, folder, plan)
         if plan is None or not up_to_date(folder, inputs_of(files, plan, key)):
-            _prepare(request, folder, key, files, progress or (lambda done, total: None))
+            _prepare(request, folder, key, files, progress or (lambda done, total: None), crew)
     return folder
 
 
@@ -102,8 +103,8 @@ def prepared_before(request: PrepareRequest) -> Path | None:
 
 def plan_only(request: PrepareRequest) -> Path:
     """Writes facts and plan and stops, so that a person can edit the plan; returns the path of the plan."""
-    with _locked(request) as (folder, key):
-        _planned(request, folder, key)
+    with _locked(request) as (folder, key), _crew(request) as crew:
+        _planned(request, folder, key, crew)
     return folder / PLAN
 
 
@@ -133,10 +134,22 @@ def _locked(request: PrepareRequest) -> Iterator[tuple[Path, bytes]]:
         raise
 
 
-def _prepare(request: PrepareRequest, folder: Path, key: bytes, files: str, progress: Progress) -> None:
-    if _processes(request) > 1:
-        get_ready(convert.__module__)
-    plan, found = _planned(request, folder, key)
+@contextmanager
+def _crew(request: PrepareRequest) -> Iterator[Crew]:
+    """Yields the child processes that read images: what one file does to its process ends nobody else's."""
+    get_ready(convert.__module__)
+    size = request.processes or len(os.sched_getaffinity(0))
+    try:
+        with Crew(size, limit_of(size, LONGEST_S)) as crew:
+            yield crew
+    except JobError as error:
+        if error.code != KILLED:
+            raise
+        raise JobError("E-PREPARE-08", processes=size) from None
+
+
+def _prepare(request: PrepareRequest, folder: Path, key: bytes, files: str, progress: Progress, crew: Crew) -> None:
+    plan, found = _planned(request, folder, key, crew)
     folders = {
         patient: f"patients/{patient}-{state_of(one, plan, key, request.source)}"
         for patient, one in found.pairs.items()
@@ -144,7 +157,7 @@ def _prepare(request: PrepareRequest, folder: Path, key: bytes, files: str, prog
     records = {patient: record for patient, place in folders.items() if (record := record_of(folder / place))}
     jobs = [Conversion(one, found.pairs[one], folder / folders[one]) for one in folders if one not in records]
     _refuse_little_room(folder, plan, jobs)
-    converted, reasons = _convert_all(jobs, plan, _processes(request), progress)
+    converted, reasons = _convert_all(jobs, plan, crew, progress)
     found = replace(found, set_aside=found.set_aside | reasons, broken=found.broken | reasons.keys())
     records |= converted
     usable = sorted(records)
@@ -196,11 +209,11 @@ def _default_name(request: PrepareRequest, key: bytes) -> str:
     return f"{request.task.name}-{request.size}px-{hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:8]}"
 
 
-def _planned(request: PrepareRequest, folder: Path, key: bytes) -> tuple[Plan, Found]:
+def _planned(request: PrepareRequest, folder: Path, key: bytes, crew: Callers) -> tuple[Plan, Found]:
     """Returns the plan in the folder, or a new one, and the images found with it; writes the facts anew."""
     plan = read_plan(folder)
     rules = plan or provisional_plan(request.settings)
-    surveyed = survey(request.source, processes=_processes(request), patient_level=rules.patient_folder)
+    surveyed = survey(request.source, callers=crew, patient_level=rules.patient_folder)
     found = find(surveyed, request.source, request.task, key, rules.choice, rules.bounds)
     if not found.pairs:
         _refuse_broken(request.source, None, [], found)
@@ -237,22 +250,15 @@ def _refuse_little_room(folder: Path, plan: Plan, jobs: Sequence[Conversion]) ->
         raise InputError("E-PREPARE-06", folder=folder, needed=needed / 1000000000.0, free=free / 1000000000.0)
 
 
-def _processes(request: PrepareRequest) -> int:
-    return request.processes or len(os.sched_getaffinity(0))
-
-
 def _convert_all(
-    jobs: list[Conversion], plan: Plan, processes: int, progress: Progress
+    jobs: list[Conversion], plan: Plan, crew: Crew, progress: Progress
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Converts patients; returns the records of those who can be used, and the reasons why others cannot."""
-    num_slices = sum(len(series.files) for job in jobs for series in (job.pair.source, job.pair.target) if series)
-    worth = max(1, num_slices // SLICES_WORTH_A_PROCESS)
     records, reasons = {}, {}
     largest_first = sorted(jobs, key=lambda job: -len(job.pair.target.planes))  # processes end together
-    results = each(partial(convert, plan=plan), largest_first, processes=min(processes, worth))
-    for done, (job, result) in enumerate(results, start=1):
-        if isinstance(result, str):
-            reasons[job.patient] = result
+    for done, (job, result) in enumerate(crew.each(partial(convert, plan=plan), largest_first), start=1):
+        if isinstance(result, InputError):
+            reasons[job.patient] = str(result)
         else:
             records[job.patient] = result
         progress(done, len(jobs))
