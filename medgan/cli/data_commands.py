@@ -53,7 +53,7 @@ def prepare(
     and report.html. Fields of the plan by --set: spacing_mm, source_match, target_match, registration=rigid,
     simulation.severity (mr_motion), simulation.dose_fraction (pet_denoise), and the others plan.json shows.
     """
-    from medgan.child_processes import get_ready
+    from medgan.processes.crew import get_ready
 
     get_ready("medgan.data.prepare.convert_patient")  # it imports while this process does
     with held_back():

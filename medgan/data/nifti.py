@@ -14,7 +14,6 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from medgan.child_processes import HERE, Callers
 from medgan.data.atomic_write import write_atomically
 from medgan.data.bids import sidecar_of, suv_of_sidecar
 from medgan.data.dicom.geometry import Plane
@@ -25,6 +24,7 @@ from medgan.data.series import AXES, SYNTHETIC_LABEL, Problem, Series
 from medgan.data.unpack import UNREADABLE, opened
 from medgan.data.volume import Volume
 from medgan.errors import InputError
+from medgan.processes.crew import HERE, Callers
 
 SUFFIXES = (".nii", ".nii.gz")
 SIDECAR_MODALITIES = {"PT": "PT", "PET": "PT", "CT": "CT", "MR": "MR", "MRI": "MR"}

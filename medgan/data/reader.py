@@ -9,7 +9,6 @@ from typing import Literal
 
 import pydicom
 
-from medgan.child_processes import HERE, Callers
 from medgan.data.dicom.find_dicom import UNREADABLE, find_dicom
 from medgan.data.dicom.pixels import read_dicom, slice_headers
 from medgan.data.nifti import find_nifti, is_nifti, read_nifti
@@ -18,6 +17,7 @@ from medgan.data.series import Series, Survey
 from medgan.data.unpack import is_packed, members
 from medgan.data.volume import Volume
 from medgan.errors import InputError
+from medgan.processes.crew import HERE, Callers
 
 UNREADABLE_FOLDER = "unreadable folder (permission)"
 HIDDEN = "hidden file"

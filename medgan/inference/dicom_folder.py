@@ -3,40 +3,25 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
-
-from medgan.data.atomic_write import appearing
 from medgan.data.dicom.attributes import ModelFacts
 from medgan.data.dicom.find_dicom import UNREADABLE
 from medgan.data.dicom.header import DAMAGED, EMPTY
-from medgan.data.dicom.tolerance import DAMAGE
-from medgan.data.dicom.writer import write_derived
-from medgan.data.nifti import along, is_nifti, write_nifti
-from medgan.data.reader import read_volume, representative_headers, survey
+from medgan.data.nifti import along, is_nifti
+from medgan.data.reader import survey
 from medgan.data.series import Series
-from medgan.data.volume import Volume
 from medgan.errors import InputError, JobError
-from medgan.inference.output_folders import (
-    MODEL,
-    SOURCE,
-    lock_of,
-    make_parent,
-    missing,
-    new_folders,
-    source_images,
-    written,
-)  # fmt: skip
-from medgan.inference.translator import Translator, outside_share, translate_volume
+from medgan.inference.output_folders import lock_of, make_parent, missing, new_folders, written
+from medgan.inference.series_steps import SourceSeries, read_series, write_series
+from medgan.inference.translator import Placed, Translator, translate_placed
 from medgan.locks import held
+from medgan.processes.crew import HERE, Callers
 
 LOCK_S = 1.0  # long enough for another process to check the lock, too short for a run
 MAY_BE_SLICES = (EMPTY, DAMAGED, UNREADABLE)
-NOT_WRITTEN = "the derived series could not be made from the headers of its source"
 LEAST_CROPPED = 0.001  # share of the body outside of the network's grid: less is not told
 
 
@@ -49,6 +34,7 @@ def translate_folder(
     progress: Callable[[str], None],
     advance: Callable[[int, int], None] = lambda done, total: None,
     frames: Literal["same", "any"] = "same",
+    callers: Callers = HERE,
 ) -> list[Path]:
     """Writes a derived series for each series of the source's modality that this model has not translated yet.
 
@@ -62,6 +48,7 @@ def translate_folder(
         progress: called with one line of text at a time, free of identifiers.
         advance: called with the number of slices done, and of all slices.
         frames: "any": a source without a frame of reference is translated, and the result gets a new one.
+        callers: who reads and writes series; children, where the files are not trusted.
 
     Returns:
         The folders written, one for each series: `00001.dcm` and so on, or a NIfTI image with its sidecar.
@@ -76,8 +63,8 @@ def translate_folder(
     make_parent(place, out)
     with held(lock_of(place), f"output {out}", limit_s=LOCK_S):
         there = written(out, facts)
-        wanted, num_unreadable = _wanted(translator, source, progress)
-        left, outgrown = missing(wanted, there)
+        wanted, num_unreadable = _wanted(translator, source, progress, callers)
+        left, outgrown = missing(wanted, there, callers)
         for line in outgrown:
             progress(f"not translated again: {line}")
         if num_there := len(wanted) - len(left) - len(outgrown):
@@ -86,7 +73,7 @@ def translate_folder(
             raise InputError("E-TRANSLATE-01", out=out, num_left=len(left))
         alone = len(wanted) == 1 and not there and not place.is_mount()  # nothing can be renamed onto a mount point
         folders = new_folders(out, there, len(left), alone=alone)
-        run = _Run(translator, facts, progress, advance, frames, list(zip(left, folders, strict=True)))
+        run = _Run(translator, facts, progress, advance, frames, callers, list(zip(left, folders, strict=True)))
         run.translate_all()
         if run.failed and len(wanted) == 1:
             raise run.failed[0]
@@ -97,9 +84,11 @@ def translate_folder(
         return folders
 
 
-def _wanted(translator: Translator, source: Path, progress: Callable[[str], None]) -> tuple[list[Series], int]:
+def _wanted(
+    translator: Translator, source: Path, progress: Callable[[str], None], callers: Callers
+) -> tuple[list[Series], int]:
     """Returns the series to translate, and the number of files that may be slices but cannot be read."""
-    modality, found = translator.task.source.modality, survey(source)
+    modality, found = translator.task.source.modality, survey(source, callers=callers)
     wanted = [_in_plane(series, translator.axis) for series in found.acquired if series.modality == modality]
     others = [series for series in found.acquired if series.modality != modality]
     problems = sorted({problem.reason.rstrip(".") for problem in found.problems})
@@ -122,7 +111,7 @@ def _in_plane(series: Series, axis: str) -> Series:
 
 
 def _report_unreadable(passed_over: Mapping[str, int], progress: Callable[[str], None]) -> int:
-    unreadable = {reason: passed_over[reason] for reason in MAY_BE_SLICES if reason in passed_over}
+    unreadable = {reason: number for reason, number in passed_over.items() if reason.startswith(MAY_BE_SLICES)}
     for reason, number in unreadable.items():
         progress(f"skipped {number} file{'s' * (number > 1)}: {reason}")
     return sum(unreadable.values())
@@ -136,31 +125,6 @@ def counted(found: Sequence[Series]) -> str:
     return ", ".join(f"{sum(counts)} {name} slices in {len(counts)} series" for name, counts in sorted(slices.items()))
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Holds a source as read: with the headers of its slices (DICOM), or the digest of its file (NIfTI)."""
-
-    volume: Volume
-    headers: list[Dataset]
-    digest: str = ""
-
-
-def _read(series: Series, frames: Literal["same", "any"]) -> _Source:
-    volume = read_volume(series)
-    if is_nifti(series.files[0]):
-        return _Source(volume, [], *source_images(series))
-    headers = representative_headers(series)
-    if series.frame_of_reference:
-        return _Source(volume, headers)
-    if frames == "same":
-        raise InputError("E-TRANSLATE-10", modality=series.modality)
-    frame = generate_uid(prefix=None)
-    for header in headers:
-        header.FrameOfReferenceUID = frame
-    note = "no frame of reference in the source; the result has a new one"
-    return _Source(replace(volume, frame_of_reference=frame, notes=(*volume.notes, note)), headers)
-
-
 @dataclass
 class _Run:
     """Passes series through reader, network and writer."""
@@ -170,13 +134,14 @@ class _Run:
     progress: Callable[[str], None]
     advance: Callable[[int, int], None]
     frames: Literal["same", "any"]
+    callers: Callers
     jobs: list[tuple[Series, Path]]
     failed: list[InputError] = field(default_factory=list)
     done: int = 0
 
     def translate_all(self) -> None:
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            before: Future[str] | None = None
+            before: Future[Sequence[Path]] | None = None
             for number, ((series, folder), read) in enumerate(zip(self.jobs, self._read(reader), strict=True), 1):
                 writing = self._translated(number, read, folder, writer)
                 self.done += len(series.files)
@@ -184,67 +149,55 @@ class _Run:
                 before = writing
             self._finish(len(self.jobs), before)
 
-    def _read(self, reader: ThreadPoolExecutor) -> Iterator[Future[_Source]]:
+    def _read(self, reader: ThreadPoolExecutor) -> Iterator[Future[SourceSeries]]:
         """Yields the volumes in order; starts to read each one before it yields the one before it."""
-        following = [reader.submit(_read, series, self.frames) for series, _ in self.jobs[:1]]
-        for series, _ in self.jobs[1:]:
-            following.append(reader.submit(_read, series, self.frames))
-            yield following.pop(0)
+        wanted = self.translator.input
+        following: list[Future[SourceSeries]] = []
+        for series, _ in self.jobs:
+            following.append(reader.submit(self.callers.run, read_series, series, wanted, self.frames))
+            if len(following) > 1:
+                yield following.pop(0)
         yield from following
 
-    def _translated(self, number: int, read: Future[_Source], folder: Path, writer: ThreadPoolExecutor) -> Future[str]:
+    def _translated(
+        self, number: int, read: Future[SourceSeries], folder: Path, writer: ThreadPoolExecutor
+    ) -> Future[Sequence[Path]]:
         """Translates a volume; returns the future of writing the result, or of the error that left nothing to write."""
         total, done = sum(len(series.files) for series, _ in self.jobs), self.done
         try:
             source = read.result()
-            for note in (*source.volume.notes, self._other_plane(number), self._cropped(source.volume)):
+            for note in (*source.placed.notes, self._other_plane(number), self._cropped(source.placed)):
                 if note:
                     self.progress(f"series {number} of {len(self.jobs)}: {note}")
-            derived = translate_volume(
-                self.translator, source.volume, progress=lambda slices, _: self.advance(done + slices, total)
+            derived = translate_placed(
+                self.translator, source.placed, progress=lambda slices, _: self.advance(done + slices, total)
             )
         except InputError as error:
-            nothing: Future[str] = Future()
+            nothing: Future[Sequence[Path]] = Future()
             nothing.set_exception(error)
             return nothing
-        return writer.submit(self._write, derived, source, folder)
+        task, facts = self.translator.task, self.facts
+        return writer.submit(self.callers.run, write_series, derived, source.series, source.digest, folder, task, facts)
 
     def _other_plane(self, number: int) -> str:
         own, trained = self.jobs[number - 1][0].axis, self.translator.axis
         return f"{own} slices, although the network was trained on {trained} ones" * (trained not in ("any", own))
 
-    def _cropped(self, volume: Volume) -> str:
-        share, side_mm = outside_share(self.translator, volume), self.translator.size * self.translator.spacing_mm
-        if share <= LEAST_CROPPED:
+    def _cropped(self, placed: Placed) -> str:
+        side_mm = self.translator.size * self.translator.spacing_mm
+        if placed.outside <= LEAST_CROPPED:
             return ""
-        return f"cropped: {share:.1%} of the body lie outside the network's {side_mm:.0f} mm"
+        return f"cropped: {placed.outside:.1%} of the body lie outside the network's {side_mm:.0f} mm"
 
-    def _write(self, derived: Volume, source: _Source, folder: Path) -> str:
-        task = self.translator.task
-        if source.headers:
-            try:
-                write_derived(derived, source.headers, folder, task=task, model=self.facts)
-            except (InputError, OSError):  # such as a full disk
-                raise
-            except DAMAGE as error:
-                raise InputError("E-HEADER-01", message=NOT_WRITTEN, name=type(error).__name__) from error
-            return f"{len(derived.array)} slices written to {folder}"
-        modality = task.target.modality
-        path = Path(f"synthetic_{modality.lower()}.nii.gz")
-        facts = {
-            "SyntheticData": "YES", "Modality": modality, "Units": derived.unit, MODEL: str(self.facts),
-            SOURCE: source.digest, "Description": "Synthetic image, for research only; not for diagnosis.",
-        }  # fmt: skip
-        with appearing(folder) as partial:
-            write_nifti(derived, partial / path, description=str(self.facts), facts=facts)
-        return f"{len(derived.array)} slices written to {folder / path}"
-
-    def _finish(self, number: int, writing: Future[str] | None) -> None:
+    def _finish(self, number: int, writing: Future[Sequence[Path]] | None) -> None:
         """Waits until a series is written, and reports the result."""
         if writing is None:
             return
+        series, folder = self.jobs[number - 1]
         try:
-            self.progress(f"series {number} of {len(self.jobs)}: {writing.result()}")
+            files = writing.result()
+            place = files[0] if is_nifti(series.files[0]) else folder
+            self.progress(f"series {number} of {len(self.jobs)}: {len(series.files)} slices written to {place}")
         except InputError as error:
             self.failed.append(error)
             self.progress(f"series {number} of {len(self.jobs)}: not translated: {error}")

@@ -17,6 +17,7 @@ from medgan.data.nifti import is_nifti
 from medgan.data.series import Series
 from medgan.data.unpack import opened, read_bytes
 from medgan.errors import InputError
+from medgan.processes.crew import Callers
 
 FIRST_FILE = "00001.dcm"
 PARTIAL = "[0-9a-f]" * 8  # `appearing` puts this into the name of an incomplete folder
@@ -89,11 +90,13 @@ def _source_image(path: Path, facts: ModelFacts) -> str:
         return ""
 
 
-def missing(wanted: Sequence[Series], there: Mapping[Path, frozenset[str]]) -> tuple[list[Series], list[str]]:
+def missing(
+    wanted: Sequence[Series], there: Mapping[Path, frozenset[str]], callers: Callers
+) -> tuple[list[Series], list[str]]:
     """Returns the series without a folder, and a line for each whose folder was made from other slices."""
     left, outgrown = [], []
     for series in wanted:
-        images = source_images(series) if there else frozenset()
+        images = _images(series, callers) if there else frozenset()
         folder = next((folder for folder, made_of in there.items() if made_of & images), None)
         if folder is None:
             left.append(series)
@@ -103,6 +106,13 @@ def missing(wanted: Sequence[Series], there: Mapping[Path, frozenset[str]]) -> t
                 "remove it to have it made anew"
             )
     return left, outgrown
+
+
+def _images(series: Series, callers: Callers) -> frozenset[str]:
+    try:
+        return callers.run(source_images, series)
+    except InputError:  # what is wrong with it is told when it is read
+        return frozenset()
 
 
 def source_images(series: Series) -> frozenset[str]:

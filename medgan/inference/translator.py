@@ -18,6 +18,42 @@ EDGE_TOLERANCE = 1e-6  # pixels: a center on the border of the field of view is 
 
 
 @dataclass(frozen=True)
+class NetworkInput:
+    """Describes what a network takes: everything about a translator but the network.
+
+    Attributes:
+        spacing_mm: in-plane spacing of the training's grid.
+        size: rows and columns of the training's grid.
+        axis: plane of the training's slices; "any": not known.
+    """
+
+    task: Task
+    spacing_mm: float
+    size: int
+    axis: str = "any"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Holds a source on the network's grid, and what the result needs to know of the source itself.
+
+    Attributes:
+        volume: the source in its unit on the network's in-plane grid.
+        affine, shape: of the source's own grid, as in `Volume`.
+        window: values of the source that become -1 and 1.
+        notes: those of the source.
+        outside: share of the body's voxels whose centers lie outside the network's grid, in-plane; 0 to 1.
+    """
+
+    volume: Volume
+    affine: np.ndarray
+    shape: tuple[int, ...]
+    window: tuple[float, float]
+    notes: tuple[str, ...]
+    outside: float
+
+
+@dataclass(frozen=True)
 class Translator:
     """Holds a generator, and everything needed to use it on images in physical units.
 
@@ -37,6 +73,11 @@ class Translator:
 
     def __post_init__(self) -> None:
         self.network.eval()
+
+    @property
+    def input(self) -> NetworkInput:
+        """Returns what the network takes."""
+        return NetworkInput(self.task, self.spacing_mm, self.size, self.axis)
 
 
 def translate_slices(
@@ -87,27 +128,60 @@ def translate_volume(
     Raises:
         InputError: the unit of the volume is not that of the task's source.
     """
-    image = translator.task.source
+    return translate_placed(translator, place(volume, translator.input), batch_size=batch_size, progress=progress)
+
+
+def place(volume: Volume, wanted: NetworkInput) -> Placed:
+    """Returns a source on the network's grid.
+
+    Raises:
+        InputError: the unit of the volume is not that of the task's source.
+    """
+    task, image = wanted.task, wanted.task.source
     if volume.unit != image.unit:
-        name = translator.task.name
-        raise InputError("E-TRANSLATE-07", task_name=name, modality=image.modality, unit=image.unit, unit_2=volume.unit)
-    grid = in_plane_grid(volume, spacing_mm=translator.spacing_mm, size=translator.size)
-    placed = resample(volume, grid, image.background)
-    output, window = np.empty_like(placed.array), window_of(volume.array, image)
+        raise InputError(
+            "E-TRANSLATE-07", task_name=task.name, modality=image.modality, unit=image.unit, unit_2=volume.unit
+        )
+    grid = in_plane_grid(volume, spacing_mm=wanted.spacing_mm, size=wanted.size)
+    window = window_of(volume.array, image)
+    return Placed(
+        volume=resample(volume, grid, image.background),
+        affine=volume.affine,
+        shape=volume.array.shape,
+        window=window,
+        notes=volume.notes,
+        outside=_outside_share(volume, body_threshold(image, window), wanted.size * wanted.spacing_mm / 2),
+    )
+
+
+def translate_placed(
+    translator: Translator, placed: Placed, *, batch_size: int = 16, progress: Callable[[int, int], None] | None = None
+) -> Volume:
+    """Translates a source that `place` brought to the network's grid, see `translate_volume`."""
+    source = placed.volume
+    output = np.empty_like(source.array)
     for start in range(0, len(output), batch_size):
         batch = slice(start, start + batch_size)
-        output[batch] = translate_slices(translator, placed.array[batch], window=window, batch_size=batch_size)
+        output[batch] = translate_slices(translator, source.array[batch], window=placed.window, batch_size=batch_size)
         if progress is not None:
             progress(min(start + batch_size, len(output)), len(output))
-    return _inside(placed.with_array(output, translator.task.target.unit), volume)
+    return inside_source(source.with_array(output, translator.task.target.unit), placed)
 
 
-def outside_share(translator: Translator, volume: Volume) -> float:
-    """Returns the share of the body's voxels whose centers lie outside the network's grid, in-plane; 0 to 1."""
-    image = translator.task.source
-    body = volume.array > body_threshold(image, window_of(volume.array, image))
+def inside_source(volume: Volume, placed: Placed) -> Volume:
+    """Returns the part of a volume whose pixel centers lie in the source's in-plane field of view, edges included."""
+    to_source = np.linalg.inv(placed.affine) @ volume.affine
+    _, num_rows, num_columns = placed.shape
+    columns = _covered(to_source[0, 0], to_source[0, 3], volume.array.shape[2], num_columns)
+    rows = _covered(to_source[1, 1], to_source[1, 3], volume.array.shape[1], num_rows)
+    affine = volume.affine.copy()
+    affine[:3, 3] = (volume.affine @ (columns.start, rows.start, 0, 1))[:3]
+    return Volume(volume.array[:, rows, columns], affine, volume.frame_of_reference, volume.unit)
+
+
+def _outside_share(volume: Volume, threshold: float, half_mm: float) -> float:
+    body = volume.array > threshold
     _, rows, columns = volume.array.shape
-    half_mm = translator.size * translator.spacing_mm / 2
     offsets = [
         np.abs(np.arange(count) - (count - 1) / 2) * step > half_mm
         for count, step in ((rows, volume.spacing_mm[1]), (columns, volume.spacing_mm[0]))
@@ -133,17 +207,6 @@ def _padded(values: np.ndarray, sides: Sequence[int], background: float) -> tupl
     padded = np.pad(values, widths, constant_values=background)
     inside = tuple(slice(first, first + length) for first, length in zip(before, values.shape, strict=True))
     return padded, inside
-
-
-def _inside(volume: Volume, source: Volume) -> Volume:
-    """Returns the part of a volume whose pixel centers lie in the source's in-plane field of view, edges included."""
-    to_source = np.linalg.inv(source.affine) @ volume.affine
-    _, num_rows, num_columns = source.array.shape
-    columns = _covered(to_source[0, 0], to_source[0, 3], volume.array.shape[2], num_columns)
-    rows = _covered(to_source[1, 1], to_source[1, 3], volume.array.shape[1], num_rows)
-    affine = volume.affine.copy()
-    affine[:3, 3] = (volume.affine @ (columns.start, rows.start, 0, 1))[:3]
-    return Volume(volume.array[:, rows, columns], affine, volume.frame_of_reference, volume.unit)
 
 
 def _covered(step: float, first: float, length: int, source_length: int) -> slice:

@@ -9,10 +9,15 @@ import torch
 
 import medgan
 from medgan.data.dicom.attributes import ModelFacts
+from medgan.inference import series_steps
 from medgan.inference.dicom_folder import translate_folder
 from medgan.inference.saved_model import load_translator, read_manifest
+from medgan.processes.crew import Crew, get_ready, limit_of
 from medgan.registry.versions import fetched, reached
 from medgan.workflows.events import Note, Notify, advancing, ignore, say
+
+PROCESSES = 2  # one reads, one writes
+LONGEST_S = 3600.0  # for one series, or the headers of a hundred files
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,23 @@ def translate_with(
         InputError: no such model, nothing to translate, or `out` is taken.
         JobError: some series could not be translated, or the registry is away.
     """
+    get_ready(series_steps.__name__)
     with reached(uri), fetched(model, uri=uri) as (folder, name, version):
         facts = ModelFacts(name=name, version=version, digest=read_manifest(folder).weights_sha256)
         translator = load_translator(folder, device="cuda" if torch.cuda.is_available() else "cpu")
     notify(Note(f"{name} version {version}"))
-    with warnings.catch_warnings(record=True) as noted:
+    with warnings.catch_warnings(record=True) as noted, Crew(PROCESSES, limit_of(PROCESSES, LONGEST_S)) as callers:
         try:
             advance = advancing(notify, "slices")
             written = translate_folder(
-                translator, source, out, facts=facts, progress=say(notify), advance=advance, frames=frames
+                translator,
+                source,
+                out,
+                facts=facts,
+                progress=say(notify),
+                advance=advance,
+                frames=frames,
+                callers=callers,
             )
         finally:
             for note in dict.fromkeys(str(warning.message) for warning in noted if _is_our_own(warning)):

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.unit
 LAYERS = [
     ["errors"],
     ["logs", "paths", "provenance", "units"],
-    ["locks"],
+    ["locks", "processes"],
     ["config", "tasks"],
     ["models", "losses", "metrics", "data"],
     ["training", "deid"],

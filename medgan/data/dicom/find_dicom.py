@@ -7,12 +7,12 @@ from statistics import median
 
 import numpy as np
 
-from medgan.child_processes import HERE, Callers
 from medgan.data import unpack
 from medgan.data.dicom.header import DAMAGED, Slice, read_slices
 from medgan.data.dicom.stacks import COPIES, Stack, places_of, planes_of, split
 from medgan.data.series import Problem, Series
 from medgan.errors import InputError
+from medgan.processes.crew import HERE, Callers
 
 CHUNK = 100  # files whose headers are read in one go
 UNREADABLE = "unreadable (permission)"

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from medgan.child_processes import HERE, Crew, limit_of
 from medgan.data.phantoms.anatomy import ANATOMIES, NAMES, TISSUES, draw
 from medgan.data.phantoms.phantom_files import write_phantom
 from medgan.data.volume import Volume
 from medgan.errors import InputError
+from medgan.processes.crew import HERE, Crew, limit_of
 from medgan.tasks import task_named
 
 FIELD_MM, STEP_MM = 352.0, 4.0

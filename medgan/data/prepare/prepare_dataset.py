@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import medgan
-from medgan.child_processes import Callers, Crew, get_ready, limit_of
 from medgan.data.manifest import FILE_NAME, SCHEMA_VERSION, Manifest, Patient, sealed, store_manifest
 from medgan.data.prepare.body_mask import MASK_RULE
 from medgan.data.prepare.convert_patient import Conversion, convert
@@ -37,6 +36,7 @@ from medgan.data.prepare.split import assign_roles, has_key, key_id, load_key, l
 from medgan.data.reader import counted_reasons, survey
 from medgan.errors import InputError, JobError
 from medgan.locks import held
+from medgan.processes.crew import Callers, Crew, get_ready, limit_of
 from medgan.tasks import Task
 
 PREPARING_S = 6 * 3600.0

@@ -4,14 +4,18 @@ import os
 import signal
 import sys
 import time
+import warnings
 
 import pytest
 from refusal import refusal
 
-from medgan.child_processes import HERE, Child, Crew, Limit, Stopped, limit_of
+import medgan.errors
 from medgan.errors import InputError, JobError
+from medgan.processes.child import Child, Stopped
+from medgan.processes.crew import HERE, Crew, Limit, limit_of
 
 pytestmark = pytest.mark.timeout(60)
+OWN_FILE = medgan.errors.__file__
 LIMIT = Limit(memory_bytes=256 << 20, seconds=30.0)
 
 
@@ -123,6 +127,16 @@ def test_child_prints_nothing_and_writes_no_core(crew, capfd):
 
     assert child.call(resource.getrlimit, resource.RLIMIT_CORE, limit_s=9) == (0, 0)
     child.close()
+
+
+def test_warnings_of_our_own_reach_the_caller(crew, tmp_path):
+    with pytest.warns(UserWarning, match="is no valid UID and is referred to as it is"):
+        crew.run(_warn)
+
+
+def _warn():
+    warnings.warn_explicit("SOPInstanceUID is no valid UID and is referred to as it is", UserWarning, OWN_FILE, 1)
+    warnings.warn_explicit("PATIENT^NAME is no valid name", UserWarning, "pydicom/valuerep.py", 1)
 
 
 def test_limit_gives_each_child_its_share():

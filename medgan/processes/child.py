@@ -1,0 +1,86 @@
+"""Holds a child process that can be killed: a crash, or a limit of memory or time, ends one call only."""
+
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+from medgan.errors import CodedError, InputError, JobError
+from medgan.processes.answering import Answer, answer_calls
+
+Result = TypeVar("Result")
+LOOK_EVERY_S = 0.2
+ENDED_S = 5.0  # until the exit code of an ended process is known
+CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+
+
+class Stopped(Exception):
+    """Says that nobody waits for a call any more."""
+
+
+class Child:
+    """Holds one child process, which runs one call after the other."""
+
+    def __init__(self, memory_bytes: int = 0) -> None:
+        context = get_context("forkserver")
+        self._pipe, far = context.Pipe()
+        self._process = context.Process(target=answer_calls, args=(far, os.getpid(), memory_bytes), daemon=True)
+        self._process.start()
+        far.close()
+        self._memory_bytes = memory_bytes
+        self.usable = True
+
+    def call(
+        self, function: Callable[..., Result], *args: Any, limit_s: float, go_on: Callable[[], None] = lambda: None
+    ) -> Result:
+        """Returns the function's result, and raises what it raises.
+
+        Args:
+            function, args: what to call; function, arguments and result are pickled.
+            go_on: called often; what it raises ends the call and the child.
+
+        Raises:
+            InputError: the call crashed the child, or reached a limit.
+            JobError: something else killed the child.
+        """
+        end = time.monotonic() + limit_s
+        try:
+            self._pipe.send((function, args))
+            while not wait([self._pipe, self._process.sentinel], LOOK_EVERY_S):
+                if time.monotonic() > end:
+                    raise InputError("E-CHILD-03", limit_s=limit_s)
+                go_on()
+            answer: Answer = self._pipe.recv()
+        except (EOFError, ConnectionError):
+            raise self._lost() from None
+        except BaseException:
+            self.close()
+            raise
+        if answer.full:
+            self.close()
+        for text, file, line in answer.notes:
+            warnings.warn_explicit(text, UserWarning, file, line)
+        if isinstance(answer.error, MemoryError):
+            raise InputError("E-CHILD-02", limit=self._memory_bytes / (1 << 30))
+        if answer.error is not None:
+            raise answer.error
+        return answer.result
+
+    def close(self) -> None:
+        """Kills the child, whatever it does."""
+        self.usable = False
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    def _lost(self) -> CodedError:
+        self._process.join(ENDED_S)
+        code = self._process.exitcode
+        self.close()
+        if code is not None and -code in CRASHES:
+            return InputError("E-CHILD-01", signal=signal.Signals(-code).name)
+        return JobError("E-CHILD-04", exit_code=code)

@@ -1,0 +1,139 @@
+"""Calls functions in child processes, several at a time, or in this process."""
+
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import forkserver, get_context, resource_tracker
+from typing import Any, Protocol, TypeVar
+
+from medgan.errors import InputError
+from medgan.processes.answering import without_garbage_collection
+from medgan.processes.child import Child, Stopped
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+LEAST_BYTES = 4 << 30
+SHARE = 0.8  # of the machine's memory, for all children
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Holds what one call may use.
+
+    Attributes:
+        memory_bytes: memory beyond that of an idle child; 0: no limit.
+        seconds: time until the child is killed.
+    """
+
+    memory_bytes: int
+    seconds: float
+
+
+def limit_of(children: int, seconds: float) -> Limit:
+    """Returns a limit that gives each child its share of the machine's memory."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Limit(max(LEAST_BYTES, int(SHARE * machine / children)), seconds)
+
+
+class Callers(Protocol):
+    """Calls functions, here or in child processes."""
+
+    def run(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Returns the function's result."""
+
+    def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+        """Yields every item with the function's result, or with the InputError that ended its call."""
+
+
+class InThisProcess:
+    """Calls functions in this process, for callers that trust their files, and for tests."""
+
+    def run(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Returns the function's result."""
+        return without_garbage_collection(function, *args)
+
+    def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+        """Yields every item with the function's result, or with its InputError."""
+        for item in items:
+            yield item, _or_error(self.run, function, item)
+
+
+HERE = InThisProcess()
+
+
+class Crew:
+    """Holds a number of children; each call goes to a free one, and a lost one is replaced."""
+
+    def __init__(self, size: int, limit: Limit) -> None:
+        self._size, self._limit = size, limit
+        self._free: queue.LifoQueue[Child | None] = queue.LifoQueue()
+        self._stop = threading.Event()
+        for _ in range(size):
+            self._free.put(None)
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, function: Callable[..., Result], *args: Any, go_on: Callable[[], None] = lambda: None) -> Result:
+        """Returns the function's result, see `Child.call`; waits for a free child."""
+
+        def still_wanted() -> None:
+            go_on()
+            if self._stop.is_set():
+                raise Stopped
+
+        child = self._free.get()
+        try:
+            child = child or Child(self._limit.memory_bytes)
+            return child.call(function, *args, limit_s=self._limit.seconds, go_on=still_wanted)
+        finally:
+            self._free.put(child if child and child.usable else None)
+
+    def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+        """Yields every item with the function's result, or its InputError, in the order in which they finish."""
+        with ThreadPoolExecutor(self._size) as threads:
+            tasks: dict[Future[Any], Item] = {}
+            for item in items:
+                tasks[threads.submit(_or_error, self.run, function, item)] = item
+            try:
+                for task in as_completed(tasks):
+                    yield tasks[task], task.result()
+            except BaseException:
+                self._stop.set()
+                threads.shutdown(cancel_futures=True)
+                raise
+
+    def close(self) -> None:
+        """Kills all children, and ends the calls in progress."""
+        self._stop.set()
+        for _ in range(self._size):
+            if child := self._free.get():
+                child.close()
+
+
+def get_ready(module: str) -> None:
+    """Starts, in the background, the server that forks the children and imports that module once for all of them.
+
+    The server inherits that Ctrl-C is blocked: only the first process answers Ctrl-C, even during that import.
+    """
+    get_context("forkserver").set_forkserver_preload([module])
+    resource_tracker.ensure_running()  # first: the server needs it, and its start unblocks Ctrl-C
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _or_error(run: Callable[..., Result], function: Callable[[Item], Result], item: Item) -> Result | InputError:
+    try:
+        return run(function, item)
+    except InputError as error:
+        return error
