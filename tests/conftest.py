@@ -3,6 +3,8 @@ import os
 import pytest
 import torch
 
+from medgan.processes.crew import get_ready
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
@@ -14,3 +16,9 @@ def one_thread():
 def no_store_of_other_tests():
     """MLflow leaves the store it was told of to whoever comes next in this process."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture(scope="session")
+def children_ready():
+    """Child processes are forked from one server, which imports what all of them need once."""
+    get_ready("medgan.server.translate_upload")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medgan.config import validated
 from medgan.errors import InputError
-from medgan.inference.translator import Translator
+from medgan.inference.translator import NetworkInput, Translator
 from medgan.tasks import task_named
 from medgan.training.build_networks import build_generator
 
@@ -107,23 +107,23 @@ def load_translator(folder: Path, device: str = "cpu") -> Translator:
     digest = hashlib.sha256(weights).hexdigest()
     if digest != manifest.weights_sha256:
         raise InputError("E-MODEL-05", folder=folder / WEIGHTS, weights_sha256=manifest.weights_sha256, digest=digest)
-    network, task = build_generator(validated(manifest.config)), task_named(manifest.task)
+    network, wanted = build_generator(validated(manifest.config)), network_input(manifest)
     try:
         network.load_state_dict(safetensors.torch.load(weights))
     except (RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise InputError("E-MODEL-06", folder=folder / WEIGHTS, reason=reason) from None
-    return Translator(
-        network=network.to(device),
-        task=replace(
-            task,
-            source=replace(task.source, window=manifest.source_window),
-            target=replace(task.target, window=manifest.target_window),
-        ),
-        spacing_mm=manifest.spacing_mm,
-        size=manifest.size,
-        axis=manifest.axis,
+    return Translator(network.to(device), wanted.task, wanted.spacing_mm, wanted.size, wanted.axis)
+
+
+def network_input(manifest: ModelManifest) -> NetworkInput:
+    """Returns what the network of a model takes."""
+    task = task_named(manifest.task)
+    source, target = (
+        replace(image, window=window)
+        for image, window in ((task.source, manifest.source_window), (task.target, manifest.target_window))
     )
+    return NetworkInput(replace(task, source=source, target=target), manifest.spacing_mm, manifest.size, manifest.axis)
 
 
 def _content(folder: Path, name: str) -> bytes:

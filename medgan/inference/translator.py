@@ -158,17 +158,38 @@ def translate_placed(
     translator: Translator, placed: Placed, *, batch_size: int = 16, progress: Callable[[int, int], None] | None = None
 ) -> Volume:
     """Translates a source that `place` brought to the network's grid, see `translate_volume`."""
+
+    def translated(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+        return translate_slices(translator, values, window=window, batch_size=batch_size)
+
+    return in_batches(placed, translator.task.target.unit, translated, batch_size=batch_size, progress=progress)
+
+
+def in_batches(
+    placed: Placed,
+    unit: str,
+    translated: Callable[[np.ndarray, tuple[float, float]], np.ndarray],
+    *,
+    batch_size: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Volume:
+    """Returns the translated volume, see `translate_volume`.
+
+    Args:
+        unit: of the result.
+        translated: returns (B, rows, columns) for slices of the same shape and the window of their volume.
+    """
     source = placed.volume
     output = np.empty_like(source.array)
     for start in range(0, len(output), batch_size):
         batch = slice(start, start + batch_size)
-        output[batch] = translate_slices(translator, source.array[batch], window=placed.window, batch_size=batch_size)
+        output[batch] = translated(source.array[batch], placed.window)
         if progress is not None:
             progress(min(start + batch_size, len(output)), len(output))
-    return inside_source(source.with_array(output, translator.task.target.unit), placed)
+    return _inside(source.with_array(output, unit), placed)
 
 
-def inside_source(volume: Volume, placed: Placed) -> Volume:
+def _inside(volume: Volume, placed: Placed) -> Volume:
     """Returns the part of a volume whose pixel centers lie in the source's in-plane field of view, edges included."""
     to_source = np.linalg.inv(placed.affine) @ volume.affine
     _, num_rows, num_columns = placed.shape

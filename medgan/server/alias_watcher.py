@@ -5,14 +5,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from medgan.data.dicom.attributes import ModelFacts
 from medgan.inference.saved_model import ModelManifest
-from medgan.inference.translator import Translator, translate_slices
+from medgan.inference.translator import NetworkInput
 from medgan.logs import LOG
+from medgan.server.network import Network
 
-LOOK_S = 5.0
+LOOK_S = 4.0
 AGAIN_S = 60.0
 
 
@@ -24,7 +23,8 @@ class Served:
         card: description of the version in the registry, for people.
     """
 
-    translator: Translator
+    network: Network
+    input: NetworkInput
     facts: ModelFacts
     manifest: ModelManifest
     card: str
@@ -34,7 +34,7 @@ class Follower:
     """Holds the version being served; a request takes `current` once and uses it until its end.
 
     Attributes:
-        current: the version being served; replaced in one step, after the next one has made an image.
+        current: the version being served; replaced in one step, after the next one's network has made images.
         problem: why `current` is not the named version; empty if it is.
         note: a remark on the last change of the version.
     """
@@ -51,22 +51,25 @@ class Follower:
 
         Args:
             named: returns the number of the version that should be served.
-            look_s: seconds between two checks of the alias.
+            look_s: seconds between two checks of the alias and of the network.
             again_s: seconds until a version that could not be loaded is tried again.
         """
         self._named, self._load, self._look_s, self._again_s = named, load, look_s, again_s
         self._failed, self._failed_at = "", 0.0
-        self.current, self.problem, self.note = self._loaded(named()), "", ""
+        self.current, self.problem, self.note = load(named()), "", ""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name="follower")
         self._thread.start()
 
     def close(self) -> None:
-        """Stops following the alias."""
+        """Stops following the alias, and ends the network."""
         self._end.set()
+        self._thread.join()
+        self.current.network.close()
 
     def _follow(self) -> None:
         while not self._end.wait(self._look_s):
+            self.current.network.check()
             self.look()
 
     def look(self) -> None:
@@ -83,22 +86,16 @@ class Follower:
         if number == self._failed and time.monotonic() - self._failed_at < self._again_s:
             return
         try:
-            served = self._loaded(number)
+            served = self._load(number)
         except Exception as error:  # a model also fails in many ways
             self._failed, self._failed_at = number, time.monotonic()
             self._tell(f"version {number} cannot be loaded; version {serving} goes on being served", error)
             return
         self._failed, self.note = "", _remark(self.current, served)
-        self.current = served
+        former, self.current = self.current, served
+        former.network.close()
         LOG.info("serving %s version %s in place of version %s", served.facts.name, number, serving)
         self._tell("")
-
-    def _loaded(self, number: str) -> Served:
-        """Loads a version and makes one image, so that the first request need not wait for what a first image needs."""
-        served = self._load(number)
-        background, size = served.translator.task.source.background, served.translator.size
-        translate_slices(served.translator, np.full((1, size, size), background, np.float32), window=(0.0, 1.0))
-        return served
 
     def _tell(self, problem: str, error: Exception | None = None) -> None:
         if problem and problem != self.problem:

@@ -6,25 +6,28 @@ import shutil
 import tempfile
 import threading
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from medgan.errors import CodedError, InputError
 from medgan.logs import LOG
+from medgan.processes.child import Stopped
+from medgan.processes.crew import Crew, Limit
 from medgan.server.alias_watcher import Follower, Served
-from medgan.server.translate_upload import answer
-from medgan.server.upload import Limits, Refusal, receive, unpack
+from medgan.server.translate_upload import read_upload, write_answer
+from medgan.server.upload import Limits, Refusal, receive
 
 WORKERS = 4  # series read, translated or written at once; the others wait on disk
 AGAIN_S = 10
-Answer = tuple[Path, Served]
-
-
-class Stopped(Exception):
-    """Says that the request has ended, so that nobody waits for the work any more."""
+IDLE_BYTES = 1 << 30  # what a child may use beside the pixels: headers, compressed frames
+LATE_S = 60.0  # a request that takes too long is ended before; this limit is for what nobody thought of
+COPIES = 2  # of the pixels, decoded and smoothed
+Answered = tuple[Path, Served]
 
 
 class Work:
@@ -35,12 +38,14 @@ class Work:
         self.upload = self.folder / "upload"
         self.upload.mkdir()
         self._free, self._stop = free, threading.Event()
-        self._running: Future[Answer] | None = None
+        self._running: Future[Answered] | None = None
 
-    def start(self, pool: ThreadPoolExecutor, job: Callable[[], Answer]) -> Awaitable[Answer]:
+    def start(self, pool: ThreadPoolExecutor, job: Callable[[], Answered]) -> asyncio.Future[Answered]:
         """Runs a job in the pool."""
         self._running = pool.submit(job)
-        return asyncio.wrap_future(self._running)
+        answer = asyncio.wrap_future(self._running)
+        answer.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody may be left to see it
+        return answer
 
     def go_on(self) -> None:
         """Raises `Stopped` once the request has ended."""
@@ -55,33 +60,40 @@ class Work:
         else:
             self._running.add_done_callback(self._remove)
 
-    def _remove(self, _: Future[Answer] | None) -> None:
+    def _remove(self, _: Future[Answered] | None) -> None:
         self._free()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class RequestQueue:
-    """Accepts a limited number of requests at once, and serves them; one volume at a time uses the network."""
+    """Accepts a limited number of requests at once, and serves them; images are read and written by children."""
 
     def __init__(self, follower: Follower, limits: Limits, scratch: Path) -> None:
         self.follower, self.limits, self.scratch = follower, limits, scratch
         self._places = threading.Semaphore(limits.requests)
-        self._network = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="answer")
+        self._crew = Crew(WORKERS, Limit(COPIES * limits.inflated_bytes + IDLE_BYTES, limits.request_s + LATE_S))
+
+    def close(self) -> None:
+        """Ends the requests in work, and the children."""
+        self._crew.close()
+        self._pool.shutdown()
 
     def take_in(self) -> Work:
         """Returns a place for a request.
 
         Raises:
-            Refusal: all places are in use (503).
+            Refusal: all places are in use, or there is no network (503).
         """
+        if problem := self.follower.current.network.problem():
+            raise Refusal("E-SERVER-06", problem=problem, again_s=AGAIN_S, status=503)
         if not self._places.acquire(blocking=False):
             raise Refusal("E-SERVER-02", requests=self.limits.requests, again_s=AGAIN_S, status=503)
         try:
             return Work(self.scratch, self._places.release)
         except OSError as error:
             self._places.release()
-            raise _failed(error) from None
+            raise as_refusal(error) from None
 
     async def serve(self, request: Request, work: Work) -> tuple[Path, Served]:
         """Returns the answer to a request, and the version that gave it.
@@ -94,26 +106,44 @@ class RequestQueue:
             async with asyncio.timeout(limits.request_s):
                 content_type = request.headers.get("content-type", "")
                 zipped = await receive(request.stream(), content_type, work.upload, limits=limits)
-                return await work.start(self._pool, lambda: self._answer(work, zipped))
+                return await _unless_left(request, work.start(self._pool, lambda: self._answered(work, zipped)))
         except TimeoutError:
             raise Refusal("E-SERVER-03", request_s=limits.request_s, status=504) from None
         except ClientDisconnect:
             raise Refusal("E-SERVER-04", status=400) from None
+        except InputError as error:  # a crash, or a limit of a child
+            raise Refusal("E-UPLOAD-01", reason=str(error), cause=error.code, status=422) from None
         except Refusal:
             raise
+        except CodedError:  # a child was killed from outside
+            raise Refusal("E-SERVER-06", problem="a reader died", again_s=AGAIN_S, status=503) from None
         except Exception as error:  # a defect, or a full disk: one request fails, the service goes on
-            raise _failed(error) from None
+            raise as_refusal(error) from None
 
-    def _answer(self, work: Work, zipped: bool) -> tuple[Path, Served]:
+    def _answered(self, work: Work, zipped: bool) -> Answered:
         work.go_on()
-        if zipped:
-            unpack(work.upload, self.limits)
         served = self.follower.current
-        path = answer(served, work.upload, work.folder, limits=self.limits, network=self._network, go_on=work.go_on)
+        source = self._crew.run(read_upload, work.upload, zipped, served.input, self.limits, go_on=work.go_on)
+        derived = served.network.translate(source.placed, work.go_on)
+        task, facts = served.input.task, served.facts
+        path = self._crew.run(write_answer, derived, source.series, work.folder, task, facts, go_on=work.go_on)
         return path, served
 
 
-def _failed(error: Exception) -> Refusal:
+async def _unless_left(request: Request, running: asyncio.Future[Answered]) -> Answered:
+    """Waits for an answer; raises ClientDisconnect as soon as the client is gone."""
+    gone = asyncio.ensure_future(request.receive())
+    either: set[asyncio.Future[Any]] = {running, gone}
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+    if not running.done():
+        raise ClientDisconnect
+    return running.result()
+
+
+def as_refusal(error: Exception) -> Refusal:
     """Logs an unforeseen error by type and place only, as its text may name a patient; returns the refusal."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     LOG.error("a request failed: %s at %s:%d", type(error).__name__, Path(last.filename).name, last.lineno)

@@ -1,93 +1,104 @@
-"""Turns one upload into one derived series: checks, reads, translates, writes and packs it."""
+"""Reads one upload as one series, and writes its answer; both run in a child process, as an upload may be hostile."""
 
 import re
+import shutil
 import zipfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
+from medgan.data.dicom.attributes import ModelFacts
+from medgan.data.dicom.structure import is_deflated
 from medgan.data.dicom.tolerance import DAMAGE, tolerant
-from medgan.data.dicom.writer import write_derived
-from medgan.data.reader import read_volume, representative_headers, survey
+from medgan.data.reader import representative_headers, survey
 from medgan.data.series import Series
 from medgan.data.volume import Volume
 from medgan.errors import InputError
 from medgan.inference.dicom_folder import counted
-from medgan.inference.translator import translate_volume
-from medgan.server.alias_watcher import Served
-from medgan.server.upload import Limits, Refusal
+from medgan.inference.series_steps import SourceSeries, read_series, write_series
+from medgan.inference.translator import NetworkInput
+from medgan.server.upload import Limits, Refusal, unpack
 from medgan.tasks import Task
 
 ANSWER = "derived.zip"
 DERIVED = "derived"
 ON_GRID = 2  # volumes held on the network's grid at once: input and output
+HEAD_BYTES = 1024
 HARMLESS = ("not DICOM", "same slice twice")
 
 
-def answer(
-    served: Served, upload: Path, folder: Path, *, limits: Limits, network: Executor, go_on: Callable[[], None]
-) -> Path:
-    """Translates the one series in an upload; returns the path of a zip file with the derived series.
+def read_upload(upload: Path, zipped: bool, wanted: NetworkInput, limits: Limits) -> SourceSeries:
+    """Returns the one series in an upload, on the network's grid.
 
     Args:
-        folder: folder of the result; the caller removes it.
-        network: the thread that runs networks, one volume after the other, in the order of arrival.
-        go_on: called often; raises an exception to end the work early.
+        upload: folder with the files of the body.
+        zipped: whether there is a zip file to unpack first.
 
     Raises:
         Refusal: the upload is not exactly one series of the source's modality, or is too large or not usable.
     """
-    task = served.translator.task
-    _check_files(upload, go_on)
-    series = _one_series(upload, task)
-    _refuse_large(series, limits, size=served.translator.size)
-    names: list[str] = [series.patient_id, series.study_uid, series.series_uid, series.frame_of_reference]
+    if zipped:
+        unpack(upload, limits)
+    _check_files(upload)
+    series = _one_series(upload, wanted.task)
+    _refuse_large(series, limits, size=wanted.size)
+    with _names_removed(series):
+        return read_series(series, wanted, "same")
+
+
+def write_answer(derived: Volume, series: Series, folder: Path, task: Task, facts: ModelFacts) -> Path:
+    """Writes the derived series, and returns the path of a zip file with it.
+
+    Args:
+        series: the source.
+        folder: folder of the result; the caller removes it.
+
+    Raises:
+        Refusal: the headers of the source do not allow it.
+    """
+    with _names_removed(series):
+        files = write_series(derived, series, "", folder / DERIVED, task, facts)
+    path = folder / ANSWER
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # compression would take too much time
+        for file in files:
+            archive.write(file, file.name)
+    shutil.rmtree(folder / DERIVED)
+    return path
+
+
+@contextmanager
+def _names_removed(series: Series) -> Iterator[None]:
+    """Turns an error into a refusal whose text has no name of the patient or the images."""
     try:
-        headers = representative_headers(series)
-        names.append(str(headers[0].get("PatientName", "")))
-        files = _derived(served, series, headers, folder / DERIVED, network=network, go_on=go_on)
+        yield
     except InputError as error:
+        names = [series.patient_id, series.study_uid, series.series_uid, series.frame_of_reference, *_patient(series)]
         raise Refusal("E-UPLOAD-01", reason=_without(str(error), names), cause=error.code, status=422) from None
-    return _packed(files, folder / ANSWER, go_on)
 
 
-def _derived(
-    served: Served,
-    series: Series,
-    headers: Sequence[Dataset],
-    folder: Path,
-    *,
-    network: Executor,
-    go_on: Callable[[], None],
-) -> list[Path]:
-    volume = read_volume(series)
-
-    def translated() -> Volume:
-        go_on()
-        return translate_volume(served.translator, volume, progress=lambda done, total: go_on())
-
-    derived = network.submit(translated).result()
-    return write_derived(derived, headers, folder, task=served.translator.task, model=served.facts)
+def _patient(series: Series) -> list[str]:
+    try:
+        return [str(representative_headers(series)[0].get("PatientName", ""))]
+    except InputError:
+        return []
 
 
-def _check_files(upload: Path, go_on: Callable[[], None]) -> None:
+def _check_files(upload: Path) -> None:
     """Removes a DICOMDIR, which holds no image; refuses deflated files, whose size is unknown before reading."""
     for path in upload.iterdir():
-        go_on()
+        with path.open("rb") as file:
+            if is_deflated(file.read(HEAD_BYTES)):
+                raise Refusal("E-UPLOAD-02", syntax=DeflatedExplicitVRLittleEndian.name, status=415)
         try:
             with tolerant():
-                meta = read_file_meta_info(path)
-                kind, syntax = meta.get("MediaStorageSOPClassUID"), meta.get("TransferSyntaxUID")
+                kind = read_file_meta_info(path).get("MediaStorageSOPClassUID")
         except DAMAGE:
             continue
         if kind == MediaStorageDirectoryStorage:
             path.unlink()
-        elif syntax == DeflatedExplicitVRLittleEndian:
-            raise Refusal("E-UPLOAD-02", syntax=DeflatedExplicitVRLittleEndian.name, status=415)
 
 
 def _one_series(upload: Path, task: Task) -> Series:
@@ -137,12 +148,3 @@ def _without(message: str, names: Sequence[str]) -> str:
     for form in sorted(forms, key=len, reverse=True):
         message = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "(withheld)", message, flags=re.IGNORECASE)
     return message
-
-
-def _packed(files: Sequence[Path], path: Path, go_on: Callable[[], None]) -> Path:
-    """Packs files into a zip file without compression, which would take too much time."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for file in files:
-            go_on()
-            archive.write(file, file.name)
-    return path

@@ -1,42 +1,36 @@
-"""Serves a registered model over HTTP: checks, starts Ray, serves, follows the alias, stops."""
+"""Serves a registered model over HTTP: checks, serves, follows the alias, stops."""
 
-import json
 import os
 import shutil
 import signal
 import socket
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from ray import serve as ray_serve
-from ray.serve.api import RunTarget, run_many
-
 from medgan.data.dicom.attributes import ModelFacts
-from medgan.distributed.cluster import Capacity, cluster, is_given
+from medgan.distributed.cluster import machine
 from medgan.errors import InputError, JobError
-from medgan.inference.saved_model import CARD, load_translator, read_manifest
+from medgan.inference.saved_model import CARD, load_translator, network_input, read_manifest
 from medgan.paths import Place
+from medgan.processes.crew import get_ready
 from medgan.registry.versions import fetched, reached, resolve
-from medgan.server.alias_watcher import Served
+from medgan.server import translate_upload
+from medgan.server.alias_watcher import Follower, Served
 from medgan.server.auth import token_digest
-from medgan.server.deployment import Service, application
+from medgan.server.network import ChildNetwork
+from medgan.server.service import Service, running
 from medgan.server.upload import Limits
 from medgan.workflows.events import EnginesStart, Note, Notify, ignore
 
-STARTING_S = 300.0
-LOOK_S = 2.0
-NAME = "medgan"
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+LOOK_S = 1.0
 SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the follower asks again by itself, and must see a server that is back
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "RAY_SERVE_LOG_TO_STDERR": "0",
 }
 
 
@@ -59,35 +53,31 @@ def serve(
 
     Raises:
         InputError: no such model, or one that cannot be loaded; no such address; a token file others may read.
-        JobError: Ray or the service did not come up, or it ended by itself.
+        JobError: the service did not come up, or it ended by itself.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
-    if is_given():
-        raise InputError("E-SERVE-01", address=os.environ["RAY_ADDRESS"])
+    get_ready(translate_upload.__name__)
     with reached(place.tracking_uri):
         name, number = resolve(model, place.tracking_uri)
-        load_served(number, "cpu", name=name, uri=place.tracking_uri)  # refused before anything starts
-    _refuse_taken(host, port)
-    token_file = token_file or place.output / "serve.token"
-    service = Service(
-        named=partial(version_now, model, place.tracking_uri),
-        load=partial(load_served, name=name, uri=place.tracking_uri),
-        limits=limits,
-        digest=token_digest(token_file),
-        scratch=place.output / "serving" / f"{socket.gethostname()}-{port}",
-        log_file=place.log_file(f"serve-{port}"),
-    )
-    notify(Note(f"token: in {token_file}"))
-    notify(EnginesStart(service.log_file))
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, service.scratch, ignore_errors=True)
+        with fetched(f"models:/{name}/{number}", uri=place.tracking_uri) as (folder, _, _):
+            load_translator(folder)  # refused before anything starts
+    with _bound(host, port) as sock:
+        service = Service(
+            named=partial(version_now, model, place.tracking_uri),
+            load=partial(load_served, name=name, uri=place.tracking_uri),
+            limits=limits,
+            digest=token_digest(token_file := token_file or place.output / "serve.token"),
+            scratch=place.output / "serving" / f"{socket.gethostname()}-{port}",
+            log_file=place.log_file(f"serve-{port}"),
+        )
+        notify(Note(f"token: in {token_file}"))
+        notify(EnginesStart(service.log_file))
         try:
-            notify(Note("starting Ray ..."))
-            capacity, stop = stack.enter_context(cluster()), stack.enter_context(_stopped_by_signal())
-            _run(service, capacity, host=host, port=port, notify=notify, stop=stop)
-        except KeyboardInterrupt:  # before there was anything to stop
-            pass
-        notify(Note("\nstopping ..."))
+            with _stopped_by_signal() as stop, running(service, sock) as (follower, listener):
+                _watch(follower, listener, f"http://{_bracketed(host)}:{port}", notify, stop=stop)
+                notify(Note("\nstopping ..."))
+        finally:
+            shutil.rmtree(service.scratch, ignore_errors=True)
 
 
 def version_now(model: str, uri: str) -> str:
@@ -95,16 +85,29 @@ def version_now(model: str, uri: str) -> str:
     return resolve(model, uri)[1]
 
 
-def load_served(number: str, device: str, *, name: str, uri: str) -> Served:
-    """Returns a registered version, ready to translate; raises InputError if there is none, or if it is damaged."""
+def load_served(number: str, kept: Path, *, name: str, uri: str) -> Served:
+    """Returns a registered version, ready to translate; raises InputError if there is none, or if it is damaged.
+
+    Args:
+        kept: folder to make for the model's files, for as long as its network runs.
+    """
     with fetched(f"models:/{name}/{number}", uri=uri) as (folder, _, _):
-        manifest, card = read_manifest(folder), folder / CARD
+        shutil.copytree(folder, kept)
+    try:
+        manifest, card, here = read_manifest(kept), kept / CARD, machine()
+        wanted = network_input(manifest)
+        devices = [f"cuda:{number}" for number in range(here.gpus)] or ["cpu"]
+        threads = max(1, here.cpus // len(devices))
         return Served(
-            translator=load_translator(folder, device=device),
+            input=wanted,
             facts=ModelFacts(name=name, version=number, digest=manifest.weights_sha256),
             manifest=manifest,
             card=card.read_text(encoding="utf-8") if card.is_file() else "",
+            network=ChildNetwork(kept, devices, threads=threads, unit=wanted.task.target.unit),
         )
+    except BaseException:
+        shutil.rmtree(kept, ignore_errors=True)
+        raise
 
 
 @contextmanager
@@ -120,51 +123,31 @@ def _stopped_by_signal() -> Iterator[threading.Event]:
             signal.signal(number, former)
 
 
-def _refuse_taken(host: str, port: int) -> None:
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    """Yields a socket at the address; it does not listen yet."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.create_server((host, port), family=family):
-            pass
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
     except (OSError, OverflowError) as error:
         raise InputError("E-SERVE-02", host=host, port=port, error=error) from None
+    with sock:
+        yield sock
 
 
-def _run(service: Service, capacity: Capacity, *, host: str, port: int, notify: Notify, stop: threading.Event) -> None:
-    """Starts the replicas and watches the service as those who use it see it."""
-    options = {"host": host, "port": port, "request_timeout_s": 2 * service.limits.request_s}
-    try:
-        ray_serve.start(proxy_location="HeadOnly", http_options=options)
-        run_many([RunTarget(application(service, capacity), name=NAME)], wait_for_applications_running=False)
-        if _comes_up(stop):
-            _watch(f"http://{_bracketed(ANYWHERE.get(host, host))}:{port}", notify, stop=stop)
-    finally:
-        ray_serve.shutdown()  # waits 30 s at most; Ray must not end before it does
-
-
-def _comes_up(stop: threading.Event) -> bool:
-    """Waits until the replicas have the model; returns False if it is stopped before."""
-    end = time.monotonic() + STARTING_S
-    while (state := ray_serve.status().applications[NAME]).status != "RUNNING":
-        if state.status == "DEPLOY_FAILED" or time.monotonic() > end:
-            raise JobError("E-SERVE-03", starting_s=STARTING_S, state=state.status)
-        if stop.wait(0.2):
-            return False
-    return True
-
-
-def _watch(address: str, notify: Notify, *, stop: threading.Event) -> None:
+def _watch(
+    follower: Follower, listener: threading.Thread, address: str, notify: Notify, *, stop: threading.Event
+) -> None:
     """Reports each change of version or health until it is stopped."""
-    reported, answered = "", time.monotonic()
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    reported = ""
     while not stop.is_set():
-        try:
-            with direct.open(f"{address}/health", timeout=LOOK_S) as response:
-                state, answered = json.load(response), time.monotonic()
-            said = f"{state['model']} version {state['version']} at {address}" + f": {state['problem']}".rstrip(": ")
-        except OSError:
-            said = "the service does not answer; it is being restarted or has much to do"
-            if time.monotonic() - answered > STARTING_S:
-                raise JobError("E-SERVE-04", address=address, starting_s=STARTING_S) from None
+        if not listener.is_alive():
+            raise JobError("E-SERVE-04")
+        facts = follower.current.facts
+        problem = follower.current.network.problem() or follower.problem
+        said = f"{facts.name} version {facts.version} at {address}" + f": {problem}".rstrip(": ")
         if said != reported:
             notify(Note(f"{time.strftime('%H:%M:%S')} {said}"))
             reported = said

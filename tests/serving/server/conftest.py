@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 import zipfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,14 @@ import numpy as np
 import pydicom
 import pytest
 import requests
-import uvicorn
 
 from medgan.data.dicom.attributes import ModelFacts
 from medgan.inference.saved_model import load_translator, read_manifest
+from medgan.inference.translator import translate_placed
 from medgan.server.alias_watcher import Follower, Served
 from medgan.server.app import build_app
+from medgan.server.listener import listening
+from medgan.server.request_queue import RequestQueue
 from medgan.server.upload import Limits
 
 LIMIT_S = 30
@@ -71,38 +73,68 @@ class Client:
         return left
 
 
+class NetworkHere:
+    """Stands for a network in a child process; it runs in this one, one volume at a time."""
+
+    def __init__(self, translator):
+        self.translator, self.lost = translator, ""
+        self._turn = threading.Lock()
+
+    def translate(self, placed, go_on):
+        def progress(done, total):
+            go_on()
+
+        while not self._turn.acquire(timeout=0.05):
+            go_on()
+        try:
+            return translate_placed(self.translator, placed, progress=progress)
+        finally:
+            self._turn.release()
+
+    def check(self):
+        pass
+
+    def problem(self):
+        return self.lost
+
+    def close(self):
+        pass
+
+
 @pytest.fixture
 def served(model_folder):
     manifest = read_manifest(model_folder)
     facts = ModelFacts(name="medgan-pet2ct", version="7", digest=manifest.weights_sha256)
-    return Served(translator=load_translator(model_folder), facts=facts, manifest=manifest, card="# A model")
+    translator = load_translator(model_folder)
+    return Served(NetworkHere(translator), translator.input, facts, manifest, card="# A model")
 
 
 @pytest.fixture
-def start(served, tmp_path):
+def start(served, tmp_path, children_ready):
     """Returns a function of limits and network that starts a server; at the end its folder must be empty."""
     running = []
 
     def begin(limits=None, network=None):
-        translator = replace(served.translator, network=network or served.translator.network)
-        follower = Follower(lambda: "7", lambda _: replace(served, translator=translator), look_s=1000)
+        translator = replace(served.network.translator, network=network or served.network.translator.network)
+        follower = Follower(lambda: "7", lambda _: replace(served, network=NetworkHere(translator)), look_s=1000)
         scratch = tmp_path / f"scratch-{len(running)}"
         scratch.mkdir()
-        listening = socket.create_server(("127.0.0.1", 0))
+        stack = ExitStack()
+        queue = RequestQueue(follower, limits or Limits(), scratch)
+        sock = stack.enter_context(socket.socket())
+        sock.bind(("127.0.0.1", 0))
         digest = hashlib.sha256(TOKEN.encode()).hexdigest()
-        app = build_app(follower, limits=limits or Limits(), digest=digest, scratch=scratch)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        client = Client(f"http://127.0.0.1:{listening.getsockname()[1]}", scratch, follower)
-        running.append((server, thread, follower, client))
+        app = build_app(follower, queue, limits=queue.limits, digest=digest)
+        stack.enter_context(listening(app, sock))
+        client = Client(f"http://127.0.0.1:{sock.getsockname()[1]}", scratch, follower)
+        running.append((stack, queue, follower, client))
         return client
 
     yield begin
-    for server, thread, follower, client in running:
+    for stack, queue, follower, client in running:
         left = client.left_behind()
-        server.should_exit = True
-        thread.join(LIMIT_S)
+        stack.close()
+        queue.close()
         follower.close()
         assert left == []
 

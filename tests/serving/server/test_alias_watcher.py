@@ -15,6 +15,19 @@ pytestmark = pytest.mark.unit
 DAMAGED = InputError("E-MODEL-05", folder="model", weights_sha256="ab", digest="cd")
 
 
+class Network:
+    """Stands for a network, and counts what a follower does with it."""
+
+    def __init__(self):
+        self.checks, self.closed = 0, False
+
+    def check(self):
+        self.checks += 1
+
+    def close(self):
+        self.closed = True
+
+
 class Registry:
     """Stands for a registry that names a version and loads it, or fails with the errors in `broken`."""
 
@@ -36,7 +49,8 @@ class Registry:
 @pytest.fixture
 def registry(translator_of, manifest):
     facts = ModelFacts(name="medgan-pet2ct", version="", digest="ab" * 32)
-    return Registry(Served(translator=translator_of(), facts=facts, manifest=manifest, card=""))
+    translator = translator_of()
+    return Registry(Served(Network(), translator.input, facts, manifest, card=""))
 
 
 @pytest.fixture
@@ -110,17 +124,21 @@ def test_follower_serves_version_that_loads_later(registry, follow):
     assert state(follower) == ("2", "")
 
 
-def test_follower_keeps_version_when_next_makes_no_image(registry, follow, translator_of):
+def test_follower_ends_network_of_former_version(registry, follow):
     follower = follow()
-
-    class Broken(type(translator_of().network)):
-        def forward(self, source):
-            raise RuntimeError("CUDA out of memory")
-
-    registry.served = replace(registry.served, translator=translator_of(Broken()))
+    first = follower.current.network
+    registry.served = replace(registry.served, network=Network())
     registry.number = "2"
     follower.look()
-    assert state(follower) == ("1", "version 2 cannot be loaded; version 1 goes on being served")
+    assert first.closed and not follower.current.network.closed
+
+
+def test_follower_checks_network_periodically(registry, follow):
+    follower = follow(look_s=0.01)
+    end = time.monotonic() + 20
+    while follower.current.network.checks < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert follower.current.network.checks >= 2
 
 
 def test_follower_keeps_version_when_registry_does_not_answer(registry, follow):

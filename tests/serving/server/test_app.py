@@ -21,7 +21,9 @@ def test_translate_request_gives_same_voxels_as_translate_folder(
         response = client.post(content_type=None, files=files_of(pet_folder))
     assert response.status_code == 200, response.text
     assert response.headers["Medgan-Model-Version"] == "7" and response.headers["Content-Type"] == "application/zip"
-    translate_folder(served.translator, pet_folder, tmp_path / "out", facts=served.facts, progress=lambda _: None)
+    translate_folder(
+        served.network.translator, pet_folder, tmp_path / "out", facts=served.facts, progress=lambda _: None
+    )
     expected = [pydicom.dcmread(path) for path in sorted((tmp_path / "out").iterdir())]
     got = unzipped(response)
     for one, other in zip(got, expected, strict=True):

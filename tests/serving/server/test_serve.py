@@ -12,7 +12,7 @@ from medgan.errors import InputError
 from medgan.locks import held
 from medgan.paths import find_place
 from medgan.registry.versions import point, register
-from medgan.server.deployment import _own_folder
+from medgan.server.service import _own_folder
 from medgan.tracking.mlflow_runs import MlflowStudy
 from medgan.workflows.serve import serve
 
@@ -23,7 +23,7 @@ NAME = "medgan-pet2ct"
 def place(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("medgan.workflows.serve.cluster", lambda: pytest.fail("started Ray"))
+    monkeypatch.setattr("medgan.workflows.serve.running", lambda *_: pytest.fail("started"))
     return find_place(tmp_path / "home")
 
 
@@ -74,11 +74,6 @@ def test_serve_refuses_address_in_use_or_of_other_machine(place, champion):
         fields = refused(place, refusal("E-SERVE-02", host="127.0.0.1", port=port), port=port)
         assert fields["error"].errno == errno.EADDRINUSE
     refused(place, refusal("E-SERVE-02", host="192.0.2.77", port=8000), host="192.0.2.77")
-
-
-def test_serve_refuses_given_ray_address(place, champion, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    refused(place, refusal("E-SERVE-01", address="auto"))
 
 
 def test_own_folder_removes_files_of_dead_services_only(tmp_path):
