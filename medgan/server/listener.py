@@ -15,7 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from medgan.errors import JobError, messages
+from medgan.errors import JobError
+from medgan.server.upload import Refusal
 
 HEADER_BYTES = 64 << 10
 HEADER_S = 20.0  # from the first byte of a request to the end of its headers
@@ -57,12 +58,12 @@ class LimitedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answers a request that is no valid HTTP: in JSON, and with 431 where its headers are too large."""
-        hint = getattr(sys.exception(), "error_status_hint", 400)
-        status, code = (TOO_LARGE, "E-SERVER-07") if hint == TOO_LARGE else (400, "E-SERVER-08")
-        detail = messages()[code].format(most=HEADER_BYTES >> 10)
-        body = json.dumps({"detail": detail, "code": code}).encode()
+        refusal = Refusal("E-SERVER-08", status=400)
+        if getattr(sys.exception(), "error_status_hint", 400) == TOO_LARGE:
+            refusal = Refusal("E-SERVER-07", most=HEADER_BYTES >> 10, status=TOO_LARGE)
+        body = json.dumps({"detail": str(refusal), "code": refusal.code}).encode()
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
-        parts = (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage())
+        parts = (h11.Response(status_code=refusal.status, headers=headers), h11.Data(data=body), h11.EndOfMessage())
         self.transport.write(b"".join(self.conn.send(part) or b"" for part in parts))
         self.transport.close()
 

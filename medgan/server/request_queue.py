@@ -25,7 +25,7 @@ from medgan.server.upload import Limits, Refusal, receive
 WORKERS = 4  # series read, translated or written at once; the others wait on disk
 AGAIN_S = 10
 IDLE_BYTES = 1 << 30  # what a child may use beside the pixels: headers, compressed frames
-LATE_S = 60.0  # a request that takes too long is ended before; this limit is for what nobody thought of
+READING = 0.5  # share of a request's time in which an upload is read, or an answer written
 COPIES = 2  # of the pixels, decoded and smoothed
 Answered = tuple[Path, Served]
 
@@ -72,7 +72,7 @@ class RequestQueue:
         self.follower, self.limits, self.scratch = follower, limits, scratch
         self._places = threading.Semaphore(limits.requests)
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="answer")
-        self._crew = Crew(WORKERS, Limit(COPIES * limits.inflated_bytes + IDLE_BYTES, limits.request_s + LATE_S))
+        self._crew = Crew(WORKERS, Limit(COPIES * limits.inflated_bytes + IDLE_BYTES, READING * limits.request_s))
 
     def close(self) -> None:
         """Ends the requests in work, and the children."""

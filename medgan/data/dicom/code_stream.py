@@ -5,9 +5,11 @@ import struct
 import pydicom
 from pydicom.encaps import generate_frames
 
+from medgan.data.dicom.tolerance import redacted
 from medgan.errors import InputError
 
-J2K_START, J2K_SIZE = b"\xff\x4f\xff\x51", 0x51
+BITS = (8, 16, 32, 64)
+J2K_START = b"\xff\x4f\xff\x51"
 JPEG_START = b"\xff\xd8"
 NO_LENGTH = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
 NO_FRAME = {0xC4, 0xC8, 0xCC}
@@ -16,15 +18,17 @@ SIZES = {*range(0xC0, 0xD0), 0xF7} - NO_FRAME
 
 
 def check_frames(dataset: pydicom.Dataset, size: tuple[int, ...], modality: str, number: int) -> None:
-    """Refuses a compressed image whose frames are larger than Rows and Columns; one that cannot be read is left.
+    """Refuses pixels of odd bits, and compressed frames larger than Rows and Columns; leaves damage to the decoder.
 
     Args:
         size: (rows, columns) of the header.
         modality, number: which slice the message names.
 
     Raises:
-        InputError: a frame would be decoded to more pixels than the header says.
+        InputError: Bits Allocated is that of no image, or a frame would be decoded to more pixels than the header says.
     """
+    if (bits := dataset.get("BitsAllocated")) not in BITS:
+        raise InputError("E-READ-09", modality=modality, number=number, bits=redacted(bits), known=BITS)
     if not dataset.file_meta.TransferSyntaxUID.is_compressed or "PixelData" not in dataset:
         return
     most = size[0] * size[1] * int(dataset.get("SamplesPerPixel") or 1)

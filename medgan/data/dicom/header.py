@@ -1,5 +1,6 @@
 """Reads what one DICOM file says about its slices, without its pixels."""
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -15,7 +16,7 @@ from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from medgan.data.dicom.geometry import Plane
 from medgan.data.dicom.image_type import reason_to_pass_over
-from medgan.data.dicom.multiframe import frame_headers
+from medgan.data.dicom.multiframe import check_num_frames, frame_headers
 from medgan.data.dicom.plane_values import NAMES, floats, plane_of
 from medgan.data.dicom.structure import MARGIN_BYTES, beginning, check_ended
 from medgan.data.dicom.tolerance import DAMAGE, redacted, tolerant
@@ -29,7 +30,7 @@ KEYWORDS = (
     "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID", "SamplesPerPixel", "NumberOfFrames",
     "Rows", "Columns", "PixelSpacing", "CorrectedImage", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
     "ConvolutionKernel", "AcquisitionNumber", "AcquisitionTime", "EchoTime", "TemporalPositionIdentifier",
-    "ComplexImageComponent", "SliceThickness", "BodyPartExamined",
+    "ComplexImageComponent", "SliceThickness", "BodyPartExamined", "PhotometricInterpretation",
 )  # fmt: skip
 TAGS = {keyword: Tag(keyword) for keyword in KEYWORDS}
 WANTED: list[BaseTag | int] = sorted(TAGS.values())
@@ -117,18 +118,9 @@ def read_slices(path: Path) -> list[Slice] | str:
         bare = head[128:132] != b"DICM"
         if bare and head[:2] not in HEAD:
             return NOT_DICOM
-        try:
-            header = _header(file, head, bare)
-            values = _text_of(header)
-            is_index = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
-        except InputError as error:
-            return f"{DAMAGED}: {error}".rstrip(".")
-        except DAMAGE:
-            return NOT_DICOM if bare else DAMAGED
-        if is_index:
-            return INDEX
-        if not values["SOPClassUID"]:
-            return NOT_DICOM if bare else DAMAGED
+        values = _values(file, head, bare)
+        if isinstance(values, str):
+            return values
         kind = UID(values["SOPClassUID"]).name
         reason = _reason_to_pass_over(values, kind)
         if reason:
@@ -136,6 +128,23 @@ def read_slices(path: Path) -> list[Slice] | str:
         if kind in CLASSIC:
             return [_slice(path, 0, values, CLASSIC[kind])]
         return _frames(path, file, values, ENHANCED[kind])
+
+
+def _values(file: BinaryIO, head: bytes, bare: bool) -> dict[str, str] | str:
+    """Returns the text of `KEYWORDS`, or why the file is passed over."""
+    try:
+        header = _header(file, head, bare)
+        values = _text_of(header)
+        is_index = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+    except InputError as error:
+        return f"{DAMAGED}: {error}".rstrip(".")
+    except DAMAGE:
+        return NOT_DICOM if bare else DAMAGED
+    if is_index:
+        return INDEX
+    if not values["SOPClassUID"]:
+        return NOT_DICOM if bare else DAMAGED
+    return values
 
 
 def _header(file: BinaryIO, head: bytes, bare: bool) -> pydicom.FileDataset:
@@ -156,6 +165,7 @@ def full_header(file: BinaryIO) -> pydicom.FileDataset:
     stream = beginning(file)
     header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
     check_ended(stream)
+    check_num_frames(header, file.seek(0, os.SEEK_END))
     return header
 
 
@@ -202,7 +212,7 @@ def _reason_to_pass_over(values: Mapping[str, str], kind: str) -> str:
         return "secondary capture"
     if kind not in CLASSIC and kind not in ENHANCED:
         return "no CT, MR or PET image"
-    if values.get("SamplesPerPixel", "1") not in ("", "1"):
+    if values.get("SamplesPerPixel", "1") not in ("", "1") or "COLOR" in values.get("PhotometricInterpretation", ""):
         return "color"
     if kind in CLASSIC and values.get("NumberOfFrames", "1") not in ("", "1"):
         return "several frames without their places"

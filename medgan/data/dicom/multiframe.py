@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 from medgan.errors import InputError
 
 MOST_FRAMES = 20_000
+LEAST_COMPRESSED_BITS = 64  # of a frame: the tag and length of its fragment
 MACROS = (
     "PlanePositionSequence",
     "PlaneOrientationSequence",
@@ -29,6 +30,23 @@ UNITS = {"Bq/ml": "BQML", "{SUVbw}g/ml": "GML", "g/ml{SUVbw}": "GML", "126401": 
 """This maps the Measurement Units Code (UCUM or DCM) to Units (0054,1001)."""
 
 
+def check_num_frames(dataset: Dataset, file_bytes: int) -> None:
+    """Refuses more frames than an image has, or than the file has pixels for: each costs time before it is decoded.
+
+    Raises:
+        InputError: there are too many frames.
+    """
+    num_frames = int(dataset.get("NumberOfFrames") or 1)
+    if num_frames > MOST_FRAMES:
+        raise InputError("E-FRAMES-02", num_frames=num_frames, most=MOST_FRAMES)
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    bits = LEAST_COMPRESSED_BITS
+    if syntax is None or not syntax.is_compressed:
+        bits = int(dataset.get("Rows") or 0) * int(dataset.get("Columns") or 0) * int(dataset.get("BitsAllocated") or 1)
+    if num_frames * bits > 8 * file_bytes:
+        raise InputError("E-FRAMES-03", num_frames=num_frames, needed=num_frames * bits // 8, file_bytes=file_bytes)
+
+
 def frame_headers(dataset: Dataset) -> list[Dataset]:
     """Returns the header that each frame would have in a classic, single-frame file: without pixels, in frame order.
 
@@ -43,8 +61,6 @@ def frame_headers(dataset: Dataset) -> list[Dataset]:
         InputError: the number of functional groups is not the number of frames.
     """
     num_frames = int(dataset.get("NumberOfFrames") or 0)
-    if num_frames > MOST_FRAMES:
-        raise InputError("E-FRAMES-02", num_frames=num_frames, most=MOST_FRAMES)
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if not groups or len(groups) != num_frames:
         raise InputError("E-FRAMES-01", num_groups=len(groups), num_frames=num_frames)

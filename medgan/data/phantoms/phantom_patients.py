@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -102,10 +102,7 @@ def write_phantoms(
     worth = max(1, patients * slices * matrix**2 // VOXELS_WORTH_A_PROCESS)
     write = partial(_write_patient, part, task=task, slices=slices, matrix=matrix, seed=seed)
     try:
-        size = min(processes or os.cpu_count() or 1, worth)
-        with Crew(size, limit_of(size, LONGEST_S)) if size > 1 else nullcontext(HERE) as callers:
-            for _ in callers.each(write, range(1, patients + 1)):
-                pass
+        _write_all(write, patients, min(processes or os.cpu_count() or 1, worth))
         (part / COMPLETE).write_text(json.dumps(made))
         try:
             os.replace(part, folder)
@@ -115,6 +112,12 @@ def write_phantoms(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def _write_all(write: Callable[[int], None], patients: int, processes: int) -> None:
+    with Crew(processes, limit_of(processes, LONGEST_S)) if processes > 1 else nullcontext(HERE) as callers:
+        for _ in callers.each(write, range(1, patients + 1)):
+            pass
 
 
 def phantom_volumes(number: int, *, slices: int, matrix: int, seed: int) -> tuple[Volume, Volume]:
