@@ -35,7 +35,11 @@ def check_frames(dataset: pydicom.Dataset, size: tuple[int, ...], modality: str,
     for frame in generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)):
         found = size_of(frame)
         if found is not None and found[0] * found[1] * found[2] > most:
-            raise InputError("E-READ-08", modality=modality, number=number, found=found, size=size)
+            raise InputError("E-READ-08", modality=modality, number=number, found=_times(found), size=_times(size))
+
+
+def _times(lengths: tuple[int, ...]) -> str:
+    return " x ".join(map(str, lengths))
 
 
 def size_of(frame: bytes) -> tuple[int, int, int] | None:
