@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+def keep_private() -> None:
+    """Makes all files that this process and its children write from now on readable by their owner only."""
+    os.umask(0o077)
+
+
 def is_remote(place: str) -> bool:
     """Says whether a place is a URL, not a path."""
     return "://" in place

@@ -1,5 +1,6 @@
 """Defines the command line; heavy imports wait until a command runs, so that `--help` is instant."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from medgan.cli import search_commands as cli_search
 from medgan.cli import serving_commands as cli_serving
 from medgan.cli.options import Data, Output, Preset, Quick, Settings, TaskName, TrackingUri, stoppable
 from medgan.errors import InputError, JobError
+from medgan.paths import keep_private
+
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 app = typer.Typer(
     help="MedGAN: find, compare, promote and deploy medical image translation networks. For research only.",
@@ -30,6 +34,7 @@ def run(command: Callable[..., Any]) -> None:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"
     )  # threads that spin while they wait ruin whoever shares the cores
+    keep_private()
     try:
         command()
     except InputError as error:
@@ -37,6 +42,12 @@ def run(command: Callable[..., Any]) -> None:
         raise SystemExit(2) from None
     except JobError as error:
         print(f"failed: {error} [{error.code}]", file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in NO_PLACE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"failed: {where}{error.strerror}. What was finished before is kept.", file=sys.stderr)
         raise SystemExit(1) from None
 
 

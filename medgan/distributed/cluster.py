@@ -4,13 +4,14 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
+from ray._private import ray_constants
 
 from medgan.config import at_least_one
 from medgan.distributed.worker_group import Resources
@@ -18,6 +19,7 @@ from medgan.errors import InputError, JobError
 from medgan.logs import LOG
 
 STARTS = 3
+ANYONE = "MEDGAN_LET_ANYONE_RUN_CODE_AS_ME"
 TRANSIENT = ("timed out during startup", "already in use", "already occupied")  # in Ray's error where a retry helps
 SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # do not warn about CUDA_VISIBLE_DEVICES on every start
@@ -88,9 +90,10 @@ def cluster() -> Iterator[Capacity]:
     Other clusters on this machine are not used: their cores may be busy, and Ray would wait forever.
 
     Raises:
-        InputError: the cluster that RAY_ADDRESS names cannot be joined.
+        InputError: the cluster that RAY_ADDRESS names cannot be joined, or Ray is to let everyone in.
         JobError: no cluster could be started on this machine.
     """
+    _refuse_open_doors()
     os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
     logging.getLogger("ray").propagate = False
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
@@ -109,6 +112,18 @@ def cluster() -> Iterator[Capacity]:
         ray.shutdown()
 
 
+def _refuse_open_doors() -> None:
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    if mode != "token" and os.environ.get(ANYONE) != "1":
+        raise InputError("E-CLUSTER-05", mode=mode, option=ANYONE)
+
+
+def _keep_token_private() -> None:
+    """Lets only the owner read Ray's token, which Ray writes for everyone to read."""
+    with suppress(OSError):
+        Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser().chmod(0o600)
+
+
 def is_given() -> bool:
     """Returns whether RAY_ADDRESS names a cluster, as it does inside a submitted job."""
     return bool(os.environ.get("RAY_ADDRESS"))
@@ -121,6 +136,9 @@ def is_running() -> bool:
 
 def _start(settings: dict[str, Any]) -> None:
     """Starts a cluster on this machine; it ends with this process, and so do the remains of a failed attempt."""
+    ray_constants.ENABLE_RAY_CLUSTER = (
+        False  # all of Ray's ports are on loopback: what its own variable does, if set early
+    )
     for attempt in range(1, STARTS + 1):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -134,8 +152,10 @@ def _start(settings: dict[str, Any]) -> None:
                 include_dashboard=True,
                 dashboard_port=port,
                 object_store_memory=256 << 20,  # no large object is stored in it
+                dashboard_host="127.0.0.1",
                 **settings,
             )
+            _keep_token_private()
             return
         except Exception as error:  # Ray has no narrower class for a busy machine or a taken port
             if not any(reason in str(error) for reason in TRANSIENT):

@@ -24,6 +24,7 @@ from medgan.data.dataset import PreparedDataset
 from medgan.distributed.command_channel import STOP, Failure
 from medgan.distributed.ray_runtime import RayRuntime
 from medgan.errors import Diverged, InputError, JobError
+from medgan.paths import keep_private
 from medgan.training.build_networks import refuse_misfit
 from medgan.training.build_training import build_training
 from medgan.training.loop import Training, save_epoch, train_epoch
@@ -52,6 +53,7 @@ class Worker:
     """Runs one rank's share of the current trial."""
 
     def __init__(self, runtime: RayRuntime) -> None:
+        keep_private()
         self.runtime = runtime
         self.training: Training | None = None
         self.config = Config()

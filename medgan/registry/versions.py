@@ -19,16 +19,16 @@ from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 import medgan
 from medgan.errors import InputError, JobError
+from medgan.inference.saved_model import MANIFEST
 from medgan.paths import redacted
+from medgan.registry.integrity import WEIGHTS_TAG, check_digests, digests_of
 
 REQUIREMENTS = ("torch", "numpy", "SimpleITK", "safetensors", "pydantic")
-WEIGHTS_TAG = "medgan.weights_sha256"
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's errors have these codes where there is no such model, version or alias."""
 SLICES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))])
 WINDOW = ParamSchema([ParamSpec("window", DataType.double, [], shape=(-1,))])
 """It is (low, high) of the volume, for sources without a window of their own, such as MR."""
-MANIFEST = "model.json"
 EXAMPLE_SHAPE = (2, 16, 16)
 ARBITRARY = (0.0, 1000.0)
 """An example's values lie between these where the source has no unit."""
@@ -42,13 +42,14 @@ def register(
     Args:
         folder: folder that `medgan.inference.saved_model.save_model` wrote.
         code: file of the pyfunc ("models from code": nothing is pickled).
-        tags: facts about the version, among them the weights' digest as `WEIGHTS_TAG`.
+        tags: facts about the version; the digests of its files are added.
 
     Raises:
         JobError: the store is away, or refuses.
     """
+    tags = {**tags, **digests_of(folder)}
     try:
-        number = version_of_run(name, run_id, uri=uri, weights=tags.get(WEIGHTS_TAG))
+        number = version_of_run(name, run_id, uri=uri, weights=tags[WEIGHTS_TAG])
         if number is None:
             number = _log(folder, name=name, run_id=run_id, uri=uri, code=code, tags=tags)
         MlflowClient(tracking_uri=uri).update_model_version(name, number, description)
@@ -117,7 +118,8 @@ def fetched(model: str, *, uri: str) -> Iterator[tuple[Path, str, str]]:
         The folder for `medgan.inference.saved_model.load_translator`, the model's name, and its version.
 
     Raises:
-        InputError: the URI is malformed, the store or the model does not exist, or another program made the model.
+        InputError: the URI is malformed, the store or the model does not exist, another program made the model, or
+            its files are not those that were registered.
     """
     name, number = resolve(model, uri)
     mlflow.set_tracking_uri(uri)
@@ -127,6 +129,8 @@ def fetched(model: str, *, uri: str) -> Iterator[tuple[Path, str, str]]:
         found = next(copied.glob(f"artifacts/*/{MANIFEST}"), None)
         if found is None:
             raise InputError("E-REGISTRY-03", model=model, manifest=MANIFEST)
+        tags = MlflowClient(tracking_uri=uri).get_model_version(name, number).tags
+        check_digests(found.parent, tags, f"models:/{name}/{number}")
         yield found.parent, name, number
 
 

@@ -11,6 +11,7 @@ from medgan.config import Config
 from medgan.distributed.fault_tolerance import Attempts
 from medgan.distributed.worker import Start
 from medgan.distributed.worker_group import Group, Resources, TrialFailed
+from medgan.paths import keep_private
 from medgan.search.objectives import Goal
 from medgan.training.build_training import length_of
 from medgan.training.loop import best_epoch
@@ -51,6 +52,7 @@ class TuneTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Starts the worker group of a new actor."""
+        keep_private()
         assignment = config["assignment"]
         self.group = Group(assignment.resources, storage=Path(assignment.storage), limit_s=EPOCH_LIMIT_S)
         self.reset_config(config)

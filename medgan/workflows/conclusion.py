@@ -24,7 +24,7 @@ from medgan.registry import test_set_ledger as ledger
 from medgan.registry.aliases import CHALLENGER, CHAMPION, take_over
 from medgan.registry.evaluation import PHANTOM, test_set_of
 from medgan.registry.gates import beats_floor
-from medgan.registry.versions import WEIGHTS_TAG, holder, point, register
+from medgan.registry.versions import holder, point, register
 from medgan.report.study_report import FILE_NAME
 from medgan.search.mlflow_sync import best_of
 from medgan.search.objectives import Goal
@@ -198,7 +198,6 @@ def register_generator(
             code=Path(medgan.inference.__file__).parent / "pyfunc.py",
             tags={
                 **tags_of(dataset),
-                WEIGHTS_TAG: saved.weights_sha256,
                 **{f"test/{metric}": f"{value:.5g}" for metric, value in overall_means(test).items()},
             },
             description=summary_of(saved, test),

@@ -1,6 +1,8 @@
 """`medgan serve` refuses wrong input before it starts anything."""
 
 import errno
+import hashlib
+import json
 import socket
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from refusal import refusal
 
 import medgan.inference
 from medgan.errors import InputError
+from medgan.inference.saved_model import MANIFEST
 from medgan.locks import held
 from medgan.paths import find_place
 from medgan.registry.versions import point, register
@@ -63,9 +66,19 @@ def test_serve_refuses_unknown_model_or_alias(place, champion, model):
     refused(place, refusal("E-REGISTRY-06", model=model, known=NAME), model=model)
 
 
-def test_serve_refuses_damaged_weights(place, champion):
+@pytest.mark.parametrize("file", ["generator.safetensors", "model.json"])
+def test_serve_refuses_files_other_than_registered(place, champion, file):
+    changed = champion.with_name(file)
+    changed.write_bytes(changed.read_bytes()[:-1] + b" ")
+    refused(place, refusal("E-REGISTRY-08", model=f"models:/{NAME}/1", file=file))
+
+
+def test_serve_refuses_weights_changed_together_with_manifest(place, champion):
     champion.write_bytes(champion.read_bytes()[:-1] + b"\0")
-    assert refused(place, refusal("E-MODEL-05"))["folder"].name == champion.name
+    manifest = json.loads(champion.with_name(MANIFEST).read_text())
+    manifest["weights_sha256"] = hashlib.sha256(champion.read_bytes()).hexdigest()
+    champion.with_name(MANIFEST).write_text(json.dumps(manifest))
+    refused(place, refusal("E-REGISTRY-08", model=f"models:/{NAME}/1", file=champion.name))
 
 
 def test_serve_refuses_address_in_use_or_of_other_machine(place, champion):
