@@ -1,5 +1,7 @@
+import gdcm
 import numpy as np
 import pytest
+from hostile_dicom import recode
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -21,7 +23,6 @@ from medgan.errors import InputError
 
 pytestmark = pytest.mark.unit
 
-gdcm = pytest.importorskip("gdcm")
 SYNTAXES = {
     ImplicitVRLittleEndian: gdcm.TransferSyntax.ImplicitVRLittleEndian,
     ExplicitVRLittleEndian: gdcm.TransferSyntax.ExplicitVRLittleEndian,
@@ -35,22 +36,6 @@ SYNTAXES = {
 }
 
 
-def recode(path, syntax):
-    """Writes a file again in another transfer syntax."""
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(path))
-    assert reader.Read()
-    change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(SYNTAXES[syntax]))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer = gdcm.ImageWriter()
-    writer.SetFileName(str(path))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    assert writer.Write()
-
-
 @pytest.mark.parametrize("modality", ["CT", "MR"])
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
 def test_read_volume_is_same_in_every_lossless_transfer_syntax(make_series, tmp_path, syntax, modality):
@@ -59,7 +44,7 @@ def test_read_volume_is_same_in_every_lossless_transfer_syntax(make_series, tmp_
     (series,) = find_series(folder)
     before = read_volume(series)
     for path in series.files:
-        recode(path, syntax)
+        recode(path, SYNTAXES[syntax])
         assert dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID == syntax
     (again,) = find_series(folder)
     after = read_volume(again)

@@ -28,7 +28,8 @@ def check_frames(dataset: pydicom.Dataset, size: tuple[int, ...], modality: str,
         InputError: Bits Allocated is that of no image, or a frame would be decoded to more pixels than the header says.
     """
     if (bits := dataset.get("BitsAllocated")) not in BITS:
-        raise InputError("E-READ-09", modality=modality, number=number, bits=redacted(bits), known=BITS)
+        shown = bits if isinstance(bits, int) else redacted(bits)
+        raise InputError("E-READ-09", modality=modality, number=number, bits=shown, known=BITS)
     if not dataset.file_meta.TransferSyntaxUID.is_compressed or "PixelData" not in dataset:
         return
     most = size[0] * size[1] * int(dataset.get("SamplesPerPixel") or 1)

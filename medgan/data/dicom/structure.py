@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import BinaryIO
@@ -45,10 +46,9 @@ def check_structure(content: bytes) -> None:
         InputError: too many elements or items, too many sequences in each other, or too much once inflated.
     """
     if is_deflated(content):
-        _check_inflated(content)
-    ends = [place for tag in PIXELS if (place := content.find(tag)) >= 0]
-    end = min(ends, default=len(content))
-    if end <= SUSPICIOUS_BYTES and sum(content.count(tag, 0, end) for tag in ITEM_BYTES) <= SUSPICIOUS_ITEMS:
+        content = _inflated(content)
+    end = max(content.rfind(tag) for tag in PIXELS)
+    if 0 <= end <= SUSPICIOUS_BYTES and sum(map(content.count, ITEM_BYTES)) <= SUSPICIOUS_ITEMS:
         return
     counts = _Counts()
     for _ in _Walk(content).steps(counts):
@@ -69,18 +69,21 @@ def check_ended(stream: BytesIO) -> None:
         raise InputError("E-HEADER-02", what="MiB before the pixels", value="more", most=HEADER_BYTES >> 20)
 
 
-def _check_inflated(content: bytes) -> None:
-    inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+def _inflated(content: bytes) -> bytes:
+    """Returns a deflated file's File Meta Information, and its header as it is once inflated."""
+    inflate, size, pieces = zlib.decompressobj(-zlib.MAX_WBITS), 0, []
     place = _after_meta(content)
     left = content[place:]
-    try:
+    with suppress(zlib.error):
         while left and not inflate.eof:
-            size += len(inflate.decompress(left, PIECE))
+            piece = inflate.decompress(left, PIECE)
             left = inflate.unconsumed_tail
+            if size < HEADER_BYTES:
+                pieces.append(piece)
+            size += len(piece)
             if size > INFLATED_BYTES:
                 raise InputError("E-HEADER-02", what="MiB once inflated", value=size >> 20, most=INFLATED_BYTES >> 20)
-    except zlib.error:
-        return
+    return content[:place] + b"".join(pieces)
 
 
 def _after_meta(content: bytes) -> int:
