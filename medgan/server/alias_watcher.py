@@ -2,7 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from medgan.data.dicom.attributes import ModelFacts
@@ -31,7 +33,7 @@ class Served:
 
 
 class Follower:
-    """Holds the version being served; a request takes `current` once and uses it until its end.
+    """Holds the version being served; a former one ends with the last request that uses it.
 
     Attributes:
         current: the version being served; replaced in one step, after the next one's network has made images.
@@ -51,25 +53,48 @@ class Follower:
 
         Args:
             named: returns the number of the version that should be served.
-            look_s: seconds between two checks of the alias and of the network.
+            look_s: seconds between two checks of the alias.
             again_s: seconds until a version that could not be loaded is tried again.
         """
         self._named, self._load, self._look_s, self._again_s = named, load, look_s, again_s
         self._failed, self._failed_at = "", 0.0
         self.current, self.problem, self.note = load(named()), "", ""
+        self._turn = threading.Lock()
+        self._former: list[Served] = []
+        self._requests: Counter[int] = Counter()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name="follower")
         self._thread.start()
 
     def close(self) -> None:
-        """Stops following the alias, and ends the network."""
+        """Stops following the alias, and ends the networks."""
         self._end.set()
         self._thread.join()
-        self.current.network.close()
+        for served in (self.current, *self._former):
+            served.network.close()
+
+    @contextmanager
+    def in_use(self) -> Iterator[Served]:
+        """Yields the version being served, whose network does not end inside the context."""
+        with self._turn:
+            served = self.current
+            self._requests[id(served)] += 1
+        try:
+            yield served
+        finally:
+            with self._turn:
+                self._requests[id(served)] -= 1
+            self._end_former()
+
+    def _end_former(self) -> None:
+        with self._turn:
+            ended = [one for one in self._former if not self._requests[id(one)]]
+            self._former = [one for one in self._former if self._requests[id(one)]]
+        for served in ended:
+            served.network.close()
 
     def _follow(self) -> None:
         while not self._end.wait(self._look_s):
-            self.current.network.check()
             self.look()
 
     def look(self) -> None:
@@ -92,8 +117,10 @@ class Follower:
             self._tell(f"version {number} cannot be loaded; version {serving} goes on being served", error)
             return
         self._failed, self.note = "", _remark(self.current, served)
-        former, self.current = self.current, served
-        former.network.close()
+        with self._turn:
+            self._former.append(self.current)
+            self.current = served
+        self._end_former()
         LOG.info("serving %s version %s in place of version %s", served.facts.name, number, serving)
         self._tell("")
 

@@ -25,6 +25,7 @@ LOAD_S = 300.0
 LEAST_S = 5.0
 SLOWER = 20  # times the first batch's time: then the network is stuck
 LOOK_S = 0.2
+WATCH_S = 4.0
 AGAIN_S = 10.0
 _LOADED: list[Translator] = []
 """Holds the translator of a child process."""
@@ -36,14 +37,11 @@ class Network(Protocol):
     def translate(self, placed: Placed, go_on: Callable[[], None]) -> Volume:
         """Returns the translated volume; calls `go_on` between batches, which may raise an exception."""
 
-    def check(self) -> None:
-        """Looks whether the network still answers."""
-
     def problem(self) -> str:
         """Returns why nothing can be translated now; empty if it can."""
 
     def close(self) -> None:
-        """Ends when the volume in work is translated."""
+        """Ends; nobody uses it any more."""
 
 
 @dataclass
@@ -74,6 +72,7 @@ class ChildNetwork:
         self._devices = len(devices)
         for device in devices:
             self._free.put(self._started(device))
+        threading.Thread(target=self._watch, daemon=True, name="network").start()
 
     def translate(self, placed: Placed, go_on: Callable[[], None]) -> Volume:
         """Returns the translated volume.
@@ -99,26 +98,12 @@ class ChildNetwork:
         finally:
             self._given_back(runner)
 
-    def check(self) -> None:
-        """Looks whether the processes that have nothing to do still answer."""
-        for _ in range(self._free.qsize()):
-            try:
-                runner = self._free.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                runner.child.call(abs, 0, limit_s=LEAST_S)
-            except CodedError:
-                pass
-            finally:
-                self._given_back(runner)
-
     def problem(self) -> str:
         """Returns why nothing can be translated now; empty if it can."""
         return "the network is being restarted" if self._lost >= self._devices else ""
 
     def close(self) -> None:
-        """Ends the processes, each when the volume in its work is translated."""
+        """Ends the processes; one that is at work ends with its volume."""
         self._closed.set()
         shutil.rmtree(self._folder, ignore_errors=True)
         while True:
@@ -145,6 +130,24 @@ class ChildNetwork:
                 return self._free.get(timeout=LOOK_S)
             except queue.Empty:
                 continue
+
+    def _watch(self) -> None:
+        while not self._closed.wait(WATCH_S):
+            self._check()
+
+    def _check(self) -> None:
+        """Looks whether the processes that have nothing to do still answer."""
+        for _ in range(self._free.qsize()):
+            try:
+                runner = self._free.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                runner.child.call(abs, 0, limit_s=LEAST_S)
+            except CodedError:
+                pass
+            finally:
+                self._given_back(runner)
 
     def _try_out(self, runner: _Runner) -> None:
         """Ends a process whose device makes no image any more."""

@@ -122,9 +122,9 @@ class RequestQueue:
 
     def _answered(self, work: Work, zipped: bool) -> Answered:
         work.go_on()
-        served = self.follower.current
-        source = self._crew.run(read_upload, work.upload, zipped, served.input, self.limits, go_on=work.go_on)
-        derived = served.network.translate(source.placed, work.go_on)
+        with self.follower.in_use() as served:
+            source = self._crew.run(read_upload, work.upload, zipped, served.input, self.limits, go_on=work.go_on)
+            derived = served.network.translate(source.placed, work.go_on)
         task, facts = served.input.task, served.facts
         path = self._crew.run(write_answer, derived, source.series, work.folder, task, facts, go_on=work.go_on)
         return path, served

@@ -91,9 +91,6 @@ class NetworkHere:
         finally:
             self._turn.release()
 
-    def check(self):
-        pass
-
     def problem(self):
         return self.lost
 

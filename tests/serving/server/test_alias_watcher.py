@@ -16,13 +16,10 @@ DAMAGED = InputError("E-MODEL-05", folder="model", weights_sha256="ab", digest="
 
 
 class Network:
-    """Stands for a network, and counts what a follower does with it."""
+    """Stands for a network, and knows whether it has ended."""
 
     def __init__(self):
-        self.checks, self.closed = 0, False
-
-    def check(self):
-        self.checks += 1
+        self.closed = False
 
     def close(self):
         self.closed = True
@@ -133,12 +130,27 @@ def test_follower_ends_network_of_former_version(registry, follow):
     assert first.closed and not follower.current.network.closed
 
 
-def test_follower_checks_network_periodically(registry, follow):
-    follower = follow(look_s=0.01)
-    end = time.monotonic() + 20
-    while follower.current.network.checks < 2 and time.monotonic() < end:
-        time.sleep(0.01)
-    assert follower.current.network.checks >= 2
+def test_follower_leaves_network_to_requests_that_use_it(registry, follow):
+    follower = follow()
+    with follower.in_use() as first, follower.in_use() as again:
+        assert again is first
+        registry.served = replace(registry.served, network=Network())
+        registry.number = "2"
+        follower.look()
+        with follower.in_use() as second:
+            assert (first.facts.version, second.facts.version) == ("1", "2")
+        assert not first.network.closed
+    assert first.network.closed and not second.network.closed
+
+
+def test_follower_ends_all_networks_at_its_end(registry, follow):
+    follower = follow()
+    with follower.in_use() as first:
+        registry.served = replace(registry.served, network=Network())
+        registry.number = "2"
+        follower.look()
+        follower.close()
+        assert first.network.closed and follower.current.network.closed
 
 
 def test_follower_keeps_version_when_registry_does_not_answer(registry, follow):
