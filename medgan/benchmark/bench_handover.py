@@ -17,8 +17,9 @@ from medgan.benchmark.timing import described
 from medgan.config import with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.distributed.cluster import cluster, resources_for
+from medgan.distributed.resources import Resources
 from medgan.distributed.worker import Epoch, Start
-from medgan.distributed.worker_group import Group, Resources
+from medgan.distributed.worker_group import Group
 
 EPOCH_LIMIT_S = 300.0
 RESIDENT, ANEW = "resident group", "a new TorchTrainer a trial"

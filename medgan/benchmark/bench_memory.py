@@ -18,8 +18,9 @@ from medgan.benchmark.timing import described
 from medgan.config import with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.distributed.cluster import cluster, resources_for
+from medgan.distributed.resources import Resources
 from medgan.distributed.worker import Epoch, Start
-from medgan.distributed.worker_group import Group, Resources
+from medgan.distributed.worker_group import Group
 
 SIZES = list(product((1, 2, 3), (8, 16, 24)))
 """Lists the blocks and base channels that the trials have in turn."""

@@ -5,16 +5,14 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from ray._private import ray_constants
 
 from medgan.config import at_least_one
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Capacity, Resources, machine
 from medgan.errors import InputError, JobError
 from medgan.logs import LOG
 
@@ -29,29 +27,6 @@ SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study is in its database, Tune's snapshots are not used
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """Describes what a cluster, or this machine, has in total."""
-
-    cpus: int
-    gpus: int
-    nodes: int = 1
-
-    def groups(self, resources: Resources) -> int:
-        """Returns how many worker groups fit at once."""
-        by_cpu = self.cpus // (resources.workers * resources.cpus)
-        return min(by_cpu, self.gpus // resources.workers) if resources.use_gpu else by_cpu
-
-
-def machine() -> Capacity:
-    """Returns the capacity of this machine."""
-    cpus = float(len(os.sched_getaffinity(0)))
-    quota = Path("/sys/fs/cgroup/cpu.max")  # a container's limit, which the affinity does not include
-    if quota.exists() and (limits := quota.read_text().split())[0] != "max":
-        cpus = min(cpus, int(limits[0]) / int(limits[1]))
-    return Capacity(max(1, int(cpus)), torch.cuda.device_count())
 
 
 def refuse_what_cannot_fit(resources: Resources, capacity: Capacity) -> None:

@@ -20,8 +20,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from medgan.config import Config, flatten
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import read_manifest
+from medgan.distributed.resources import Resources
 from medgan.distributed.worker import is_out_of_memory
-from medgan.distributed.worker_group import Resources
 from medgan.errors import InputError
 from medgan.paths import redacted
 from medgan.training.build_objective import build_objective

@@ -16,7 +16,7 @@ import torch
 from medgan.config import Config
 from medgan.data.atomic_write import write_atomically
 from medgan.data.dataset import PreparedDataset
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Resources
 from medgan.errors import Diverged, JobError
 from medgan.metrics.validation_metrics import Patients, patient_means
 from medgan.training.build_training import build_perceptual

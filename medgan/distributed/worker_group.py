@@ -4,7 +4,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,33 +13,11 @@ from ray.train.torch import TorchTrainer
 
 from medgan.distributed.command_channel import STOP, CommandChannel, Failure, Replies
 from medgan.distributed.placement_cleanup import OrphanedPlacementGroups
+from medgan.distributed.resources import Resources
 from medgan.distributed.worker import serve_trials
 from medgan.errors import CodedError, JobError
 
 LOOK_EVERY_S = 5.0
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Describes what one group takes: `workers` DDP processes, each with `cpus` threads and one GPU or none."""
-
-    workers: int
-    cpus: int = 1
-    device: str = "cpu"
-
-    @property
-    def use_gpu(self) -> bool:
-        return self.device == "gpu"
-
-    @property
-    def devices(self) -> int:
-        """Returns the number of GPUs, or of CPU cores where the group has no GPU."""
-        return self.workers if self.use_gpu else self.workers * self.cpus
-
-    @property
-    def unit(self) -> str:
-        """Returns the name of the unit in which a person counts the devices' hours."""
-        return "GPU-hours" if self.use_gpu else "core-hours"
 
 
 class GroupLost(CodedError, RuntimeError):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import optuna
 from optuna.trial import Trial, TrialState
 
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Resources
 from medgan.errors import InputError
 from medgan.search.space import Budget
 from medgan.units import duration

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, replace
 
 from medgan.config import Config
-from medgan.distributed.cluster import Capacity
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Capacity, Resources
 from medgan.search.forecast import GROUP_START_S, Forecast, forecast, middles
 from medgan.search.largest_trial import Largest, largest, refuse_what_has_no_memory
 from medgan.search.space import Space

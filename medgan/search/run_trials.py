@@ -14,7 +14,7 @@ from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from medgan.config import Config
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Resources
 from medgan.errors import JobError
 from medgan.search.budget import Meter
 from medgan.search.searcher import StudySearcher

@@ -9,8 +9,9 @@ from ray import tune
 
 from medgan.config import Config
 from medgan.distributed.fault_tolerance import Attempts
+from medgan.distributed.resources import Resources
 from medgan.distributed.worker import Start
-from medgan.distributed.worker_group import Group, Resources, TrialFailed
+from medgan.distributed.worker_group import Group, TrialFailed
 from medgan.paths import keep_private
 from medgan.search.objectives import Goal
 from medgan.training.build_training import length_of

@@ -7,7 +7,8 @@ from typing import Any
 
 from medgan.config import Config, at_least_one, with_values
 from medgan.data.dataset import PreparedDataset
-from medgan.distributed.cluster import is_given, machine, resources_for
+from medgan.distributed.cluster import is_given, resources_for
+from medgan.distributed.resources import machine
 from medgan.errors import InputError
 from medgan.paths import Place, redacted
 from medgan.search.budget import limited

@@ -7,9 +7,9 @@ from operator import attrgetter
 
 from medgan.config import with_values
 from medgan.data.manifest import described
-from medgan.distributed.cluster import Capacity, cluster, is_given, machine, resources_for
+from medgan.distributed.cluster import cluster, is_given, resources_for
 from medgan.distributed.probe import probe
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Capacity, Resources, machine
 from medgan.errors import InputError
 from medgan.search.budget import Meter
 from medgan.search.launch import Launch, Outlook, lines, outlook

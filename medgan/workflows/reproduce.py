@@ -11,8 +11,9 @@ from typing import Any
 from medgan.config import TAUGHT, Config, validated, with_values
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import STATES, described, sealed
+from medgan.distributed.resources import Resources
 from medgan.distributed.worker import Start
-from medgan.distributed.worker_group import Resources, TrialFailed
+from medgan.distributed.worker_group import TrialFailed
 from medgan.errors import Diverged, InputError, JobError
 from medgan.paths import Place
 from medgan.provenance import CONFIG_FILE, PROVENANCE_FILE, Facts, differences, job_facts, run_facts

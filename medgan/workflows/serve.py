@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from medgan.data.dicom.attributes import ModelFacts
-from medgan.distributed.cluster import machine
+from medgan.distributed.resources import machine
 from medgan.errors import InputError, JobError
 from medgan.inference.saved_model import CARD, load_translator, network_input, read_manifest
 from medgan.paths import Place
@@ -112,7 +112,7 @@ def load_served(number: str, kept: Path, *, name: str, uri: str) -> Served:
 
 @contextmanager
 def _stopped_by_signal() -> Iterator[threading.Event]:
-    """Yields an event that Ctrl-C and SIGTERM set: an exception inside Ray's code could end the process."""
+    """Yields an event that Ctrl-C and SIGTERM set, so that the service ends in its own time."""
     stop = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: stop.set()) for number in signals]

@@ -9,9 +9,10 @@ from typing import Any
 from medgan.config import Config, flatten
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import described
-from medgan.distributed.cluster import is_given, machine, resources_for
+from medgan.distributed.cluster import is_given, resources_for
+from medgan.distributed.resources import Resources, machine
 from medgan.distributed.worker import Start
-from medgan.distributed.worker_group import Resources, TrialFailed
+from medgan.distributed.worker_group import TrialFailed
 from medgan.errors import Diverged, JobError
 from medgan.locks import only_driver
 from medgan.metrics.validation_metrics import Patients, overall_means

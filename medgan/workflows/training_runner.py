@@ -10,10 +10,11 @@ from typing import Protocol
 import torch
 
 from medgan.data.dataset import PreparedDataset
-from medgan.distributed.cluster import cluster, is_given, machine, refuse_what_cannot_fit, resources_for
+from medgan.distributed.cluster import cluster, is_given, refuse_what_cannot_fit, resources_for
 from medgan.distributed.fault_tolerance import Attempts
+from medgan.distributed.resources import Resources, machine
 from medgan.distributed.worker import Start, is_out_of_memory, out_of_memory
-from medgan.distributed.worker_group import Group, Resources, TrialFailed
+from medgan.distributed.worker_group import Group, TrialFailed
 from medgan.metrics.validation_metrics import error_text
 from medgan.training.autotune import notes
 from medgan.training.build_training import build_training

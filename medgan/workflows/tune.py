@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from medgan.config import flatten
 from medgan.data.dataset import PreparedDataset
 from medgan.data.manifest import described
-from medgan.distributed.cluster import cluster, is_given, is_running, machine
+from medgan.distributed.cluster import cluster, is_given, is_running
+from medgan.distributed.resources import machine
 from medgan.errors import JobError
 from medgan.locks import only_driver
 from medgan.logs import LOG

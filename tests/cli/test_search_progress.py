@@ -8,7 +8,7 @@ from rich.console import Console
 from medgan.cli.search_progress import SearchProgress
 from medgan.cli.terminal import Terminal
 from medgan.config import Config, TrainConfig
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Resources
 from medgan.search.launch import Forecast
 from medgan.search.objectives import Goal
 from medgan.search.trial import Assignment

@@ -12,7 +12,7 @@ from ray import tune
 
 from medgan.config import Config
 from medgan.distributed.cluster import SETTINGS
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Resources
 from medgan.provenance import job_facts
 from medgan.search import run_trials as run
 from medgan.search.budget import Meter

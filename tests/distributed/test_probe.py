@@ -22,7 +22,7 @@ from medgan.distributed.probe import (
     refuse_silent_server,
     try_step,
 )
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Resources
 from medgan.errors import InputError
 from medgan.presets.medgan import medgan
 from medgan.tasks import TASKS

@@ -3,7 +3,7 @@
 import pytest
 from refusal import refusal
 
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Resources
 from medgan.errors import InputError
 from medgan.search.budget import Meter, limited
 from medgan.search.space import Budget

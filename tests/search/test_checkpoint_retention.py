@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from medgan.config import Config
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Resources
 from medgan.search.checkpoint_retention import Retention
 from medgan.search.objectives import Goal
 from medgan.search.space import Checkpoints

@@ -5,8 +5,7 @@ import time
 import pytest
 from refusal import refusal
 
-from medgan.distributed.cluster import Capacity
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Capacity, Resources
 from medgan.errors import InputError
 from medgan.search.forecast import Forecast
 from medgan.search.largest_trial import Largest

@@ -11,7 +11,7 @@ import pytest
 from memory_tracker import Memory
 
 from medgan.config import Config, validated
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Resources
 from medgan.provenance import job_facts
 from medgan.search.mlflow_sync import Recorder
 from medgan.search.objectives import Goal

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from medgan.config import Config
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Resources
 from medgan.search.objectives import Goal
 from medgan.search.run_trials import _Forward
 from medgan.search.study import Identity, fail, frozen, open_study

@@ -4,7 +4,7 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Resources
 from medgan.errors import InputError
 from medgan.search.budget import Meter
 from medgan.search.objectives import Constraint, Goal

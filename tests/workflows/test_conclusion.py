@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from medgan.data.dataset import PreparedDataset
 from medgan.data.phantoms.phantom_patients import write_phantoms
 from medgan.data.prepare.prepare_dataset import PrepareRequest, prepare
-from medgan.distributed.worker_group import Resources
+from medgan.distributed.resources import Resources
 from medgan.errors import JobError
 from medgan.metrics.validation_metrics import overall_means, patient_means
 from medgan.paths import Place, find_place
