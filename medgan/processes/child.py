@@ -32,6 +32,7 @@ class Child:
         self._process.start()
         far.close()
         self._memory_bytes = memory_bytes
+        self.pid = self._process.pid
         self.usable = True
 
     def call(

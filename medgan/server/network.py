@@ -119,6 +119,7 @@ class ChildNetwork:
         except BaseException:
             child.close()
             raise
+        LOG.info("the network on %s runs in process %s", device, child.pid)
         return _Runner(child, device, max(LEAST_S, SLOWER * batch_s))
 
     def _taken(self, go_on: Callable[[], None]) -> _Runner:
@@ -175,7 +176,6 @@ class ChildNetwork:
                 self._closed.wait(AGAIN_S)
                 continue
             self._lost -= 1
-            LOG.info("the network runs on %s again", device)
             self._given_back(runner)
             return
 

@@ -42,7 +42,7 @@ def network(model_folder, tmp_path, children_ready):
 def pid_of(network):
     runner = network._free.get(timeout=30)
     network._free.put(runner)
-    return runner.child._process.pid
+    return runner.child.pid
 
 
 def go_on():
