@@ -110,11 +110,13 @@ class Problem:
 
     Attributes:
         issuer: Issuer of Patient ID; empty where unknown, and where it is part of the ID already.
+        modality: of the images; empty where unknown.
     """
 
     patient_id: str
     reason: str
     issuer: str = ""
+    modality: str = ""
 
 
 @dataclass(frozen=True)

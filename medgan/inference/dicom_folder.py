@@ -56,14 +56,14 @@ def translate_folder(
     Raises:
         InputError: there is no series of that modality, `out` holds other files or cannot be made, another process
             writes there, or the only series cannot be used.
-        JobError: some of several series cannot be used or changed their slices since they were translated, or files
+        JobError: some series cannot be used or changed their slices since they were translated, or files
             that may be slices cannot be read; all others are translated and written.
     """
     place = out.resolve()
     make_parent(place, out)
     with held(lock_of(place), f"output {out}", limit_s=LOCK_S):
         there = written(out, facts)
-        wanted, num_unreadable = _wanted(translator, source, progress, callers)
+        wanted, num_unusable, num_unreadable = _wanted(translator, source, progress, callers)
         left, outgrown = missing(wanted, there, callers)
         for line in outgrown:
             progress(f"not translated again: {line}")
@@ -75,10 +75,10 @@ def translate_folder(
         folders = new_folders(out, there, len(left), alone=alone)
         run = _Run(translator, facts, progress, advance, frames, callers, list(zip(left, folders, strict=True)))
         run.translate_all()
-        if run.failed and len(wanted) == 1:
+        if run.failed and len(wanted) == 1 and not num_unusable:
             raise run.failed[0]
-        if num_failed := len(run.failed) + len(outgrown):
-            raise JobError("E-TRANSLATE-02", num_failed=num_failed, num_wanted=len(wanted))
+        if num_failed := len(run.failed) + len(outgrown) + num_unusable:
+            raise JobError("E-TRANSLATE-02", num_failed=num_failed, num_wanted=len(wanted) + num_unusable)
         if num_unreadable:
             raise JobError("E-TRANSLATE-03", source=source, num_unreadable=num_unreadable)
         return folders
@@ -86,8 +86,8 @@ def translate_folder(
 
 def _wanted(
     translator: Translator, source: Path, progress: Callable[[str], None], callers: Callers
-) -> tuple[list[Series], int]:
-    """Returns the series to translate, and the number of files that may be slices but cannot be read."""
+) -> tuple[list[Series], int, int]:
+    """Returns the series to translate, how many more cannot be used, and how many files that may be slices."""
     modality, found = translator.task.source.modality, survey(source, callers=callers)
     wanted = [_in_plane(series, translator.axis) for series in found.acquired if series.modality == modality]
     others = [series for series in found.acquired if series.modality != modality]
@@ -102,7 +102,8 @@ def _wanted(
         progress(f"skipped {counted(found.synthetic)}: synthetic")
     for problem in problems:
         progress(f"skipped what cannot be used: {problem}")
-    return wanted, _report_unreadable(found.passed_over, progress)
+    unusable = [problem for problem in found.problems if problem.modality in (modality, "")]
+    return wanted, len(unusable), _report_unreadable(found.passed_over, progress)
 
 
 def _in_plane(series: Series, axis: str) -> Series:

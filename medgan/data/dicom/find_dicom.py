@@ -34,7 +34,8 @@ def find_dicom(
         once = _once(group, passed_over)
         faults = Counter(fault for one in once for fault in one.faults)
         if faults:
-            problems.append(Problem(once[0].patient_id, _described(faults, once), once[0].issuer))
+            first = once[0]
+            problems.append(Problem(first.patient_id, _described(faults, once), first.issuer, first.modality))
         else:
             series += [_series(stack, number) for number, stack in enumerate(split(once, passed_over))]
     return series, problems
