@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,10 @@ from medgan.distributed.resources import Capacity, Resources, machine
 from medgan.errors import InputError, JobError
 from medgan.logs import LOG
 
+LOOPBACK_DEVICE = "lo0" if sys.platform == "darwin" else "lo"
 STARTS = 3
+ON_LOOPBACK = {"GLOO_SOCKET_IFNAME": LOOPBACK_DEVICE, "NCCL_SOCKET_IFNAME": LOOPBACK_DEVICE}
+"""Workers on one machine listen for each other there; who sets these variables, decides."""
 ANYONE = "MEDGAN_LET_ANYONE_RUN_CODE_AS_ME"
 TRANSIENT = ("timed out during startup", "already in use", "already occupied")  # in Ray's error where a retry helps
 SETTINGS = {
@@ -111,9 +115,8 @@ def is_running() -> bool:
 
 def _start(settings: dict[str, Any]) -> None:
     """Starts a cluster on this machine; it ends with this process, and so do the remains of a failed attempt."""
-    ray_constants.ENABLE_RAY_CLUSTER = (
-        False  # all of Ray's ports are on loopback: what its own variable does, if set early
-    )
+    ray_constants.ENABLE_RAY_CLUSTER = False  # all of Ray's ports are on loopback: what its variable does, if set early
+    os.environ.update({name: os.environ.get(name, value) for name, value in ON_LOOPBACK.items()})
     for attempt in range(1, STARTS + 1):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]

@@ -9,15 +9,17 @@ from typing import Any, NoReturn
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from medgan.distributed.command_channel import STOP, CommandChannel, Failure, Replies
 from medgan.distributed.placement_cleanup import OrphanedPlacementGroups
+from medgan.distributed.rendezvous import OneMachine
 from medgan.distributed.resources import Resources
 from medgan.distributed.worker import serve_trials
 from medgan.errors import CodedError, JobError
 
 LOOK_EVERY_S = 5.0
+LOOPBACK = "127."  # begins the address of a cluster that is on this machine only
 
 
 class GroupLost(CodedError, RuntimeError):
@@ -68,9 +70,11 @@ class Group:
         self.error: BaseException | None = None
         self.generation = ""
         self.channel: Any = ray.remote(num_cpus=0)(CommandChannel).remote(resources.workers)
+        address = ray.get_runtime_context().gcs_address
         trainer = TorchTrainer(
             serve_trials,
             train_loop_config={"channel": self.channel, "threads": resources.cpus},
+            torch_config=OneMachine() if address.startswith(LOOPBACK) else TorchConfig(),
             scaling_config=ScalingConfig(
                 num_workers=resources.workers,
                 use_gpu=resources.use_gpu,
@@ -83,7 +87,7 @@ class Group:
                 callbacks=[Witness(self.channel)],  # type: ignore[list-item]  # the same
                 worker_runtime_env={
                     "env_vars": {
-                        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+                        "RAY_ADDRESS": address,
                         "OMP_WAIT_POLICY": "passive",  # spinning threads slow the neighboring processes down
                     }
                 },

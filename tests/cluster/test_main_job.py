@@ -12,6 +12,7 @@ import mlflow
 import optuna
 import pydicom
 import pytest
+from open_ports import is_loopback, listening_addresses
 from safetensors.torch import load_file, save_file
 
 LIMIT_S = 200
@@ -45,10 +46,11 @@ def trials_of(home: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 @pytest.fixture(scope="module")
-def disturbed(tmp_path_factory, search, workers_of):
-    """A finished job, one of whose workers was killed in its first trial."""
+def disturbed(tmp_path_factory, search, workers_of, processes_of):
+    """A finished job, one of whose workers was killed in its first trial; `listening`: where its processes listened."""
     job = search(tmp_path_factory.mktemp("disturbed") / "home", SPACE)
     job.until(r"trial 0: epoch 2/4")
+    job.listening = listening_addresses(one.pid for one in processes_of(job.home))
     first, last = workers_of(job.home)
     last.kill()
     assert job.end() == 0, job.text
@@ -70,6 +72,20 @@ def test_search_ends_all_trials_after_a_worker_was_killed(disturbed):
     assert int(went_on) >= 2
     (log,) = (disturbed.home / "logs").glob("*.log")
     assert "from its checkpoint" in log.read_text()
+
+
+def test_search_listens_on_loopback_only(disturbed):
+    assert len(disturbed.listening) > 5  # the control store, the node's manager, its agents, the dashboard
+    assert {one for one in disturbed.listening if not is_loopback(one[0])} == set()
+
+
+def test_search_writes_for_its_owner_only(disturbed):
+    written = [path for path in disturbed.home.rglob("*") if path.is_file()]
+    assert {"mlflow.db", "study.db", "generator.safetensors", "model.json"} <= {path.name for path in written}
+    public = {path.name for path in written if path.stat().st_mode & 0o077}
+    assert public <= {"pyfunc.py"}  # MLflow copies medgan's own code with its mode
+    token = Path("~/.ray/auth_token").expanduser()
+    assert token.stat().st_mode & 0o077 == 0
 
 
 def test_search_records_every_epoch_exactly_once(disturbed):
