@@ -1,11 +1,13 @@
 """Ray's start on a busy machine: it is retried, and fails with a clear error in the end."""
 
+import os
+
 import pytest
 import ray
 from refusal import refusal
 
-from medgan.distributed.cluster import cluster
-from medgan.errors import JobError
+from medgan.distributed.cluster import ANYONE, cluster
+from medgan.errors import InputError, JobError
 
 pytestmark = pytest.mark.unit
 
@@ -57,3 +59,33 @@ def test_cluster_start_is_not_retried_after_other_failure(starts):
     with pytest.raises(OSError, match="no space left"), cluster():
         pass
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("mode", ["disabled", "DISABLED", "none"])
+def test_cluster_that_lets_everyone_in_is_refused(starts, monkeypatch, mode):
+    calls, _ = starts
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with pytest.raises(InputError, check=refusal("E-CLUSTER-05", mode=mode, option=ANYONE)), cluster():
+        pass
+    assert calls == []
+    monkeypatch.setenv(ANYONE, "1")
+    with cluster():
+        assert len(calls) == 1
+
+
+def test_token_of_ray_is_for_its_owner_only(starts, monkeypatch, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("secret")
+    token.chmod(0o644)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    with cluster():
+        assert token.stat().st_mode & 0o777 == 0o600
+
+
+def test_given_cluster_is_joined_as_it_is(starts, monkeypatch):
+    calls, _ = starts
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    with cluster():
+        assert "dashboard_host" not in calls[0]
+    assert "GLOO_SOCKET_IFNAME" not in os.environ

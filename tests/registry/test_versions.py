@@ -1,5 +1,7 @@
 """Models are registered in a real MLflow store, named by aliases, fetched, and used to predict."""
 
+import hashlib
+import json
 import socket
 from pathlib import Path
 
@@ -7,12 +9,14 @@ import mlflow
 import numpy as np
 import pytest
 from refusal import refusal
+from safetensors.torch import load_file, save_file
 
 import medgan.inference
 from medgan.config import Config, with_values
 from medgan.errors import InputError, JobError
-from medgan.inference.saved_model import ModelManifest, load_translator, save_model
+from medgan.inference.saved_model import MANIFEST, WEIGHTS, ModelManifest, load_translator, save_model
 from medgan.inference.translator import translate_slices
+from medgan.registry.integrity import MANIFEST_TAG, WEIGHTS_TAG
 from medgan.registry.versions import fetched, holder, point, reached, register, resolve, version_of_run
 from medgan.tracking.mlflow_runs import MlflowStudy
 from medgan.training.build_networks import build_generator
@@ -155,3 +159,37 @@ def test_reached_reports_store_that_is_away_in_one_line():
         away = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(JobError, check=refusal("E-REGISTRY-07", uri=away)), reached(away):
             resolve("models:/medgan-pet2ct@champion", away)
+
+
+@pytest.fixture
+def stored_model(store):
+    """The folder of version 1 in the store; its files are as before at the end."""
+    uri, _, _ = store
+    (weights,) = Path(uri.removeprefix("sqlite:///")).parent.glob(f"artifacts/**/{WEIGHTS}")
+    before = {path: path.read_bytes() for path in (weights, weights.with_name(MANIFEST))}
+    yield weights.parent
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["weights", "weights and manifest"])
+def test_fetched_refuses_files_other_than_registered(store, stored_model, together):
+    uri, _, _ = store
+    weights, manifest = stored_model / WEIGHTS, stored_model / MANIFEST
+    save_file({name: 2 * value for name, value in load_file(weights).items()}, weights)
+    if together:
+        content = json.loads(manifest.read_text())
+        content["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        manifest.write_text(json.dumps(content))
+    expected = refusal("E-REGISTRY-08", model=f"models:/{NAME}/1", file=WEIGHTS)
+    with pytest.raises(InputError, check=expected), fetched(f"models:/{NAME}/1", uri=uri):
+        pass
+
+
+def test_fetched_accepts_version_without_digests(store):
+    uri, _, _ = store
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    for tag in (WEIGHTS_TAG, MANIFEST_TAG):
+        client.delete_model_version_tag(NAME, "1", tag)
+    with fetched(f"models:/{NAME}/1", uri=uri) as (folder, _, _):
+        assert load_translator(folder)
