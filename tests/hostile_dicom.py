@@ -116,5 +116,5 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
         place = chance.randrange(min(len(changed), chance.choice([40, 120, 800, len(changed)])))
         changed[place] = chance.choice([0, 255, 127, 128, chance.randrange(256)])
     if chance.random() < 0.2:
-        del changed[chance.randrange(len(changed)) :]
+        del changed[chance.randrange(2, len(changed)) :]
     return bytes(changed)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 
@@ -143,3 +144,21 @@ def test_limit_gives_each_child_its_share():
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert limit_of(1, 5.0) == Limit(max(4 << 30, int(0.8 * machine)), 5.0)
     assert limit_of(10_000, 5.0).memory_bytes == 4 << 30
+
+
+def test_call_is_repeated_where_an_earlier_one_broke_its_child():
+    with Crew(1, LIMIT) as crew:
+        crew.run(_crash_soon)
+        pid = crew.run(os.getpid)
+        crew.run(time.sleep, 1.0)
+        assert crew.run(os.getpid) != pid
+
+
+def _crash_soon():
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGSEGV]).start()
+
+
+def test_answer_that_cannot_be_pickled_is_an_error_of_its_call(crew):
+    with pytest.raises(RuntimeError, match="could not be pickled"):
+        crew.run(threading.Lock)
+    assert crew.run(abs, -2) == 2

@@ -1,6 +1,5 @@
 """Defines the command line; heavy imports wait until a command runs, so that `--help` is instant."""
 
-import errno
 import os
 import sys
 from collections.abc import Callable
@@ -15,10 +14,9 @@ from medgan.cli import run_commands as cli_runs
 from medgan.cli import search_commands as cli_search
 from medgan.cli import serving_commands as cli_serving
 from medgan.cli.options import Data, Output, Preset, Quick, Settings, TaskName, TrackingUri, stoppable
+from medgan.data.atomic_write import NO_PLACE
 from medgan.errors import InputError, JobError
 from medgan.paths import keep_private
-
-NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 app = typer.Typer(
     help="MedGAN: find, compare, promote and deploy medical image translation networks. For research only.",

@@ -1,5 +1,6 @@
 """Writes files so that a reader sees a whole file or none, even after a crash."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -7,6 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+from medgan.errors import JobError
+
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""An OSError has one of these numbers where a disk is full, or may not be written to."""
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
@@ -45,3 +51,18 @@ def appearing(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     flush_folder(folder.parent)
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Names the place that cannot be written to.
+
+    Raises:
+        JobError: a disk is full, or may not be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_PLACE:
+            raise
+        raise JobError("E-DISK-01", place=place, reason=error.strerror) from None

@@ -12,13 +12,14 @@ from medgan.data.dicom.find_dicom import UNREADABLE
 from medgan.data.dicom.header import DAMAGED, EMPTY
 from medgan.data.nifti import along, is_nifti
 from medgan.data.reader import survey
-from medgan.data.series import Series
+from medgan.data.series import Series, Survey
 from medgan.errors import InputError, JobError
 from medgan.inference.output_folders import lock_of, make_parent, missing, new_folders, written
 from medgan.inference.series_steps import SourceSeries, read_series, write_series
 from medgan.inference.translator import Placed, Translator, translate_placed
 from medgan.locks import held
 from medgan.processes.crew import HERE, Callers
+from medgan.tasks import Task
 
 LOCK_S = 1.0  # long enough for another process to check the lock, too short for a run
 MAY_BE_SLICES = (EMPTY, DAMAGED, UNREADABLE)
@@ -63,7 +64,10 @@ def translate_folder(
     make_parent(place, out)
     with held(lock_of(place), f"output {out}", limit_s=LOCK_S):
         there = written(out, facts)
-        wanted, num_unusable, num_unreadable = _wanted(translator, source, progress, callers)
+        found = survey(source, callers=callers)
+        wanted = _wanted(translator, source, found)
+        num_unusable = _tell_rest(translator.task, found, progress)
+        num_unreadable = _tell_unreadable(found.passed_over, progress)
         left, outgrown = missing(wanted, there, callers)
         for line in outgrown:
             progress(f"not translated again: {line}")
@@ -75,35 +79,42 @@ def translate_folder(
         folders = new_folders(out, there, len(left), alone=alone)
         run = _Run(translator, facts, progress, advance, frames, callers, list(zip(left, folders, strict=True)))
         run.translate_all()
-        if run.failed and len(wanted) == 1 and not num_unusable:
+        num_failed = len(run.failed) + len(outgrown) + num_unusable
+        if run.failed and len(wanted) + num_unusable == 1:
             raise run.failed[0]
-        if num_failed := len(run.failed) + len(outgrown) + num_unusable:
+        if num_failed:
             raise JobError("E-TRANSLATE-02", num_failed=num_failed, num_wanted=len(wanted) + num_unusable)
         if num_unreadable:
             raise JobError("E-TRANSLATE-03", source=source, num_unreadable=num_unreadable)
         return folders
 
 
-def _wanted(
-    translator: Translator, source: Path, progress: Callable[[str], None], callers: Callers
-) -> tuple[list[Series], int, int]:
-    """Returns the series to translate, how many more cannot be used, and how many files that may be slices."""
-    modality, found = translator.task.source.modality, survey(source, callers=callers)
+def _wanted(translator: Translator, source: Path, found: Survey) -> list[Series]:
+    """Returns the series to translate."""
+    modality = translator.task.source.modality
     wanted = [_in_plane(series, translator.axis) for series in found.acquired if series.modality == modality]
-    others = [series for series in found.acquired if series.modality != modality]
-    problems = sorted({problem.reason.rstrip(".") for problem in found.problems})
     if not wanted:
+        others = [counted(found.acquired)] * bool(found.acquired)
         synthetic = [f"{counted(found.synthetic)}, synthetic"] * bool(found.synthetic)
-        reasons = "; ".join([counted(others)] * bool(others) + synthetic + problems[:3])
+        reasons = "; ".join(others + synthetic + _reasons(found)[:3])
         raise InputError("E-TRANSLATE-06", source=source, modality=modality, reasons=reasons)
-    if others:
-        progress(f"skipped {counted(others)}: the task {translator.task.name} translates {modality}")
+    return wanted
+
+
+def _tell_rest(task: Task, found: Survey, progress: Callable[[str], None]) -> int:
+    """Tells what is not translated; returns how many series of the task's source cannot be used."""
+    modality = task.source.modality
+    if others := [series for series in found.acquired if series.modality != modality]:
+        progress(f"skipped {counted(others)}: the task {task.name} translates {modality}")
     if found.synthetic:
         progress(f"skipped {counted(found.synthetic)}: synthetic")
-    for problem in problems:
-        progress(f"skipped what cannot be used: {problem}")
-    unusable = [problem for problem in found.problems if problem.modality in (modality, "")]
-    return wanted, len(unusable), _report_unreadable(found.passed_over, progress)
+    for reason in _reasons(found):
+        progress(f"skipped what cannot be used: {reason}")
+    return sum(problem.modality in (modality, "") for problem in found.problems)
+
+
+def _reasons(found: Survey) -> list[str]:
+    return sorted({problem.reason.rstrip(".") for problem in found.problems})
 
 
 def _in_plane(series: Series, axis: str) -> Series:
@@ -111,7 +122,7 @@ def _in_plane(series: Series, axis: str) -> Series:
     return along(series, "axial" if axis == "any" else axis) if is_nifti(series.files[0]) else series
 
 
-def _report_unreadable(passed_over: Mapping[str, int], progress: Callable[[str], None]) -> int:
+def _tell_unreadable(passed_over: Mapping[str, int], progress: Callable[[str], None]) -> int:
     unreadable = {reason: number for reason, number in passed_over.items() if reason.startswith(MAY_BE_SLICES)}
     for reason, number in unreadable.items():
         progress(f"skipped {number} file{'s' * (number > 1)}: {reason}")

@@ -60,7 +60,10 @@ def answer_calls(pipe: Connection, first: int, memory_bytes: int) -> None:
             return
         answer = _answered(function, args)
         answer.full = _status_bytes("VmRSS") - at_rest > KEPT_BYTES
-        pipe.send(answer)
+        try:
+            pipe.send(answer)
+        except Exception as error:  # nothing was sent: an answer is pickled as a whole first
+            pipe.send(Answer(error=RuntimeError(f"the answer could not be pickled ({type(error).__name__})")))
         del function, args, answer
 
 

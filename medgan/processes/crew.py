@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from multiprocessing import forkserver, get_context, resource_tracker
 from typing import Any, Protocol, TypeVar
 
-from medgan.errors import InputError
+from medgan.errors import CodedError, InputError
 from medgan.processes.answering import without_garbage_collection
 from medgan.processes.child import Child, Stopped
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 LEAST_BYTES = 4 << 30
+LOST = ("E-CHILD-01", "E-CHILD-04")  # the child crashed, or was killed
 SHARE = 0.8  # of the machine's memory, for all children
 
 
@@ -90,8 +91,15 @@ class Crew:
                 raise Stopped
 
         child = self._free.get()
+        used = child is not None
         try:
             child = child or Child(self._limit.memory_bytes)
+            try:
+                return child.call(function, *args, limit_s=self._limit.seconds, go_on=still_wanted)
+            except CodedError as error:
+                if not used or error.code not in LOST:
+                    raise
+            child = Child(self._limit.memory_bytes)  # an earlier call may have damaged the one that is lost
             return child.call(function, *args, limit_s=self._limit.seconds, go_on=still_wanted)
         finally:
             self._free.put(child if child and child.usable else None)

@@ -41,7 +41,7 @@ class Network(Protocol):
         """Returns why nothing can be translated now; empty if it can."""
 
     def close(self) -> None:
-        """Ends; nobody uses it any more."""
+        """Ends what nobody uses any more."""
 
 
 @dataclass

@@ -115,7 +115,8 @@ class RequestQueue:
             raise Refusal("E-UPLOAD-01", reason=str(error), cause=error.code, status=422) from None
         except Refusal:
             raise
-        except CodedError:  # a child was killed from outside
+        except CodedError as error:  # a child was killed from outside
+            LOG.error("%s", error)
             raise Refusal("E-SERVER-06", problem="a reader died", again_s=AGAIN_S, status=503) from None
         except Exception as error:  # a defect, or a full disk: one request fails, the service goes on
             raise as_refusal(error) from None

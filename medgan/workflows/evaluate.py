@@ -1,6 +1,7 @@
 """Measures a registered model on the test patients of a data set and keeps the result with its version."""
 
 import csv
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medgan.config import validated
+from medgan.data.atomic_write import appearing, writing
 from medgan.data.dataset import PreparedDataset, Slices
 from medgan.data.prepare.convert_patient import CROPPED
 from medgan.inference.saved_model import load_translator, read_manifest
@@ -66,7 +68,9 @@ def evaluate_model(model: str, data: str, place: Place, notify: Notify = ignore)
         ledger.enter(name, test_set=evaluation.test_set, weights=evaluation.weights, version=version, uri=uri)
         short = dataset.digest[:12]
         out = place.output / "evaluations" / f"{name}-{version}-{short}"
-        write_files(evaluation, folder, dataset, out)
+        with writing(out), appearing(out) as partial:
+            write_files(evaluation, folder, dataset, partial)
+            shutil.rmtree(out, ignore_errors=True)  # of the same measurement before
     means = overall_means(evaluation.patients)
     if "lpips" not in means and validated(manifest.config).metrics.lpips != "none":
         notify(Note("lpips is left out: its weights are not where they were when the model was trained"))
@@ -88,9 +92,8 @@ def write_files(evaluation: Evaluation, folder: Path, dataset: PreparedDataset, 
     """Writes `evaluation.json`, `patients.csv` with every metric, and pictures of the best, median and worst patient.
 
     Args:
-        out: made if need be.
+        out: an empty folder.
     """
-    out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.json").write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
     names = list(overall_means(evaluation.patients))
     with (out / "patients.csv").open("w", newline="", encoding="utf-8") as file:

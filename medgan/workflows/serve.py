@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from medgan.data.atomic_write import appearing, writing
 from medgan.data.dicom.attributes import ModelFacts
 from medgan.distributed.resources import machine
 from medgan.errors import InputError, JobError
@@ -91,8 +92,9 @@ def load_served(number: str, kept: Path, *, name: str, uri: str) -> Served:
     Args:
         kept: folder to make for the model's files, for as long as its network runs.
     """
-    with fetched(f"models:/{name}/{number}", uri=uri) as (folder, _, _):
-        shutil.copytree(folder, kept)
+    with fetched(f"models:/{name}/{number}", uri=uri) as (folder, _, _), writing(kept), appearing(kept) as partial:
+        for path in folder.iterdir():
+            shutil.copyfile(path, partial / path.name)
     try:
         manifest, card, here = read_manifest(kept), kept / CARD, machine()
         wanted = network_input(manifest)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 import medgan
+from medgan.data.atomic_write import writing
 from medgan.data.dicom.attributes import ModelFacts
 from medgan.inference import series_steps
 from medgan.inference.dicom_folder import translate_folder
@@ -49,7 +50,8 @@ def translate_with(
         facts = ModelFacts(name=name, version=version, digest=read_manifest(folder).weights_sha256)
         translator = load_translator(folder, device="cuda" if torch.cuda.is_available() else "cpu")
     notify(Note(f"{name} version {version}"))
-    with warnings.catch_warnings(record=True) as noted, Crew(PROCESSES, limit_of(PROCESSES, LONGEST_S)) as callers:
+    limit = limit_of(PROCESSES, LONGEST_S)
+    with writing(out), warnings.catch_warnings(record=True) as noted, Crew(PROCESSES, limit) as callers:
         try:
             advance = advancing(notify, "slices")
             written = translate_folder(

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -228,9 +229,16 @@ def _write(path: Path, attributes: Mapping[str, object]) -> None:
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     with path.open("wb") as file:
-        dataset.save_as(file, enforce_file_format=True)
+        file.write(encoded(dataset))
         file.flush()
         os.fsync(file.fileno())
+
+
+def encoded(dataset: Dataset) -> bytes:
+    """Returns a DICOM file; pydicom, where it writes to a full disk itself, loses what the system says of it."""
+    stream = BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
 
 
 def _dataset(attributes: Mapping[str, object]) -> Dataset:

@@ -15,6 +15,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import format_number_as_ds
 
+from medgan.data.dicom.writer import encoded
 from medgan.data.series import PHANTOM_MODEL
 from medgan.data.volume import Volume
 
@@ -72,7 +73,7 @@ def _write_series(folder: Path, volume: Volume, place: Sequence[str], attributes
         header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
         _set_plane(header, volume, index)
         _set_pixels(header, image)
-        header.save_as(folder / f"{index + 1:04d}.dcm", enforce_file_format=True)
+        (folder / f"{index + 1:04d}.dcm").write_bytes(encoded(header))
 
 
 def _set_plane(header: Dataset, volume: Volume, index: int) -> None:
