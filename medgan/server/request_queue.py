@@ -20,7 +20,7 @@ from medgan.processes.child import Stopped
 from medgan.processes.crew import Crew, Limit
 from medgan.server.alias_watcher import Follower, Served
 from medgan.server.translate_upload import read_upload, write_answer
-from medgan.server.upload import Limits, Refusal, receive
+from medgan.server.upload import Limits, Refusal, receive, unpack
 
 WORKERS = 4  # series read, translated or written at once; the others wait on disk
 AGAIN_S = 10
@@ -123,8 +123,10 @@ class RequestQueue:
 
     def _answered(self, work: Work, zipped: bool) -> Answered:
         work.go_on()
+        if zipped:
+            self._crew.run(unpack, work.upload, self.limits, go_on=work.go_on)
         with self.follower.in_use() as served:
-            source = self._crew.run(read_upload, work.upload, zipped, served.input, self.limits, go_on=work.go_on)
+            source = self._crew.run(read_upload, work.upload, served.input, self.limits, go_on=work.go_on)
             derived = served.network.translate(source.placed, work.go_on)
         task, facts = served.input.task, served.facts
         path = self._crew.run(write_answer, derived, source.series, work.folder, task, facts, go_on=work.go_on)

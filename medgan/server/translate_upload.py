@@ -20,7 +20,7 @@ from medgan.errors import InputError
 from medgan.inference.dicom_folder import counted
 from medgan.inference.series_steps import SourceSeries, read_series, write_series
 from medgan.inference.translator import NetworkInput
-from medgan.server.upload import Limits, Refusal, unpack
+from medgan.server.upload import Limits, Refusal
 from medgan.tasks import Task
 
 ANSWER = "derived.zip"
@@ -30,18 +30,15 @@ HEAD_BYTES = 1024
 HARMLESS = ("not DICOM", "same slice twice")
 
 
-def read_upload(upload: Path, zipped: bool, wanted: NetworkInput, limits: Limits) -> SourceSeries:
+def read_upload(upload: Path, wanted: NetworkInput, limits: Limits) -> SourceSeries:
     """Returns the one series in an upload, on the network's grid.
 
     Args:
         upload: folder with the files of the body.
-        zipped: whether there is a zip file to unpack first.
 
     Raises:
         Refusal: the upload is not exactly one series of the source's modality, or is too large or not usable.
     """
-    if zipped:
-        unpack(upload, limits)
     _check_files(upload)
     series = _one_series(upload, wanted.task)
     _refuse_large(series, limits, size=wanted.size)
@@ -59,6 +56,7 @@ def write_answer(derived: Volume, series: Series, folder: Path, task: Task, fact
     Raises:
         Refusal: the headers of the source do not allow it.
     """
+    shutil.rmtree(folder / DERIVED, ignore_errors=True)  # of a child that was lost
     with _names_removed(series):
         files = write_series(derived, series, "", folder / DERIVED, task, facts)
     path = folder / ANSWER
