@@ -13,6 +13,7 @@ from medgan.data.atomic_write import appearing, writing
 from medgan.data.dataset import PreparedDataset, Slices
 from medgan.data.prepare.convert_patient import CROPPED
 from medgan.inference.saved_model import load_translator, read_manifest
+from medgan.locks import held
 from medgan.metrics.validation_metrics import overall_means
 from medgan.paths import Place
 from medgan.registry import test_set_ledger as ledger
@@ -25,6 +26,7 @@ from medgan.training.validation import fixed_pictures
 from medgan.workflows.events import Note, Notify, advancing, ignore
 from medgan.workflows.requirements import nothing_left_behind
 
+WRITING_S = 60.0  # the files of one evaluation
 RANKED_BY = "ssim"
 SHOWN = ("ssim", "psnr", "vif", "lpips", "mae_hu", "mae_hu_body", "mae_hu_bone", "mae_suv", "mae_suv_body")
 """These metrics are displayed where they are measured; the files hold all."""
@@ -68,7 +70,9 @@ def evaluate_model(model: str, data: str, place: Place, notify: Notify = ignore)
         ledger.enter(name, test_set=evaluation.test_set, weights=evaluation.weights, version=version, uri=uri)
         short = dataset.digest[:12]
         out = place.output / "evaluations" / f"{name}-{version}-{short}"
-        with writing(out), appearing(out) as partial:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock = out.with_name(f".{out.name}.lock")
+        with writing(out), held(lock, f"evaluation {out}", limit_s=WRITING_S), appearing(out) as partial:
             write_files(evaluation, folder, dataset, partial)
             shutil.rmtree(out, ignore_errors=True)  # of the same measurement before
     means = overall_means(evaluation.patients)

@@ -1,18 +1,22 @@
 """`medgan evaluate` measures a model on phantoms, stores the result in a real MLflow store, and shows it."""
 
 import csv
+import errno
 import io
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from refusal import refusal
 from rich.console import Console
 
 from medgan.cli.registry_view import show_evaluated, show_evaluation
 from medgan.cli.terminal import Terminal
 from medgan.data.dataset import PreparedDataset
+from medgan.errors import JobError
 from medgan.inference.saved_model import read_manifest
 from medgan.metrics.validation_metrics import overall_means
 from medgan.registry import evaluation
@@ -145,3 +149,37 @@ def test_evaluate_command_prints_table_and_no_engine_output(evaluated, dataset, 
     )
     assert (done.returncode, done.stderr) == (0, ""), done
     assert "test patient" in done.stdout
+
+
+def test_evaluation_on_full_disk_keeps_the_files_before(evaluated, files, place, dicom, model_name, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = {path.name: path.read_bytes() for path in files.iterdir()}
+    monkeypatch.setattr("medgan.workflows.evaluate._draw", full)
+    expected = refusal("E-DISK-01", place=files, reason="No space left on device")
+    with pytest.raises(JobError, check=expected):
+        evaluate_model(f"models:/{model_name}/1", str(dicom), place)
+    assert {path.name: path.read_bytes() for path in files.iterdir()} == before
+    assert [path for path in files.parent.iterdir() if "partial" in path.name] == []
+
+
+def test_two_evaluations_at_once_both_succeed(evaluated, files, place, dicom, model_name):
+    before = {path.name for path in files.iterdir()}
+    command = [
+        sys.executable,
+        "-m",
+        "medgan.cli.main",
+        "evaluate",
+        "--model",
+        f"models:/{model_name}/1",
+        "--data",
+        dicom,
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        both = [
+            pool.submit(subprocess.run, [*command, "--output", place.output], capture_output=True, timeout=120)
+            for _ in range(2)
+        ]
+    assert [one.result().returncode for one in both] == [0, 0], [one.result().stderr for one in both]
+    assert {path.name for path in files.iterdir()} == before
