@@ -19,7 +19,7 @@ from medgan.errors import CodedError
 
 Result = TypeVar("Result")
 FOLLOW_EVERY_S = 1.0
-KEPT_BYTES = 128 << 20  # a child that has grown by more is replaced, so that its memory comes back
+KEPT_BYTES = 40 << 20  # a child that has grown by more is replaced, so that its memory comes back
 OWN_CODE = Path(medgan.__file__).parent
 
 

@@ -1,7 +1,14 @@
 """The HTTP interface keeps to its limits, and survives lost clients, defects and a change of version."""
 
+import io
+import os
+import signal
 import threading
+import time
+import zipfile
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from torch import nn
@@ -125,3 +132,34 @@ def test_request_is_served_to_its_end_by_same_version(gated, served, pet_folder,
     assert [answer.headers["Medgan-Model-Version"] for answer in answers] == ["7", "8"]
     for answer, version in zip(answers, "78", strict=True):
         assert {str(one.SoftwareVersions[1]) for one in unzipped(answer)} == {f"model {version}"}
+
+
+def zeros(mib):
+    """A zip file that unpacks to so many MiB."""
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("a", "w") as file:
+        for _ in range(mib):
+            file.write(bytes(1 << 20))
+    return body.getvalue()
+
+
+def who_writes(folder):
+    """The processes, but this one, that have a file of the folder open."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if str(folder) in os.readlink(link):
+                found.add(int(link.parts[2]))
+    return found - {os.getpid()}
+
+
+def test_unpacking_ends_when_its_client_leaves(start):
+    client = start(Limits(requests=1))
+    with client.connected(zeros(512)):
+        end = time.monotonic() + LIMIT_S
+        while not (pids := who_writes(client.scratch)) and time.monotonic() < end:
+            time.sleep(0.005)
+        (pid,) = pids
+        os.kill(pid, signal.SIGSTOP)  # as if there were much more to unpack
+    assert client.left_behind() == []
+    assert not os.path.exists(f"/proc/{pid}")

@@ -1,5 +1,6 @@
 """The server keeps to its limits of headers and time, also with clients that send slowly or read nothing."""
 
+import asyncio
 import json
 import socket
 import time
@@ -8,7 +9,7 @@ from contextlib import ExitStack, closing, suppress
 import pytest
 
 from medgan.errors import messages
-from medgan.server import listener
+from medgan.server import app, listener
 from medgan.server.upload import Limits
 
 pytestmark = pytest.mark.timeout(120)
@@ -102,3 +103,14 @@ def test_many_idle_connections_keep_nobody_out(client):
         for _ in range(1500):
             idle.enter_context(connected(client, GET))
         assert client.get("/health").status_code == 200
+
+
+def test_answer_that_nobody_takes_is_given_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(app, "SEND_S", 0.2)
+    (tmp_path / "answer").write_bytes(b"x")
+
+    async def never(*_):
+        await asyncio.sleep(60)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(app.AnswerFile(tmp_path / "answer")({"type": "http", "method": "GET", "headers": []}, never, never))
