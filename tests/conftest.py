@@ -18,7 +18,7 @@ def no_store_of_other_tests():
     os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(autouse=True, scope="session")
 def children_ready():
     """Child processes are forked from one server, which imports what all of them need once."""
     get_ready("medgan.server.translate_upload")

@@ -114,6 +114,13 @@ def test_child_that_has_grown_is_replaced():
         assert memory_of(crew.run(os.getpid)) < 300 << 20
 
 
+def test_child_without_limit_keeps_what_it_holds():
+    child = Child()
+    child.call(_remember, 300 << 20, limit_s=30)
+    assert child.usable and memory_of(child.pid) > 300 << 20
+    child.close()
+
+
 def _remember(size):
     sys.remembered = os.urandom(1 << 20) * (size >> 20)
 

@@ -19,7 +19,7 @@ from medgan.errors import CodedError
 
 Result = TypeVar("Result")
 FOLLOW_EVERY_S = 1.0
-KEPT_BYTES = 40 << 20  # a child that has grown by more is replaced, so that its memory comes back
+KEPT_BYTES = 40 << 20  # a child with a limit that has grown by more is replaced: its memory comes back
 OWN_CODE = Path(medgan.__file__).parent
 
 
@@ -59,7 +59,7 @@ def answer_calls(pipe: Connection, first: int, memory_bytes: int) -> None:
         except EOFError:
             return
         answer = _answered(function, args)
-        answer.full = _status_bytes("VmRSS") - at_rest > KEPT_BYTES
+        answer.full = memory_bytes > 0 and _status_bytes("VmRSS") - at_rest > KEPT_BYTES
         try:
             pipe.send(answer)
         except Exception as error:  # nothing was sent: an answer is pickled as a whole first

@@ -37,7 +37,7 @@ def write_pet(folder, number):
 
 
 @pytest.fixture
-def translated(translator_of, tmp_path, children_ready):
+def translated(translator_of, tmp_path):
     """Translates the folder `source`; returns what was said, and the IDs of the patients whose series were written."""
 
     def run():

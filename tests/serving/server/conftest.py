@@ -110,7 +110,7 @@ def served(model_folder):
 
 
 @pytest.fixture
-def start(served, tmp_path, children_ready):
+def start(served, tmp_path):
     """Returns a function of limits and network that starts a server; at the end its folder must be empty."""
     running = []
 

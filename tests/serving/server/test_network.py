@@ -33,7 +33,7 @@ def placed(translator, volume):
 
 
 @pytest.fixture
-def network(model_folder, tmp_path, children_ready):
+def network(model_folder, tmp_path):
     started = ChildNetwork(shutil.copytree(model_folder, tmp_path / "copy"), ["cpu"], threads=1, unit="HU")
     yield started
     started.close()
