@@ -106,7 +106,7 @@ def test_each_that_is_left_early_kills_its_calls():
 
 
 def test_child_that_has_grown_is_replaced():
-    with Crew(1, Limit(memory_bytes=1 << 30, seconds=30)) as crew:
+    with Crew(1, Limit(memory_bytes=1 << 30, seconds=30, kept_bytes=128 << 20)) as crew:
         pid = crew.run(os.getpid)
         assert crew.run(os.getpid) == pid
         crew.run(_remember, 300 << 20)

@@ -19,7 +19,6 @@ from medgan.errors import CodedError
 
 Result = TypeVar("Result")
 FOLLOW_EVERY_S = 1.0
-KEPT_BYTES = 40 << 20  # a child with a limit that has grown by more is replaced: its memory comes back
 OWN_CODE = Path(medgan.__file__).parent
 
 
@@ -47,7 +46,7 @@ def without_garbage_collection(function: Callable[..., Result], *args: Any) -> R
         gc.enable()
 
 
-def answer_calls(pipe: Connection, first: int, memory_bytes: int) -> None:
+def answer_calls(pipe: Connection, first: int, memory_bytes: int, kept_bytes: int) -> None:
     """Runs in the child: answers calls until its caller is gone."""
     _follow_first_process(first)
     _keep_quiet()
@@ -59,7 +58,7 @@ def answer_calls(pipe: Connection, first: int, memory_bytes: int) -> None:
         except EOFError:
             return
         answer = _answered(function, args)
-        answer.full = memory_bytes > 0 and _status_bytes("VmRSS") - at_rest > KEPT_BYTES
+        answer.full = kept_bytes > 0 and _status_bytes("VmRSS") - at_rest > kept_bytes
         try:
             pipe.send(answer)
         except Exception as error:  # nothing was sent: an answer is pickled as a whole first

@@ -25,10 +25,12 @@ class Stopped(Exception):
 class Child:
     """Holds one child process, which runs one call after the other."""
 
-    def __init__(self, memory_bytes: int = 0) -> None:
+    def __init__(self, memory_bytes: int = 0, kept_bytes: int = 0) -> None:
         context = get_context("forkserver")
         self._pipe, far = context.Pipe()
-        self._process = context.Process(target=answer_calls, args=(far, os.getpid(), memory_bytes), daemon=True)
+        self._process = context.Process(
+            target=answer_calls, args=(far, os.getpid(), memory_bytes, kept_bytes), daemon=True
+        )
         self._process.start()
         far.close()
         self._memory_bytes = memory_bytes

@@ -28,10 +28,12 @@ class Limit:
     Attributes:
         memory_bytes: memory beyond that of an idle child; 0: no limit.
         seconds: time until the child is killed.
+        kept_bytes: a child that has grown by more is replaced, so that its memory comes back; 0: it is kept.
     """
 
     memory_bytes: int
     seconds: float
+    kept_bytes: int = 1 << 30
 
 
 def limit_of(children: int, seconds: float) -> Limit:
@@ -93,16 +95,19 @@ class Crew:
         child = self._free.get()
         used = child is not None
         try:
-            child = child or Child(self._limit.memory_bytes)
+            child = child or self._child()
             try:
                 return child.call(function, *args, limit_s=self._limit.seconds, go_on=still_wanted)
             except CodedError as error:
                 if not used or error.code not in LOST:
                     raise
-            child = Child(self._limit.memory_bytes)  # an earlier call may have damaged the one that is lost
+            child = self._child()  # an earlier call may have damaged the one that is lost
             return child.call(function, *args, limit_s=self._limit.seconds, go_on=still_wanted)
         finally:
             self._free.put(child if child and child.usable else None)
+
+    def _child(self) -> Child:
+        return Child(self._limit.memory_bytes, self._limit.kept_bytes)
 
     def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
         """Yields every item with the function's result, or its InputError, in the order in which they finish."""

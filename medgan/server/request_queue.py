@@ -25,6 +25,7 @@ from medgan.server.upload import Limits, Refusal, receive, unpack
 WORKERS = 4  # series read, translated or written at once; the others wait on disk
 AGAIN_S = 10
 IDLE_BYTES = 1 << 30  # what a child may use beside the pixels: headers, compressed frames
+KEPT_BYTES = 40 << 20  # a child that has grown by more after a request is replaced
 READING = 0.5  # share of a request's time in which an upload is read, or an answer written
 COPIES = 2  # of the pixels, decoded and smoothed
 Answered = tuple[Path, Served]
@@ -72,7 +73,8 @@ class RequestQueue:
         self.follower, self.limits, self.scratch = follower, limits, scratch
         self._places = threading.Semaphore(limits.requests)
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="answer")
-        self._crew = Crew(WORKERS, Limit(COPIES * limits.inflated_bytes + IDLE_BYTES, READING * limits.request_s))
+        memory_bytes = COPIES * limits.inflated_bytes + IDLE_BYTES
+        self._crew = Crew(WORKERS, Limit(memory_bytes, READING * limits.request_s, KEPT_BYTES))
 
     def close(self) -> None:
         """Ends the requests in work, and the children."""

@@ -2,9 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from io import BytesIO
 from typing import BinaryIO
 
@@ -17,18 +15,17 @@ MOST_ITEMS = 100_000
 MOST_NESTED = 16
 HEADER_BYTES = 64 << 20
 INFLATED_BYTES = 1 << 30
-SUSPICIOUS_ITEMS = 50
-SUSPICIOUS_BYTES = 1 << 20
 MARGIN_BYTES = 1 << 10  # where reading ends within the margin, the rest was perhaps not read
 PIECE = 1 << 20
 PREFIX = 132
 """This many bytes come before the first attribute: the preamble and "DICM"."""
-PIXELS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # little and big endian
 ITEM_BYTES = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
-ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+ITEM_GROUP, ITEM_END, SEQUENCE_END = 0xFFFE, 0xE00D, 0xE0DD
 UNDEFINED = 0xFFFFFFFF
 LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 """Their length takes four bytes, after two unused ones (PS3.5 7.1.2)."""
+SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+"""Their length takes two bytes."""
 
 
 def is_deflated(head: bytes) -> bool:
@@ -47,12 +44,7 @@ def check_structure(content: bytes) -> None:
     """
     if is_deflated(content):
         content = _inflated(content)
-    end = max(content.rfind(tag) for tag in PIXELS)
-    if 0 <= end <= SUSPICIOUS_BYTES and sum(map(content.count, ITEM_BYTES)) <= SUSPICIOUS_ITEMS:
-        return
-    counts = _Counts()
-    for _ in _Walk(content).steps(counts):
-        counts.check()
+    _Walk(content).run()
 
 
 def beginning(file: BinaryIO) -> BytesIO:
@@ -94,86 +86,66 @@ def _after_meta(content: bytes) -> int:
     return place + 12 + int(struct.unpack_from("<I", content, place + 8)[0])
 
 
-@dataclass
-class _Counts:
-    elements: int = 0
-    items: int = 0
-    nested: int = 0
-
-    def check(self) -> None:
-        for what, value, most in (
-            ("elements", self.elements, MOST_ELEMENTS),
-            ("sequence items", self.items, MOST_ITEMS),
-            ("sequences in each other", self.nested, MOST_NESTED),
-        ):
-            if value > most:
-                raise InputError("E-HEADER-02", what=what, value=value, most=most)
-
-
-@dataclass
 class _Walk:
-    """Steps from element to element, and into sequences, without reading values.
+    """Steps from element to element, and into sequences, without reading values; ends where the bytes are no DICOM."""
 
-    Attributes:
-        open: ends of the sequences and items around `place`, and whether items come next (else elements).
-    """
-
-    content: bytes
-    place: int = 0
-    order: str = "<"
-    explicit: bool = True
-    open: list[tuple[int, bool]] = field(default_factory=list)
-
-    def steps(self, counts: _Counts) -> Iterator[None]:
-        """Counts element by element up to the pixels; ends where the bytes are no DICOM."""
-        self.place = _after_meta(self.content)
-        meta = self.content[: self.place]
+    def __init__(self, content: bytes) -> None:
+        self.content, self.place = content, _after_meta(content)
+        meta = content[: self.place]
         self.explicit = str(ImplicitVRLittleEndian).encode() + b"\0" not in meta and bool(meta)
-        self.order = ">" if str(ExplicitVRBigEndian).encode() + b"\0" in meta else "<"
-        while self.place + 8 <= len(self.content):
-            while self.open and self.place >= self.open[-1][0]:
-                self.open.pop()
-            group, number = struct.unpack_from(f"{self.order}HH", self.content, self.place)
-            tag = group << 16 | number
-            if tag == 0x7FE00010 and not self.open:
+        order = ">" if str(ExplicitVRBigEndian).encode() + b"\0" in meta else "<"
+        self.head, self.long = struct.Struct(f"{order}HH2sH").unpack_from, struct.Struct(f"{order}I").unpack_from
+        self.items = 0
+        self.end, self.in_items = len(content) + 1, False  # of the innermost sequence or item; what comes next in it
+        self.around: list[tuple[int, bool]] = []
+
+    def run(self) -> None:
+        """Counts up to the pixels; raises InputError where there is too much."""
+        content, place, last, elements = self.content, self.place, len(self.content) - 8, 0
+        while place <= last:
+            if place >= self.end:
+                self._leave(place)
+            group, number, kind, length = self.head(content, place)
+            if group == ITEM_GROUP or self.in_items:
+                place = self._item(place, number)
+                continue
+            if group == 0x7FE0 and number == 0x10 and not self.around:
                 return
-            self._step(tag, counts)
-            counts.nested = len(self.open) // 2
-            yield
+            elements += 1
+            if elements > MOST_ELEMENTS:
+                raise InputError("E-HEADER-02", what="elements", value=elements, most=MOST_ELEMENTS)
+            place = place + 8 + length if self.explicit and kind in SHORT else self._element(place, kind, length)
 
-    def _step(self, tag: int, counts: _Counts) -> None:
-        in_items = bool(self.open) and self.open[-1][1]
-        if tag in (ITEM_END, SEQUENCE_END):
-            self.place += 8
-            if self.open:
-                self.open.pop()
-        elif in_items or tag == ITEM:
-            counts.items += 1
-            self._enter(self._number("I", 4), 8, items=False)
-        else:
-            counts.elements += 1
-            self._element()
+    def _leave(self, place: int) -> None:
+        while self.around and place >= self.end:
+            self.end, self.in_items = self.around.pop()
 
-    def _element(self) -> None:
-        kind = self.content[self.place + 4 : self.place + 6] if self.explicit else b""
+    def _item(self, place: int, number: int) -> int:
+        """Goes into an item, or over the end of one; returns where to go on."""
+        if number in (ITEM_END, SEQUENCE_END):
+            if self.around:
+                self.end, self.in_items = self.around.pop()
+            return place + 8
+        self.items += 1
+        if self.items > MOST_ITEMS:
+            raise InputError("E-HEADER-02", what="sequence items", value=self.items, most=MOST_ITEMS)
+        return self._enter(place + 8, self.long(self.content, place + 4)[0], in_items=False)
+
+    def _element(self, place: int, kind: bytes, length: int) -> int:
+        """Goes over an element, or into a sequence; returns where to go on."""
+        value = place + 8
         if not self.explicit or not kind.isalpha():
-            length, head = self._number("I", 4), 8
+            length = self.long(self.content, place + 4)[0]
         elif kind in LONG:
-            length, head = self._number("I", 8), 12
-        else:
-            length, head = self._number("H", 6), 8
-        value = self.place + head
+            value = place + 12
+            length = self.long(self.content, place + 8)[0] if value <= len(self.content) else 0
         if kind == b"SQ" or length == UNDEFINED or self.content[value : value + 4] in ITEM_BYTES:
-            self._enter(length, head, items=True)
-        else:
-            self.place = value + length
+            return self._enter(value, length, in_items=True)
+        return value + length
 
-    def _enter(self, length: int, head: int, *, items: bool) -> None:
-        self.place += head
-        end = len(self.content) + 1 if length == UNDEFINED else self.place + length
-        self.open.append((end, items))
-
-    def _number(self, kind: str, offset: int) -> int:
-        if self.place + offset + 4 > len(self.content):
-            return 0
-        return int(struct.unpack_from(f"{self.order}{kind}", self.content, self.place + offset)[0])
+    def _enter(self, place: int, length: int, *, in_items: bool) -> int:
+        self.around.append((self.end, self.in_items))
+        self.end, self.in_items = len(self.content) + 1 if length == UNDEFINED else place + length, in_items
+        if (nested := len(self.around) // 2) > MOST_NESTED:
+            raise InputError("E-HEADER-02", what="sequences in each other", value=nested, most=MOST_NESTED)
+        return place
