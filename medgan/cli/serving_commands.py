@@ -49,7 +49,7 @@ def serve(
     max_unpacked_mib: Annotated[int, typer.Option(help="largest series unpacked and decoded, MiB", min=1)] = 4096,
     max_files: Annotated[int, typer.Option(help="most files of a request", min=1)] = 5000,
     max_seconds: Annotated[float, typer.Option(help="longest request until its answer, s", min=1)] = 600.0,
-    max_requests: Annotated[int, typer.Option(help="worked on or waiting at once, a GPU", min=1)] = 16,
+    max_requests: Annotated[int, typer.Option(help="worked on or waiting at once", min=1)] = 16,
     output: Output = None,
     tracking_uri: TrackingUri = None,
 ) -> None:

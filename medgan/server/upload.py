@@ -33,7 +33,7 @@ class Limits:
         files: number of files in the body.
         inflated_bytes: size of all unpacked files; also of all pixels, decoded and on the network's grid, as float32.
         request_s: seconds from the first byte of the request to the first byte of the answer.
-        requests: number of requests in work or waiting at once, in one replica.
+        requests: number of requests in work or waiting at once.
     """
 
     body_bytes: int = 1 << 30

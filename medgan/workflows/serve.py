@@ -127,12 +127,13 @@ def _stopped_by_signal() -> Iterator[threading.Event]:
 
 @contextmanager
 def _bound(host: str, port: int) -> Iterator[socket.socket]:
-    """Yields a socket at the address; it does not listen yet."""
+    """Yields a socket that listens at the address, so that no other service starts there; nobody answers yet."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
+        sock.listen()
     except (OSError, OverflowError) as error:
         raise InputError("E-SERVE-02", host=host, port=port, error=error) from None
     with sock:

@@ -17,7 +17,7 @@ from medgan.paths import find_place
 from medgan.registry.versions import point, register
 from medgan.server.service import _own_folder
 from medgan.tracking.mlflow_runs import MlflowStudy
-from medgan.workflows.serve import serve
+from medgan.workflows.serve import _bound, serve
 
 NAME = "medgan-pet2ct"
 
@@ -87,6 +87,14 @@ def test_serve_refuses_address_in_use_or_of_other_machine(place, champion):
         fields = refused(place, refusal("E-SERVE-02", host="127.0.0.1", port=port), port=port)
         assert fields["error"].errno == errno.EADDRINUSE
     refused(place, refusal("E-SERVE-02", host="192.0.2.77", port=8000), host="192.0.2.77")
+
+
+def test_two_services_that_start_at_once_have_one_address_only():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    expected = refusal("E-SERVE-02", host="127.0.0.1", port=port)
+    with _bound("127.0.0.1", port), pytest.raises(InputError, check=expected), _bound("127.0.0.1", port):
+        pass
 
 
 def test_own_folder_removes_files_of_dead_services_only(tmp_path):
