@@ -110,14 +110,16 @@ def test_registered_model_translates_to_the_same_pixels(made, tmp_path):
         assert before.keys() == after.keys()
 
 
-def test_registered_model_loads_through_mlflow_and_for_serving(made):
+def test_registered_model_loads_through_mlflow_and_for_serving(made, tmp_path):
     place = find_place(made / "home", f"sqlite:///{made / 'home' / 'mlflow.db'}")
     mlflow.set_tracking_uri(place.tracking_uri)
     name, version = resolve(MODEL, place.tracking_uri)
     (series,) = find_series(made / "patients" / "PHANTOM-0001" / "PT")
     source = read_volume(series).array
     loaded = mlflow.pyfunc.load_model(MODEL).predict(source)
-    served = load_served(version, "cpu", name=name, uri=place.tracking_uri)
+    served = load_served(version, tmp_path / "kept", name=name, uri=place.tracking_uri)
+    assert not served.network.problem()
+    served.network.close()
     assert loaded.shape == source.shape and np.isfinite(loaded).all()
     assert served.manifest.task == "pet2ct" and "Synthetic" in served.card.title()
 
