@@ -56,8 +56,12 @@ def test_call_that_takes_too_long_is_killed():
 def test_call_of_somebody_who_left_is_killed(crew):
     began, pid = time.monotonic(), crew.run(os.getpid)
 
+    asked = []
+
     def gone():
-        raise Stopped
+        asked.append(1)
+        if len(asked) > 1:
+            raise Stopped
 
     with pytest.raises(Stopped):
         crew.run(time.sleep, 50, go_on=gone)
@@ -169,3 +173,35 @@ def test_answer_that_cannot_be_pickled_is_an_error_of_its_call(crew):
     with pytest.raises(RuntimeError, match="could not be pickled"):
         crew.run(threading.Lock)
     assert crew.run(abs, -2) == 2
+
+
+def test_child_that_takes_nothing_is_killed_in_time():
+    child = Child()
+    os.kill(child.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(InputError, check=refusal("E-CHILD-03", limit_s=1)):
+        child.call(len, bytes(50 << 20), limit_s=1)
+    assert time.monotonic() - began < 5 and not child.usable
+
+
+def test_child_killed_within_its_answer_is_lost():
+    with Crew(1, LIMIT) as crew:
+        pid = crew.run(os.getpid)
+        threading.Timer(0.5, os.kill, [pid, signal.SIGKILL]).start()
+        for _ in range(60):  # one of these answers is cut
+            assert len(crew.run(bytes, 20 << 20)) == 20 << 20
+        assert crew.run(os.getpid) != pid
+
+
+def test_crashes_are_told_from_kills_by_many_threads():
+    with Crew(4, LIMIT) as crew:
+        found = [error for _, error in crew.each(signal.raise_signal, [signal.SIGSEGV] * 60)]
+    assert {error.code for error in found} == {"E-CHILD-01"}
+
+
+def test_closed_crew_calls_nothing():
+    crew = Crew(2, LIMIT)
+    assert crew.run(abs, -1) == 1
+    crew.close()
+    with pytest.raises(Stopped):
+        crew.run(abs, -1)

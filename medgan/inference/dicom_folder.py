@@ -153,13 +153,20 @@ class _Run:
 
     def translate_all(self) -> None:
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            before: Future[Sequence[Path]] | None = None
-            for number, ((series, folder), read) in enumerate(zip(self.jobs, self._read(reader), strict=True), 1):
-                writing = self._translated(number, read, folder, writer)
-                self.done += len(series.files)
-                self._finish(number - 1, before)
-                before = writing
-            self._finish(len(self.jobs), before)
+            try:
+                self._translate(reader, writer)
+            except BaseException:
+                self.callers.stop()  # or the executors would wait for the series in work
+                raise
+
+    def _translate(self, reader: ThreadPoolExecutor, writer: ThreadPoolExecutor) -> None:
+        before: Future[Sequence[Path]] | None = None
+        for number, ((series, folder), read) in enumerate(zip(self.jobs, self._read(reader), strict=True), 1):
+            writing = self._translated(number, read, folder, writer)
+            self.done += len(series.files)
+            self._finish(number - 1, before)
+            before = writing
+        self._finish(len(self.jobs), before)
 
     def _read(self, reader: ThreadPoolExecutor) -> Iterator[Future[SourceSeries]]:
         """Yields the volumes in order; starts to read each one before it yields the one before it."""

@@ -51,6 +51,9 @@ class Callers(Protocol):
     def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
         """Yields every item with the function's result, or with the InputError that ended its call."""
 
+    def stop(self) -> None:
+        """Ends the calls in progress, and all later ones."""
+
 
 class InThisProcess:
     """Calls functions in this process, for callers that trust their files, and for tests."""
@@ -63,6 +66,9 @@ class InThisProcess:
         """Yields every item with the function's result, or with its InputError."""
         for item in items:
             yield item, _or_error(self.run, function, item)
+
+    def stop(self) -> None:
+        """Does nothing: who calls here can stop by itself."""
 
 
 HERE = InThisProcess()
@@ -95,6 +101,7 @@ class Crew:
         child = self._free.get()
         used = child is not None
         try:
+            still_wanted()
             child = child or self._child()
             try:
                 return child.call(function, *args, limit_s=self._limit.seconds, go_on=still_wanted)
@@ -119,16 +126,21 @@ class Crew:
                 for task in as_completed(tasks):
                     yield tasks[task], task.result()
             except BaseException:
-                self._stop.set()
+                self.stop()
                 threads.shutdown(cancel_futures=True)
                 raise
 
     def close(self) -> None:
         """Kills all children, and ends the calls in progress."""
-        self._stop.set()
-        for _ in range(self._size):
-            if child := self._free.get():
+        self.stop()
+        for child in [self._free.get() for _ in range(self._size)]:
+            if child:
                 child.close()
+            self._free.put(None)
+
+    def stop(self) -> None:
+        """Ends the calls in progress, and all later ones."""
+        self._stop.set()
 
 
 def get_ready(module: str) -> None:

@@ -14,7 +14,11 @@ FILES = {WEIGHTS_TAG: WEIGHTS, MANIFEST_TAG: MANIFEST}
 
 def digests_of(folder: Path) -> dict[str, str]:
     """Returns the tags of a version: name -> SHA-256 digest of a file of the model."""
-    return {tag: hashlib.sha256((folder / file).read_bytes()).hexdigest() for tag, file in FILES.items()}
+    return {tag: _digest(folder / file) for tag, file in FILES.items()}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none"
 
 
 def check_digests(folder: Path, tags: Mapping[str, str], model: str) -> None:

@@ -15,6 +15,7 @@ from medgan.server.network import Network
 
 LOOK_S = 4.0
 AGAIN_S = 60.0
+ENDED_S = 5.0  # a version that is being loaded then ends with its process
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Follower:
     def close(self) -> None:
         """Stops following the alias, and ends the networks."""
         self._end.set()
-        self._thread.join()
+        self._thread.join(ENDED_S)
         for served in (self.current, *self._former):
             served.network.close()
 

@@ -84,7 +84,7 @@ def listening(app: FastAPI, sock: socket.socket) -> Iterator[threading.Thread]:
         JobError: the server does not start.
     """
     _allow_many_connections()
-    options: dict[str, Any] = {"http": LimitedProtocol, "ws": "none", "lifespan": "off", "log_config": None}
+    options: dict[str, Any] = {"http": LimitedProtocol, "ws": "none", "lifespan": "off", "log_level": "critical"}
     server = uvicorn.Server(
         uvicorn.Config(
             app,

@@ -94,7 +94,9 @@ class ChildNetwork:
             raise _away("the network was stuck or died") from None
         except (RuntimeError, MemoryError):
             self._try_out(runner)
-            raise
+            if runner.child.usable:
+                raise
+            raise _away("the network was stuck or died") from None
         finally:
             self._given_back(runner)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -62,8 +63,8 @@ class Work:
             self._running.add_done_callback(self._remove)
 
     def _remove(self, _: Future[Answered] | None) -> None:
-        self._free()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._free()
 
 
 class RequestQueue:
@@ -150,6 +151,12 @@ async def _unless_left(request: Request, running: asyncio.Future[Answered]) -> A
 
 def as_refusal(error: Exception) -> Refusal:
     """Logs an unforeseen error by type and place only, as its text may name a patient; returns the refusal."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    LOG.error("a request failed: %s at %s:%d", type(error).__name__, Path(last.filename).name, last.lineno)
+    LOG.error("a request failed: %s at %s", type(error).__name__, _place_of(error))
     return Refusal("E-SERVER-05", name=type(error).__name__, status=500)
+
+
+def _place_of(error: Exception) -> str:
+    """Returns where an error was raised, also in a child, as "file.py:12"."""
+    raised = re.findall(r'File ".*?([^/"]+)", line (\d+)', "".join(getattr(error, "__notes__", [])))
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return ":".join(raised[-1]) if raised else f"{Path(last.filename).name}:{last.lineno}"

@@ -80,7 +80,7 @@ def _names_removed(series: Series) -> Iterator[None]:
 def _patient(series: Series) -> list[str]:
     try:
         return [str(representative_headers(series)[0].get("PatientName", ""))]
-    except InputError:
+    except (InputError, *DAMAGE):
         return []
 
 
