@@ -13,7 +13,7 @@ from refusal import refusal
 import medgan.errors
 from medgan.errors import InputError, JobError
 from medgan.processes.child import Child, Stopped
-from medgan.processes.crew import HERE, Crew, Limit, limit_of
+from medgan.processes.crew import HERE, Crew, Limit, limit_of, machine_bytes, most_children
 
 pytestmark = pytest.mark.timeout(60)
 OWN_FILE = medgan.errors.__file__
@@ -137,7 +137,7 @@ def test_child_prints_nothing_and_writes_no_core(crew, capfd):
     child = Child()
     import resource
 
-    assert child.call(resource.getrlimit, resource.RLIMIT_CORE, limit_s=9) == (0, 0)
+    assert child.call(resource.getrlimit, resource.RLIMIT_CORE, limit_s=9) == (1, 1)
     child.close()
 
 
@@ -152,9 +152,10 @@ def _warn():
 
 
 def test_limit_gives_each_child_its_share():
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert limit_of(1, 5.0) == Limit(max(4 << 30, int(0.8 * machine)), 5.0)
-    assert limit_of(10_000, 5.0).memory_bytes == 4 << 30
+    assert limit_of(1, 5.0) == Limit(int(0.8 * machine_bytes()), 5.0)
+    assert limit_of(8, 5.0).memory_bytes == int(0.1 * machine_bytes())
+    fitting = most_children(10_000)
+    assert limit_of(fitting, 5.0).memory_bytes >= min(4 << 30, int(0.8 * machine_bytes())) and most_children(1) == 1
 
 
 def test_call_is_repeated_where_an_earlier_one_broke_its_child():

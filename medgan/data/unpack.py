@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 from medgan.errors import InputError
 
 LARGEST_BYTES = 8 << 30  # of one file, once unpacked
+DIRECTORY_BYTES = 64 << 20  # of a zip file: more than half a million names
 PIECE = 1 << 20
 UNSAFE = "unsafe name in a zip file"
 UNREADABLE = (
@@ -98,6 +99,10 @@ def read_bytes(path: Path) -> bytes:
 
 @lru_cache(maxsize=8)
 def _archive(path: Path, changed_ns: int) -> zipfile.ZipFile:
+    with path.open("rb") as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if end and end[zipfile._ECD_SIZE] > DIRECTORY_BYTES:  # type: ignore[attr-defined]
+        raise zipfile.BadZipFile("its directory is too large")
     return zipfile.ZipFile(path)
 
 

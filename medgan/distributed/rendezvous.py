@@ -10,7 +10,7 @@ from typing import Any
 import ray
 import torch.distributed
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
+from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
 
 
 @dataclass
@@ -32,6 +32,7 @@ class _FileRendezvous(_TorchBackend):
         self.place = Path(tempfile.gettempdir()) / f"medgan-{uuid.uuid4().hex}"
         place = self.place.as_uri()
         size, limit = len(worker_group), timedelta(seconds=backend_config.timeout_s)
+        worker_group.execute(_set_torch_distributed_env_vars)
         ray.get([worker_group.execute_single_async(k, _join, backend, place, limit, size, k) for k in range(size)])
 
     def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:

@@ -19,6 +19,7 @@ from medgan.errors import CodedError
 
 Result = TypeVar("Result")
 FOLLOW_EVERY_S = 1.0
+MARGIN_S = 10.0
 OWN_CODE = Path(medgan.__file__).parent
 
 
@@ -54,10 +55,12 @@ def answer_calls(pipe: Connection, first: int, memory_bytes: int, kept_bytes: in
     at_rest = _status_bytes("VmRSS")
     while True:
         try:
-            function, args = pipe.recv()
+            function, args, limit_s = pipe.recv()
         except EOFError:
             return
+        signal.setitimer(signal.ITIMER_REAL, limit_s + MARGIN_S)  # ends a child whose caller is gone, in any code
         answer = _answered(function, args)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         answer.full = kept_bytes > 0 and _status_bytes("VmRSS") - at_rest > kept_bytes
         try:
             pipe.send(answer)
@@ -100,7 +103,7 @@ def _keep_quiet() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))  # 0 would not stop a program that takes core files from a pipe
 
 
 def _limit_memory(memory_bytes: int) -> None:

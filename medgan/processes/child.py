@@ -58,7 +58,7 @@ class Child:
         """
         end = time.monotonic() + limit_s
         try:
-            asked = self._speaker.submit(self._ask, function, args)
+            asked = self._speaker.submit(self._ask, function, args, limit_s)
             while not wait((asked,), LOOK_EVERY_S).done:
                 if time.monotonic() > end:
                     raise InputError("E-CHILD-03", limit_s=limit_s)
@@ -79,9 +79,9 @@ class Child:
             raise answer.error
         return answer.result
 
-    def _ask(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Answer:
+    def _ask(self, *call: Any) -> Answer:
         """Waits for a child that may do nothing any more; `close` ends the wait."""
-        self._pipe.send((function, args))
+        self._pipe.send(call)
         answer: Answer = self._pipe.recv()
         return answer
 

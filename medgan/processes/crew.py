@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import forkserver, get_context, resource_tracker
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from medgan.errors import CodedError, InputError
@@ -16,7 +17,7 @@ from medgan.processes.child import Child, Stopped
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-LEAST_BYTES = 4 << 30
+ENOUGH_BYTES = 4 << 30  # for one child
 LOST = ("E-CHILD-01", "E-CHILD-04")  # the child crashed, or was killed
 SHARE = 0.8  # of the machine's memory, for all children
 
@@ -36,10 +37,22 @@ class Limit:
     kept_bytes: int = 1 << 30
 
 
+def machine_bytes() -> int:
+    """Returns the memory of this machine, or of its container."""
+    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return found if text == "max" else min(found, int(text))
+
+
+def most_children(wanted: int) -> int:
+    """Returns how many children have enough memory, at most as many as wanted."""
+    return max(1, min(wanted, int(SHARE * machine_bytes() / ENOUGH_BYTES)))
+
+
 def limit_of(children: int, seconds: float) -> Limit:
     """Returns a limit that gives each child its share of the machine's memory."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Limit(max(LEAST_BYTES, int(SHARE * machine / children)), seconds)
+    return Limit(int(SHARE * machine_bytes() / children), seconds)
 
 
 class Callers(Protocol):

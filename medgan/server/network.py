@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from medgan.data.volume import Volume
-from medgan.errors import CodedError
+from medgan.errors import CodedError, JobError
 from medgan.inference.saved_model import load_translator
 from medgan.inference.translator import Placed, Translator, in_batches, translate_slices
 from medgan.logs import LOG
@@ -64,6 +64,7 @@ class ChildNetwork:
 
         Raises:
             InputError: the model cannot be loaded.
+            JobError: a device makes no image.
         """
         self._folder, self._threads, self._unit = folder, threads, unit
         self._free: queue.Queue[_Runner] = queue.Queue()
@@ -118,6 +119,9 @@ class ChildNetwork:
         child = Child()
         try:
             batch_s = child.call(_load, self._folder, device, self._threads, limit_s=LOAD_S)
+        except (RuntimeError, MemoryError) as error:  # a device fails in many ways
+            child.close()
+            raise JobError("E-SERVE-05", device=device, reason=str(error)) from None
         except BaseException:
             child.close()
             raise

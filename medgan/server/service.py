@@ -8,7 +8,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,4 +86,10 @@ def _own_folder(scratch: Path) -> Iterator[Path]:
             shutil.rmtree(lock.with_name(lock.name.removesuffix(".lock")), ignore_errors=True)
     with held(folder.with_name(f"{folder.name}.lock"), f"scratch folder {folder}", limit_s=LOCK_S):
         folder.mkdir(exist_ok=True, mode=0o700)
-        yield folder
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
+    with suppress(OSError):  # another service has files there
+        scratch.rmdir()

@@ -15,7 +15,7 @@ from medgan.data.atomic_write import appearing, writing
 from medgan.data.dicom.attributes import ModelFacts
 from medgan.distributed.resources import machine
 from medgan.errors import InputError, JobError
-from medgan.inference.saved_model import CARD, load_translator, network_input, read_manifest
+from medgan.inference.saved_model import CARD, network_input, read_manifest
 from medgan.paths import Place
 from medgan.processes.crew import get_ready
 from medgan.registry.versions import fetched, reached, resolve
@@ -61,7 +61,7 @@ def serve(
     with reached(place.tracking_uri):
         name, number = resolve(model, place.tracking_uri)
         with fetched(f"models:/{name}/{number}", uri=place.tracking_uri) as (folder, _, _):
-            load_translator(folder)  # refused before anything starts
+            read_manifest(folder)  # refused before anything starts
     with _bound(host, port) as sock:
         service = Service(
             named=partial(version_now, model, place.tracking_uri),
@@ -73,17 +73,15 @@ def serve(
         )
         notify(Note(f"token: in {token_file}"))
         notify(EnginesStart(service.log_file))
-        try:
-            with _stopped_by_signal() as stop, running(service, sock) as (follower, listener):
-                _watch(follower, listener, f"http://{_bracketed(host)}:{port}", notify, stop=stop)
-                notify(Note("\nstopping ..."))
-        finally:
-            shutil.rmtree(service.scratch, ignore_errors=True)
+        with running(service, sock) as (follower, listener), _stopped_by_signal() as stop:
+            _watch(follower, listener, f"http://{_bracketed(host)}:{port}", notify, stop=stop)
+            notify(Note("\nstopping ..."))
 
 
 def version_now(model: str, uri: str) -> str:
     """Returns the number of the version that a model URI names now."""
-    return resolve(model, uri)[1]
+    with reached(uri):
+        return resolve(model, uri)[1]
 
 
 def load_served(number: str, kept: Path, *, name: str, uri: str) -> Served:
@@ -92,7 +90,8 @@ def load_served(number: str, kept: Path, *, name: str, uri: str) -> Served:
     Args:
         kept: folder to make for the model's files, for as long as its network runs.
     """
-    with fetched(f"models:/{name}/{number}", uri=uri) as (folder, _, _), writing(kept), appearing(kept) as partial:
+    model = f"models:/{name}/{number}"
+    with reached(uri), fetched(model, uri=uri) as (folder, _, _), writing(kept), appearing(kept) as partial:
         for path in folder.iterdir():
             shutil.copyfile(path, partial / path.name)
     try:

@@ -150,5 +150,24 @@ def test_frames_are_counted_before_their_groups_are_read(folder, content):
         InputError, check=refusal("E-FRAMES-03", num_frames=20_000, needed=20_000 * 60, file_bytes=5120)
     ):
         multiframe.check_num_frames(dataset, 5120)
+    dataset.Rows = 0
+    with pytest.raises(InputError, check=refusal("E-FRAMES-03", num_frames=20_000, needed=20_000, file_bytes=5120)):
+        multiframe.check_num_frames(dataset, 5120)
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(gdcm.TransferSyntax(hostile.SYNTAXES["rle"]).GetString())
     multiframe.check_num_frames(dataset, 20_000 * 8)
+
+
+def test_frames_whose_headers_are_too_large_together_are_refused(content):
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    dataset.NumberOfFrames = 2000
+    dataset.PerFrameFunctionalGroupsSequence = [pydicom.Dataset() for _ in range(2000)]
+    block = dataset.private_block(0x0019, "X", create=True)
+    for number in range(200):
+        block.add_new(number, "LO", "")
+    assert len(multiframe.frame_headers(dataset)) == 2000
+    for tag in range(0x00210000, 0x00210000 + 2000):
+        dataset.add_new(tag, "LO", "")
+    began = time.monotonic()
+    with pytest.raises(InputError, check=refusal("E-FRAMES-04", num_frames=2000, most=multiframe.MOST_ELEMENTS)):
+        multiframe.frame_headers(dataset)
+    assert time.monotonic() - began < 5

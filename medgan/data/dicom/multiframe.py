@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 from medgan.errors import InputError
 
 MOST_FRAMES = 20_000
+MOST_ELEMENTS = 3_000_000  # of all frames' headers together
 LEAST_COMPRESSED_BITS = 64  # of a frame: the tag and length of its fragment
 MACROS = (
     "PlanePositionSequence",
@@ -43,6 +44,7 @@ def check_num_frames(dataset: Dataset, file_bytes: int) -> None:
     bits = LEAST_COMPRESSED_BITS
     if syntax is None or not syntax.is_compressed:
         bits = int(dataset.get("Rows") or 0) * int(dataset.get("Columns") or 0) * int(dataset.get("BitsAllocated") or 1)
+        bits = max(8, bits)
     if num_frames * bits > 8 * file_bytes:
         raise InputError("E-FRAMES-03", num_frames=num_frames, needed=num_frames * bits // 8, file_bytes=file_bytes)
 
@@ -58,7 +60,7 @@ def frame_headers(dataset: Dataset) -> list[Dataset]:
         dataset: an enhanced or legacy converted enhanced CT, MR or PET image; its pixels are not needed.
 
     Raises:
-        InputError: the number of functional groups is not the number of frames.
+        InputError: the number of functional groups is not the number of frames, or they have too many elements.
     """
     num_frames = int(dataset.get("NumberOfFrames") or 0)
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
@@ -67,7 +69,15 @@ def frame_headers(dataset: Dataset) -> list[Dataset]:
     common = Dataset()
     common.update({element.tag: element for element in dataset if _belongs_to_every_frame(element.tag)})
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    _refuse_many(num_frames, common, shared)
     return [_frame_header(common, shared, own, number) for number, own in enumerate(groups, start=1)]
+
+
+def _refuse_many(num_frames: int, common: Dataset, shared: Dataset) -> None:
+    """Refuses frames whose headers would be too large together: each gets what the file holds once."""
+    num_elements = len(common) + sum(len(item) for macro in MACROS for item in (shared.get(macro) or [])[:1])
+    if num_frames * num_elements > MOST_ELEMENTS:
+        raise InputError("E-FRAMES-04", num_frames=num_frames, num_elements=num_elements, most=MOST_ELEMENTS)
 
 
 def _belongs_to_every_frame(tag: int) -> bool:

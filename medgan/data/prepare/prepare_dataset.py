@@ -36,7 +36,7 @@ from medgan.data.prepare.split import assign_roles, has_key, key_id, load_key, l
 from medgan.data.reader import counted_reasons, survey
 from medgan.errors import InputError, JobError
 from medgan.locks import held
-from medgan.processes.crew import Callers, Crew, get_ready, limit_of
+from medgan.processes.crew import Callers, Crew, get_ready, limit_of, most_children
 from medgan.tasks import Task
 
 PREPARING_S = 6 * 3600.0
@@ -138,7 +138,7 @@ def _locked(request: PrepareRequest) -> Iterator[tuple[Path, bytes]]:
 def _crew(request: PrepareRequest) -> Iterator[Crew]:
     """Yields the child processes that read images: what one file does to its process ends nobody else's."""
     get_ready(convert.__module__)
-    size = request.processes or len(os.sched_getaffinity(0))
+    size = request.processes or most_children(len(os.sched_getaffinity(0)))
     try:
         with Crew(size, limit_of(size, LONGEST_S)) as crew:
             yield crew
