@@ -76,12 +76,14 @@ def nested(depth: int) -> bytes:
 
 
 def deflated(content: bytes, extra_mb: int = 0) -> bytes:
-    """The same elements in the deflated transfer syntax, with zeros behind them."""
+    """The same elements in the deflated transfer syntax, with a padding element behind them."""
     dataset = pydicom.dcmread(io.BytesIO(content[: end_of_meta(content)]))
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     start = _saved(dataset)
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     inside = deflate.compress(content[end_of_meta(content) :])
+    if extra_mb:
+        inside += deflate.compress(struct.pack("<HH2sHI", 0xFFFC, 0xFFFC, b"OB", 0, extra_mb << 20))
     for _ in range(extra_mb):
         inside += deflate.compress(bytes(1 << 20))
     return start[: end_of_meta(start)] + inside + deflate.flush()

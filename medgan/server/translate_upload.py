@@ -26,7 +26,7 @@ from medgan.tasks import Task
 ANSWER = "derived.zip"
 DERIVED = "derived"
 ON_GRID = 2  # volumes held on the network's grid at once: input and output
-HEAD_BYTES = 1024
+HEAD_BYTES = 1 << 20
 HARMLESS = ("not DICOM", "same slice twice")
 
 

@@ -171,3 +171,55 @@ def test_frames_whose_headers_are_too_large_together_are_refused(content):
     with pytest.raises(InputError, check=refusal("E-FRAMES-04", num_frames=2000, most=multiframe.MOST_ELEMENTS)):
         multiframe.frame_headers(dataset)
     assert time.monotonic() - began < 5
+
+
+ONE = struct.pack("<HH2sH", 0x0019, 0x1001, b"LO", 0)
+MANY = ONE * (structure.MOST_ELEMENTS + 1)
+
+
+def long_meta(content):
+    """A file with 2 kB of File Meta Information in front of the transfer syntax."""
+    more = struct.pack("<HH2sH", 2, 3, b"LO", 2000) + bytes(2000)
+    return content[:144] + more + content[144:]
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        lambda content: hostile.inserted(content, MANY).replace(content[140:144], b"\xff\xff\xff\x7f", 1),
+        lambda content: hostile.inserted(content, MANY).replace(
+            b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2\0\0\0", 1
+        ),
+        lambda content: content + MANY,
+        lambda content: long_meta(hostile.deflated(hostile.inserted(content, MANY))),
+    ],
+    ids=["length of the meta", "implicit by name", "behind the pixels", "deflated, with much meta"],
+)
+def test_structure_counts_what_pydicom_reads(content, hidden):
+    bomb = hidden(content)
+    most = structure.MOST_ELEMENTS
+    assert len(pydicom.dcmread(io.BytesIO(hidden(content).replace(MANY, ONE * 30)))) >= 20
+    refused(bomb, "elements", most, most + 1)
+
+
+def test_structure_of_compressed_pixels_is_left_alone(tmp_path):
+    folder = write_series(tmp_path, pixels=np.zeros((17, 12), np.int16))
+    path = compressed(folder, "jpegls")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structure, "MOST_ITEMS", 0)
+        check_structure(path.read_bytes())
+
+
+def test_size_of_is_found_behind_any_box():
+    frame = hostile.CRASHES[0].read_bytes()
+    assert size_of(b"box" * 1000 + frame) == size_of(frame) != None  # noqa: E711 - one comparison
+
+
+def test_header_that_takes_long_is_refused_whatever_it_holds(folder, content, monkeypatch):
+    monkeypatch.setattr(structure, "HEADER_S", 0.2)
+    monkeypatch.setattr(structure, "MOST_ELEMENTS", 10_000_000)
+    sorted(folder.iterdir())[0].write_bytes(hostile.begun_with(content, MANY))
+    began = time.process_time()
+    (reason,) = survey(folder).passed_over
+    assert reason == "damaged DICOM header: reading its header takes more than 0.2 s"
+    assert time.process_time() - began < 5

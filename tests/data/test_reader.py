@@ -126,7 +126,7 @@ def test_survey_reports_series_with_slices_without_position(make_series, tmp_pat
     make_series(tmp_path / "bad", ImagePositionPatient=lambda index: None if index < 3 else [0, 0, 9])
     found = survey(tmp_path)
     assert [series.patient_id for series in found.series] == ["P2"]
-    assert found.problems == [Problem("P1", "CT: 3 of 4 slices have no Image Position (Patient)")]
+    assert found.problems == [Problem("P1", "CT: 3 of 4 slices have no Image Position (Patient)", modality="CT")]
 
 
 def test_survey_counts_passed_over_files_by_reason(make_series, tmp_path):

@@ -46,7 +46,7 @@ def _times(lengths: tuple[int, ...]) -> str:
 def size_of(frame: bytes) -> tuple[int, int, int] | None:
     """Returns (rows, columns, components) of a JPEG, JPEG-LS or JPEG 2000 code stream; None where it gives none."""
     try:
-        if (start := frame.find(J2K_START, 0, 512)) >= 0:
+        if (start := frame.find(J2K_START)) >= 0:
             right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
             return bottom - top, right - left, struct.unpack_from(">H", frame, start + 40)[0]
         return _jpeg_size(frame) if frame.startswith(JPEG_START) else None

@@ -18,7 +18,7 @@ from medgan.data.dicom.geometry import Plane
 from medgan.data.dicom.image_type import reason_to_pass_over
 from medgan.data.dicom.multiframe import check_num_frames, frame_headers
 from medgan.data.dicom.plane_values import NAMES, floats, plane_of
-from medgan.data.dicom.structure import MARGIN_BYTES, beginning, check_ended
+from medgan.data.dicom.structure import MARGIN_BYTES, beginning, check_ended, in_time
 from medgan.data.dicom.tolerance import DAMAGE, redacted, tolerant
 from medgan.data.series import PHANTOM_MODEL, SYNTHETIC_LABEL
 from medgan.data.unpack import opened
@@ -111,7 +111,7 @@ def read_slices(path: Path) -> list[Slice] | str:
     Raises:
         OSError: the file cannot be read.
     """
-    with opened(path) as file, tolerant():
+    with opened(path) as file, tolerant(), in_time():
         head = file.read(HEAD_BYTES)
         if not head:
             return EMPTY
@@ -163,7 +163,8 @@ def _header(file: BinaryIO, head: bytes, bare: bool) -> pydicom.FileDataset:
 def full_header(file: BinaryIO) -> pydicom.FileDataset:
     """Returns all of a file's elements before the pixels; raises InputError where there are too many."""
     stream = beginning(file)
-    header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+    with in_time():
+        header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
     check_ended(stream)
     check_num_frames(header, file.seek(0, os.SEEK_END))
     return header

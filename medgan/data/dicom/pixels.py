@@ -14,7 +14,7 @@ from medgan.data.dicom.code_stream import check_frames
 from medgan.data.dicom.header import full_header
 from medgan.data.dicom.irregular_stack import on_grid
 from medgan.data.dicom.multiframe import frame_headers
-from medgan.data.dicom.structure import check_structure
+from medgan.data.dicom.structure import check_structure, in_time
 from medgan.data.dicom.suv import SuvFactor, suv_factor
 from medgan.data.dicom.tolerance import damage_is, redacted
 from medgan.data.plausibility import AIR_HU, PADDING_HU, Bounds, check_step, check_values, without_padding
@@ -110,7 +110,7 @@ def _pixels(
     with damage_is(f"{modality}: the DICOM file of slice {number} could not be read"):
         content = read_bytes(path)
         check_structure(content)
-        with BytesIO(content) as file:  # pydicom reads in small pieces: a fifth faster than from disk
+        with BytesIO(content) as file, in_time():  # pydicom reads in small pieces: a fifth faster than from disk
             dataset = pydicom.dcmread(file, force=True, specific_tags=wanted)
         if "TransferSyntaxUID" not in dataset.file_meta:  # without the preamble; PS3.10 then has this syntax
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
