@@ -1,6 +1,7 @@
 """Opens files that are packed: members of zip files and files compressed with gzip."""
 
 import gzip
+import os
 import stat
 import zipfile
 import zlib
@@ -82,6 +83,11 @@ def opened(path: Path) -> BinaryIO:
     except UNREADABLE as error:
         raise OSError(f"a {ZIP} file is damaged") from error
     return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
+
+
+def size_of(file: BinaryIO) -> int:
+    """Returns the size of an opened file, once unpacked; at most `LARGEST_BYTES` for one compressed with gzip."""
+    return file.seek(LARGEST_BYTES) if isinstance(file, gzip.GzipFile) else file.seek(0, os.SEEK_END)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -168,6 +168,8 @@ class ChildNetwork:
             runner.child.close()
         elif runner.child.usable:
             self._free.put(runner)
+            if self._closed.is_set():  # just now: `close` may have looked before
+                self.close()
         else:
             LOG.error("the network on %s was stuck or died, and is started anew", runner.device)
             self._lost += 1

@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from starlette.requests import ClientDisconnect
 from medgan.errors import CodedError, InputError
 from medgan.logs import LOG
 from medgan.processes.child import Stopped
-from medgan.processes.crew import Crew, Limit
+from medgan.processes.crew import Crew, limit_of
 from medgan.server.alias_watcher import Follower, Served
 from medgan.server.translate_upload import read_upload, write_answer
 from medgan.server.upload import Limits, Refusal, receive, unpack
 
-WORKERS = 4  # series read, translated or written at once; the others wait on disk
+WORKERS = 4  # series read, translated or written at once, at least; the others wait on disk
 AGAIN_S = 10
 IDLE_BYTES = 1 << 30  # what a child may use beside the pixels: headers, compressed frames
 KEPT_BYTES = 40 << 20  # a child that has grown by more after a request is replaced
@@ -70,12 +71,14 @@ class Work:
 class RequestQueue:
     """Accepts a limited number of requests at once, and serves them; images are read and written by children."""
 
-    def __init__(self, follower: Follower, limits: Limits, scratch: Path) -> None:
+    def __init__(self, follower: Follower, limits: Limits, scratch: Path, *, num_devices: int = 1) -> None:
         self.follower, self.limits, self.scratch = follower, limits, scratch
+        workers = max(WORKERS, 2 * num_devices)  # one series is read or written while another is in the network
         self._places = threading.Semaphore(limits.requests)
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="answer")
-        memory_bytes = COPIES * limits.inflated_bytes + IDLE_BYTES
-        self._crew = Crew(WORKERS, Limit(memory_bytes, READING * limits.request_s, KEPT_BYTES))
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="answer")
+        most = limit_of(workers, READING * limits.request_s)
+        memory_bytes = min(most.memory_bytes, COPIES * limits.inflated_bytes + IDLE_BYTES)
+        self._crew = Crew(workers, replace(most, memory_bytes=memory_bytes, kept_bytes=KEPT_BYTES))
 
     def close(self) -> None:
         """Ends the requests in work, and the children."""

@@ -33,6 +33,7 @@ class Service:
         digest: digest of the bearer token.
         scratch: a folder for this service only.
         log_file: log of events; it never names a patient.
+        num_devices: number of devices on which the network runs.
     """
 
     named: Callable[[], str]
@@ -41,6 +42,7 @@ class Service:
     digest: str
     scratch: Path
     log_file: Path
+    num_devices: int
 
 
 @contextmanager
@@ -53,7 +55,7 @@ def running(service: Service, sock: socket.socket) -> Iterator[tuple[Follower, t
         requests.mkdir(mode=0o700)
         follower = Follower(service.named, lambda number: service.load(number, scratch / f"model-{uuid.uuid4().hex}"))
         stack.callback(follower.close)
-        queue = RequestQueue(follower, service.limits, requests)
+        queue = RequestQueue(follower, service.limits, requests, num_devices=service.num_devices)
         stack.callback(queue.close)
         app = build_app(follower, queue, limits=service.limits, digest=service.digest)
         yield follower, stack.enter_context(listening(app, sock))

@@ -70,6 +70,7 @@ def serve(
             digest=token_digest(token_file := token_file or place.output / "serve.token"),
             scratch=place.output / "serving" / f"{socket.gethostname()}-{port}",
             log_file=place.log_file(f"serve-{port}"),
+            num_devices=max(1, machine().gpus),
         )
         notify(Note(f"token: in {token_file}"))
         notify(EnginesStart(service.log_file))

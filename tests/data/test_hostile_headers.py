@@ -1,5 +1,6 @@
 """Bounds on what a header may say: a small file costs neither minutes nor gigabytes; the refusal has the value."""
 
+import gzip
 import io
 import struct
 import time
@@ -12,10 +13,12 @@ import pytest
 from image_fixtures import write_series
 from refusal import refusal
 
+from medgan.data import unpack
 from medgan.data.dicom import multiframe, structure
 from medgan.data.dicom.code_stream import check_frames, size_of
 from medgan.data.dicom.structure import check_structure
 from medgan.data.reader import find_series, read_volume, survey
+from medgan.data.unpack import opened
 from medgan.errors import InputError
 
 pytestmark = [pytest.mark.unit, pytest.mark.timeout(60)]
@@ -144,17 +147,17 @@ def test_frames_are_counted_before_their_groups_are_read(folder, content):
     dataset = pydicom.dcmread(io.BytesIO(content))
     dataset.NumberOfFrames = 20_001
     with pytest.raises(InputError, check=refusal("E-FRAMES-02", num_frames=20_001, most=multiframe.MOST_FRAMES)):
-        multiframe.check_num_frames(dataset, 1 << 30)
+        multiframe.check_num_frames(dataset, lambda: 1 << 30)
     dataset.NumberOfFrames = 20_000
     with pytest.raises(
         InputError, check=refusal("E-FRAMES-03", num_frames=20_000, needed=20_000 * 60, file_bytes=5120)
     ):
-        multiframe.check_num_frames(dataset, 5120)
+        multiframe.check_num_frames(dataset, lambda: 5120)
     dataset.Rows = 0
     with pytest.raises(InputError, check=refusal("E-FRAMES-03", num_frames=20_000, needed=20_000, file_bytes=5120)):
-        multiframe.check_num_frames(dataset, 5120)
+        multiframe.check_num_frames(dataset, lambda: 5120)
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(gdcm.TransferSyntax(hostile.SYNTAXES["rle"]).GetString())
-    multiframe.check_num_frames(dataset, 20_000 * 8)
+    multiframe.check_num_frames(dataset, lambda: 20_000 * 8)
 
 
 def test_frames_whose_headers_are_too_large_together_are_refused(content):
@@ -223,3 +226,12 @@ def test_header_that_takes_long_is_refused_whatever_it_holds(folder, content, mo
     (reason,) = survey(folder).passed_over
     assert reason == "damaged DICOM header: reading its header takes more than 0.2 s"
     assert time.process_time() - began < 5
+
+
+def test_a_bomb_of_gzip_is_unpacked_to_the_limit_only(tmp_path, monkeypatch):
+    (tmp_path / "a.dcm.gz").write_bytes(gzip.compress(bytes(1 << 20)))
+    with opened(tmp_path / "a.dcm.gz") as file:
+        assert unpack.size_of(file) == 1 << 20
+    monkeypatch.setattr(unpack, "LARGEST_BYTES", 1 << 10)
+    with opened(tmp_path / "a.dcm.gz") as file:
+        assert unpack.size_of(file) == 1 << 10

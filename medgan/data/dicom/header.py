@@ -1,9 +1,8 @@
 """Reads what one DICOM file says about its slices, without its pixels."""
 
-import os
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -21,7 +20,7 @@ from medgan.data.dicom.plane_values import NAMES, floats, plane_of
 from medgan.data.dicom.structure import MARGIN_BYTES, beginning, check_ended, in_time
 from medgan.data.dicom.tolerance import DAMAGE, redacted, tolerant
 from medgan.data.series import PHANTOM_MODEL, SYNTHETIC_LABEL
-from medgan.data.unpack import opened
+from medgan.data.unpack import opened, size_of
 from medgan.errors import InputError
 
 KEYWORDS = (
@@ -166,7 +165,7 @@ def full_header(file: BinaryIO) -> pydicom.FileDataset:
     with in_time():
         header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
     check_ended(stream)
-    check_num_frames(header, file.seek(0, os.SEEK_END))
+    check_num_frames(header, partial(size_of, file))
     return header
 
 

@@ -1,6 +1,6 @@
 """Converts a multi-frame header to a classic header for each frame (PS3.3 C.7.6.16, Functional Groups)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
@@ -31,13 +31,18 @@ UNITS = {"Bq/ml": "BQML", "{SUVbw}g/ml": "GML", "g/ml{SUVbw}": "GML", "126401": 
 """This maps the Measurement Units Code (UCUM or DCM) to Units (0054,1001)."""
 
 
-def check_num_frames(dataset: Dataset, file_bytes: int) -> None:
+def check_num_frames(dataset: Dataset, file_size: Callable[[], int]) -> None:
     """Refuses more frames than an image has, or than the file has pixels for: each costs time before it is decoded.
+
+    Args:
+        file_size: returns the size of the file in bytes; it is called for several frames only, as it may take long.
 
     Raises:
         InputError: there are too many frames.
     """
     num_frames = int(dataset.get("NumberOfFrames") or 1)
+    if num_frames <= 1:
+        return
     if num_frames > MOST_FRAMES:
         raise InputError("E-FRAMES-02", num_frames=num_frames, most=MOST_FRAMES)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
@@ -45,7 +50,7 @@ def check_num_frames(dataset: Dataset, file_bytes: int) -> None:
     if syntax is None or not syntax.is_compressed:
         bits = int(dataset.get("Rows") or 0) * int(dataset.get("Columns") or 0) * int(dataset.get("BitsAllocated") or 1)
         bits = max(8, bits)
-    if num_frames * bits > 8 * file_bytes:
+    if num_frames * bits > 8 * (file_bytes := file_size()):
         raise InputError("E-FRAMES-03", num_frames=num_frames, needed=num_frames * bits // 8, file_bytes=file_bytes)
 
 
