@@ -1,4 +1,4 @@
-"""Makes DICOM files that are to cost time, memory or the process of whoever reads them."""
+"""Makes DICOM files that cost their reader time or memory, or end its process."""
 
 import io
 import random

@@ -33,7 +33,7 @@ IN_PLANE = {"axial": ((0, 1), (1, 1)), "coronal": ((0, 1), (2, -1)), "sagittal":
 """This maps a plane to the axes (0: x, 1: y, 2: z, LPS) and signs of increasing column, then of increasing row."""
 ROUNDING = 1e-4  # of a direction's component: what float32 and text round
 LONGEST = 16384  # voxels along an axis
-DAMAGE = (ImageFileError, HeaderDataError, OverflowError, MemoryError, LookupError, *UNREADABLE)
+DAMAGE = (ImageFileError, HeaderDataError, MemoryError, *UNREADABLE)
 
 
 def is_nifti(path: Path) -> bool:

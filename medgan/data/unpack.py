@@ -17,10 +17,10 @@ LARGEST_BYTES = 8 << 30  # of one file, once unpacked
 DIRECTORY_BYTES = 64 << 20  # of a zip file: more than half a million names
 PIECE = 1 << 20
 UNSAFE = "unsafe name in a zip file"
-UNREADABLE = (
-    OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile,
-)  # fmt: skip
-"""These errors are raised where a packed file is damaged, encrypted or packed in an unknown way."""
+UNPACKING_ERRORS = (EOFError, ValueError, LookupError, RuntimeError, OverflowError, zlib.error, zipfile.BadZipFile)
+"""Python's zipfile and gzip raise these where what is packed is damaged, encrypted or packed in an unknown way."""
+UNREADABLE = (OSError, *UNPACKING_ERRORS)
+"""These errors are raised where a packed file is damaged in this way, or cannot be read at all."""
 ZIP, GZIP = ".zip", ".gz"
 DAMAGED_ZIP, SECRET_ZIP, TOO_LARGE = "damaged zip file", "encrypted file in a zip file", "more than 8 GiB when unpacked"
 

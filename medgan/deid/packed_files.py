@@ -8,13 +8,12 @@ import zlib
 from collections.abc import Iterator
 from typing import IO
 
+from medgan.data import unpack
+
 MAX_DEPTH = 3  # of archives inside archives
 MAX_TEXT_BYTES = 1 << 24  # of one compressed text
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-UNREADABLE = (
-    OSError, EOFError, RuntimeError, NotImplementedError, ValueError, IndexError, zlib.error, zipfile.BadZipFile,
-    struct.error,
-)  # fmt: skip
+UNREADABLE = (*unpack.UNREADABLE, struct.error)
 """`layers` raises these where a file is damaged, encrypted or packed in an unknown way."""
 
 

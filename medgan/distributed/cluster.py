@@ -3,7 +3,6 @@
 import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,9 +16,8 @@ from medgan.distributed.resources import Capacity, Resources, machine
 from medgan.errors import InputError, JobError
 from medgan.logs import LOG
 
-LOOPBACK_DEVICE = "lo0" if sys.platform == "darwin" else "lo"
 STARTS = 3
-ON_LOOPBACK = {"GLOO_SOCKET_IFNAME": LOOPBACK_DEVICE, "NCCL_SOCKET_IFNAME": LOOPBACK_DEVICE}
+ON_LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 """Workers on one machine listen for each other there; who sets these variables, decides."""
 ANYONE = "MEDGAN_LET_ANYONE_RUN_CODE_AS_ME"
 TRANSIENT = ("timed out during startup", "already in use", "already occupied")  # in Ray's error where a retry helps

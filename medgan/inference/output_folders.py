@@ -111,7 +111,7 @@ def missing(
 def _images(series: Series, callers: Callers) -> frozenset[str]:
     try:
         return callers.run(source_images, series)
-    except InputError:  # what is wrong with it is told when it is read
+    except InputError:  # told when the series is read
         return frozenset()
 
 

@@ -1,7 +1,6 @@
 """Writes the body of a request to numbered files in a folder, within limits; ignores the names in the request."""
 
 import zipfile
-import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, BinaryIO
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from medgan.data.unpack import UNPACKING_ERRORS
 from medgan.errors import CodedError
 
 MULTIPART = b"multipart/form-data"
@@ -17,11 +17,6 @@ ZIP = (b"application/zip", b"application/x-zip-compressed")
 UPLOAD = "upload.zip"
 PIECE = 1 << 20
 ENTRY = b"PK\x01\x02"  # start of an entry in the directory of a zip file
-
-DAMAGED_ZIP = (
-    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError,
-)  # fmt: skip
-"""Lists what the zipfile module raises for a file that it cannot unpack."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +146,7 @@ def unpack(folder: Path, limits: Limits) -> None:
     try:
         with zipfile.ZipFile(upload) as archive:
             _unpack(archive, folder, limits.inflated_bytes)
-    except DAMAGED_ZIP as error:
+    except UNPACKING_ERRORS as error:
         raise Refusal("E-UPLOAD-16", name=type(error).__name__, status=400) from None
     upload.unlink()
 
