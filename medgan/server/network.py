@@ -69,7 +69,7 @@ class ChildNetwork:
         self._folder, self._threads, self._unit = folder, threads, unit
         self._free: queue.Queue[_Runner] = queue.Queue()
         self._closed = threading.Event()
-        self._lost = 0
+        self._lost: set[str] = set()  # devices
         self._devices = len(devices)
         for device in devices:
             self._free.put(self._started(device))
@@ -103,7 +103,7 @@ class ChildNetwork:
 
     def problem(self) -> str:
         """Returns why nothing can be translated now; empty if it can."""
-        return "the network is being restarted" if self._lost >= self._devices else ""
+        return "the network is being restarted" if len(self._lost) >= self._devices else ""
 
     def close(self) -> None:
         """Ends the processes; one that is at work ends with its volume."""
@@ -172,7 +172,7 @@ class ChildNetwork:
                 self.close()
         else:
             LOG.error("the network on %s was stuck or died, and is started anew", runner.device)
-            self._lost += 1
+            self._lost.add(runner.device)
             threading.Thread(target=self._replace, args=(runner.device,), daemon=True, name="replace").start()
 
     def _replace(self, device: str) -> None:
@@ -183,7 +183,7 @@ class ChildNetwork:
                 LOG.error("the network does not start on %s: %s", device, type(error).__name__)
                 self._closed.wait(AGAIN_S)
                 continue
-            self._lost -= 1
+            self._lost.discard(device)
             self._given_back(runner)
             return
 

@@ -70,7 +70,7 @@ def serve(
             digest=token_digest(token_file := token_file or place.output / "serve.token"),
             scratch=place.output / "serving" / f"{socket.gethostname()}-{port}",
             log_file=place.log_file(f"serve-{port}"),
-            num_devices=max(1, machine().gpus),
+            num_devices=len(_devices()),
         )
         notify(Note(f"token: in {token_file}"))
         notify(EnginesStart(service.log_file))
@@ -96,10 +96,9 @@ def load_served(number: str, kept: Path, *, name: str, uri: str) -> Served:
         for path in folder.iterdir():
             shutil.copyfile(path, partial / path.name)
     try:
-        manifest, card, here = read_manifest(kept), kept / CARD, machine()
+        manifest, card, devices = read_manifest(kept), kept / CARD, _devices()
         wanted = network_input(manifest)
-        devices = [f"cuda:{number}" for number in range(here.gpus)] or ["cpu"]
-        threads = max(1, here.cpus // len(devices))
+        threads = max(1, machine().cpus // len(devices))
         return Served(
             input=wanted,
             facts=ModelFacts(name=name, version=number, digest=manifest.weights_sha256),
@@ -110,6 +109,11 @@ def load_served(number: str, kept: Path, *, name: str, uri: str) -> Served:
     except BaseException:
         shutil.rmtree(kept, ignore_errors=True)
         raise
+
+
+def _devices() -> list[str]:
+    """Returns the devices on which a network runs: every GPU, or the CPU."""
+    return [f"cuda:{number}" for number in range(machine().gpus)] or ["cpu"]
 
 
 @contextmanager
